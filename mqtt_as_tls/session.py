@@ -1,0 +1,181 @@
+"""
+The session state of a client (MQTT 3.1.1 sections 4.1, 4.3, 4.4, 4.6): packet ids, what is in
+flight, what to send again and in which order, what is acknowledged and when.
+
+It outlives every connection. No I/O and no clock: milliseconds are passed in.
+"""
+
+from micropython import const
+
+from . import packet
+
+_TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
+
+
+class Outgoing:
+    """
+    A PUBLISH on its way out.
+
+    packet   bytearray, encoded; its packet id and DUP flag are written here
+    qos      int
+    id       int, packet id; 0 until it is in flight
+    sent_ms  int, when it was last handed to a connection
+    """
+
+    def __init__(self, packet, qos):
+        self.packet = packet
+        self.qos = qos
+        self.id = 0
+        self.sent_ms = 0
+
+
+class Session:
+    """
+    One session with one broker.
+
+    max_inflight  int, the most QoS 1 messages that wait for their acknowledgement at a time
+    """
+
+    def __init__(self, max_inflight=8):
+        self.max_inflight = max_inflight
+        self.inflight = []  # Outgoing, in the order of their first sending
+        self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
+        self.duplicates = 0  # redeliveries that were not handled twice
+        self.stray = 0  # acknowledgements that nothing waits for
+        self._id = 0
+        self._inbound = []  # messages not acknowledged yet, in the order of their arrival
+        self._unreleased = []  # packet ids of QoS 2 messages acknowledged with PUBREC
+
+    def full(self):
+        """Return whether another QoS 1 message has to wait for an acknowledgement."""
+        return len(self.inflight) >= self.max_inflight
+
+    def _next_id(self):
+        while True:
+            self._id = n = self._id % 65535 + 1
+            for out in self.inflight:
+                if out.id == n:
+                    break
+            else:
+                if n not in self.requests:
+                    return n
+
+    def publish(self, out, now_ms):
+        """Put the QoS 1 message `out` (Outgoing) in flight: its packet is ready to be sent."""
+        out.id = n = self._next_id()
+        packet.set_id(out.packet, n)
+        out.sent_ms = now_ms
+        self.inflight.append(out)
+
+    def request(self, record):
+        """Return a packet id for a SUBSCRIBE or UNSUBSCRIBE that `record` (any object) stands for."""
+        n = self._next_id()
+        self.requests[n] = record
+        return n
+
+    def answered(self, packet_id):
+        """Return the record whose SUBACK or UNSUBACK came, or None for one that nobody sent."""
+        record = self.requests.pop(packet_id, None)
+        if record is None:
+            self.stray += 1
+        return record
+
+    def acknowledged(self, packet_id):
+        """Return the Outgoing whose PUBACK came, or None: late and repeated ones are counted."""
+        for i, out in enumerate(self.inflight):
+            if out.id == packet_id and out.qos == 1:
+                return self.inflight.pop(i)
+        self.stray += 1
+        return None
+
+    def oldest_ms(self, now_ms):
+        """Return how long the oldest message in flight has waited, in ms; -1 when there is none."""
+        if not self.inflight:
+            return -1
+        return (now_ms - self.inflight[0].sent_ms) & _TICKS
+
+    def resume(self, present, now_ms):
+        """
+        Take up the session on a new connection, after CONNACK (section 4.4).
+
+        present  bool, session present
+
+        Returns the messages that were in flight (list of Outgoing), oldest first. With `present`
+        they are still in flight, DUP set, to be sent again before anything else ([MQTT-4.6.0-1]).
+        Without it they are new ones, to be published again.
+        """
+        again = self.inflight
+        self.requests = {}
+        if present:
+            for out in again:
+                packet.set_dup(out.packet, True)
+                out.sent_ms = now_ms
+            for message in self._inbound:
+                message.stale = True
+            return list(again)
+        self.inflight = []
+        self._inbound = []
+        self._unreleased = []
+        for out in again:
+            packet.set_dup(out.packet, False)
+            out.id = 0
+        return again
+
+    def received(self, message, dup):
+        """
+        Note an inbound QoS 1 or 2 message.
+
+        message  object with id, qos, topic, payload; `done` and `stale` are kept on it
+        dup      bool, the DUP flag of its PUBLISH
+
+        Returns True when it is new and has to be handled; False for a redelivery of one that is
+        being handled or was handled ([MQTT-4.3.3-2]).
+        """
+        message.done = message.stale = False
+        inbound = self._inbound
+        for i, old in enumerate(inbound):
+            if old.id != message.id:
+                continue
+            same = dup and old.topic == message.topic and old.payload == message.payload
+            if same or (old.qos == 2 and not old.stale):
+                if old.stale:  # its place is now that of the redelivery
+                    old.stale = False
+                    inbound.append(inbound.pop(i))
+                self.duplicates += 1
+                return False
+            inbound.pop(i)  # the broker forgot it and uses its id again
+            break
+        if message.qos == 2 and message.id in self._unreleased:
+            message.done = True
+            inbound.append(message)
+            self.duplicates += 1
+            return False
+        inbound.append(message)
+        return True
+
+    def next_ack(self):
+        """
+        Return the acknowledgement (bytes) to be sent next, or None. They go in the order of
+        arrival ([MQTT-4.6.0-2]), each once its message is `done`; a message of an earlier
+        connection waits until the broker delivered it again.
+        """
+        for i, message in enumerate(self._inbound):
+            if message.stale:
+                continue
+            if not message.done:
+                return None
+            self._inbound.pop(i)
+            if message.qos == 1:
+                return packet.ack(packet.PUBACK, message.id)
+            if message.id not in self._unreleased:
+                self._unreleased.append(message.id)
+            return packet.ack(packet.PUBREC, message.id)
+        return None
+
+    def released(self, packet_id):
+        """Return the PUBCOMP (bytes) for a PUBREL, known or not (section 4.3.3)."""
+        if packet_id in self._unreleased:
+            self._unreleased.remove(packet_id)
+        else:
+            self.stray += 1
+        return packet.ack(packet.PUBCOMP, packet_id)
