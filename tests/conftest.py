@@ -1,0 +1,41 @@
+"""Fixtures, and what the device package needs to be imported on CPython."""
+
+import sys
+import types
+
+import pytest
+
+from tests.support.broker import Broker
+from tests.support.pki import PKI
+
+if "micropython" not in sys.modules:
+    stand_in = types.ModuleType("micropython")
+    stand_in.const = lambda value: value
+    sys.modules["micropython"] = stand_in
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """Certificates, see tests/support/pki.py."""
+    return PKI(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def broker(tmp_path):
+    """A mosquitto on plain TCP that keeps its state across restarts."""
+    with Broker(tmp_path / "broker", "tcp", persistence=True) as running:
+        yield running
+
+
+@pytest.fixture
+def tls_broker(tmp_path, pki):
+    """A mosquitto with server-only TLS (`port`) and plain TCP (`ports["tcp"]`, for peers)."""
+    with Broker(tmp_path / "broker", "tls", "tcp", pki=pki, persistence=True) as running:
+        yield running
+
+
+@pytest.fixture
+def mtls_broker(tmp_path, pki):
+    """A mosquitto that demands client certificates (`port`), and plain TCP for peers."""
+    with Broker(tmp_path / "broker", "mtls", "tcp", pki=pki, persistence=True) as running:
+        yield running

@@ -1,0 +1,393 @@
+"""A real mosquitto on loopback, and a second real client to watch it with."""
+
+import base64
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+import paho.mqtt.client as paho
+
+from tests.support import process
+
+HOST = "127.0.0.1"
+_PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
+
+
+def mosquitto():
+    """Return the path of mosquitto; raise RuntimeError where there is none."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
+    found = shutil.which("mosquitto", path=path)
+    if not found:
+        raise RuntimeError(
+            "mosquitto is not installed: sudo apt-get install mosquitto, or brew install mosquitto"
+        )
+    return found
+
+
+def free_port():
+    """
+    Return a TCP port of loopback that nobody has.
+
+    It lies below the range from which systems give ports to outgoing connections, so that it
+    stays free while its server is down.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+
+
+def is_listening(port, timeout_s=1):
+    """Tell whether something accepts a connection on `port` of loopback."""
+    try:
+        socket.create_connection((HOST, port), timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def _password_line(user, password):
+    salt = os.urandom(12)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    salt, digest = (base64.b64encode(each).decode() for each in (salt, digest))
+    return f"{user}:$7$101${salt}${digest}\n"
+
+
+class Broker:
+    """
+    A mosquitto that runs from construction to `close`. Use it in a `with`, or as a fixture.
+
+    directory   Path of an empty folder for its files
+    listeners   of "tcp", "tls" (server-only) and "mtls" (demands a client certificate), one or
+                more; `ports` maps each to its port, `port` is that of the first. Ports stay the
+                same across restarts.
+    pki         a tests.support.pki.PKI; needed for "tls" and "mtls"
+    identity    Identity that the broker shows; pki.broker when None
+    client_ca   Identity of the CA that clients of "mtls" must come from; pki.ca when None
+    identity_as_user  the common name of a client's certificate is its user name ("mtls")
+    persistence it keeps its state across `restart` and `kill` + `start`
+    users       {name: password}; others are refused. None: everybody may come
+    acl         text of an ACL file, or None
+    max_packet  largest packet in bytes that it accepts, or None
+    lines       more lines (str) of its configuration file, after the listeners
+    """
+
+    def __init__(
+        self,
+        directory,
+        *listeners,
+        pki=None,
+        identity=None,
+        client_ca=None,
+        identity_as_user=False,
+        persistence=False,
+        users=None,
+        acl=None,
+        max_packet=None,
+        lines=(),
+    ):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.host = HOST
+        self.listeners = listeners or ("tcp",)
+        self.ports = {}
+        self.pki = pki
+        self.identity = identity or (pki and pki.broker)
+        self.client_ca = client_ca or (pki and pki.ca)
+        self.lines = list(lines)
+        self._identity_as_user = identity_as_user
+        self._persistence = persistence
+        self._users = users
+        self._acl = acl
+        self._max_packet = max_packet
+        self._child = None
+        self._log = self.directory / "mosquitto.log"
+        self._peers = []
+        self._start_on_new_ports()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    @property
+    def port(self):
+        """The port of its first listener."""
+        return self.ports[self.listeners[0]]
+
+    @property
+    def running(self):
+        return self._child is not None and self._child.poll() is None
+
+    def _start_on_new_ports(self):
+        for attempt in range(5):
+            self.ports = {kind: free_port() for kind in self.listeners}
+            try:
+                self.start()
+                break
+            except RuntimeError:
+                if attempt == 4 or "in use" not in self.log():
+                    raise
+
+    def configuration(self):
+        """Return the text of its configuration file."""
+        lines = ["log_dest stderr", "log_type all", "log_timestamp false"]
+        if os.geteuid() == 0:
+            lines.append("user root")  # else it could not read files of the test's folder
+        if self._persistence:
+            lines += ["persistence true", f"persistence_location {self.directory}/"]
+        if self._max_packet:
+            lines.append(f"max_packet_size {self._max_packet}")
+        if self._users is None:
+            lines.append("allow_anonymous true")
+        else:
+            path = self.directory / "passwords"
+            path.write_text("".join(_password_line(*each) for each in self._users.items()))
+            path.chmod(0o600)
+            lines += ["allow_anonymous false", f"password_file {path}"]
+        if self._acl is not None:
+            path = self.directory / "acl"
+            path.write_text(self._acl)
+            path.chmod(0o600)
+            lines.append(f"acl_file {path}")
+        for kind in self.listeners:
+            lines.append(f"listener {self.ports[kind]} {HOST}")
+            if kind == "tcp":
+                continue
+            lines.append(f"certfile {self.identity.chain_pem}")
+            lines.append(f"keyfile {self.identity.key_pem}")
+            if kind == "mtls":
+                lines += [f"cafile {self.client_ca.cert_pem}", "require_certificate true"]
+                if self._identity_as_user:
+                    lines.append("use_identity_as_username true")
+        return "\n".join([*lines, *self.lines, ""])
+
+    def start(self):
+        """
+        Start it, and return when every listener accepts connections. The configuration is
+        written anew, so `lines` and `identity` may have been changed while it was down.
+
+        Raises RuntimeError with its log when it does not come up.
+        """
+        if self.running:
+            return
+        path = self.directory / "mosquitto.conf"
+        path.write_text(self.configuration())
+        with self._log.open("ab") as log:
+            self._child = process.spawn(
+                [mosquitto(), "-c", str(path)], stdin=process.NULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 10
+        waiting = list(self.ports.values())
+        while waiting:
+            if not self.running or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"mosquitto did not start:\n{self.log()}")
+            if is_listening(waiting[0]):
+                waiting.pop(0)
+            else:
+                time.sleep(0.01)
+        if not self.running:  # somebody else answered on its port
+            self.kill()
+            raise RuntimeError(f"mosquitto ended at once:\n{self.log()}")
+
+    def stop(self):
+        """Stop it as `systemctl stop` does: it closes its connections and saves its state."""
+        if self._child:
+            process.end(self._child, grace_s=5)
+
+    def kill(self):
+        """Kill it: what it had not saved is lost."""
+        if self._child:
+            process.end(self._child)
+
+    def pause(self):
+        """Freeze it (SIGSTOP): the kernel goes on accepting connections, nobody answers."""
+        process.signal_group(self._child, process.SIGSTOP)
+
+    def resume(self):
+        """Let it go on after pause()."""
+        process.signal_group(self._child, process.SIGCONT)
+
+    def wipe(self):
+        """Forget sessions and retained messages; it must be stopped."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.directory / "mosquitto.db").unlink()
+
+    def restart(self, wipe=False, down_s=0):
+        """
+        Stop it and start it again on the same ports.
+
+        wipe    forget sessions and retained messages (without `persistence` they always are)
+        down_s  seconds that it stays away
+        """
+        self.stop()
+        if wipe:
+            self.wipe()
+        time.sleep(down_s)
+        self.start()
+
+    def log(self):
+        """Return all that it logged since construction (str)."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def wait_for_log(self, text, timeout_s=10, count=1):
+        """Return when `text` is in its log `count` times; else raise AssertionError with it."""
+        deadline = time.monotonic() + timeout_s
+        while self.log().count(text) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"mosquitto did not log {text!r}:\n{self.log()}")
+            time.sleep(0.02)
+
+    def peer(self, *filters, qos=1, **options):
+        """Return a Peer that is connected here and subscribed to `filters`; see Peer."""
+        kind = "tcp" if "tcp" in self.listeners else self.listeners[0]
+        if kind != "tcp":
+            options.setdefault("ca", self.pki.ca)
+        if kind == "mtls":
+            options.setdefault("identity", self.pki.device)
+        peer = Peer(self.ports[kind], **options)
+        self._peers.append(peer)
+        for each in filters:
+            peer.subscribe(each, qos)
+        return peer
+
+    def close(self):
+        """Close its peers and end it."""
+        for peer in self._peers:
+            peer.close()
+        self.kill()
+
+
+class Peer:
+    """
+    Another MQTT client (paho), connected when constructed; it comes back after an outage.
+
+    port      of the broker on loopback
+    user, password, client_id, will  (topic, payload, qos, retain) as in CONNECT; None: without
+    clean     False keeps its session in the broker (needs `client_id`)
+    ca        Identity of the CA that signed the broker: speaks TLS
+    identity  Identity that it shows to the broker
+
+    `messages` is the list of what came, paho's MQTTMessage: topic, payload (bytes), qos, retain,
+    dup; `received` the same as list of (topic, payload).
+
+    Raises AssertionError when the broker does not accept it.
+    """
+
+    def __init__(
+        self,
+        port,
+        *,
+        user=None,
+        password=None,
+        client_id="",
+        clean=True,
+        will=None,
+        ca=None,
+        identity=None,
+        timeout_s=10,
+    ):
+        self.messages = []
+        self._changed = threading.Condition()
+        self._granted = {}
+        self._answer = None
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean
+        )
+        self._client.reconnect_delay_set(1, 1)
+        if user is not None:
+            self._client.username_pw_set(user, password)
+        if will is not None:
+            self._client.will_set(*will)
+        if ca is not None:
+            context = ssl.create_default_context(cafile=ca.cert_pem)
+            if identity is not None:
+                context.load_cert_chain(identity.cert_pem, identity.key_pem)
+            self._client.tls_set_context(context)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
+        self._client.connect(HOST, port, keepalive=60)
+        self._client.loop_start()
+        if not self._wait(lambda: self._answer is not None, timeout_s) or self._answer.is_failure:
+            self.close()
+            raise AssertionError(f"the broker did not accept the peer: {self._answer}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _on_connect(self, client, data, flags, answer, properties):
+        with self._changed:
+            self._answer = answer
+            self.session_present = flags.session_present
+            self._changed.notify_all()
+
+    def _on_disconnect(self, client, data, flags, reason, properties):
+        with self._changed:
+            if self._answer is None:
+                self._answer = reason
+            self._changed.notify_all()
+
+    def _on_message(self, client, data, message):
+        with self._changed:
+            self.messages.append(message)
+            self._changed.notify_all()
+
+    def _on_subscribe(self, client, data, packet_id, codes, properties):
+        with self._changed:
+            self._granted[packet_id] = [code.value for code in codes]
+            self._changed.notify_all()
+
+    def _wait(self, is_so, timeout_s):
+        with self._changed:
+            return self._changed.wait_for(is_so, timeout_s)
+
+    @property
+    def received(self):
+        return [(each.topic, each.payload) for each in list(self.messages)]
+
+    def subscribe(self, topic_filter, qos=1, timeout_s=10):
+        """Subscribe, and return the code of the broker's SUBACK (0, 1, 2 or 0x80)."""
+        _, packet_id = self._client.subscribe(topic_filter, qos)
+        if not self._wait(lambda: packet_id in self._granted, timeout_s):
+            raise AssertionError(f"no SUBACK for {topic_filter} within {timeout_s} s")
+        return self._granted[packet_id][0]
+
+    def publish(self, topic, payload=b"", qos=1, retain=False, timeout_s=10):
+        """Publish, and return when its QoS is fulfilled."""
+        self._client.publish(topic, payload, qos, retain).wait_for_publish(timeout_s)
+
+    def wait_for(self, count=1, topic=None, timeout_s=20):
+        """
+        Return the messages (list) when there are at least `count`, of `topic` when it is given.
+
+        Raises AssertionError with what came until then.
+        """
+
+        def chosen():
+            return [each for each in self.messages if topic is None or each.topic == topic]
+
+        if not self._wait(lambda: len(chosen()) >= count, timeout_s):
+            raise AssertionError(
+                f"{len(chosen())} of {count} messages within {timeout_s} s: {self.received[-20:]}"
+            )
+        return chosen()
+
+    def close(self):
+        """Disconnect; what came stays in `messages`."""
+        self._client.disconnect()
+        self._client.loop_stop()
