@@ -1,0 +1,123 @@
+"""The package as firmware has it: frozen from a user's manifest, in the memory of a board."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import mpy
+from tools import freeze
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+READINGS = 8
+
+# the first test builds two interpreters
+pytestmark = pytest.mark.timeout(900)
+
+
+def had(build, *args):
+    """Return what `build` makes, or skip with the reason why it cannot be made here."""
+    try:
+        return build(*args)
+    except freeze.Unavailable as reason:
+        pytest.skip(f"nothing frozen was tested: {reason}")
+
+
+def use(monkeypatch, program, heap=None):
+    """Have mpy.run use `program`, an interpreter with the package frozen in."""
+    monkeypatch.setenv("MICROPYTHON", str(program))
+    monkeypatch.setenv("MQTT_FROZEN", "1")
+    if heap:
+        monkeypatch.setenv("MICROPYTHON_HEAP", heap)
+
+
+@pytest.fixture(params=[64, 32], ids=["64 bits", "32 bits"])
+def firmware(request, monkeypatch):
+    use(monkeypatch, had(freeze.unix, request.param))
+
+
+# a Pico W has 190 KB of heap; 52 KB is what the design promises
+@pytest.fixture(
+    params=[(64, None), (32, "190K"), (32, "52K")],
+    ids=["64 bits", "32 bits with 190 KB", "32 bits with 52 KB"],
+)
+def board(request, monkeypatch):
+    bits, heap = request.param
+    use(monkeypatch, had(freeze.unix, bits), heap)
+
+
+@pytest.fixture
+def pico(monkeypatch):
+    """The 32-bit interpreter, which counts memory as a Pico does."""
+    use(monkeypatch, had(freeze.unix, 32))
+
+
+def test_the_frozen_package_has_no_line_numbers(firmware):
+    out = mpy.check(
+        """
+        import sys
+        from mqtt_as_tls import router
+        try:
+            router.topic("a/+")
+        except ValueError as error:
+            sys.print_exception(error, sys.stdout)
+        """
+    )
+    # opt=3 takes them out, and asserts with them
+    assert 'File "mqtt_as_tls/router.py", line 1, in topic' in out
+
+
+def test_nothing_but_the_frozen_package_is_on_the_path(firmware):
+    out = mpy.check("import sys, mqtt_as_tls\nprint(mqtt_as_tls.__path__)\nprint(sys.path)")
+    where, path = out.splitlines()
+    assert where == ".frozen/mqtt_as_tls"
+    assert str(ROOT) not in path
+
+
+def test_the_frozen_app_loses_nothing_when_the_broker_restarts(board, mtls_broker, pki):
+    device = pki.device
+    peer = mtls_broker.peer("core/reading", client_id="peer", clean=False)
+    arguments = (mtls_broker.port, pki.ca.cert_der, device.cert_der, device.key_der, READINGS)
+    with mpy.start(HERE / "core_program.py", *arguments) as app:
+        app.wait_for("imported from .frozen/mqtt_as_tls")
+        app.wait_for("acknowledged 2")
+        peer.publish("core/command", "go on")
+        app.wait_for("command go on")
+        mtls_broker.restart(down_s=1)
+        app.wait_for(f"acknowledged {READINGS - 1}", timeout_s=60)
+        peer.wait_for(READINGS)
+        peer.publish("core/command", "stop")
+        app.wait_for("command stop")
+        result = app.wait()
+    assert result.code == 0, result.err
+    assert [int(payload) for _, payload in peer.received] == list(range(READINGS))
+
+
+def test_the_frozen_app_refuses_a_broker_of_another_ca(board, mtls_broker, pki):
+    device = pki.device
+    arguments = (mtls_broker.port, pki.other_ca.cert_der, device.cert_der, device.key_der)
+    out = mpy.check(HERE / "wrong_ca_program.py", *arguments, timeout_s=60)
+    assert "CertificateError: " in out
+    assert "as 'core'" not in mtls_broker.log(), "it got as far as CONNECT"
+
+
+def test_a_users_manifest_takes_ours_by_include_and_by_require(tmp_path):
+    # require() looks for a folder of the package's name, as a clone of the project has
+    clone = tmp_path / "libraries" / "mqtt_as_tls"
+    shutil.copytree(ROOT / "mqtt_as_tls", clone / "mqtt_as_tls")
+    shutil.copy(ROOT / "manifest.py", clone)
+    modules = {f"mqtt_as_tls/{path.name}" for path in (ROOT / "mqtt_as_tls").glob("*.py")}
+    for text in (
+        f'include("{clone}/manifest.py")',
+        f'include("{clone}")',
+        f"""
+metadata(version="7")
+add_library("libraries", "{clone.parent}")
+require("mqtt_as_tls")
+""",
+    ):
+        manifest = tmp_path / "manifest.py"
+        manifest.write_text(text)
+        frozen = [name for name, _ in had(freeze.files_of, manifest)]
+        assert sorted(frozen) == sorted({"ssl.py", *modules}), text

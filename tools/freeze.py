@@ -1,0 +1,367 @@
+"""
+Build MicroPython from source with mqtt_as_tls frozen in, as a user's firmware has it.
+
+    ./dev freeze            fetch the sources, build, show where the interpreters lie
+
+What comes out, in .cache/freeze/out/:
+
+    micropython-64   the unix port, 64 bits
+    micropython-32   the unix port, 32 bits, TLS memory taken from the garbage-collected heap as on
+                     the rp2 port: what fits in its `-X heapsize=` fits on the board
+    mpy-cross        the cross compiler of the same release
+
+Both interpreters carry the modules that a *user's* manifest names (tests/packaging/user_manifest.py
+includes ours from the repository's root).
+
+The sources are those of Debian trixie: the packages micropython and mbedtls, fetched by apt with a
+configuration of its own, so that the system's list of packages is neither read nor touched. Debian
+carries no micropython-lib; the build gets a folder in its place that holds one package, `ssl`,
+which only hands on the names of the C module `tls` (the real one wraps its class). asyncio is
+MicroPython's own.
+
+Fetched once, built again only when a source, a manifest or this file has changed. Where something
+that it takes cannot be had (Linux with apt and Debian's mirror, gcc, make, gcc-multilib for the
+32-bit build), `Unavailable` says what; as root it installs the compilers itself.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "freeze"
+OUT = CACHE / "out"
+TREE = CACHE / "micropython"
+PORT = TREE / "ports" / "unix"
+USER_MANIFEST = ROOT / "tests" / "packaging" / "user_manifest.py"
+
+SUITE = "trixie"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Debian's source package -> where it is unpacked
+SOURCES = {"micropython": TREE, "mbedtls": TREE / "lib" / "mbedtls"}
+COMPILERS = ("gcc", "gcc-multilib", "libc6-dev", "make")
+
+# As large as fits what the tests need: no database, no calls of C libraries (they want libffi).
+# Warnings are for MicroPython's authors; as errors they would break the build under a new gcc.
+OPTIONS = ("MICROPY_PY_BTREE=0", "MICROPY_PY_FFI=0", "CWARN=-w")
+
+# mbedTLS asks MicroPython's tracked allocator for memory, which takes it from the heap.
+HEAP_TLS_HEADER = """\
+#include <stddef.h>
+void *m_tracked_calloc(size_t count, size_t size);
+void m_tracked_free(void *block);
+"""
+HEAP_TLS_FLAGS = (
+    "-DMICROPY_TRACKED_ALLOC=1",
+    "-DMBEDTLS_PLATFORM_MEMORY",
+    "-DMBEDTLS_PLATFORM_STD_CALLOC=m_tracked_calloc",
+    "-DMBEDTLS_PLATFORM_STD_FREE=m_tracked_free",
+)
+
+SSL_STAND_IN = {
+    "README.md": "Stands in for micropython-lib, which Debian does not carry.\n",
+    "python-stdlib/ssl/manifest.py": 'metadata(version="0")\nmodule("ssl.py", opt=3)\n',
+    "python-stdlib/ssl/ssl.py": "from tls import *\n",
+}
+
+
+class Unavailable(Exception):
+    """Something that the build takes cannot be had here; the text says what, and the remedy."""
+
+
+def mpy_cross():
+    """Return the path of mpy-cross, built if need be. Raises Unavailable."""
+    with _locked():
+        return _mpy_cross()
+
+
+def unix(bits, manifest=USER_MANIFEST):
+    """
+    Return the path of the unix port's interpreter with `manifest` frozen in, built if need be.
+
+    bits      64, or 32 for the one whose TLS memory comes from the heap
+    manifest  path of a manifest.py
+
+    Raises Unavailable.
+    """
+    with _locked():
+        _mpy_cross()
+        return _unix(bits, Path(manifest).resolve())
+
+
+def mpy_sizes():
+    """
+    Return {module name: bytes of its .mpy} of mqtt_as_tls, as mip or freezing with opt=3 has it.
+
+    Raises Unavailable.
+    """
+    cross, sizes = mpy_cross(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
+            mpy = Path(folder, path.stem)
+            _run(cross, "-O3", "-march=armv6m", "-o", mpy, path.relative_to(ROOT), cwd=ROOT)
+            sizes[path.stem] = mpy.stat().st_size
+    return sizes
+
+
+def files_of(manifest):
+    """
+    Return what `manifest` (path) has frozen, as a list of (path on the device, path here).
+
+    Raises Unavailable.
+    """
+    with _locked():
+        _sources()
+        return _files_of(manifest)
+
+
+def _files_of(manifest):
+    spec = importlib.util.spec_from_file_location("manifestfile", TREE / "tools/manifestfile.py")
+    manifestfile = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(manifestfile)
+    folders = {"MPY_DIR": TREE, "PORT_DIR": PORT, "MPY_LIB_DIR": _library()}
+    reader = manifestfile.ManifestFile(
+        manifestfile.MODE_FREEZE, {name: str(folder) for name, folder in folders.items()}
+    )
+    reader.execute(str(manifest))
+    return [(file.target_path, Path(file.full_path)) for file in reader.files()]
+
+
+def _library():
+    return _write_files(CACHE / "micropython-lib", SSL_STAND_IN)
+
+
+def _mpy_cross():
+    program = OUT / "mpy-cross"
+    key = _key(_sources())
+    if not _is_fresh(program, key):
+        _need_compiler()
+        _make(TREE / "mpy-cross", "CWARN=-w")
+        _deliver(TREE / "mpy-cross" / "build" / "mpy-cross", program, key)
+    return program
+
+
+def _unix(bits, manifest):
+    program = OUT / f"micropython-{bits}"
+    key = _key(_sources(), manifest, *(path for _, path in _files_of(manifest)))
+    if _is_fresh(program, key):
+        return program
+    _need_compiler(bits)
+    build = CACHE / f"build-{bits}"
+    # makemanifest compares times only; what it froze last may be newer than what is frozen now
+    shutil.rmtree(build / "frozen_mpy", ignore_errors=True)
+    (build / "frozen_content.c").unlink(missing_ok=True)
+    options = [
+        *OPTIONS,
+        f"BUILD={build}",
+        f"FROZEN_MANIFEST={manifest}",
+        f"MPY_LIB_DIR={_library()}",
+    ]
+    if bits == 32:
+        header = _write_files(CACHE, {"heap_tls.h": HEAP_TLS_HEADER}) / "heap_tls.h"
+        flags = " ".join(("-m32", *HEAP_TLS_FLAGS, f"-include {header}"))
+        options += ["CC=gcc -m32", "LDFLAGS_EXTRA=-m32", f"CFLAGS_EXTRA={flags}"]
+    _make(PORT, *options)
+    _deliver(build / "micropython", program, key)
+    return program
+
+
+def _sources():
+    """Have MicroPython's tree in TREE; return a text that names its versions."""
+    packages = CACHE / "packages"
+    if not all(list(packages.glob(f"{name}_*.dsc")) for name in SOURCES):
+        _fetch(packages)
+    versions = " ".join(sorted(path.name for path in packages.glob("*.dsc")))
+    stamp = TREE / "unpacked.txt"
+    if not (stamp.is_file() and stamp.read_text() == versions):
+        _say("unpack", versions)
+        shutil.rmtree(TREE, ignore_errors=True)
+        for name, folder in SOURCES.items():
+            _unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
+        stamp.write_text(versions)
+    return versions
+
+
+def _fetch(packages):
+    """Download the source packages with an apt that has a configuration of its own."""
+    if platform.system() != "Linux" or not shutil.which("apt-get"):
+        raise Unavailable("the sources come through apt-get, which is not here: build on Debian")
+    # Debian 13 renamed the file and left this name as a link
+    if not KEYRING.exists():
+        raise Unavailable(f"{KEYRING} is missing: install debian-archive-keyring")
+    sites = _run("apt-get", "indextargets", "--format", "$(SITE)").split()
+    mirror = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
+    if not mirror:
+        raise Unavailable("this machine's apt knows no Debian mirror: build on Debian")
+    apt = CACHE / "apt"
+    for folder in ("lists/partial", "cache/archives/partial", "parts"):
+        (apt / folder).mkdir(parents=True, exist_ok=True)
+    (apt / "status").touch()
+    (apt / "sources.list").write_text(f"deb-src [signed-by={KEYRING}] {mirror} {SUITE} main\n")
+    command = ["apt-get", "-q"]
+    for option in (
+        f"Dir::Etc::SourceList={apt}/sources.list",
+        f"Dir::Etc::SourceParts={apt}/parts",
+        f"Dir::State::Lists={apt}/lists",
+        f"Dir::State::Status={apt}/status",
+        f"Dir::Cache={apt}/cache",
+        "APT::Sandbox::User=",
+        "Acquire::Languages=none",
+        "Acquire::Retries=2",
+        "Acquire::http::Timeout=30",
+    ):
+        command += ["-o", option]
+    _say("fetch", *SOURCES)
+    shutil.rmtree(packages, ignore_errors=True)
+    fresh = packages.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _run(*command, "--error-on=any", "update")
+        _run(*command, "--download-only", "source", *SOURCES, cwd=fresh)
+    except subprocess.CalledProcessError as error:
+        last = (error.stdout.strip().splitlines() or ["no output"])[-1]
+        raise Unavailable(f"apt could not fetch Debian {SUITE}'s sources: {last}") from error
+    fresh.rename(packages)
+
+
+def _unpack(archive, folder):
+    """Unpack what lies under the archive's top folder into `folder`."""
+    unpacked = CACHE / "unpack"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extraction_filter = tarfile.data_filter
+        tar.extractall(unpacked)
+    shutil.rmtree(folder, ignore_errors=True)  # MicroPython leaves an empty lib/mbedtls
+    next(unpacked.iterdir()).rename(folder)
+
+
+def _need_compiler(bits=64):
+    """Raise Unavailable where gcc and make cannot build for `bits`; as root, install them first."""
+    if _can_compile(bits):
+        return
+    if os.getuid() == 0 and shutil.which("apt-get"):
+        _say("install", *COMPILERS)
+        try:
+            _run("apt-get", "-q", "update")
+            _run("apt-get", "-q", "install", "-y", "--no-install-recommends", *COMPILERS)
+        except subprocess.CalledProcessError:
+            pass  # what is missing is said below
+    if not _can_compile(bits):
+        raise Unavailable(f"no compiler for {bits} bits: apt-get install {' '.join(COMPILERS)}")
+
+
+def _can_compile(bits):
+    if not (shutil.which("gcc") and shutil.which("make")):
+        return False
+    probe = subprocess.run(
+        ["gcc", f"-m{bits}", "-x", "c", "-", "-o", "/dev/null"],
+        input=b"#include <stdio.h>\nint main(void) { return puts(\"\"); }\n",
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return probe.returncode == 0
+
+
+def _make(folder, *options):
+    _say("build", folder.name, *(o for o in options if o.startswith("BUILD=")))
+    # the environment of a calling make, or the user's own flags, are not for this build
+    dropped = ("MAKEFLAGS", "MFLAGS", "CFLAGS", "LDFLAGS")
+    env = {name: value for name, value in os.environ.items() if name not in dropped}
+    # or the version of the repository round the cache would become MicroPython's
+    env["GIT_CEILING_DIRECTORIES"] = str(CACHE)
+    try:
+        _run("make", "-s", f"-j{os.cpu_count()}", "-C", folder, *options, env=env)
+    except subprocess.CalledProcessError as error:
+        sys.stderr.write("\n".join(error.stdout.splitlines()[-40:]) + "\n")
+        raise RuntimeError(f"make failed in {folder}") from None
+
+
+def _run(*command, **options):
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        **options,
+    ).stdout
+
+
+def _key(versions, *files):
+    """Return a digest of everything that a program is built from."""
+    digest = hashlib.sha256(versions.encode())
+    for path in (Path(__file__), *files):
+        digest.update(b"\0" + str(path).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_fresh(program, key):
+    stamp = program.with_suffix(".key")
+    return program.is_file() and stamp.is_file() and stamp.read_text() == key
+
+
+def _deliver(built, program, key):
+    OUT.mkdir(exist_ok=True)
+    stamp = program.with_suffix(".key")
+    stamp.unlink(missing_ok=True)
+    shutil.copy2(built, program)
+    stamp.write_text(key)
+
+
+def _write_files(folder, files):
+    """Write the texts of `files`, by name, where they differ from what is there."""
+    for name, text in files.items():
+        path = folder / name
+        if not (path.is_file() and path.read_text() == text):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return folder
+
+
+@contextmanager
+def _locked():
+    """One build at a time in this folder."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _say(*words):
+    print("freeze:", *words, file=sys.stderr, flush=True)
+
+
+def main():
+    started = time.monotonic()
+    for bits in (64, 32):
+        try:
+            program = unix(bits)
+        except Unavailable as error:
+            print(f"micropython-{bits}: skipped: {error}")
+        else:
+            print(f"{os.path.relpath(program)}  {program.stat().st_size:,} B")
+    try:
+        for name, size in mpy_sizes().items():
+            print(f"{name + '.mpy':16} {size:>6,} B")
+    except Unavailable as error:
+        print(f"mpy-cross: skipped: {error}")
+    print(f"{time.monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RuntimeError as error:
+        sys.exit(f"freeze: {error}")
