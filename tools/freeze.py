@@ -10,8 +10,8 @@ What comes out, in .cache/freeze/out/:
                      the rp2 port: what fits in its `-X heapsize=` fits on the board
     mpy-cross        the cross compiler of the same release
 
-Both interpreters carry the modules that a *user's* manifest names (tests/packaging/user_manifest.py
-includes ours from the repository's root).
+Both interpreters carry the modules that a *user's* manifest names: tests/packaging/
+user_manifest.py, which includes the one in the repository's root.
 
 The sources are those of Debian trixie: the packages micropython and mbedtls, fetched by apt with a
 configuration of its own, so that the system's list of packages is neither read nor touched. Debian
@@ -33,7 +33,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,18 +98,18 @@ def unix(bits, manifest=USER_MANIFEST):
         return _unix(bits, Path(manifest).resolve())
 
 
-def mpy_sizes():
+def compile_into(folder):
     """
-    Return {module name: bytes of its .mpy} of mqtt_as_tls, as mip or freezing with opt=3 has it.
+    Compile the modules of mqtt_as_tls as their manifest does (opt=3), for a Pico W, into `folder`.
 
-    Raises Unavailable.
+    Return {module name: bytes of its .mpy}. Raises Unavailable.
     """
     cross, sizes = mpy_cross(), {}
-    with tempfile.TemporaryDirectory() as folder:
-        for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
-            mpy = Path(folder, path.stem)
-            _run(cross, "-O3", "-march=armv6m", "-o", mpy, path.relative_to(ROOT), cwd=ROOT)
-            sizes[path.stem] = mpy.stat().st_size
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
+        mpy = Path(folder, path.stem + ".mpy")
+        _run(cross, "-O3", "-march=armv6m", "-o", mpy, path.relative_to(ROOT), cwd=ROOT)
+        sizes[path.stem] = mpy.stat().st_size
     return sizes
 
 
@@ -248,7 +247,7 @@ def _unpack(archive, folder):
 
 
 def _need_compiler(bits=64):
-    """Raise Unavailable where gcc and make cannot build for `bits`; as root, install them first."""
+    """Raise Unavailable unless gcc and make build for `bits`; as root, install them first."""
     if _can_compile(bits):
         return
     if os.getuid() == 0 and shutil.which("apt-get"):
@@ -267,7 +266,7 @@ def _can_compile(bits):
         return False
     probe = subprocess.run(
         ["gcc", f"-m{bits}", "-x", "c", "-", "-o", "/dev/null"],
-        input=b"#include <stdio.h>\nint main(void) { return puts(\"\"); }\n",
+        input=b'#include <stdio.h>\nint main(void) { return puts(""); }\n',
         stderr=subprocess.DEVNULL,
         check=False,
     )
@@ -353,7 +352,7 @@ def main():
         else:
             print(f"{os.path.relpath(program)}  {program.stat().st_size:,} B")
     try:
-        for name, size in mpy_sizes().items():
+        for name, size in compile_into(OUT / "mqtt_as_tls").items():
             print(f"{name + '.mpy':16} {size:>6,} B")
     except Unavailable as error:
         print(f"mpy-cross: skipped: {error}")

@@ -12,6 +12,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 READINGS = 8
 
+KB = 1024
+NOT_WITHOUT_A_FAILURE = ("explain",)  # modules that an app imports when something failed
+IMPORT = "from mqtt_as_tls import MQTTClient, TLS, WiFi"
+
 # the first test builds two interpreters
 pytestmark = pytest.mark.timeout(900)
 
@@ -121,3 +125,70 @@ require("mqtt_as_tls")
         manifest.write_text(text)
         frozen = [name for name, _ in had(freeze.files_of, manifest)]
         assert sorted(frozen) == sorted({"ssl.py", *modules}), text
+
+
+def test_a_working_app_imports_at_most_20_kb_of_mpy(tmp_path):
+    sizes = had(freeze.compile_into, tmp_path)
+    table = "\n".join(f"{name:12} {size:6,} B" for name, size in sizes.items())
+    everything = sum(sizes.values())
+    working = everything - sum(sizes[name] for name in NOT_WITHOUT_A_FAILURE)
+    table += f"\na working app {working:,} B, everything {everything:,} B"
+    print(table)
+    assert working <= 20 * KB, table
+    assert everything <= 34 * KB, table
+
+
+def heap_of_import(path=".frozen"):
+    """Return the bytes of heap that the package takes once imported from `path`."""
+    program = f"""
+        import asyncio, binascii, gc, select, socket, sys
+        asyncio.open_connection, asyncio.Lock, asyncio.Event, asyncio.gather, asyncio.wait_for
+        sys.path[:] = ["{path}", ".frozen"]
+        gc.collect()
+        before = gc.mem_alloc()
+        {IMPORT}
+        gc.collect()
+        print(gc.mem_alloc() - before)
+        """
+    return int(mpy.check(program))
+
+
+def test_the_frozen_package_takes_at_most_4500_bytes_of_heap_to_import(pico):
+    taken = heap_of_import()
+    print(f"frozen: {taken:,} B")
+    assert taken <= 4500
+
+
+def test_the_mpy_files_take_at_most_26_kb_of_heap_to_import(pico, tmp_path):
+    had(freeze.compile_into, tmp_path / "mqtt_as_tls")
+    taken = heap_of_import(tmp_path)
+    print(f".mpy: {taken:,} B")
+    assert taken <= 26 * KB
+
+
+def test_the_package_imports_from_source_in_a_heap_of_110_kb(pico):
+    path = {"MICROPYPATH": f"{ROOT}:.frozen"}
+    program = f"{IMPORT}\nimport mqtt_as_tls\nprint(mqtt_as_tls.__path__)"
+    too_small, enough = 20, 190  # KB
+    while enough - too_small > 1:
+        heap = (too_small + enough) // 2
+        result = mpy.run(program, env=path, heap=f"{heap}K")
+        if result.out.strip() == f"{ROOT}/mqtt_as_tls":
+            enough = heap
+        else:
+            too_small = heap
+    print(f"from source: {enough} KB")
+    assert enough <= 110
+
+
+def test_the_package_connects_right_after_its_import_from_source(pico, mtls_broker, pki):
+    device = pki.device
+    peer = mtls_broker.peer("core/reading")
+    arguments = (mtls_broker.port, pki.ca.cert_der, device.cert_der, device.key_der, 1)
+    path = {"MICROPYPATH": f"{ROOT}:.frozen"}
+    with mpy.start(HERE / "core_program.py", *arguments, env=path, heap="190K") as app:
+        app.wait_for(f"imported from {ROOT}/mqtt_as_tls")
+        peer.wait_for(1)
+        peer.publish("core/command", "stop")
+        app.wait_for("done")
+        assert app.wait().code == 0
