@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.broker import Broker
 from tests.support.pki import PKI
+from tests.support.proxy import Proxy
 
 if "micropython" not in sys.modules:
     stand_in = types.ModuleType("micropython")
@@ -38,4 +39,25 @@ def tls_broker(tmp_path, pki):
 def mtls_broker(tmp_path, pki):
     """A mosquitto that demands client certificates (`port`), and plain TCP for peers."""
     with Broker(tmp_path / "broker", "mtls", "tcp", pki=pki, persistence=True) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(broker):
+    """A fault proxy in front of `broker`."""
+    with Proxy(broker.port) as running:
+        yield running
+
+
+@pytest.fixture
+def tls_proxy(tls_broker):
+    """A fault proxy in front of `tls_broker`: bytes only, no packets."""
+    with Proxy(tls_broker.port) as running:
+        yield running
+
+
+@pytest.fixture
+def mtls_proxy(mtls_broker):
+    """A fault proxy in front of `mtls_broker`: bytes only, no packets."""
+    with Proxy(mtls_broker.port) as running:
         yield running

@@ -1,6 +1,7 @@
 """The tools of the tests do what they say."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import mpy, process
-from tests.support.broker import Broker, Peer, is_listening
+from tests.support.broker import HOST, Broker, Peer, is_listening
 
 # MicroPython programs
 
@@ -223,3 +224,226 @@ def test_every_certificate_of_the_pki_can_be_written(pki):
         (pki.bundle(pki.ca, pki.other_ca), 2),
     ):
         assert Path(path).read_bytes().count(b"BEGIN") == count
+
+
+# The proxy, with a bare socket that speaks MQTT by hand as the client
+
+CONNECT = b"\x10\x10\0\4MQTT\4\2\0\x3c\0\4test"
+CONNACK = b"\x20\2\0\0"
+PINGREQ, PINGRESP = b"\xc0\0", b"\xd0\0"
+PUBLISH = b"\x32\x0a\0\4test\0\7hi"
+PUBACK = b"\x40\2\0\7"
+
+
+@pytest.fixture
+def client(proxy):
+    """A socket that is connected to the broker through the proxy, its CONNECT accepted."""
+    with connect(proxy) as connected:
+        yield connected
+
+
+def connect(proxy):
+    client = socket.create_connection((HOST, proxy.port), 5)
+    client.sendall(CONNECT)
+    assert read(client, 4) == CONNACK
+    return client
+
+
+def read(client, count, timeout_s=5):
+    client.settimeout(timeout_s)
+    data = b""
+    while len(data) < count:
+        piece = client.recv(count - len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def test_the_proxy_passes_and_records_packets(proxy, client):
+    client.sendall(PUBLISH + PINGREQ)
+    assert read(client, 6) == PUBACK + PINGRESP
+    assert [(each.direction, each.name) for each in proxy.packets[:2]] == [
+        ("up", "CONNECT"),
+        ("down", "CONNACK"),
+    ]
+    publish = proxy.wait_for("PUBLISH")[0]
+    assert (publish.topic, publish.payload, publish.qos, publish.packet_id, publish.dup) == (
+        "test",
+        b"hi",
+        1,
+        7,
+        False,
+    )
+    assert proxy.seen("PUBACK", "down", connection=1)[0].packet_id == 7
+    assert proxy.seen("PUBACK", "up") == []
+    assert all(each.passed for each in proxy.packets)
+    assert (proxy.connections, proxy.open) == (1, 1)
+    with pytest.raises(AssertionError, match="0 of 1 PUBREC within 0.05 s"):
+        proxy.wait_for("PUBREC", timeout_s=0.05)
+
+
+def test_packets_in_any_pieces_are_recorded_whole(proxy, client):
+    for at in range(len(PUBLISH)):
+        client.sendall(PUBLISH[at : at + 1])
+        time.sleep(0.002)
+    assert read(client, 4) == PUBACK
+    assert [each.raw for each in proxy.seen("PUBLISH")] == [PUBLISH]
+
+
+def test_bytes_that_are_not_mqtt_are_passed(proxy, client, broker):
+    client.sendall(b"\xc0\xff\xff\xff\xff\x7f")
+    assert read(client, 1) == b""
+    assert proxy.bytes["up"] == len(CONNECT) + 6
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_stalled_way_holds_what_comes_until_healed(proxy, client, way):
+    {"up": proxy.stall_up, "down": proxy.stall_down}[way]()
+    client.sendall(PINGREQ)
+    with pytest.raises(TimeoutError):
+        read(client, 2, timeout_s=0.3)
+    assert len(proxy.wait_for("PINGREQ")) == 1
+    assert len(proxy.seen("PINGRESP")) == (0 if way == "up" else 1)
+    proxy.heal()
+    assert read(client, 2) == PINGRESP
+
+
+def test_rst_resets_and_a_new_connection_is_welcome(proxy, client):
+    proxy.rst()
+    with pytest.raises(ConnectionResetError):
+        read(client, 1)
+    connect(proxy).close()
+    assert proxy.connections == 2
+
+
+def test_fin_ends_the_connection_in_an_orderly_way(proxy, client, broker):
+    proxy.fin()
+    assert read(client, 1) == b""
+    broker.wait_for_log("closed")
+    _wait_until(lambda: proxy.open == 0)
+
+
+def test_the_clients_own_end_reaches_the_broker(proxy, client, broker):
+    client.sendall(b"\xe0\0")
+    client.close()
+    broker.wait_for_log("test disconnected")
+    _wait_until(lambda: proxy.open == 0)
+
+
+def test_refused_connections_leave_those_that_are_open(proxy, client):
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, proxy.port), 5)
+    client.sendall(PINGREQ)
+    assert read(client, 2) == PINGRESP
+    proxy.heal()
+    connect(proxy).close()
+
+
+def test_a_black_hole_does_not_answer_until_healed(proxy, client):
+    proxy.blackhole()
+    with pytest.raises(TimeoutError):
+        socket.create_connection((HOST, proxy.port), 0.5)
+    client.sendall(PINGREQ)
+    assert read(client, 2) == PINGRESP
+    proxy.heal()
+    connect(proxy).close()
+
+
+def test_a_connection_is_cut_after_some_bytes_once(proxy, broker):
+    proxy.cut(after=len(CONNECT) + 3, direction="up", how="fin")
+    with connect(proxy) as client:
+        client.sendall(PUBLISH)
+        assert read(client, 1) == b""
+    assert proxy.bytes["up"] == len(CONNECT) + 3
+    with connect(proxy) as client:
+        client.sendall(PUBLISH)
+        assert read(client, 4) == PUBACK
+
+
+def test_a_connection_is_cut_on_the_way_down(proxy):
+    proxy.cut(after=2, direction="down", how="rst")
+    with socket.create_connection((HOST, proxy.port), 5) as client:
+        client.sendall(CONNECT)
+        assert read(client, 2) == CONNACK[:2]
+        with pytest.raises(ConnectionResetError):
+            read(client, 1)
+
+
+def test_delay_holds_each_piece_back(proxy, client):
+    proxy.delay(100)
+    begun = time.monotonic()
+    client.sendall(PINGREQ)
+    assert read(client, 2) == PINGRESP
+    assert time.monotonic() - begun >= 0.2
+
+
+def test_dribble_passes_single_bytes(proxy, client):
+    proxy.dribble(pause_ms=20)
+    client.sendall(PUBLISH)
+    assert [len(client.recv(100)) for _ in PUBACK] == [1, 1, 1, 1]
+
+
+def test_swallowed_packets_do_not_arrive(proxy, client):
+    proxy.swallow("PUBACK", "down", times=1)
+    client.sendall(PUBLISH + PINGREQ)
+    assert read(client, 2) == PINGRESP
+    assert [each.passed for each in proxy.seen("PUBACK")] == [False]
+    client.sendall(PUBLISH)
+    assert read(client, 4) == PUBACK
+
+
+def test_a_packet_kills_the_connection_before_it_arrives(proxy, client, broker):
+    proxy.kill_on("PUBLISH", "up")
+    client.sendall(PUBLISH)
+    with pytest.raises(ConnectionResetError):
+        read(client, 1)
+    with connect(proxy) as again:
+        again.sendall(PINGREQ)
+        assert read(again, 2) == PINGRESP
+    assert "Received PUBLISH" not in broker.log()
+
+
+def test_a_packet_kills_the_connection_after_it_arrived_but_before_the_answer(
+    proxy, client, broker
+):
+    proxy.kill_on("PUBLISH", "up", after=True, how="fin")
+    client.sendall(PUBLISH)
+    assert read(client, 1) == b""
+    broker.wait_for_log("Received PUBLISH")
+    with connect(proxy) as again:
+        again.sendall(PUBLISH)
+        assert read(again, 4) == PUBACK
+
+
+def test_an_answer_that_kills_arrives_first(proxy, client):
+    proxy.kill_on("PUBACK", "down", after=True)
+    client.sendall(PUBLISH)
+    assert read(client, 4) == PUBACK
+    with pytest.raises(ConnectionResetError):
+        read(client, 1)
+
+
+def test_the_target_can_be_switched(proxy, client, tmp_path):
+    with Broker(tmp_path / "other") as other:
+        proxy.target = (HOST, other.port)
+        connect(proxy).close()
+        assert "New client connected" in other.log()
+        other.stop()
+        refused = socket.create_connection((HOST, proxy.port), 5)
+        with refused, pytest.raises(ConnectionResetError):
+            read(refused, 1)
+    client.sendall(PINGREQ)
+    assert read(client, 2) == PINGRESP
+
+
+def test_tls_passes_through_the_proxy_and_faults_on_bytes_work(tls_proxy, tls_broker, pki):
+    peer = Peer(tls_proxy.port, ca=pki.ca)
+    peer.publish("test/a", "1")
+    assert tls_proxy.packets == []
+    assert tls_proxy.bytes["up"] > 100
+    peer.close()
+    tls_proxy.cut(after=50, direction="down")
+    with pytest.raises((OSError, AssertionError)):
+        Peer(tls_proxy.port, ca=pki.ca)
