@@ -1,0 +1,255 @@
+"""
+One connection to a broker: open, handshake, read, write, close.
+
+It owns the raw socket and closes it on every path. A packet is one buffer and one write; what the
+socket does not take at once is sent in turn by a task that lives as long as there is something
+to send.
+"""
+
+import asyncio
+import gc
+import socket
+import time
+from asyncio import core
+
+from .errors import ConnectError
+
+_EINPROGRESS = (115, 119, 36)  # Linux and lwIP, esp32, macOS
+_NOTHING = (11, 35)  # EAGAIN
+
+
+class Signal:
+    """
+    A flag that one task waits for: `await signal` returns once `set()` was called.
+
+    Like asyncio.Event with one waiter, but waiting takes no memory.
+    """
+
+    def __init__(self):
+        self.is_set = False
+        self._task = None
+        self._stop = StopIteration()
+
+    def set(self):
+        """Set the flag and wake the task that waits."""
+        self.is_set = True
+        task = self._task
+        if task is not None:
+            self._task = None
+            core._task_queue.push(task)
+
+    def remove(self, task):
+        """Called by asyncio when the task that waits is cancelled."""
+        self._task = None
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.is_set:
+            self._stop.__traceback__ = None
+            raise self._stop
+        self._task = task = core.cur_task
+        task.data = self
+
+
+class _Poll:
+    """`await poll` returns when the socket is ready; waiting takes no memory of its own."""
+
+    def __init__(self, enqueue, sock):
+        self._enqueue = enqueue
+        self._sock = sock
+        self._armed = False
+        self._stop = StopIteration()
+
+    def __iter__(self):
+        self._armed = True
+        return self
+
+    def __next__(self):
+        if not self._armed:
+            self._stop.__traceback__ = None
+            raise self._stop
+        self._armed = False
+        self._enqueue(self._sock)
+
+
+class Transport:
+    """
+    One TCP or TLS connection.
+
+    lost     called with an MQTTError when a write found the connection dead
+    drained  called when all that waited to be sent was sent
+
+    blocked    bool, something waits to be sent
+    moved_ms   ticks when a blocked write last made progress
+    rx_ms      ticks of the last byte received
+    tx_ms      ticks of the last packet written
+    bytes_in, bytes_out  int
+    tls_ms     int, what the handshake took
+    readable   awaitable: input came
+    """
+
+    def __init__(self, lost, drained):
+        self._lost = lost
+        self._drained = drained
+        self._raw = self._sock = None
+        self._out = []
+        self._sent = 0
+        self._task = None
+        self.blocked = False
+        self.bytes_in = self.bytes_out = self.tls_ms = 0
+        self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
+        self.stage = ""
+
+    async def open(self, address, port, host, tls, hello):
+        """
+        Connect, shake hands, send the first packet. The caller sets the deadline.
+
+        address  str, IPv4
+        port     int
+        host     str, the name that the certificate must have
+        tls      TLS or None
+        hello    bytes-like, the CONNECT packet: the handshake runs inside its write
+
+        Raises ConnectError, TLSError, CertificateError.
+        """
+        self.stage = "TCP"
+        self._raw = s = socket.socket()
+        self._sock = s
+        try:
+            s.setblocking(False)
+            try:
+                s.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
+            except OSError:
+                pass  # this port's lwIP has no such option
+            try:
+                s.connect(socket.getaddrinfo(address, port)[0][-1])
+            except OSError as e:
+                if e.errno not in _EINPROGRESS:
+                    raise
+            await _Poll(core._io_queue.queue_write, s)
+            # a refused connection shows here, apart from what TLS makes of it
+            try:
+                if s.recv(1):
+                    raise ConnectError("the other side speaks first: no MQTT broker on this port")
+                raise ConnectError("closed at once by the other side")
+            except OSError as e:
+                if e.errno not in _NOTHING:
+                    raise
+        except OSError as e:
+            raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
+        self.stage = "MQTT"
+        if tls:
+            self.stage = "TLS"
+            gc.collect()
+        start = time.ticks_ms()
+        try:
+            if tls:
+                self._sock = s = tls.wrap(s, host)
+            io = core._io_queue
+            self.readable = _Poll(io.queue_read, s)
+            self._writable = _Poll(io.queue_write, s)
+            while True:
+                n = s.write(hello)
+                if n:
+                    break
+                await self._writable
+        except (OSError, ValueError, MemoryError) as e:
+            if tls:
+                raise tls.failure(e)
+            raise _closed(e)
+        self.tls_ms = time.ticks_diff(time.ticks_ms(), start) if tls else 0
+        self.stage = "MQTT"
+        self.rx_ms = time.ticks_ms()
+        if n < len(hello):
+            self.write(memoryview(hello)[n:])
+
+    def read(self, decoder):
+        """
+        Read what is there into `decoder`; return whether there may be more.
+
+        Raises ConnectError when the connection ended.
+        """
+        view = decoder.space()
+        try:
+            n = self._sock.readinto(view)
+        except OSError as e:
+            raise _closed(e)
+        if n:
+            decoder.fed(n)
+            self.bytes_in += n
+            self.rx_ms = time.ticks_ms()
+            return n == len(view)
+        if n == 0:
+            raise ConnectError("the broker closed the connection")
+        return False
+
+    def write(self, buf):
+        """
+        Send `buf` (bytes-like, a whole packet), in turn after what waits. It never waits itself
+        and never raises: a dead connection is told to `lost`.
+
+        Returns whether all of it is sent.
+        """
+        self.tx_ms = now = time.ticks_ms()
+        size = len(buf)
+        self.bytes_out += size
+        if self.blocked:
+            self._out.append(buf)
+            return False
+        try:
+            n = self._sock.write(buf)
+        except OSError as e:
+            self.blocked = True
+            self._lost(_closed(e))
+            return False
+        if n == size:
+            return True
+        self.blocked = True
+        self.moved_ms = now
+        self._out.append(buf)
+        self._sent = n or 0
+        self._task = asyncio.create_task(self._drain())
+        return False
+
+    async def _drain(self):
+        out = self._out
+        try:
+            while out:
+                await self._writable
+                n = self._sock.write(memoryview(out[0])[self._sent :])
+                if n:
+                    self._sent += n
+                    self.tx_ms = self.moved_ms = time.ticks_ms()
+                    if self._sent == len(out[0]):
+                        out.pop(0)
+                        self._sent = 0
+        except OSError as e:
+            self._lost(_closed(e))
+            return
+        self.blocked = False
+        self._drained()
+
+    def waiting(self):
+        """Return the number of packets that wait to be sent."""
+        return len(self._out)
+
+    def close(self):
+        """Close the connection; nothing is sent any more. Twice does no harm."""
+        self.blocked = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        for s in (self._sock, self._raw):  # after a failed handshake TLS has lost its socket
+            if s is not None:
+                try:
+                    s.close()
+                except OSError:
+                    pass
+        self._sock = self._raw = None
+
+
+def _closed(error):
+    code = error.errno if isinstance(error, OSError) else None
+    return ConnectError("the connection broke: %r" % error, code)
