@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import mpy, process
-from tests.support.broker import HOST, Broker, Peer, is_listening
+from tests.support.broker import HOST, Broker, EmbeddedBroker, Peer, is_listening
 
 # MicroPython programs
 
@@ -200,6 +200,17 @@ def test_a_broker_refuses_packets_over_its_limit(tmp_path):
 def test_a_broker_that_cannot_start_shows_its_log(tmp_path):
     with pytest.raises(RuntimeError, match="no_such_option"):
         Broker(tmp_path, lines=["no_such_option 1"])
+
+
+def test_the_embedded_broker_speaks_tls(tmp_path, pki):
+    pytest.importorskip("iotcore", reason="the embedded broker has no wheel for this platform")
+    with EmbeddedBroker(tmp_path, "tls", "tcp", pki=pki) as broker:
+        watcher = broker.peer("test/#")
+        with Peer(broker.port, ca=pki.ca) as sender:
+            sender.publish("test/a", "1", qos=1)
+        watcher.wait_for(1)
+        broker.restart()
+        assert broker.peer().subscribe("test/#") == 1
 
 
 def test_every_certificate_of_the_pki_can_be_written(pki):

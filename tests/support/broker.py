@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import ssl
+import sys
 import threading
 import time
 from pathlib import Path
@@ -109,7 +110,7 @@ class Broker:
         self._acl = acl
         self._max_packet = max_packet
         self._child = None
-        self._log = self.directory / "mosquitto.log"
+        self._log = self.directory / "broker.log"
         self._peers = []
         self._start_on_new_ports()
 
@@ -171,6 +172,9 @@ class Broker:
                     lines.append("use_identity_as_username true")
         return "\n".join([*lines, *self.lines, ""])
 
+    def _command(self, path):
+        return [mosquitto(), "-c", str(path)]
+
     def start(self):
         """
         Start it, and return when every listener accepts connections. The configuration is
@@ -180,25 +184,25 @@ class Broker:
         """
         if self.running:
             return
-        path = self.directory / "mosquitto.conf"
+        path = self.directory / "broker.toml"  # iotcore goes by the ending
         path.write_text(self.configuration())
         with self._log.open("ab") as log:
             self._child = process.spawn(
-                [mosquitto(), "-c", str(path)], stdin=process.NULL, stdout=log, stderr=log
+                self._command(path), stdin=process.NULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 10
         waiting = list(self.ports.values())
         while waiting:
             if not self.running or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"mosquitto did not start:\n{self.log()}")
+                raise RuntimeError(f"the broker did not start:\n{self.log()}")
             if is_listening(waiting[0]):
                 waiting.pop(0)
             else:
                 time.sleep(0.01)
         if not self.running:  # somebody else answered on its port
             self.kill()
-            raise RuntimeError(f"mosquitto ended at once:\n{self.log()}")
+            raise RuntimeError(f"the broker ended at once:\n{self.log()}")
 
     def stop(self):
         """Stop it as `systemctl stop` does: it closes its connections and saves its state."""
@@ -245,7 +249,7 @@ class Broker:
         deadline = time.monotonic() + timeout_s
         while self.log().count(text) < count:
             if time.monotonic() > deadline:
-                raise AssertionError(f"mosquitto did not log {text!r}:\n{self.log()}")
+                raise AssertionError(f"the broker did not log {text!r}:\n{self.log()}")
             time.sleep(0.02)
 
     def peer(self, *filters, qos=1, **options):
@@ -266,6 +270,63 @@ class Broker:
         for peer in self._peers:
             peer.close()
         self.kill()
+
+
+_ROUTER = """\
+id = 0
+[router]
+id = 0
+max_connections = 100
+max_outgoing_packet_count = 200
+max_segment_size = 1048576
+max_segment_count = 10
+"""
+
+_LISTENER = """\
+[v4.{kind}]
+name = "{kind}"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+[v4.{kind}.connections]
+connection_timeout_ms = 5000
+max_payload_size = 262144
+max_inflight_count = 100
+dynamic_filters = true
+"""
+
+_LISTENER_TLS = """\
+[v4.{kind}.tls]
+certpath = "{certificate}"
+keypath = "{key}"
+"""
+
+
+class EmbeddedBroker(Broker):
+    """
+    The broker of the PyPI package `iotcore`, for where mosquitto is not installed.
+
+    It speaks MQTT 3.1.1 on plain TCP and server-only TLS, and keeps no state across a restart. Of
+    the arguments of Broker it takes `directory`, `listeners` ("tcp", "tls"), `pki`, `identity`.
+    """
+
+    def __init__(self, directory, *listeners, pki=None, identity=None):
+        if "mtls" in listeners:
+            raise ValueError(
+                "the embedded broker asks for no client certificate: install mosquitto"
+            )
+        super().__init__(directory, *listeners, pki=pki, identity=identity)
+
+    def configuration(self):
+        text = _ROUTER
+        for kind, port in self.ports.items():
+            text += _LISTENER.format(kind=kind, host=self.host, port=port)
+            if kind == "tls":
+                certificate, key = self.identity.chain_pem, self.identity.pkcs8_pem
+                text += _LISTENER_TLS.format(kind=kind, certificate=certificate, key=key)
+        return text
+
+    def _command(self, path):
+        return [sys.executable, "-m", "iotcore", "--config", str(path), "--log-level", "CRITICAL"]
 
 
 class Peer:

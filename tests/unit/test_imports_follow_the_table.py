@@ -1,0 +1,88 @@
+"""The modules of the package know of each other only what the design's table allows."""
+
+import ast
+from pathlib import Path
+
+CPYTHON_ONLY = True
+
+PACKAGE = Path(__file__).parents[2] / "mqtt_as_tls"
+
+# module: the siblings that it may import (docs/design.md, the device package)
+TABLE = {
+    "errors": "",
+    "packet": "errors",
+    "properties": "errors",
+    "session": "packet errors",
+    "store": "errors",
+    "router": "errors",
+    "dns": "errors",
+    "clock": "dns errors",
+    "tls": "errors",
+    "explain": "",
+    "transport": "dns tls errors",
+    "wifi": "errors",
+}
+TABLE["client"] = " ".join(TABLE)
+TABLE["__init__"] = " ".join(TABLE)
+
+
+def siblings(source):
+    """Return the names of the sibling modules (set) that the text of a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            module = ("mqtt_as_tls." if node.level else "") + (node.module or "")
+            names = [f"{module.rstrip('.')}.{each.name}" for each in node.names]
+        elif isinstance(node, ast.Import):
+            names = [each.name + "." for each in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("mqtt_as_tls.")}
+    return found
+
+
+def modules():
+    return {path.stem: path.read_text() for path in PACKAGE.glob("*.py")}
+
+
+def test_every_form_of_import_is_seen():
+    source = """
+from . import a, b
+from .c import d
+import mqtt_as_tls.e
+from mqtt_as_tls.f import g
+from mqtt_as_tls import h
+import tls
+from os import path
+def lazy():
+    from . import i
+"""
+    assert siblings(source) == set("abcefhi")
+
+
+def test_every_module_is_in_the_table():
+    assert set(modules()) - set(TABLE) == set()
+
+
+def test_no_module_imports_more_than_the_table_allows():
+    wrong = [
+        f"{name} imports {sibling}"
+        for name, source in modules().items()
+        for sibling in siblings(source)
+        if sibling not in TABLE.get(name, "").split()
+    ]
+    assert wrong == []
+
+
+def test_no_module_but_the_lazy_one_imports_by_a_name_made_at_run_time():
+    wrong = [
+        name
+        for name, source in modules().items()
+        if name != "__init__"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Name)
+        and node.id in ("__import__", "exec", "eval")
+        or isinstance(node, ast.Attribute)
+        and node.attr == "import_module"
+    ]
+    assert wrong == []
