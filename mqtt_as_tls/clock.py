@@ -1,0 +1,76 @@
+"""
+The device's clock, set by SNTP without ever stopping the event loop (RFC 4330, RFC 5905).
+
+A board starts in the year 2021 (rp2) or 2000 (esp32), where every certificate is from the future.
+"""
+
+import os
+import time
+
+from micropython import const
+
+from .dns import ask, resolve
+from .errors import ConnectError
+
+# 2026-08-01T00:00:00Z, not later than the release of this version. A clock before it is unset.
+_RELEASED = const(1785542400)
+_FROM_1900 = const(2208988800)  # to 1970, in seconds
+
+# The port's epoch in Unix time: 1970 on rp2 and unix, 2000 on esp32.
+_EPOCH = time.gmtime(0)[0] // 2000 * 946684800
+
+
+def plausible():
+    """Return whether the device's clock is not before the release of this library."""
+    return time.time() + _EPOCH >= _RELEASED
+
+
+def decode_time(data, request):
+    """
+    Return the Unix time (int, seconds, until 2106) that `data` answers to `request`; None if it
+    is no answer to it (RFC 4330 section 5).
+
+    data     bytes, a datagram
+    request  bytes, 48, the last 8 of them random: an answer returns them as its originate
+             timestamp, which nobody else could
+
+    Raises ConnectError when the server says that it has no time (kiss-o'-death, its clock is not
+    synchronised), or gives one from before this library's release.
+    """
+    if data[24:32] != request[40:] or len(data) < 48 or data[0] & 6 != 4:
+        return None
+    stamp = int.from_bytes(data[40:44], "big")  # seconds since 1900, from 0 again in 2036
+    seconds = (stamp - _FROM_1900) & 0xFFFFFFFF
+    if not stamp or data[0] >= 0xC0 or not 0 < data[1] < 16 or seconds < _RELEASED:
+        raise ConnectError(
+            "time server has no time (stratum %d, %s): use another" % (data[1], data[12:16])
+        )
+    return seconds
+
+
+async def sync(server, servers=None, *, tries=3, timeout_ms=2000):
+    """
+    Ask `server` for the time, set the device's clock (UTC), return it in Unix time (int, seconds).
+
+    server      name or IPv4 address (str), or a tuple of one and a UDP port
+    servers     DNS servers for a name, see dns.resolve
+    tries       how often it is asked, 1 and up
+    timeout_ms  wait for an answer to each, in milliseconds
+
+    Raises ResolveError when the name has no address; ConnectError when the server does not
+    answer or has no time, and where there is no clock to set (a PC's own is left alone).
+    """
+    try:
+        from machine import RTC
+    except ImportError:
+        raise ConnectError("set this computer's own clock")
+    host, port = (server, 123) if isinstance(server, str) else server
+    address = await resolve(host, servers)
+    request = b"\x23" + bytes(39) + os.urandom(8)  # version 4, mode client
+    try:
+        seconds = await ask(request, ((address, port),), decode_time, tries, timeout_ms)
+        t = time.gmtime(seconds - _EPOCH)
+        RTC().datetime(t[:3] + t[6:7] + t[3:6] + (0,))
+    except (OSError, OverflowError) as e:  # some 32-bit ports end in 2038
+        raise ConnectError("no time from %s (%r): check ntp=" % (host, e))
+    return seconds
