@@ -198,7 +198,10 @@ def _fetch(packages):
     # Debian 13 renamed the file and left this name as a link
     if not KEYRING.exists():
         raise Unavailable(f"{KEYRING} is missing: install debian-archive-keyring")
-    sites = _run("apt-get", "indextargets", "--format", "$(SITE)").split()
+    try:
+        sites = _run("apt-get", "indextargets", "--format", "$(SITE)").split()
+    except subprocess.CalledProcessError as error:
+        raise Unavailable(f"apt does not work here: {error.stdout.strip()}") from error
     mirror = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
     if not mirror:
         raise Unavailable("this machine's apt knows no Debian mirror: build on Debian")
@@ -254,7 +257,9 @@ def _need_compiler(bits=64):
         _say("install", *COMPILERS)
         try:
             _run("apt-get", "-q", "update")
-            _run("apt-get", "-q", "install", "-y", "--no-install-recommends", *COMPILERS)
+            env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            install = ("apt-get", "-q", "install", "-y", "--no-install-recommends")
+            _run(*install, *COMPILERS, env=env)
         except subprocess.CalledProcessError:
             pass  # what is missing is said below
     if not _can_compile(bits):

@@ -38,8 +38,10 @@ async def main():
             print("acknowledged", number)
             await asyncio.sleep_ms(50)
         await stopped.wait()
-    gc.collect()
-    print("done, heap in use", gc.mem_alloc())
+        gc.collect()
+        print("heap in use", gc.mem_alloc())
+        print("modules", *(name for name in sys.modules if name.startswith("mqtt_as_tls.")))
+    print("done")
 
 
 print("imported from", mqtt_as_tls.__path__)
