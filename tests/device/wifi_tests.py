@@ -1,0 +1,646 @@
+"""
+WiFi against a fake `network` module: the tests that tests/integration/test_wifi.py runs under
+MicroPython, all in one process, each on a board fresh from power-on.
+"""
+
+import asyncio
+import sys
+
+from mqtt_as_tls.errors import LinkError, MQTTError
+from mqtt_as_tls.wifi import WiFi
+from tests.fakes import network
+from tests.unit.checks import raises
+
+WiFi._poll_ms = 2
+WiFi._timeout_ms = 120
+
+
+def home(**options):
+    return WiFi("home", "correct horse", **options)
+
+
+def called(name):
+    return [call for call in network.calls if call[0] == name]
+
+
+def joined():
+    """The names of the networks that were asked, in order."""
+    return [call[1] for call in called("connect")]
+
+
+async def fails(wifi, text, status):
+    """Check that up() raises a LinkError with `text` and `status`; return its text."""
+    with raises(LinkError, text) as caught:
+        await wifi.up()
+    assert caught.error.status == status, caught.error.status
+    assert not wifi.is_up()
+    return str(caught.error)
+
+
+# What cannot be right
+
+
+def test_the_radio_is_not_touched_before_up():
+    home()
+    assert network.calls == []
+
+
+def test_a_name_that_cannot_be_right_raises():
+    with raises(TypeError, "ssid must be a str"):
+        WiFi(b"home", "correct horse")
+    with raises(TypeError, "ssid must be a str"):
+        WiFi()
+    for ssid in ("", "x" * 33, "ü" * 17):
+        with raises(ValueError, "ssid must have 1 to 32 bytes"):
+            WiFi(ssid, "correct horse")
+    WiFi("ü" * 16, "correct horse")
+
+
+def test_a_password_that_cannot_be_right_raises_and_is_not_shown():
+    with raises(TypeError, "password must be a str"):
+        WiFi("home", 12345678)
+    for password in ("", "seven 7", "x" * 64, "a" * 65, "a" * 63 + "g"):
+        with raises(ValueError, "password must have 8 to 6") as caught:
+            WiFi("home", password)
+        assert not password or password not in str(caught.error)
+
+
+def test_passwords_of_8_to_63_characters_and_hexadecimal_keys_are_good():
+    for password in ("eight 88", "x" * 63, "0123456789abcdefABCDEF" + "0" * 42, None):
+        WiFi("home", password)
+
+
+def test_an_ssid_and_networks_together_raise():
+    pairs = [("home", "correct horse")]
+    for arguments in ({"ssid": "home"}, {"password": "correct horse"}):
+        with raises(ValueError, "ssid, password or networks="):
+            WiFi(networks=pairs, **arguments)
+
+
+def test_networks_that_are_no_pairs_raise():
+    for networks in (["home"], "home", [("home",)], [("a", "correct horse", 3)], [None]):
+        with raises(ValueError, "networks=[(ssid, password)]"):
+            WiFi(networks=networks)
+    with raises(ValueError, "password must have"):
+        WiFi(networks=[("home", "correct horse"), ("shed", "short")])
+    with raises(TypeError):
+        WiFi(networks=[])
+
+
+def test_a_country_that_is_not_two_letters_raises():
+    for country in ("", "D", "DEU", "D1", 49):
+        with raises(ValueError, "country must be 2 letters"):
+            home(country=country)
+
+
+def test_a_hostname_that_cannot_be_right_raises():
+    for hostname in ("", "x" * 33):
+        with raises(ValueError, "hostname must have 1 to 32 bytes"):
+            home(hostname=hostname)
+    with raises(TypeError, "hostname must be a str"):
+        home(hostname=b"pico")
+
+
+def test_a_static_address_that_is_not_four_addresses_raises():
+    good = ("192.168.1.50", "255.255.255.0", "192.168.1.1", "192.168.1.1")
+    home(static=good)
+    home(static=list(good))
+    for static in (
+        (),
+        (),
+        good[:3],
+        good + good[:1],
+        good[0],
+        good[:3] + ("192.168.1",),
+        good[:3] + ("192.168.1.256",),
+        good[:3] + ("192.168.1.-1",),
+        good[:3] + ("router.lan.or.so",),
+        good[:3] + (None,),
+        ("192.168.1.50/24",) + good[1:],
+        7,
+    ):
+        with raises(ValueError, "static must be 4 IPv4 addresses"):
+            home(static=static)
+
+
+def test_a_machine_without_wifi_is_told_to_pass_no_link():
+    module = sys.modules.pop("network")
+    try:
+        with raises(ValueError, "pass link=None"):
+            home()
+        sys.modules["network"] = object()  # Ethernet only
+        with raises(ValueError, "pass link=None"):
+            home()
+    finally:
+        sys.modules["network"] = module
+
+
+# Joining
+
+
+async def test_up_joins_and_returns_with_an_address():
+    wifi = home()
+    assert not wifi.is_up()
+    await wifi.up()
+    assert wifi.is_up()
+    assert network.traffic()
+    assert network.WLAN().ifconfig()[0] == network.air.address
+    assert called("connect") == [("connect", "home", "correct horse")]
+
+
+async def test_up_returns_at_once_when_it_is_up():
+    wifi = home()
+    await wifi.up()
+    before = len(network.calls)
+    await wifi.up()
+    assert len(network.calls) == before
+
+
+async def test_a_network_that_boot_py_joined_is_kept():
+    wlan = network.WLAN()
+    wlan.active(True)
+    wlan.connect("home", "correct horse")
+    while not wlan.isconnected():
+        await asyncio.sleep_ms(1)
+    before = len(network.calls)
+    await home().up()
+    assert len(network.calls) == before
+
+
+async def test_a_join_that_boot_py_began_is_no_obstacle():
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        wlan = network.WLAN()
+        wlan.active(True)
+        wlan.connect("home", "correct horse")
+        wifi = home()
+        await wifi.up()
+        assert wifi.is_up()
+
+
+async def test_country_and_hostname_are_set_before_the_radio_is_switched_on():
+    await home(country="de", hostname="garden").up()
+    assert network.calls[:3] == [("country", "DE"), ("hostname", "garden"), ("active", True)]
+
+
+async def test_an_open_network_is_joined_without_a_password():
+    network.air.networks["cafe"] = None
+    await WiFi("cafe").up()
+    assert called("connect") == [("connect", "cafe", None)]
+
+
+async def test_a_static_address_needs_no_dhcp():
+    network.air.dhcp = False
+    static = ("192.168.1.50", "255.255.255.0", "192.168.1.1", "192.168.1.2")
+    wifi = home(static=static)
+    await wifi.up()
+    assert network.WLAN().ifconfig() == static
+    assert wifi.dns_servers() == ["192.168.1.2"]
+    await wifi.down()  # which makes the driver forget it
+    await wifi.up()
+    assert network.WLAN().ifconfig() == static
+
+
+async def test_power_saving_is_off_unless_asked_for():
+    wifi = home()
+    await wifi.up()
+    assert network.WLAN().config("pm") == network.WLAN.PM_NONE
+    await wifi.down()
+    await wifi.up()
+    assert network.WLAN().config("pm") == network.WLAN.PM_NONE
+    await wifi.down()
+    await home(power_save=True).up()
+    assert network.WLAN().config("pm") == network.WLAN.PM_PERFORMANCE
+
+
+async def test_dns_servers_are_those_that_dhcp_gave():
+    wifi = home()
+    assert wifi.dns_servers() == []
+    await wifi.up()
+    assert wifi.dns_servers() == [network.air.dns]
+    await wifi.down()
+    assert wifi.dns_servers() == []
+
+
+# Failures, and what becomes of them
+
+
+async def test_a_flake_is_asked_again_before_anybody_hears_of_it():
+    for status in (-3, -2, -1, 0):
+        network.board("cyw43")
+        network.air.flakes = [status]
+        wifi = home()
+        await wifi.up()
+        assert wifi.is_up()
+        assert joined() == ["home", "home"]
+
+
+async def test_a_wrong_password_is_called_so():
+    network.air.networks["home"] = "another horse"
+    text = await fails(home(), "Wi-Fi 'home': wrong password: check it", -3)
+    assert "correct horse" not in text
+    assert joined() == ["home", "home"]
+
+
+async def test_a_network_out_of_reach_is_called_so():
+    await fails(WiFi("hom", "correct horse"), "Wi-Fi 'hom': no such network in reach", -2)
+
+
+async def test_a_missing_address_is_called_so():
+    network.air.dhcp = False
+    await fails(home(), "got no address: check the router's DHCP, or give static=", 2)
+
+
+async def test_a_silent_access_point_is_given_up_in_time():
+    network.air.silent = True
+    await fails(home(), "cannot join (1): check", 1)
+
+
+async def test_a_link_error_is_one_of_ours():
+    network.air.networks.clear()
+    with raises(MQTTError):
+        await home().up()
+
+
+async def test_the_other_tasks_go_on_while_it_fails():
+    network.air.silent = True
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep_ms(1)
+
+    ticker = asyncio.create_task(tick())
+    await fails(home(), "", 1)
+    ticker.cancel()
+    assert ticks > 50, ticks
+
+
+async def test_up_works_once_the_cause_is_gone():
+    wifi = home()
+    for broken, healed in (
+        ({"networks": {}}, {"networks": {"home": "correct horse"}}),
+        ({"networks": {"home": "another horse"}}, {"networks": {"home": "correct horse"}}),
+        ({"dhcp": False}, {"dhcp": True}),
+        ({"silent": True}, {"silent": False}),
+    ):
+        for changes in (broken, healed):
+            for name in changes:
+                setattr(network.air, name, changes[name])
+            if changes is broken:
+                with raises(LinkError):
+                    await wifi.up()
+        await wifi.up()
+        assert wifi.is_up()
+        await wifi.down()
+
+
+async def test_a_lost_link_is_joined_again():
+    wifi = home()
+    await wifi.up()
+    network.lose_link()
+    assert not wifi.is_up()
+    assert network.WLAN().status() == 1  # for ever
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_an_access_point_that_restarts_is_found_again():
+    wifi = home()
+    await wifi.up()
+    network.lose_link()
+    network.air.networks.clear()
+    for _ in range(3):
+        await fails(wifi, "no such network in reach", -2)
+    network.air.networks["home"] = "correct horse"
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_an_association_lost_unnoticed_is_healed_by_reset():
+    for leaves in (False, True):
+        network.board("cyw43")
+        network.air.leaves = leaves
+        wifi = home()
+        await wifi.up()
+        network.lose_association()
+        assert wifi.is_up() and not network.traffic()
+        await wifi.up()  # believes the driver
+        assert not network.traffic()
+        await wifi.reset()
+        assert not wifi.is_up()
+        assert called("deinit") == []
+        await wifi.up()
+        assert network.traffic()
+
+
+async def test_a_link_that_stays_up_after_disconnect_is_healed_by_reset():
+    wifi = home()
+    await wifi.up()
+    network.air.sticky = True
+    network.lose_association()
+    await wifi.reset()
+    assert not wifi.is_up()
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_a_stuck_chip_is_switched_off_and_on():
+    network.air.stuck = True
+    wifi = home()
+    await fails(wifi, "cannot join (1)", 1)
+    assert called("deinit") == []
+    await fails(wifi, "cannot join (1)", 1)
+    assert len(called("deinit")) == 1
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_a_radio_that_hears_is_not_switched_off_for_a_missing_network():
+    network.air.networks.clear()
+    wifi = home()
+    for _ in range(8):
+        await fails(wifi, "no such network", -2)
+    network.air.networks["home"] = "another horse"
+    for _ in range(8):
+        await fails(wifi, "wrong password", -3)
+    assert called("deinit") == []
+
+
+async def test_a_radio_is_switched_off_and_on_more_rarely_each_time():
+    WiFi._timeout_ms = 20
+    try:
+        network.air.silent = True
+        wifi = home()
+        off_after = []
+        for failure in range(1, 31):
+            before = len(called("deinit"))
+            await fails(wifi, "cannot join", 1)
+            if len(called("deinit")) > before:
+                off_after.append(failure)
+    finally:
+        WiFi._timeout_ms = 120
+    assert off_after == [2, 6, 14, 30], off_after
+
+
+async def test_a_chip_that_does_not_start_is_an_error_and_a_retry():
+    network.air.broken = True
+    wifi = home()
+    await fails(wifi, "cannot join ([Errno 1] EPERM)", None)
+    await fails(wifi, "cannot join", None)
+    network.air.broken = False
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_a_chip_that_somebody_else_switched_off_comes_back():
+    wifi = home()
+    await wifi.up()
+    network.WLAN().deinit()
+    assert not wifi.is_up()
+    for _ in range(3):
+        try:
+            await wifi.up()
+            break
+        except LinkError:
+            pass
+    assert network.traffic()
+
+
+# Several networks
+
+PAIRS = [("home", "correct horse"), ("shed", "rusty nails"), ("cafe", None)]
+
+
+async def test_networks_are_tried_in_turn():
+    network.air.networks = {"cafe": None}
+    await WiFi(networks=PAIRS).up()
+    assert joined() == ["home", "home", "shed", "shed", "cafe"]
+
+
+async def test_the_network_that_worked_last_is_tried_first():
+    network.air.networks = {"shed": "rusty nails"}
+    pairs = list(PAIRS)
+    wifi = WiFi(networks=pairs)
+    await wifi.up()
+    network.lose_link()
+    network.calls.clear()
+    await wifi.up()
+    assert joined() == ["shed"]
+    network.lose_link()
+    network.air.networks = {"home": "correct horse"}
+    network.calls.clear()
+    await wifi.up()
+    assert joined() == ["shed", "shed", "home"]
+    assert pairs == PAIRS  # the caller's list is his
+
+
+async def test_when_none_works_the_error_tells_of_each():
+    network.air.networks = {"home": "correct horse", "shed": "shiny nails"}
+    network.air.dhcp = False
+    wifi = WiFi(networks=PAIRS)
+    text = await fails(wifi, "", -2)
+    one, two, three = text.split("; ")[:3]
+    assert one.startswith("Wi-Fi 'home': joined but got no address"), text
+    assert two.startswith("Wi-Fi 'shed': wrong password"), text
+    assert three.startswith("Wi-Fi 'cafe': no such network"), text
+
+
+# Off, interrupted, shared
+
+
+async def test_down_switches_the_chip_off_and_up_switches_it_on():
+    wifi = home()
+    await wifi.up()
+    await wifi.down()
+    assert not wifi.is_up() and not network.traffic()
+    assert not network.WLAN().active()
+    assert not network.driver.powered
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_down_and_reset_before_up_do_nothing():
+    wifi = home()
+    await wifi.down()
+    await wifi.reset()
+    assert not network.driver.powered
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_up_may_be_cancelled_anywhere_and_called_again():
+    network.air.flakes = [-3] * 20
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        wifi = home()
+        for delay_ms in list(range(0, 60, 3)):
+            network.air.flakes = [-3]
+            task = asyncio.create_task(wifi.up())
+            await asyncio.sleep_ms(delay_ms)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                pass
+            network.air.flakes = []
+            await wifi.up()
+            assert network.traffic()
+            await wifi.reset()
+            assert not wifi.is_up()
+
+
+async def test_tasks_that_share_the_link_join_once():
+    wifi = home()
+    await asyncio.gather(*[wifi.up() for _ in range(5)])
+    assert network.traffic()
+    assert joined() == ["home"]
+
+
+async def test_tasks_that_share_the_link_do_not_disturb_each_other_when_it_fails():
+    network.air.networks.clear()
+    wifi = home()
+    results = await asyncio.gather(*[wifi.up() for _ in range(3)], return_exceptions=True)
+    assert [type(result) for result in results] == [LinkError] * 3, results
+    assert joined() == ["home"] * 6
+    network.air.networks["home"] = "correct horse"
+    await wifi.up()
+
+
+def test_a_run_that_ctrl_c_ended_is_no_obstacle_to_the_next():
+    wifi = home()
+
+    async def interrupted():
+        asyncio.create_task(wifi.up())
+        await asyncio.sleep_ms(10)
+        raise KeyboardInterrupt
+
+    network.air.silent = True
+    with raises(KeyboardInterrupt):
+        asyncio.run(interrupted())
+    asyncio.new_event_loop()
+    network.air.silent = False
+    asyncio.run(wifi.up())
+    assert network.traffic()
+
+
+async def test_somebody_is_told_when_frames_begin_and_cease_to_pass():
+    told = []
+    network.on_traffic = told.append
+    wifi = home()
+    await wifi.up()
+    network.lose_link()
+    await wifi.up()
+    network.lose_association()
+    await wifi.reset()
+    await wifi.up()
+    await wifi.down()
+    assert told == [True, False] * 3, told
+
+
+# esp32
+
+
+def esp32(**air):
+    network.board("esp32")
+    for name in air:
+        setattr(network.air, name, air[name])
+    return home()
+
+
+async def test_esp32_up_joins_and_returns_with_an_address():
+    wifi = esp32()
+    await wifi.up()
+    assert wifi.is_up() and network.traffic()
+    assert wifi.dns_servers() == [network.air.dns]
+    assert network.WLAN().config("reconnects") == 3
+    assert network.WLAN().config("pm") == network.WLAN.PM_PERFORMANCE  # Bluetooth needs it so
+
+
+async def test_esp32_a_wrong_password_is_called_so_whatever_the_driver_calls_it():
+    for reason in (202, 15, 204):
+        wifi = esp32(auth_reason=reason, networks={"home": "another horse"})
+        await fails(wifi, "wrong password", reason)
+
+
+async def test_esp32_a_network_out_of_reach_is_called_so():
+    await fails(esp32(networks={}), "no such network in reach", 201)
+
+
+async def test_esp32_a_missing_address_is_given_up_in_time():
+    await fails(esp32(dhcp=False), "cannot join (1001)", 1001)
+
+
+async def test_esp32_an_old_error_does_not_spoil_the_next_join():
+    wifi = esp32(networks={})
+    await fails(wifi, "no such network in reach", 201)
+    network.air.networks["home"] = "correct horse"
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_esp32_a_lost_link_heals_by_itself():
+    wifi = esp32()
+    await wifi.up()
+    before = len(network.calls)
+    network.lose_link()
+    assert not wifi.is_up()
+    while not wifi.is_up():
+        await asyncio.sleep_ms(1)
+    assert len(network.calls) == before
+
+
+async def test_esp32_a_link_that_the_driver_gave_up_is_joined_again():
+    wifi = esp32()
+    await wifi.up()
+    network.air.networks.clear()
+    network.lose_link()
+    await asyncio.sleep_ms(150)
+    assert network.WLAN().status() == 201
+    network.air.networks["home"] = "correct horse"
+    await asyncio.sleep_ms(50)
+    assert not wifi.is_up()
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_esp32_a_stuck_radio_is_switched_off_and_on():
+    wifi = esp32(stuck=True)
+    await fails(wifi, "cannot join (1001)", 1001)
+    await fails(wifi, "cannot join (1000)", 1000)  # what it says of joining after disconnect()
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_esp32_down_switches_the_radio_off_and_up_switches_it_on():
+    wifi = esp32()
+    await wifi.down()
+    await wifi.up()
+    await wifi.down()
+    assert not network.WLAN().active() and not network.traffic()
+    await wifi.reset()
+    await wifi.up()
+    assert network.traffic()
+
+
+def main():
+    """Run the tests, print "ok NAME" or "FAILED NAME" with a traceback for each."""
+    names = [name for name in globals() if name.startswith("test_")]
+    for name in sorted(names):
+        network.board("cyw43")
+        asyncio.new_event_loop()
+        try:
+            result = globals()[name]()
+            if hasattr(result, "send"):
+                asyncio.run(result)
+            assert called("scan") == []
+            print("ok", name)
+        except Exception as error:
+            print("FAILED", name)
+            sys.print_exception(error, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
