@@ -150,9 +150,9 @@ class DNS(UDPServer):
 
     `queries` is the list of names that were asked for, in lower case.
 
-    Faults besides those of every server: "servfail"; "refused"; "wrong_id" (and "wrong_question",
-    "wrong_type", "not_a_response") where the rest is right; "cut" (bytes are missing at the end);
-    "truncated" (bit TC, no records); "loop" (compression pointers in a circle).
+    Faults besides those of every server: "servfail"; "refused"; "wrong_id", "wrong_question",
+    "wrong_type" and "not_a_response", where the rest is right; "cut" (it ends within the first
+    record); "truncated" (bit TC, no records); "loop" (compression pointers in a circle).
     """
 
     FAULTS = (
@@ -220,7 +220,7 @@ class DNS(UDPServer):
             records = [record(struct.pack(">H", 0xC000 | at), _CNAME, b"\xc0\x0c")] * 3
             flags |= 0x0200
         whole = message(query_id, flags, question, records)
-        return [whole[:-3]] if fault == "cut" else [whole]
+        return [whole[: 12 + len(question) + 14]] if fault == "cut" else [whole]
 
 
 class MDNS(DNS):

@@ -1,0 +1,32 @@
+"""For MicroPython programs: is the event loop alive, is everything closed?"""
+
+import asyncio
+import os
+
+
+class Ticker:
+    """
+    A task that counts how often it got its turn, about every 5 ms, while an `async with` runs:
+
+        async with Ticker() as ticker:
+            ...
+        print(ticker.ticks)
+    """
+
+    async def __aenter__(self):
+        self.ticks = 0
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+
+    async def _run(self):
+        while True:
+            self.ticks += 1
+            await asyncio.sleep_ms(5)
+
+
+def open_files():
+    """Return how many files and sockets this process has open (Linux and macOS)."""
+    return len(os.listdir("/dev/fd"))
