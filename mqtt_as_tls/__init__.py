@@ -5,10 +5,10 @@ __version__ = "0.1.0"
 _NAMES = {
     "MQTTClient": "client",
     "Will": "client",
-    "Connected": "client",
-    "Disconnected": "client",
-    "Suspect": "client",
-    "SubscriptionRefused": "client",
+    "Connected": "streams",
+    "Disconnected": "streams",
+    "Suspect": "streams",
+    "SubscriptionRefused": "streams",
     "Message": "dispatch",
     "TLS": "tls",
     "WiFi": "wifi",
@@ -27,8 +27,13 @@ _NAMES = {
 
 def __getattr__(name):
     module = _NAMES.get(name)
-    if module is None:
+    try:
+        value = __import__(module or name, None, None, True, 1)
+    except ImportError:
+        if module:
+            raise
         raise AttributeError(name)
-    value = getattr(__import__(module, None, None, True, 1), name)
+    if module:
+        value = getattr(value, name)
     globals()[name] = value
     return value

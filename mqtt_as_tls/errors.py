@@ -2,7 +2,18 @@
 
 
 class MQTTError(Exception):
-    """Base of every error that the network, the broker or a certificate causes."""
+    """
+    Base of every error that the network, the broker or a certificate causes.
+
+    Each class has one attribute of its own, given as the second argument, None by default.
+    """
+
+    _field = "code"
+
+    def __init__(self, text, value=None):
+        super().__init__(text)
+        self.reason = text
+        setattr(self, self._field, value)
 
 
 class LinkError(MQTTError):
@@ -12,9 +23,7 @@ class LinkError(MQTTError):
     status  int that the driver reported, or None
     """
 
-    def __init__(self, text, status=None):
-        super().__init__(text)
-        self.status = status
+    _field = "status"
 
 
 class ResolveError(MQTTError):
@@ -24,9 +33,7 @@ class ResolveError(MQTTError):
     host  str, the name that was asked for
     """
 
-    def __init__(self, text, host=None):
-        super().__init__(text)
-        self.host = host
+    _field = "host"
 
 
 class ConnectError(MQTTError):
@@ -35,10 +42,6 @@ class ConnectError(MQTTError):
 
     code  int errno, or None
     """
-
-    def __init__(self, text, code=None):
-        super().__init__(text)
-        self.code = code
 
 
 class TLSError(MQTTError):
@@ -50,11 +53,7 @@ class TLSError(MQTTError):
     cure    str, what to do about it; "" where nothing is known
     """
 
-    def __init__(self, reason, code=None, cure=""):
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.cure = cure
+    cure = ""
 
 
 class CertificateError(TLSError):
@@ -69,11 +68,6 @@ class RefusedError(MQTTError):
     reason  str, the code in words
     """
 
-    def __init__(self, reason, code=None):
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
 
 class ProtocolError(MQTTError):
     """The broker broke the specification; the message names the section."""
@@ -86,6 +80,4 @@ class DeliveryUnknown(MQTTError):
     topic  str, where it was published
     """
 
-    def __init__(self, text, topic=None):
-        super().__init__(text)
-        self.topic = topic
+    _field = "topic"

@@ -18,6 +18,15 @@ _EINPROGRESS = (115, 119, 36)  # Linux and lwIP, esp32, macOS
 _NOTHING = (11, 35)  # EAGAIN
 
 
+_STOP = StopIteration()
+
+
+def _stop():
+    """End an `await` without allocating an exception."""
+    _STOP.__traceback__ = None
+    raise _STOP
+
+
 class Signal:
     """
     A flag that one task waits for: `await signal` returns once `set()` was called.
@@ -25,10 +34,8 @@ class Signal:
     Like asyncio.Event with one waiter, but waiting takes no memory.
     """
 
-    def __init__(self):
-        self.is_set = False
-        self._task = None
-        self._stop = StopIteration()
+    is_set = False
+    _task = None
 
     def set(self):
         """Set the flag and wake the task that waits."""
@@ -47,8 +54,7 @@ class Signal:
 
     def __next__(self):
         if self.is_set:
-            self._stop.__traceback__ = None
-            raise self._stop
+            _stop()
         self._task = task = core.cur_task
         task.data = self
 
@@ -60,7 +66,6 @@ class _Poll:
         self._enqueue = enqueue
         self._sock = sock
         self._armed = False
-        self._stop = StopIteration()
 
     def __iter__(self):
         self._armed = True
@@ -68,8 +73,7 @@ class _Poll:
 
     def __next__(self):
         if not self._armed:
-            self._stop.__traceback__ = None
-            raise self._stop
+            _stop()
         self._armed = False
         self._enqueue(self._sock)
 
@@ -78,29 +82,26 @@ class Transport:
     """
     One TCP or TLS connection.
 
-    lost     called with an MQTTError when a write found the connection dead
-    drained  called when all that waited to be sent was sent
+    client     has stats, _lost(error): a write found the connection dead, _drained(): all that
+               waited is sent
 
-    blocked    bool, something waits to be sent
+    out        list of the packets that wait to be sent
+    blocked    bool, nothing can be sent at once
     moved_ms   ticks when a blocked write last made progress
     rx_ms      ticks of the last byte received
     tx_ms      ticks of the last packet written
-    bytes_in, bytes_out  int
     tls_ms     int, what the handshake took
     readable   awaitable: input came
+    stage      str, how far `open` came
     """
 
-    def __init__(self, lost, drained):
-        self._lost = lost
-        self._drained = drained
-        self._raw = self._sock = None
-        self._out = []
-        self._sent = 0
-        self._task = None
+    def __init__(self, client):
+        self._client = client
+        self._raw = self._sock = self._task = None
+        self.out = []
+        self._sent = self.tls_ms = 0
         self.blocked = False
-        self.bytes_in = self.bytes_out = self.tls_ms = 0
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
-        self.stage = ""
 
     async def open(self, address, port, host, tls, hello):
         """
@@ -139,10 +140,8 @@ class Transport:
                     raise
         except OSError as e:
             raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
-        self.stage = "MQTT"
-        if tls:
-            self.stage = "TLS"
-            gc.collect()
+        self.stage = "TLS" if tls else "MQTT"
+        gc.collect()
         start = time.ticks_ms()
         try:
             if tls:
@@ -159,9 +158,9 @@ class Transport:
             if tls:
                 raise tls.failure(e)
             raise _closed(e)
-        self.tls_ms = time.ticks_diff(time.ticks_ms(), start) if tls else 0
         self.stage = "MQTT"
         self.rx_ms = time.ticks_ms()
+        self.tls_ms = time.ticks_diff(self.rx_ms, start)
         if n < len(hello):
             self.write(memoryview(hello)[n:])
 
@@ -178,7 +177,7 @@ class Transport:
             raise _closed(e)
         if n:
             decoder.fed(n)
-            self.bytes_in += n
+            self._client.stats.bytes_in += n
             self.rx_ms = time.ticks_ms()
             return n == len(view)
         if n == 0:
@@ -194,27 +193,27 @@ class Transport:
         """
         self.tx_ms = now = time.ticks_ms()
         size = len(buf)
-        self.bytes_out += size
+        self._client.stats.bytes_out += size
         if self.blocked:
-            self._out.append(buf)
+            self.out.append(buf)
             return False
         try:
             n = self._sock.write(buf)
         except OSError as e:
             self.blocked = True
-            self._lost(_closed(e))
+            self._client._lost(_closed(e))
             return False
         if n == size:
             return True
         self.blocked = True
         self.moved_ms = now
-        self._out.append(buf)
+        self.out.append(buf)
         self._sent = n or 0
         self._task = asyncio.create_task(self._drain())
         return False
 
     async def _drain(self):
-        out = self._out
+        out = self.out
         try:
             while out:
                 await self._writable
@@ -226,14 +225,10 @@ class Transport:
                         out.pop(0)
                         self._sent = 0
         except OSError as e:
-            self._lost(_closed(e))
+            self._client._lost(_closed(e))
             return
         self.blocked = False
-        self._drained()
-
-    def waiting(self):
-        """Return the number of packets that wait to be sent."""
-        return len(self._out)
+        self._client._drained()
 
     def close(self):
         """Close the connection; nothing is sent any more. Twice does no harm."""

@@ -1,0 +1,98 @@
+"""
+What follows a connection that was lost or could not be made: say why in plain words, and decide
+how long to wait. Imported when the first one failed.
+"""
+
+import random
+import sys
+import time
+
+from micropython import const
+
+from . import packet
+from .clock import plausible
+from .errors import CertificateError, LinkError, MQTTError, ProtocolError, RefusedError
+
+_SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
+_LASTING_MS = const(10_000)  # a connection that lived longer was a good one
+_SUSPECT_MS = const(5_000)
+_LONGEST_MS = const(60_000)  # of the back-off
+
+
+def failed(client, error):
+    """
+    Tell why `client` is not connected; return the ms until the next try: exponential back-off
+    with full jitter.
+
+    error  Exception, whatever ended the attempt
+    """
+    now = time.ticks_ms()
+    lost = client._since_ms is not None
+    if lost:
+        if time.ticks_diff(now, client._since_ms) > _LASTING_MS:
+            client._failures = 0
+        client._since_ms = None
+        _suspect(client, now)
+    client.error = error
+    stubborn = isinstance(error, RefusedError) and error.code != 3
+    if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:
+        stubborn = plausible()
+    # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
+    client._refusals = client._refusals + 1 if stubborn else 0
+    client._slow = client._refusals > 2
+    if not isinstance(error, (LinkError, RefusedError, ProtocolError, CertificateError)):
+        client._silent += 1
+    delay = 50 + int(random.random() * min(_LONGEST_MS, 500 << min(client._failures, 7)))
+    client._failures += 1
+    if client._slow:
+        delay = _SLOW_MS
+    elif client._strikes >= 3:
+        delay = _LONGEST_MS
+    text = "%s: %s" % (
+        "connection lost" if lost else "cannot connect",
+        error if isinstance(error, MQTTError) else repr(error),
+    )
+    try:
+        from .explain import explain
+
+        cause, cure = explain(error, year=time.localtime()[0])
+        if isinstance(error, MQTTError):
+            error.cure = cure
+        if cause and cause not in text:
+            text += "; " + cause
+        if cure:
+            text += " -> " + cure
+    except (ImportError, MemoryError):
+        pass  # the number is printed
+    client._say(text, "; next try in %.1f s" % (delay / 1000))
+    client._event("Disconnected", error)
+    return delay
+
+
+def _suspect(client, now):
+    """Count the connections that ended right after the same oldest message was sent."""
+    age = client._session.oldest_ms(now)
+    if age < 0 or age > _SUSPECT_MS:
+        client._strikes = 0
+        return
+    out = client._session.inflight[0]
+    client._strikes = client._strikes + 1 if out is client._suspect else 1
+    client._suspect = out
+    if client._strikes < 3:
+        return
+    topic = packet.topic(out.packet)
+    client._say("connections break right after a message to %r was sent" % topic)
+    client._event("Suspect", topic)
+    if client._give_up_after and client._strikes >= client._give_up_after:
+        client._session.inflight.remove(out)
+        out.error = MQTTError("given up: %d connections broke on it" % client._strikes)
+        out.set()
+        client._strikes = 0
+        client._clean = True  # or the broker's session would still have it
+
+
+def report(client, what, error):
+    """Tell that a function of the app raised `error`; with log=print where, too."""
+    client._say("%s failed: %r" % (what, error))
+    if client._log is print:
+        sys.print_exception(error)

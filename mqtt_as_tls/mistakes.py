@@ -1,0 +1,86 @@
+"""
+The caller's mistakes in words: what is wrong and what to do. Imported when one was made.
+"""
+
+_RANGES = "MQTT 3.1.1 takes no more"
+
+
+def payload(value):
+    """Return the TypeError for a payload that is none."""
+    return TypeError(
+        "payload: bytes-like or str, not %s: str(value) or json.dumps(value) makes one"
+        % type(value).__name__
+    )
+
+
+def qos(value):
+    """Return the ValueError for a QoS that is none."""
+    if value == 2:
+        return ValueError("qos 2: not yet; use 1")
+    return ValueError("qos %r: 0 or 1" % (value,))
+
+
+def size(value, limit, name):
+    """Return the ValueError for a message of `value` bytes, where option `name` is `limit`."""
+    return ValueError("message of %d bytes, %s is %d: raise %s or send less" % (value, name, limit, name))
+
+
+def number(name, value, low, high):
+    """Return the ValueError for an option out of its range."""
+    return ValueError("%s: a number from %d to %d, not %r" % (name, low, high, value))
+
+
+def text(name, value):
+    """Return the ValueError for a name that MQTT cannot carry."""
+    return ValueError(
+        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %r" % (name, value)
+    )
+
+
+def option(name, value):
+    """Return the error for an argument of MQTTClient that cannot be taken."""
+    if name == "protocol":
+        if value == 5:
+            return ValueError("protocol=5: not yet; 4 is MQTT 3.1.1")
+        return ValueError("protocol %r: 4 is MQTT 3.1.1" % (value,))
+    if name == "store":
+        return ValueError("store: not yet")
+    if name == "session_expiry_s":
+        return ValueError("session_expiry_s: MQTT 5 only; with 3.1.1 the broker decides")
+    if name == "password":
+        return ValueError("password without user: give user= too [MQTT-3.1.2-22]")
+    hints = {
+        "tls": "TLS(ca=...) or None",
+        "link": "WiFi(...), another link, or None",
+        "will": "Will(...) or None",
+        "log": "a function that takes a line, or None",
+        "handler": "a function that takes a message",
+    }
+    if name in hints:
+        return TypeError("%s: %s, not %r" % (name, hints[name], value))
+    return TypeError("MQTTClient has no argument %r" % name)
+
+
+def handler(filter):
+    """Return the ValueError for a second handler of one filter."""
+    return ValueError("topic filter %r has a handler: call both functions from one" % filter)
+
+
+def not_running():
+    """Return the RuntimeError for a call that needs a running client."""
+    return RuntimeError("the client is not running: use it inside `async with client:`")
+
+
+def running():
+    """Return the RuntimeError for a second start."""
+    return RuntimeError("the client is running; after Ctrl-C call asyncio.new_event_loop()")
+
+
+def same_id(host):
+    """Return the ValueError for two clients with one id."""
+    return ValueError("a second client with the default id on %s: give it client_id=" % host)
+
+
+def not_subscribed(filter):
+    """Return the ValueError for unsubscribing what is not subscribed."""
+    return ValueError("topic filter %r is not subscribed" % (filter,))
