@@ -328,6 +328,16 @@ def test_rst_resets_and_a_new_connection_is_welcome(proxy, client):
     assert proxy.connections == 2
 
 
+def test_a_stalled_connection_can_be_reset(proxy, client):
+    proxy.stall()
+    client.sendall(PINGREQ)
+    proxy.wait_for("PINGREQ")
+    proxy.rst()
+    with pytest.raises(ConnectionResetError):
+        read(client, 1)
+    _wait_until(lambda: proxy.open == 0)
+
+
 def test_fin_ends_the_connection_in_an_orderly_way(proxy, client, broker):
     proxy.fin()
     assert read(client, 1) == b""

@@ -349,11 +349,12 @@ class Proxy:
             self.connections += 1
             self._changed.notify_all()
         connection = _Connection(self, self.connections, client)
+        connection.task = asyncio.current_task()
         self._live.add(connection)
         try:
             await connection.run()
         except asyncio.CancelledError:
-            pass  # closed; asyncio would report it as an error
+            pass  # ended from outside; asyncio would report it as an error
         finally:
             self._live.discard(connection)
 
@@ -394,6 +395,7 @@ class Proxy:
         async def work():
             for connection in list(self._live):
                 connection.end(how)
+                connection.task.cancel()  # it may wait for a stall to end
 
         self._call(work)
 
@@ -417,7 +419,7 @@ class Proxy:
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((HOST, self.port))
-            listener.listen(0)
+            listener.listen(1)
             self._fillers = [listener]
             for _ in range(8):  # fill its queue until the kernel answers no more
                 filler = socket.socket()

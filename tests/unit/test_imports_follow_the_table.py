@@ -20,6 +20,7 @@ TABLE = {
     "tls": "errors",
     "explain": "",
     "transport": "dns tls errors",
+    "dispatch": "router transport",
     "wifi": "errors",
 }
 TABLE["client"] = " ".join(TABLE)
