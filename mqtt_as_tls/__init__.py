@@ -28,7 +28,7 @@ _NAMES = {
 def __getattr__(name):
     module = _NAMES.get(name)
     try:
-        value = __import__(module or name, None, None, True, 1)
+        value = __import__(module or name, globals(), None, [name], 1)
     except ImportError:
         if module:
             raise

@@ -204,8 +204,8 @@ class MQTTClient:
             _wrong("number", "port", port, 1, 65535)
         if self.max_backlog < self.max_packet:
             _wrong("number", "max_backlog", self.max_backlog, self.max_packet, 268435455)
-        if isinstance(password, str):
-            password = password.encode()
+        if password is not None:
+            password = _payload(password)
         for name, value, good in (
             ("protocol", protocol, protocol == 4),
             ("tls", tls, tls is None or hasattr(tls, "wrap")),
@@ -241,7 +241,10 @@ class MQTTClient:
         self._on_connect = []
         self._tasks = []  # of on_connect
         self._queue = []  # _Delivery, not sent yet
-        for other in _running:
+        if will:
+            for data in (will.payload, will.birth or b""):
+                self._encode(will.topic, data, will.qos, will.retain)  # not too large?
+        for other in list(_running):
             if self._same(other) and not _in_loop():
                 other._stop()  # Ctrl-C ended its run, and the app is started again
 
@@ -764,8 +767,7 @@ class MQTTClient:
             self._dispatcher.deliver(message)
         else:
             self.stats.duplicates += 1
-        if message.done:
-            self._handled(message)
+        self._handled(message)
 
     def _handled(self, message):
         """Acknowledge what is handled, in order of arrival."""

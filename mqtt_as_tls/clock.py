@@ -10,11 +10,12 @@ import time
 from micropython import const
 
 from .dns import ask, resolve
-from .errors import ConnectError
+from .errors import ConnectError, MQTTError
 
 # 2026-08-01T00:00:00Z, not later than the release of this version. A clock before it is unset.
 _RELEASED = const(1785542400)
 _FROM_1900 = const(2208988800)  # to 1970, in seconds
+_AGAIN_MS = const(60_000)
 
 # The port's epoch in Unix time: 1970 on rp2 and unix, 2000 on esp32.
 _EPOCH = time.gmtime(0)[0] // 2000 * 946684800
@@ -74,3 +75,26 @@ async def sync(server, servers=None, *, tries=3, timeout_ms=2000):
     except (OSError, OverflowError) as e:  # some 32-bit ports end in 2038
         raise ConnectError("no time from %s (%r): check ntp=" % (host, e))
     return seconds
+
+
+async def check(client, servers):
+    """
+    Before a TLS handshake: set the clock when it cannot be right, or when the last handshake
+    failed by a date. A time server that does not answer is told, and is not fatal.
+
+    client   MQTTClient with TLS
+    servers  DNS servers, see dns.resolve
+    """
+    server = client._tls.ntp
+    text = str(client.error)
+    if not server or (plausible() and "certificate validity" not in text):
+        return
+    now = time.ticks_ms()
+    if client._sntp_ms is not None and time.ticks_diff(now, client._sntp_ms) < _AGAIN_MS:
+        return
+    client._sntp_ms = now
+    try:
+        await sync(server, servers)
+        client._say("clock set from %s: %d-%02d-%02d %02d:%02d UTC" % ((server,) + time.gmtime()[:5]))
+    except MQTTError as e:
+        client._say("clock not set: %s" % e)

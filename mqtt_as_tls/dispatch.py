@@ -228,12 +228,14 @@ class Dispatcher:
             self._release(sub.queue.pop(0))
 
     def stop(self):
-        """End the handlers' tasks and forget what waits for them."""
+        """Forget what waits for the handlers; return their tasks, to be cancelled."""
+        tasks = []
         for sub in self._lanes():
-            if sub.task and sub.task is not asyncio.current_task():
-                sub.task.cancel()
+            if sub.task:
+                tasks.append(sub.task)
             sub.task = sub.current = None
             sub.queue = []
             sub.signal.set()
         self._held = []
         self.size = 0
+        return tasks

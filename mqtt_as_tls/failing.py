@@ -14,7 +14,7 @@ from .clock import plausible
 from .errors import CertificateError, LinkError, MQTTError, ProtocolError, RefusedError
 
 _SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
-_LASTING_MS = const(10_000)  # a connection that lived longer was a good one
+_LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_MS = const(5_000)
 _LONGEST_MS = const(60_000)  # of the back-off
 

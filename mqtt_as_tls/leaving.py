@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from asyncio import core
 
 from . import packet
 from .errors import ConnectError, MQTTError
@@ -46,12 +47,15 @@ def stop(client):
     """Stop `client` at once: close its connection, end its tasks, tell what waits."""
     client.running = False
     client._running.remove(client)
-    client._task.cancel()
+    tasks = client._tasks + [client._task]
     client._task = None
+    client._tasks = []
     client._down()
-    client._dispatcher.stop()
-    for task in client._tasks:
-        task.cancel()
+    tasks += client._dispatcher.stop()
+    if client._loop is core._task_queue:  # tasks of an event loop that is gone never run again
+        for task in tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
     waiting = client._queue + client._session.inflight
     client._queue = []
     client._queued = 0

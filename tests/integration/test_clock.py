@@ -10,7 +10,7 @@ from tests.support import mpy, udp
 # Sets a board's clock from the server of JOB, prints what came of it as JSON.
 PROGRAM = """
 import asyncio, json, sys
-from mqtt_as_tls import clock, dns
+import mqtt_as_tls.clock as clock
 from mqtt_as_tls.errors import ConnectError, ResolveError
 from tests.device.watch import Ticker, open_files
 

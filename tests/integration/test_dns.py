@@ -9,7 +9,7 @@ from tests.support import mpy, udp
 # Resolves the host of JOB, prints what came of it as JSON; sys.argv takes 255 characters only.
 PROGRAM = """
 import asyncio, json
-from mqtt_as_tls import dns
+import mqtt_as_tls.dns as dns
 from mqtt_as_tls.errors import ResolveError
 from tests.device.watch import Ticker, open_files
 
@@ -207,7 +207,7 @@ def test_a_pc_that_cannot_resolve_raises_the_same_error():
     out = mpy.check(
         """
         import asyncio, socket
-        from mqtt_as_tls import dns
+        import mqtt_as_tls.dns as dns
         from mqtt_as_tls.errors import ResolveError
 
         class NoResolver:
@@ -230,7 +230,7 @@ def test_a_board_asks_its_networks_server_and_never_its_own_resolver(dns):
     out = mpy.check(
         """
         import asyncio, socket, sys
-        from mqtt_as_tls import dns
+        import mqtt_as_tls.dns as dns
         from mqtt_as_tls.errors import ResolveError
 
         class Network:
@@ -267,7 +267,7 @@ def test_no_socket_left_to_open_is_a_resolve_error(dns):
     out = mpy.check(
         """
         import asyncio, socket, sys
-        from mqtt_as_tls import dns
+        import mqtt_as_tls.dns as dns
         from mqtt_as_tls.errors import ResolveError
 
         class Sockets:
@@ -292,7 +292,7 @@ def test_cancelling_closes_the_socket_whenever_it_comes(silent):
     out = mpy.check(
         """
         import asyncio, sys
-        from mqtt_as_tls import dns
+        import mqtt_as_tls.dns as dns
         from tests.device.watch import Ticker, open_files
 
         servers = [("127.0.0.1", int(sys.argv[1]))]
@@ -328,7 +328,7 @@ def test_many_resolvers_at_once_get_their_own_answers_and_leak_nothing(dns):
     out = mpy.check(
         """
         import asyncio, gc, sys
-        from mqtt_as_tls import dns
+        import mqtt_as_tls.dns as dns
         from mqtt_as_tls.errors import ResolveError
         from tests.device.watch import open_files
 
