@@ -183,7 +183,7 @@ class Dispatcher:
                 if hasattr(result, "send"):
                     await result
             except (Exception, asyncio.CancelledError) as e:
-                if not self._client._task:  # cancelled by stop()
+                if sub.task is not asyncio.current_task():  # stopped or removed
                     raise
                 self._client._failed("handler of %r" % sub.filter, e)
             message = None

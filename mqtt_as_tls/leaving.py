@@ -54,7 +54,7 @@ def stop(client):
     tasks += client._dispatcher.stop()
     if client._loop is core._task_queue:  # tasks of an event loop that is gone never run again
         for task in tasks:
-            if task is not asyncio.current_task():
+            if task is not core.cur_task:
                 task.cancel()
     waiting = client._queue + client._session.inflight
     client._queue = []
