@@ -43,7 +43,9 @@ async def main():
             result["kind"] = type(error).__name__
     result["was_set"] = was_set
     result["ticks"] = ticker.ticks
+    await asyncio.sleep_ms(5)
     result["left_open"] = open_files() - before
+    result["left_waiting"] = len(asyncio.core._io_queue.map)
     print(json.dumps(result))
 
 asyncio.run(main())
@@ -59,7 +61,7 @@ def sync(server, dns=None, board=True, prelude="", **options):
         "options": options,
     }
     result = json.loads(mpy.check(f"{prelude}\nJOB = {json.dumps(job)!r}\n{PROGRAM}"))
-    assert result["left_open"] == 0
+    assert result["left_open"] == result["left_waiting"] == 0
     return result
 
 

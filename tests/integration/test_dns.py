@@ -28,7 +28,9 @@ async def main():
             result["error"] = str(error)
             result["host"] = error.host
     result["ticks"] = ticker.ticks
+    await asyncio.sleep_ms(5)
     result["left_open"] = open_files() - before
+    result["left_waiting"] = len(asyncio.core._io_queue.map)
     print(json.dumps(result))
 
 asyncio.run(main())
@@ -45,7 +47,7 @@ def resolve(host, *servers, mdns=None, **options):
         "options": options,
     }
     result = json.loads(mpy.check(f"JOB = {json.dumps(job)!r}\n{PROGRAM}"))
-    assert result["left_open"] == 0
+    assert result["left_open"] == result["left_waiting"] == 0
     return result
 
 
