@@ -646,11 +646,13 @@ class MQTTClient:
         self._reset_at = _LINK_RESET_AFTER
         again = self._session.resume(present, now)
         self.stats.resent += len(again)
+        tls = self._tls
         self._say(
-            "connected in %d ms%s, session %s, %d messages sent again"
+            "connected in %d ms%s%s, session %s, %d messages sent again"
             % (
                 took_ms,
-                " (TLS %d)" % t.tls_ms if self._tls else "",
+                " (TLS %d)" % t.tls_ms if tls else "",
+                ", NOT VERIFIED: anybody may listen" if tls and not tls.verified else "",
                 "resumed" if present else "new",
                 len(again),
             )

@@ -49,7 +49,7 @@ def failed(client, error):
     elif client._strikes >= 3:
         delay = _LONGEST_MS
     text = "%s: %s" % (
-        "connection lost" if lost else "cannot connect",
+        "connection lost" if lost else "not connected",
         error if isinstance(error, MQTTError) else repr(error),
     )
     try:

@@ -139,7 +139,7 @@ class Transport:
                 if e.errno not in _NOTHING:
                     raise
         except OSError as e:
-            raise ConnectError("%s port %d: %r" % (address, port, e), e.errno)
+            raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
         self.stage = "TLS" if tls else "MQTT"
         gc.collect()
         start = time.ticks_ms()
