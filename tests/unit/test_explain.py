@@ -1,0 +1,243 @@
+"""Every error gets the cause and the cure that belong to it."""
+
+from mqtt_as_tls import errors
+from mqtt_as_tls.explain import ROWS, explain
+from tests.unit.checks import raises
+
+FUTURE = "\nThe certificate validity starts in the future\n"
+EXPIRED = "\nThe certificate validity has expired\n"
+UNSIGNED = "\nThe certificate is not correctly signed by the trusted CA\n"
+NAME = "\nThe certificate Common Name (CN) does not match with the expected CN\n"
+USAGE = "\nUsage does not match the extendedKeyUsage extension\n"
+
+# error, a word of its cause, a word of its cure; what a handshake raised, as mbedTLS says it
+RAW = (
+    (ValueError(UNSIGNED), "not from the CA", "memory is low"),
+    (ValueError(NAME), "another name", "reissue"),
+    (ValueError(EXPIRED), "has expired", "renew"),
+    (ValueError(FUTURE), "not valid yet", "clock"),
+    (ValueError(USAGE), "not one for servers", "serverAuth"),
+    (ValueError(FUTURE + UNSIGNED), "not valid yet", "clock"),
+    (ValueError(NAME + UNSIGNED), "not from the CA", "CA"),
+    (ValueError("\nThe certificate is signed with an unacceptable hash.\n"), "form", "SHA-256"),
+    (ValueError("invalid cert"), "cannot read", "PEM and DER"),
+    (ValueError("invalid key"), "cannot read", "not encrypted"),
+    (ValueError("CERT_REQUIRED requires server_hostname"), "no name", "server_hostname="),
+    (MemoryError("memory allocation failed, allocating 16717 bytes"), "memory", "freeze"),
+    (OSError(12), "memory", "freeze"),
+    (OSError(-32512, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "memory", "freeze"),
+    (OSError(-20864, "MBEDTLS_ERR_MD_ALLOC_FAILED"), "memory", "freeze"),
+    (OSError(-17168), "memory", "freeze"),
+    (OSError(-17040), "memory", "freeze"),
+    (OSError(-16256), "memory", "freeze"),
+    (OSError(-15104), "memory", "freeze"),
+    (OSError(-10368, "MBEDTLS_ERR_X509_ALLOC_FAILED"), "memory", "freeze"),
+    (OSError(-30592, "MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE"), "refused the TLS", "cert="),
+    (OSError(-30336, "MBEDTLS_ERR_SSL_CA_CHAIN_REQUIRED"), "no CA", "ca="),
+    (OSError(-31232, "MBEDTLS_ERR_SSL_BAD_CERTIFICATE"), "servers", "serverAuth"),
+    (OSError(-29184, "MBEDTLS_ERR_SSL_INVALID_RECORD"), "HTTP", "8883"),
+    (OSError(-29312), "no TLS on this port", "8883"),
+    (OSError(-28288), "no TLS 1.2", "tlsv1.2"),
+    (OSError(-27136), "4 KB", "P-256"),
+    (OSError(-28928), "16 KB", "chain"),
+    (OSError(-9984), "not from the CA", "CA"),
+    (OSError(-9570), "form", "nameConstraints"),
+    (OSError(-8960, "MBEDTLS_ERR_X509_INVALID_ALG"), "form", "P-256"),
+    (OSError(111), "nothing listens", "listener"),
+    (OSError(113), "no way", "network"),
+    (OSError(101), "no way", "address"),
+    (OSError(110), "no answer", "firewall"),
+    (OSError(104), "hung up", "log"),
+    (OSError(32), "hung up", "log"),
+    (OSError(-30848), "hung up", "log"),
+    (OSError(-2), "no address", "DNS"),
+    (OSError(-202), "no address", "DNS"),
+    (OSError("[addrinfo error -2]"), "no address", "IP"),
+)
+
+# the same from the tree, as the modules of the package raise it
+OURS = (
+    (errors.CertificateError(UNSIGNED.strip()), "not from the CA", "memory is low"),
+    (errors.CertificateError("TLS handshake broken off (-9984)", -9984), "not from the CA", "CA"),
+    (
+        errors.CertificateError("TLS handshake broken off (-31232)", -31232),
+        "servers",
+        "serverAuth",
+    ),
+    (errors.CertificateError("TLS handshake broken off (-9570)", -9570), "form", "P-256"),
+    (errors.TLSError("TLS handshake out of memory (12)", 12), "memory", "freeze"),
+    (errors.TLSError("TLS handshake out of memory (16)", 16), "memory", "freeze"),
+    (
+        errors.TLSError("TLS handshake broken off after the broker's certificate (32)", 32),
+        "wants a certificate of the device",
+        "cert=",
+    ),
+    (
+        errors.TLSError("TLS handshake broken off after the broker's certificate (104)", 104),
+        "wants a certificate of the device",
+        "not expired",
+    ),
+    (
+        errors.TLSError(
+            "TLS handshake broken off after the broker's certificate (-30592)", -30592
+        ),
+        "wants a certificate of the device",
+        "pair",
+    ),
+    (
+        errors.TLSError(
+            "TLS handshake broken off after the broker's certificate (-27136)", -27136
+        ),
+        "4 KB",
+        "P-256",
+    ),
+    (errors.TLSError("TLS handshake broken off (-30592)", -30592), "in common", "TLS 1.2"),
+    (errors.TLSError("TLS handshake broken off (104)", 104), "no TLS on this port", "8883"),
+    (errors.TLSError("TLS handshake broken off (-29312)", -29312), "no TLS on this port", "8883"),
+    (errors.TLSError("TLS handshake broken off (-29184)", -29184), "HTTP", "8883"),
+    (
+        errors.ConnectError("cannot connect to 10.0.0.9 port 8883: OSError(111,)", 111),
+        "nothing listens",
+        "listener",
+    ),
+    (
+        errors.ConnectError("cannot connect to 10.0.0.9 port 8883: OSError(104,)", 104),
+        "nothing listens",
+        "listener",
+    ),
+    (
+        errors.ConnectError("10.0.0.9 port 8883: no answer within 30 s (TCP)"),
+        "no answer from that address",
+        "firewall",
+    ),
+    (
+        errors.ConnectError("10.0.0.9 port 8883: no answer within 30 s (TLS)"),
+        "silence in the TLS handshake",
+        "TLS port",
+    ),
+    (
+        errors.ConnectError("10.0.0.9 port 1883: no answer within 30 s (MQTT)"),
+        "no answer to CONNECT",
+        "tls=",
+    ),
+    (errors.ConnectError("the broker closed the connection"), "hung up", "tls="),
+    (errors.ConnectError("the connection broke: OSError(104,)", 104), "hung up", "used twice"),
+    (errors.RefusedError("the broker refused: not authorised", 5), "not authorised", "ACL"),
+    (errors.RefusedError("the broker refused: bad login", 4), "wrong user", "check"),
+    (errors.RefusedError("the broker refused", 3), "not ready", "log"),
+    (errors.RefusedError("the broker refused", 2), "client id", "client_id="),
+    (errors.RefusedError("the broker refused", 1), "no MQTT 3.1.1", "update"),
+    (errors.RefusedError("subscription refused", 128), "subscription", "ACL"),
+    (errors.ProtocolError("reserved bits set [MQTT-3.3.1-4]"), "no MQTT 3.1.1", "port"),
+)
+
+# as people paste it, and other libraries raise it
+TEXTS = (
+    ("OSError(-30592, 'x')", "refused the TLS", "log"),
+    ("OSError: (-30592, 'MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE')", "refused the TLS", "log"),
+    ("OSError: -202", "no address", "DNS"),
+    ("-31232", "servers", "serverAuth"),
+    ("OSError: [Errno 104] ECONNRESET", "hung up", "log"),
+    ("OSError: [Errno 12] ENOMEM", "memory", "freeze"),
+    ("OSError: -17168", "memory", "freeze"),
+    ("MQTTException: 5", "not authorised", "ACL"),
+    ("MQTTException(4,)", "wrong user", "check"),
+    ("umqtt.simple.MQTTException: 2", "client id", "client_id="),
+    ("RefusedError(135)", "not authorised", "ACL"),
+    ("ValueError: " + UNSIGNED, "not from the CA", "memory is low"),
+    ("The certificate is NOT CORRECTLY SIGNED by the trusted CA", "not from the CA", "CA"),
+    ("ConnectionRefusedError: [Errno 111] Connection refused", "nothing listens", "listener"),
+    ("cannot connect: TLS handshake broken off (-30592): no TLS 1.2", "in common", "TLS 1.2"),
+    ("TLS handshake broken off after the broker's certificate (32)", "certificate of", "cert="),
+)
+
+
+def check(error, cause, cure):
+    found = explain(error)
+    assert cause in found[0] and cure in found[1], (error, found)
+
+
+def test_raw_errors_are_explained():
+    for row in RAW:
+        check(*row)
+
+
+def test_raw_errors_are_explained_from_their_text_alone():
+    for error, cause, cure in RAW:
+        check(repr(error), cause, cure)
+
+
+def test_errors_of_the_package_are_explained():
+    for row in OURS:
+        check(*row)
+
+
+def test_pasted_texts_are_explained():
+    for row in TEXTS:
+        check(*row)
+
+
+def test_a_certificate_from_the_future_tells_the_year_of_the_device():
+    cause, cure = explain(ValueError(FUTURE), year=2021)
+    assert cause == "the broker's certificate is not valid yet (the device's clock says 2021)"
+    assert cure.startswith("set the device's clock (ntp=)")
+    assert "2021" not in explain(ValueError(FUTURE))[0]
+
+
+def test_an_expired_certificate_tells_the_year_of_the_device():
+    assert "the device's clock says 2038" in explain(ValueError(EXPIRED), year=2038)[0]
+
+
+def test_the_year_is_told_only_where_it_matters():
+    for error in (ValueError(UNSIGNED), ValueError(NAME), OSError(-30592), OSError(12)):
+        assert explain(error, year=2021) == explain(error)
+
+
+def test_what_is_unknown_has_neither_cause_nor_cure():
+    for error in (
+        OSError(-7),
+        OSError(),
+        OSError(5),
+        KeyError("x"),
+        Exception(),
+        errors.MQTTError("stopped"),
+        errors.LinkError("Wi-Fi 'home': wrong password: check it, it is case-sensitive", -3),
+        errors.ResolveError("no address for x from DNS server y: use its IP address", "x"),
+        errors.DeliveryUnknown("unknown", "a/b"),
+        "",
+        "something else",
+    ):
+        assert explain(error) == ("", ""), error
+
+
+def test_an_errno_is_not_taken_for_a_return_code():
+    assert explain(OSError(5)) == ("", "")
+    assert explain(errors.RefusedError("refused", 111)) != explain(errors.RefusedError("no", 5))
+
+
+def test_a_tool_can_put_rows_of_its_own_first():
+    rows = (("peer did not return a certificate", -30592, "none sent|provision one"),)
+    assert explain(OSError(-30592), rows=rows + ROWS) == ("none sent", "provision one")
+    assert explain(OSError(-31232), rows=rows + ROWS) == explain(OSError(-31232))
+    assert explain(OSError(-31232), rows=rows) == ("", "")
+
+
+def test_every_row_has_keys_and_a_line_of_cause_and_cure():
+    keys = []
+    for row in ROWS:
+        assert len(row) > 1
+        cause, cure = row[-1].split("|")
+        assert 5 < len(cure) < 140 and 5 < len(cause) < 80, row
+        assert "\n" not in row[-1]
+        for key in row[:-1]:
+            if isinstance(key, str):
+                assert key == key.lower() and key
+            else:
+                assert isinstance(key, int)
+            assert key not in keys, key  # the second would never be found
+            keys.append(key)
+
+
+def test_no_argument_but_the_error_is_positional():
+    with raises(TypeError):
+        explain(OSError(1), 2021)
