@@ -30,3 +30,20 @@ class Ticker:
 def open_files():
     """Return how many files and sockets this process has open (Linux and macOS)."""
     return len(os.listdir("/dev/fd"))
+
+
+class Tasks:
+    """Remembers the tasks that asyncio.create_task makes from its construction on."""
+
+    def __init__(self):
+        self._create = asyncio.create_task
+        self._tasks = []
+        asyncio.create_task = self._remember
+
+    def _remember(self, coroutine):
+        self._tasks.append(self._create(coroutine))
+        return self._tasks[-1]
+
+    def running(self):
+        """Return how many of them have not ended."""
+        return sum(not task.done() for task in self._tasks)

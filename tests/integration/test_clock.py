@@ -12,7 +12,7 @@ PROGRAM = """
 import asyncio, json, sys
 import mqtt_as_tls.clock as clock
 from mqtt_as_tls.errors import ConnectError, ResolveError
-from tests.device.watch import Ticker, open_files
+from tests.device.watch import Tasks, Ticker, open_files
 
 job = json.loads(JOB)
 was_set = []
@@ -33,6 +33,7 @@ if isinstance(server, list):
 
 async def main():
     before = open_files()
+    tasks = Tasks()
     result = {"seconds": None, "error": None}
     async with Ticker() as ticker:
         try:
@@ -45,7 +46,7 @@ async def main():
     result["ticks"] = ticker.ticks
     await asyncio.sleep_ms(5)
     result["left_open"] = open_files() - before
-    result["left_waiting"] = len(asyncio.core._io_queue.map)
+    result["left_running"] = tasks.running()
     print(json.dumps(result))
 
 asyncio.run(main())
@@ -61,7 +62,7 @@ def sync(server, dns=None, board=True, prelude="", **options):
         "options": options,
     }
     result = json.loads(mpy.check(f"{prelude}\nJOB = {json.dumps(job)!r}\n{PROGRAM}"))
-    assert result["left_open"] == result["left_waiting"] == 0
+    assert result["left_open"] == result["left_running"] == 0
     return result
 
 

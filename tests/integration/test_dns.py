@@ -11,7 +11,7 @@ PROGRAM = """
 import asyncio, json
 import mqtt_as_tls.dns as dns
 from mqtt_as_tls.errors import ResolveError
-from tests.device.watch import Ticker, open_files
+from tests.device.watch import Tasks, Ticker, open_files
 
 job = json.loads(JOB)
 servers = job["servers"] and [tuple(s) if isinstance(s, list) else s for s in job["servers"]]
@@ -20,6 +20,7 @@ if job["mdns"]:
 
 async def main():
     before = open_files()
+    tasks = Tasks()
     result = {"address": None, "error": None, "host": None}
     async with Ticker() as ticker:
         try:
@@ -30,7 +31,7 @@ async def main():
     result["ticks"] = ticker.ticks
     await asyncio.sleep_ms(5)
     result["left_open"] = open_files() - before
-    result["left_waiting"] = len(asyncio.core._io_queue.map)
+    result["left_running"] = tasks.running()
     print(json.dumps(result))
 
 asyncio.run(main())
@@ -47,7 +48,7 @@ def resolve(host, *servers, mdns=None, **options):
         "options": options,
     }
     result = json.loads(mpy.check(f"JOB = {json.dumps(job)!r}\n{PROGRAM}"))
-    assert result["left_open"] == result["left_waiting"] == 0
+    assert result["left_open"] == result["left_running"] == 0
     return result
 
 
