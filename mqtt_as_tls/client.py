@@ -191,7 +191,7 @@ class MQTTClient:
         clean_start=False,
         give_up_after=None,
         protocol=4,
-        **options
+        **options,
     ):
         for name, value, low, high in _OPTIONS:
             value = options.pop(name, value)
@@ -727,7 +727,9 @@ class MQTTClient:
                     elif kind == packet.SUBACK or kind == packet.UNSUBACK:
                         part = session.answered(n)
                         if part:
-                            self._granted(part, decoder.suback() if kind == packet.SUBACK else None)
+                            self._granted(
+                                part, decoder.suback() if kind == packet.SUBACK else None
+                            )
                             self._announced()
                     elif kind == packet.PUBREL & 0xF0:
                         self._send(session.released(n))

@@ -95,6 +95,8 @@ async def check(client, servers):
     client._sntp_ms = now
     try:
         await sync(server, servers)
-        client._say("clock set from %s: %d-%02d-%02d %02d:%02d UTC" % ((server,) + time.gmtime()[:5]))
+        client._say(
+            "clock set from %s: %d-%02d-%02d %02d:%02d UTC" % ((server,) + time.gmtime()[:5])
+        )
     except MQTTError as e:
         client._say("clock not set: %s" % e)

@@ -22,7 +22,9 @@ def qos(value):
 
 def size(value, limit, name):
     """Return the ValueError for a message of `value` bytes, where option `name` is `limit`."""
-    return ValueError("message of %d bytes, %s is %d: raise %s or send less" % (value, name, limit, name))
+    return ValueError(
+        "message of %d bytes, %s is %d: raise %s or send less" % (value, name, limit, name)
+    )
 
 
 def number(name, value, low, high):
