@@ -35,8 +35,8 @@ class WiFi:
                 that the radio is switched on
     hostname    str of 1 to 32 characters, the name that is told to DHCP
     static      (address, netmask, gateway, DNS server), four dotted IPv4 str; None: DHCP
-    power_save  False keeps the cyw43 awake between beacons, so that nothing waits for it; True
-                leaves it, like the radio of an esp32 always, in its own mode
+    power_save  for the cyw43: False keeps it awake, so that nothing waits for it; True lets it
+                sleep between beacons, as the driver does by itself. The esp32 keeps its own mode
 
     Raises ValueError or TypeError for any of these that cannot be right, and ValueError where
     there is no Wi-Fi: on a PC, and where the network is somebody else's, the client takes
@@ -120,8 +120,8 @@ class WiFi:
         again then. After repeated failures that may be the radio's own it is switched off and on,
         on the cyw43 together with Bluetooth and the access point that share the chip.
 
-        Raises LinkError (`status`: the driver's number, or None): which network said what, and
-        what to do about it.
+        Raises LinkError: what stood in the way at which network, and what to do about it.
+        `status` is the driver's number for the last of them, None where it raised an OSError.
         """
         poll_ms = self._poll_ms
         while not self.is_up():

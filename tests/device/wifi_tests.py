@@ -107,7 +107,6 @@ def test_a_static_address_that_is_not_four_addresses_raises():
     home(static=list(good))
     for static in (
         (),
-        (),
         good[:3],
         good + good[:1],
         good[0],
@@ -117,6 +116,7 @@ def test_a_static_address_that_is_not_four_addresses_raises():
         good[:3] + ("router.lan.or.so",),
         good[:3] + (None,),
         ("192.168.1.50/24",) + good[1:],
+        (".".join(good[:2]),) + good[2:],
         7,
     ):
         with raises(ValueError, "static must be 4 IPv4 addresses"):
@@ -319,6 +319,18 @@ async def test_an_access_point_that_restarts_is_found_again():
     assert network.traffic()
 
 
+async def test_a_link_that_lost_its_address_is_not_up_and_is_joined_again():
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        wifi = home()
+        await wifi.up()
+        network.lose_lease()
+        assert network.WLAN().isconnected() == (board == "esp32")
+        assert not wifi.is_up()
+        await wifi.up()
+        assert network.traffic()
+
+
 async def test_an_association_lost_unnoticed_is_healed_by_reset():
     for leaves in (False, True):
         network.board("cyw43")
@@ -383,6 +395,17 @@ async def test_a_radio_is_switched_off_and_on_more_rarely_each_time():
     finally:
         WiFi._timeout_ms = 120
     assert off_after == [2, 6, 14, 30], off_after
+
+
+async def test_failures_are_counted_from_the_last_success():
+    wifi = home()
+    for _ in range(3):
+        network.air.silent = True
+        await fails(wifi, "cannot join (1)", 1)
+        network.air.silent = False
+        await wifi.up()
+        await wifi.reset()
+    assert called("deinit") == []
 
 
 async def test_a_chip_that_does_not_start_is_an_error_and_a_retry():
@@ -492,6 +515,26 @@ async def test_up_may_be_cancelled_anywhere_and_called_again():
             assert not wifi.is_up()
 
 
+async def test_up_goes_to_work_at_once_after_one_that_was_cancelled_or_failed():
+    network.air.silent = True
+    wifi = home()
+    for cancel in (True, False):
+        task = asyncio.create_task(wifi.up())
+        await asyncio.sleep_ms(10)
+        if cancel:
+            task.cancel()
+        with raises((LinkError, asyncio.CancelledError)):
+            await task
+        network.calls.clear()
+        task = asyncio.create_task(wifi.up())
+        await asyncio.sleep_ms(0)
+        await asyncio.sleep_ms(0)
+        assert network.calls, "it waits for nobody"
+        task.cancel()
+        with raises(asyncio.CancelledError):
+            await task
+
+
 async def test_tasks_that_share_the_link_join_once():
     wifi = home()
     await asyncio.gather(*[wifi.up() for _ in range(5)])
@@ -514,7 +557,7 @@ def test_a_run_that_ctrl_c_ended_is_no_obstacle_to_the_next():
 
     async def interrupted():
         asyncio.create_task(wifi.up())
-        await asyncio.sleep_ms(10)
+        await asyncio.sleep_ms(60)  # so that nothing comes of this join later
         raise KeyboardInterrupt
 
     network.air.silent = True

@@ -1,15 +1,19 @@
 """
 A `network` module for MicroPython's unix port that behaves like a Pico W's, or an esp32's.
 
-For tests alone. It is `network` for everybody in the process from its first import on:
+For tests alone. A program that knows nothing of it gets it as `network` when tests/fakes is on
+its MICROPYPATH; FAKE_WIFI=NAME:PASSWORD in its environment is then the network in reach. A test
+imports it as below, and it is `network` for everybody in the process from then on. One way or the
+other, not both.
 
-    from tests.fakes import network     # or `import network` with tests/fakes on the path
+    from tests.fakes import network
 
     network.board("cyw43")              # or "esp32": everything as after power-on
     network.air.networks["home"] = "correct horse"
     network.air.dhcp = False            # see Air for all of them
     network.lose_link()                 # the access point is gone, the driver notices
     network.lose_association()          # the access point forgot us, nobody notices
+    network.lose_lease()                # the address is gone, the link is not
     network.on_traffic = print          # called with True or False when frames begin or cease to
                                         # pass: a test cuts its TCP connections then
     network.calls                       # what changed something in the driver, in order
@@ -27,8 +31,10 @@ cyw43   active(False) does nothing to the chip, before 1.26 it does not even lea
 esp32   It joins again by itself, `reconnects` times.
         The last error stays the status until there is an address, also after connect().
         A wrong password is not always called so.
+        isconnected() stays True when the address is gone.
 """
 
+import os
 import sys
 from time import ticks_add, ticks_diff, ticks_ms
 
@@ -42,7 +48,8 @@ class Air:
     """What is on the air and how the chip takes it. Tests change it, at any time."""
 
     def __init__(self):
-        self.networks = {"home": "correct horse"}  # name: password, None: an open network
+        name, _, password = (os.getenv("FAKE_WIFI") or "home:correct horse").partition(":")
+        self.networks = {name: password or None}  # None: an open network
         self.join_ms = 20  # from connect() to joined, or to the refusal
         self.dhcp_ms = 10  # from joined to an address
         self.event_ms = 5  # cyw43: from disconnect() to its effect
@@ -206,6 +213,7 @@ class _ESP32(_Driver):
         super().__init__()
         self.config = {"reconnects": -1, "pm": 1}
         self.requested = False
+        self.connected = False  # as isconnected() says
         self.busy = False  # joining
         self.reason = 0  # of the last disconnection, 0: none since there was an address
         self.tries = 0
@@ -253,7 +261,12 @@ class _ESP32(_Driver):
 
     def leased(self):
         self.reason = 0
+        self.connected = True
         super().leased()
+
+    def link_down(self):
+        self.connected = False
+        super().link_down()
 
     def disconnected(self, reason):
         self.reason = reason
@@ -281,10 +294,10 @@ class _ESP32(_Driver):
         self.config[name] = value
 
     def is_connected(self):
-        return self.link and self.ip is not None
+        return self.connected
 
     def status(self):
-        if self.is_connected():
+        if self.connected:
             return 1010
         if self.reason in (201, 210, 211, 212):
             return self.reason
@@ -436,6 +449,12 @@ def lose_link():
 
 def lose_association():
     """The access point has forgotten us: no frame passes, isconnected() is True all the same."""
+    driver.carry(False)
+
+
+def lose_lease():
+    """The address is gone, the link is not. An esp32's isconnected() is True all the same."""
+    driver.ip = driver.static = None
     driver.carry(False)
 
 

@@ -48,3 +48,18 @@ def test_wifi_can_be_imported_where_there_is_no_network_module():
         """
     )
     assert out == "no Wi-Fi here: pass link=None\n"
+
+
+def test_a_program_that_knows_nothing_of_the_fake_joins_with_it():
+    path = mpy.environment()["MICROPYPATH"] + f":{mpy.ROOT}/tests/fakes"
+    out = mpy.check(
+        """
+        import asyncio
+        from mqtt_as_tls.wifi import WiFi
+        wifi = WiFi("my-ssid", "my-password")
+        asyncio.run(wifi.up())
+        print(wifi.is_up(), wifi.dns_servers())
+        """,
+        env={"MICROPYPATH": path, "FAKE_WIFI": "my-ssid:my-password"},
+    )
+    assert out == "True ['192.168.4.1']\n"
