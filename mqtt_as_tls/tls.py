@@ -15,7 +15,7 @@ _CERTIFICATE = const(b"CERTIFICATE")
 _KEY = const(b"PRIVATE KEY")
 _BEGIN = const(b"-----BEGIN ")
 _CUT = const("damaged: copy it again")
-_UNREADABLE = const("unreadable: use P-256 or RSA with SHA-256 (or memory is low)")
+_UNREADABLE = const("unreadable: use P-256 or RSA, SHA-256 (or low memory)")
 
 # How a P-256 and an RSA-2048 public key begin in DER, in a certificate and in its key alike.
 _PUBLIC = const((b"\x03B\0\x04", b"\x02\x82\x01\x01\0"))
@@ -116,7 +116,7 @@ class TLS:
             raise ValueError("no ca: give the CA of the broker's certificate")
         if (cert is None) != (key is None):
             raise ValueError("give both cert and key, or none")
-        self.server_hostname = server_hostname
+        self.server_hostname = server_hostname and server_hostname + ""  # TypeError unless str
         self.ntp = ntp
         self.verified = ca is not TLS
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
