@@ -22,31 +22,20 @@ PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
 
 _BUFFER = const(512)
-
-# What a server may send (section 2.2.1): first byte -> exact Remaining Length; -1: at least 3
-_LENGTHS = {
-    CONNACK: 2,
-    PUBACK: 2,
-    PUBREC: 2,
-    PUBREL: 2,
-    PUBCOMP: 2,
-    SUBACK: -1,
-    UNSUBACK: 2,
-    PINGRESP: 0,
-}
+_TWO = b"\x20\x40\x50\x62\x70\xb0"  # first bytes of what has a Remaining Length of 2
 
 
-def _start(first, length):
+def _packet(first, payload, extra=0):
     """
-    Return (buffer, offset): the fixed header written, `length` bytes free from the offset.
+    Return a packet (bytearray): fixed header, `extra` bytes 0, and `payload` (bytes-like).
 
-    first   int, the first byte of the packet
-    length  int, Remaining Length in bytes (section 2.2.3)
+    first  int, the first byte of the packet
 
-    Raises ValueError when `length` needs more than 4 bytes.
+    Raises ValueError when its Remaining Length needs more than 4 bytes (section 2.2.3).
     """
+    length = extra + len(payload)
     if length > 268_435_455:
-        raise ValueError("packet over 268435455 bytes: MQTT 3.1.1 section 2.2.3 allows no more")
+        raise ValueError("packet over 268435455 bytes (section 2.2.3)")
     at = 2
     n = length >> 7
     while n:
@@ -54,23 +43,24 @@ def _start(first, length):
         n >>= 7
     buf = bytearray(at + length)
     buf[0] = first
+    buf[at + extra :] = payload
     at = 1
     while length > 127:
         buf[at] = length & 127 | 128
         length >>= 7
         at += 1
     buf[at] = length
-    return buf, at + 1
+    return buf
 
 
-def _put(buf, at, data):
-    """Write `data` (bytes) with its two-byte length at `at` (section 1.5.3); return the end."""
-    n = len(data)
-    buf[at] = n >> 8
-    buf[at + 1] = n & 255
-    at += 2
-    buf[at : at + n] = data
-    return at + n
+def _u16(n):
+    """Return `n` as two bytes (section 1.5.2). Raises ValueError when it is over 65535."""
+    return bytes((n >> 8, n & 255))
+
+
+def _field(data):
+    """Return `data` (bytes-like) behind its length (section 1.5.3). ValueError over 65535."""
+    return _u16(len(data)) + data
 
 
 def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
@@ -84,33 +74,20 @@ def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
     password    bytes or None; only with `user`
     will        (topic bytes, payload bytes, qos int, retain bool) or None
 
-    Returns a bytearray.
+    Returns a bytearray. Raises ValueError when a field or the keep alive is over 65535.
     """
     flags = 2 if clean else 0
-    fields = [client_id]
+    body = _field(client_id)
     if will:
-        flags |= 4 | will[2] << 3 | (32 if will[3] else 0)
-        fields.append(will[0])
-        fields.append(will[1])
+        flags |= 4 | will[2] << 3 | will[3] << 5
+        body += _field(will[0]) + _field(will[1])
     if user is not None:
         flags |= 128
-        fields.append(user)
+        body += _field(user)
         if password is not None:
             flags |= 64
-            fields.append(password)
-    length = 10
-    for field in fields:
-        length += 2 + len(field)
-    buf, at = _start(0x10, length)
-    at = _put(buf, at, b"MQTT")
-    buf[at] = 4
-    buf[at + 1] = flags
-    buf[at + 2] = keepalive_s >> 8
-    buf[at + 3] = keepalive_s & 255
-    at += 4
-    for field in fields:
-        at = _put(buf, at, field)
-    return buf
+            body += _field(password)
+    return _packet(0x10, b"\0\4MQTT\4" + bytes((flags,)) + _u16(keepalive_s) + body)
 
 
 def publish(topic, payload, qos=0, retain=False):
@@ -125,13 +102,13 @@ def publish(topic, payload, qos=0, retain=False):
     Returns a bytearray. Raises ValueError over 268,435,455 bytes.
     """
     n = len(topic)
-    buf, at = _start(
-        PUBLISH | qos << 1 | (1 if retain else 0), n + len(payload) + (4 if qos else 2)
-    )
-    at = _put(buf, at, topic)
-    if qos:
-        at += 2
-    buf[at:] = payload
+    extra = n + (4 if qos else 2)
+    buf = _packet(PUBLISH | qos << 1 | (1 if retain else 0), payload, extra)
+    at = len(buf) - len(payload) - extra
+    buf[at] = n >> 8
+    buf[at + 1] = n & 255
+    at += 2
+    buf[at : at + n] = topic
     return buf
 
 
@@ -146,7 +123,7 @@ def _topic_at(buf):
 def topic(buf):
     """Return the topic (str) of an encoded PUBLISH packet."""
     at = _topic_at(buf)
-    return str(bytes(buf[at + 2 : at + 2 + (buf[at] << 8 | buf[at + 1])]), "utf-8")
+    return str(buf[at + 2 : at + 2 + (buf[at] << 8 | buf[at + 1])], "utf-8")
 
 
 def set_id(buf, packet_id):
@@ -159,12 +136,12 @@ def set_id(buf, packet_id):
 
 def set_dup(buf, dup):
     """Write the DUP flag (bool) of a PUBLISH packet (section 3.3.1.1)."""
-    buf[0] = buf[0] & 0xF7 | (8 if dup else 0)
+    buf[0] = buf[0] & 0xF7 | dup << 3
 
 
-def ack(kind, packet_id):
-    """Encode PUBACK, PUBREC, PUBREL or PUBCOMP (`kind`) for `packet_id` (sections 3.4-3.7)."""
-    return bytes((kind, 2, packet_id >> 8, packet_id & 255))
+def ack(first, packet_id):
+    """Encode PUBACK, PUBREC, PUBREL or PUBCOMP (`first`) for `packet_id` (sections 3.4-3.7)."""
+    return bytes((first, 2, packet_id >> 8, packet_id & 255))
 
 
 def subscribe(packet_id, filters):
@@ -176,27 +153,15 @@ def subscribe(packet_id, filters):
 
     Returns a bytearray.
     """
-    length = 2
-    for name, _ in filters:
-        length += 3 + len(name)
-    buf, at = _start(0x82, length)
-    buf[at] = packet_id >> 8
-    buf[at + 1] = packet_id & 255
-    at += 2
+    body = _u16(packet_id)
     for name, qos in filters:
-        at = _put(buf, at, name)
-        buf[at] = qos
-        at += 1
-    return buf
+        body += _field(name) + bytes((qos,))
+    return _packet(0x82, body)
 
 
 def unsubscribe(packet_id, name):
     """Encode UNSUBSCRIBE (section 3.10) of one topic filter (`name`, bytes)."""
-    buf, at = _start(0xA2, 4 + len(name))
-    buf[at] = packet_id >> 8
-    buf[at + 1] = packet_id & 255
-    _put(buf, at + 2, name)
-    return buf
+    return _packet(0xA2, _u16(packet_id) + _field(name))
 
 
 def text(data):
@@ -212,13 +177,12 @@ def text(data):
     if n != len(s):  # not ASCII: MicroPython lets surrogates and over-long forms pass
         for c in s:
             c = ord(c)
-            n -= 1 if c < 128 else 2 if c < 2048 else 3 if c < 65536 else 4
-            if 0xD800 <= c < 0xE000 or c > 0x10FFFF:
+            n -= 1 + (c > 0x7F) + (c > 0x7FF) + (c > 0xFFFF)
+            if c >> 11 == 27 or c > 0x10FFFF:  # 27: D800 to DFFF
                 n = -1
-                break
-    else:
-        n = 0
-    if n or "\0" in s:
+        if n:
+            s = "\0"
+    if "\0" in s:
         raise ProtocolError("text that is not UTF-8 [MQTT-1.5.3-1, -2]")
     return s
 
@@ -228,9 +192,9 @@ class Decoder:
     Incremental decoder of what a server sends: input in any pieces, whole packets out.
 
     Read into `space()`, tell `fed(n)`, call `next()` until it returns None. No memory is taken
-    for a packet before its length was checked.
+    for a packet before its length was checked. Each connection needs one of its own.
 
-    buf  the bytes-like that holds the packet of the last `next()`
+    buf  memoryview that holds the packet of the last `next()`, until `space()`
     at   int, offset of its variable header
     end  int, offset after its last byte
     """
@@ -238,36 +202,29 @@ class Decoder:
     def __init__(self, max_packet=4096):
         """max_packet: int, the largest whole packet that is accepted, in bytes."""
         self.max_packet = max_packet
-        self._small = self.buf = bytearray(_BUFFER)
-        self._view = memoryview(self.buf)
+        self._small = self.buf = memoryview(bytearray(_BUFFER))
         self._start = 0  # of the first byte that is not consumed
         self._stop = 0  # after the last byte received
-        self._need = 0  # bytes of the whole packet at _start; 0: not known yet
+        self._need = 0  # bytes of the whole packet at _start, as far as known
         self.at = self.end = 0
 
     def space(self):
         """Return a writable memoryview, never empty, to read input into."""
+        buf = self.buf
         start = self._start
         stop = self._stop
-        if self.buf is not self._small:
-            if start < len(self.buf):  # the large packet is not complete: to its end, no further
-                return memoryview(self.buf)[stop:]
-            self.buf = self._small
-            start = stop = 0
-        if self._need > _BUFFER:
-            buf = bytearray(self._need)
-            buf[: stop - start] = self._view[start:stop]
-            self.buf = buf
-            self._stop = stop - start
-            self._start = 0
-            return memoryview(buf)[self._stop :]
-        if start:
-            stop -= start
-            if stop:
-                self.buf[:stop] = self._view[start : start + stop]
-            self._start = 0
-        self._stop = stop
-        return self._view[stop:] if stop else self._view
+        if start == stop:
+            self._start = self._stop = 0
+            self.buf = buf = self._small
+            return buf
+        if self._need > len(buf):
+            self.buf = memoryview(bytearray(self._need))
+        elif not start:
+            return buf[stop:]
+        self._start = 0
+        self._stop = stop = stop - start
+        self.buf[:stop] = buf[start : start + stop]
+        return self.buf[stop:]
 
     def fed(self, n):
         """Note that `n` bytes were written to the start of `space()`."""
@@ -280,57 +237,45 @@ class Decoder:
 
         Raises ProtocolError for a packet that no server may send, or one over `max_packet`.
         """
-        start = self._start
-        have = self._stop - start
-        need = self._need
+        at = start = self._start
+        stop = self._stop
         buf = self.buf
-        if not need:
-            at = start + 1
-            length = shift = 0
-            while True:
-                if at >= self._stop:
-                    if have:
-                        self._first(buf[start])
-                    return None
-                byte = buf[at]
-                at += 1
-                length |= (byte & 127) << shift
-                if byte < 128:
-                    break
-                shift += 7
-                if shift > 21:
-                    raise ProtocolError("Remaining Length over 4 bytes (section 2.2.3)")
-            if shift and not byte:
-                raise ProtocolError("Remaining Length longer than needed (section 2.2.3)")
-            want = self._first(buf[start])
-            if length < 3 if want < 0 else length != want:
-                raise ProtocolError(
-                    "packet 0x%02x with Remaining Length %d (section 3)" % (buf[start], length)
-                )
-            self.at = at
-            need = at - start + length
-            if need > self.max_packet:
-                raise ProtocolError(
-                    "packet of %d bytes, max_packet is %d: raise max_packet or send less"
-                    % (need, self.max_packet)
-                )
-            self._need = need
-            self._head = at - start
-        if have < need:
+        length = shift = 0
+        byte = 128
+        while byte > 127:
+            at += 1
+            if at >= stop:
+                return None
+            byte = buf[at]
+            length |= (byte & 127) << shift
+            shift += 7
+            if shift > 7 and not byte or shift > 21 and byte > 127:
+                raise ProtocolError("Remaining Length malformed (section 2.2.3)")
+        first = buf[start]
+        if first & 0xF0 == PUBLISH:
+            bad = length < 3 or first & 6 == 6 or first & 14 == 8
+        elif first == SUBACK:
+            bad = length < 3
+        else:
+            bad = length != (2 if first in _TWO else 0 if first == PINGRESP else -1)
+        if bad:
+            raise ProtocolError(
+                "packet 0x%02x with Remaining Length %d (sections 2.2, 3)" % (first, length)
+            )
+        at += 1
+        end = at + length
+        if end - start > self.max_packet:
+            raise ProtocolError(
+                "packet of %d bytes, max_packet is %d: raise it or send less"
+                % (end - start, self.max_packet)
+            )
+        if end > stop:
+            self._need = end - start
             return None
-        self.at = start + self._head
-        self.end = self._start = start + need
         self._need = 0
-        return buf[start]
-
-    def _first(self, first):
-        """Check the first byte of a packet; return its exact Remaining Length, or < 0."""
-        want = _LENGTHS.get(first)
-        if want is None:
-            if first & 0xF0 != PUBLISH or first & 6 == 6 or first & 14 == 8:
-                raise ProtocolError("packet 0x%02x from the server (sections 2.2, 3.3.1)" % first)
-            return -1
-        return want
+        self.at = at
+        self.end = self._start = end
+        return first
 
     def packet_id(self):
         """Return the packet id at `at`; ProtocolError when it is 0 ([MQTT-2.3.1-1])."""
@@ -374,4 +319,4 @@ class Decoder:
             self.at = n
             packet_id = self.packet_id()
             n += 2
-        return name, packet_id, bytes(memoryview(buf)[n : self.end])
+        return name, packet_id, bytes(buf[n : self.end])

@@ -39,12 +39,11 @@ def filter(name):
     """
     data = _encode(name, "topic filter")
     levels = name.split("/")
-    if levels[0] == "$share":
-        if len(levels) < 3 or not levels[1] or not "/".join(levels[2:]):
-            raise ValueError("topic filter %r: write $share/group/filter" % name)
-        if "+" in levels[1] or "#" in levels[1]:
-            raise ValueError("topic filter %r: no wildcard in the group's name" % name)
     last = len(levels) - 1
+    if levels[0] == "$share" and (
+        last < 2 or levels[1] in ("", "+") or (last == 2 and not levels[2])
+    ):
+        raise ValueError("topic filter %r: write $share/group/filter, any but + as group" % name)
     for i, level in enumerate(levels):
         if "#" in level and (level != "#" or i != last):
             raise ValueError(

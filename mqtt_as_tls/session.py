@@ -8,7 +8,10 @@ It outlives every connection. No I/O and no clock: milliseconds are passed in.
 from micropython import const
 
 from . import packet
+from .errors import ProtocolError
 
+_UNRELEASED = const(256)  # the most QoS 2 messages that may wait for their PUBREL
+_OVERHEAD = const(100)  # bytes that a message takes besides its topic and payload
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
 
@@ -44,13 +47,14 @@ class Session:
         self.stray = 0  # acknowledgements that nothing waits for
         self._id = 0
         self._inbound = []  # messages not acknowledged yet, in the order of their arrival
-        self._unreleased = []  # packet ids of QoS 2 messages acknowledged with PUBREC
+        self._unreleased = set()  # packet ids of QoS 2 messages acknowledged with PUBREC
 
     def full(self):
         """Return whether another QoS 1 message has to wait for an acknowledgement."""
         return len(self.inflight) >= self.max_inflight
 
     def _next_id(self):
+        # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2])
         while True:
             self._id = n = self._id % 65535 + 1
             for out in self.inflight:
@@ -68,7 +72,10 @@ class Session:
         self.inflight.append(out)
 
     def request(self, record):
-        """Return a packet id for a SUBSCRIBE or UNSUBSCRIBE that `record` (any object) stands for."""
+        """
+        Return a packet id for a SUBSCRIBE or UNSUBSCRIBE that `record` (any object but None)
+        stands for.
+        """
         n = self._next_id()
         self.requests[n] = record
         return n
@@ -82,14 +89,15 @@ class Session:
 
     def acknowledged(self, packet_id):
         """Return the Outgoing whose PUBACK came, or None: late and repeated ones are counted."""
-        for i, out in enumerate(self.inflight):
+        for out in self.inflight:
             if out.id == packet_id and out.qos == 1:
-                return self.inflight.pop(i)
+                self.inflight.remove(out)
+                return out
         self.stray += 1
         return None
 
     def oldest_ms(self, now_ms):
-        """Return how long the oldest message in flight has waited, in ms; -1 when there is none."""
+        """Return how long the oldest message in flight has waited, in ms; -1: there is none."""
         if not self.inflight:
             return -1
         return (now_ms - self.inflight[0].sent_ms) & _TICKS
@@ -102,24 +110,27 @@ class Session:
 
         Returns the messages that were in flight (list of Outgoing), oldest first. With `present`
         they are still in flight, DUP set, to be sent again before anything else ([MQTT-4.6.0-1]).
-        Without it they are new ones, to be published again.
+        Without it they are new ones, to be published again. Requests are forgotten: their answer
+        belonged to the connection.
         """
         again = self.inflight
+        inbound = self._inbound
         self.requests = {}
-        if present:
-            for out in again:
-                packet.set_dup(out.packet, True)
-                out.sent_ms = now_ms
-            for message in self._inbound:
-                message.stale = True
-            return list(again)
-        self.inflight = []
         self._inbound = []
-        self._unreleased = []
+        if not present:
+            self.inflight = []
+            self._unreleased = set()
         for out in again:
-            packet.set_dup(out.packet, False)
-            out.id = 0
-        return again
+            packet.set_dup(out.packet, present)
+            out.sent_ms = now_ms
+            if not present:
+                out.id = 0
+        for message in inbound:
+            # what was handled and not delivered again on a whole connection never will be
+            if present and not (message.stale and message.done and message.qos == 1):
+                message.stale = True
+                self._inbound.append(message)
+        return list(again)
 
     def received(self, message, dup):
         """
@@ -130,28 +141,43 @@ class Session:
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
         being handled or was handled ([MQTT-4.3.3-2]).
+
+        Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
         """
         message.done = message.stale = False
         inbound = self._inbound
-        for i, old in enumerate(inbound):
+        for old in inbound:
             if old.id != message.id:
                 continue
             same = dup and old.topic == message.topic and old.payload == message.payload
             if same or (old.qos == 2 and not old.stale):
                 if old.stale:  # its place is now that of the redelivery
                     old.stale = False
-                    inbound.append(inbound.pop(i))
+                    inbound.remove(old)
+                    inbound.append(old)
                 self.duplicates += 1
                 return False
-            inbound.pop(i)  # the broker forgot it and uses its id again
+            inbound.remove(old)  # the broker forgot it and uses its id again
             break
-        if message.qos == 2 and message.id in self._unreleased:
-            message.done = True
-            inbound.append(message)
-            self.duplicates += 1
-            return False
+        if message.qos == 2:
+            if message.id in self._unreleased:
+                message.done = True
+                self.duplicates += 1
+            elif len(self._unreleased) + len(inbound) >= _UNRELEASED:
+                raise ProtocolError("QoS 2 messages without end and no PUBREL (section 4.3.3)")
         inbound.append(message)
-        return True
+        return not message.done
+
+    def lingering(self):
+        """
+        Return the bytes of messages that were handled and still wait for their acknowledgement
+        behind an earlier one.
+        """
+        n = 0
+        for message in self._inbound:
+            if message.done and not message.stale:
+                n += _OVERHEAD + len(message.topic) + len(message.payload)
+        return n
 
     def next_ack(self):
         """
@@ -159,16 +185,15 @@ class Session:
         arrival ([MQTT-4.6.0-2]), each once its message is `done`; a message of an earlier
         connection waits until the broker delivered it again.
         """
-        for i, message in enumerate(self._inbound):
+        for message in self._inbound:
             if message.stale:
                 continue
             if not message.done:
-                return None
-            self._inbound.pop(i)
+                break
+            self._inbound.remove(message)
             if message.qos == 1:
                 return packet.ack(packet.PUBACK, message.id)
-            if message.id not in self._unreleased:
-                self._unreleased.append(message.id)
+            self._unreleased.add(message.id)
             return packet.ack(packet.PUBREC, message.id)
         return None
 
