@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 READINGS = 3
 
+# one test builds mpy-cross
+pytestmark = pytest.mark.timeout(300)
+
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
