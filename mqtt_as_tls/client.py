@@ -40,7 +40,17 @@ _OPTIONS = (
     ("max_queue", 8192, 0, 268435455),
 )
 
-_running = []  # clients between start and stop
+# Methods of MQTTClient that are loaded when they are called: name -> module
+_LATER = {
+    "connect": "leaving",
+    "disconnect": "leaving",
+    "events": "streams",
+    "messages": "streams",
+    "subscribe": "subscribing",
+    "unsubscribe": "subscribing",
+}
+
+_clients = []  # between start and stop
 _own_id = None
 
 
@@ -58,7 +68,8 @@ class Will:
     """
 
     def __init__(self, topic, payload, qos=0, retain=False, birth=None):
-        self.topic = router.topic(topic)
+        router.topic(topic)
+        self.topic = topic
         self.payload = _payload(payload)
         self.qos = _qos(qos)
         self.retain = retain
@@ -91,10 +102,12 @@ class _Delivery(Outgoing, Signal):
     queued = 0  # bytes that it counts in the queue of enqueue()
 
 
-def _wrong(mistake, *args):
-    from . import mistakes
+def _later(module, name):
+    return getattr(__import__(module, globals(), None, [name], 1), name)
 
-    raise getattr(mistakes, mistake)(*args)
+
+def _wrong(mistake, *args):
+    raise _later("mistakes", mistake)(*args)
 
 
 def _payload(data):
@@ -117,6 +130,13 @@ def _text(value, name):
     if not isinstance(value, str) or not value or "\0" in value or len(value) > 16383:
         _wrong("text", name, value)
     return value.encode()
+
+
+def _left(limit_ms, now, since, what):
+    left = limit_ms - time.ticks_diff(now, since)
+    if left <= 0:
+        raise ConnectError("no %s for %d s" % (what, limit_ms // 1000))
+    return left
 
 
 def _default_id():
@@ -167,7 +187,7 @@ class MQTTClient:
     Raises TypeError and ValueError for arguments out of their range.
     """
 
-    _running = _running
+    _clients = _clients
     connected = running = False
     error = None
     _address = _birth = _error = _events = _partial = _pinged_ms = _reader = _since_ms = None
@@ -244,11 +264,10 @@ class MQTTClient:
         if will:
             for data in (will.payload, will.birth or b""):
                 self._encode(will.topic, data, will.qos, will.retain)  # not too large?
-        for other in list(_running):
-            if self._same(other) and not _in_loop():
-                other._stop()  # Ctrl-C ended its run, and the app is started again
+        if _clients:
+            _later("leaving", "make_way")(self, False)
 
-    # What an app calls
+    # What an app calls; the rest of it is in _LATER
 
     def on(self, filter, qos=0):
         """
@@ -280,35 +299,20 @@ class MQTTClient:
         return handler
 
     async def __aenter__(self):
-        self._start()
+        if _clients:
+            _later("leaving", "make_way")(self, True)
+        self._loop = core._task_queue
+        self._up = asyncio.Event()
+        self._nudge = asyncio.Event()
+        for sub in self._dispatcher.subscriptions:
+            sub.granted = None
+        self.running = True
+        _clients.append(self)
+        self._task = asyncio.create_task(self._supervise())
         return self
 
     async def __aexit__(self, *exc):
         await self.disconnect()
-
-    def connect(self, timeout_s=30):
-        """
-        Start; the awaited call returns when connected: for scripts. An app uses
-        `async with client`.
-
-        timeout_s  seconds until the last error is raised; one that will not heal is raised sooner
-
-        Raises the MQTTError (or other exception) that keeps it from connecting; the client is
-        stopped then.
-        """
-        from .leaving import connect
-
-        return connect(self, timeout_s)
-
-    async def disconnect(self):
-        """
-        Say goodbye and stop: publish the will's payload, wait up to `drain_s` for what is in
-        flight, disconnect. What waits then raises MQTTError. It can be started again.
-        """
-        if self.running:
-            from .leaving import disconnect
-
-            await disconnect(self)
 
     async def wait_connected(self, timeout_s=None):
         """
@@ -339,7 +343,8 @@ class MQTTClient:
         Raises TypeError, ValueError and RuntimeError (not running) at the call;
         asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
         """
-        out = self._outgoing(topic, payload, qos, retain)
+        self._check()
+        out = self._encode(topic, payload, qos, retain)
         if timeout_s is None:
             return self._deliver(out)
         return asyncio.wait_for(self._deliver(out), timeout_s)
@@ -351,7 +356,8 @@ class MQTTClient:
         Returns False when the queue (max_queue bytes) is full, else True.
         Raises as `publish` does at the call, and ValueError for one larger than the queue.
         """
-        out = self._outgoing(topic, payload, qos, retain)
+        self._check()
+        out = self._encode(topic, payload, qos, retain)
         size = len(out.packet)
         if size > self.max_queue:
             _wrong("size", size, self.max_queue, "max_queue")
@@ -363,92 +369,20 @@ class MQTTClient:
         self._pump()
         return True
 
-    def subscribe(self, filter, qos=0, *, timeout_s=None):
-        """
-        Subscribe, now and after every connect; handlers and `messages()` get what matches.
-
-        The awaited call returns the granted QoS (int). A time-out ends the waiting only: the
-        subscription stays declared.
-
-        Raises ValueError, TypeError, RuntimeError at the call; RefusedError;
-        asyncio.TimeoutError.
-        """
-        from .subscribing import subscribe
-
-        self._check()
-        router.filter(filter)
-        wait = subscribe(self, filter, _qos(qos))
-        return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
-
-    def unsubscribe(self, filter, *, timeout_s=None):
-        """
-        Take back a subscription and its handler; the awaited call returns when the broker knows.
-
-        Raises ValueError at the call for a filter that is not subscribed; asyncio.TimeoutError.
-        """
-        from .subscribing import unsubscribe
-
-        self._check()
-        sub = self._dispatcher.find(filter)
-        if not sub:
-            _wrong("not_subscribed", filter)
-        wait = unsubscribe(self, sub)
-        return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
-
-    def messages(self):
-        """Return an async iterator of the Message objects that no handler claims (streams)."""
-        from .streams import Messages
-
-        return Messages(self, self._dispatcher)
-
-    def events(self):
-        """Return an async iterator of events from now on (streams)."""
-        from .streams import EventLog, Events
-
-        if not self._events:
-            self._events = EventLog()
-        return Events(self, self._events)
-
-    # Starting
-
-    def _same(self, other):
-        return self._default and other._default and self.host == other.host
+    def __getattr__(self, name):
+        if name not in _LATER:
+            raise AttributeError(name)
+        function = _later(_LATER[name], name)
+        return lambda *args, **options: function(self, *args, **options)
 
     def _check(self):
         if not self.running:
             _wrong("not_running")
 
-    def _start(self):
-        loop = core._task_queue
-        for other in list(_running):
-            if other._loop is not loop:  # asyncio.new_event_loop() was called
-                other._stop()
-            elif other is self:
-                _wrong("running")
-            elif self._same(other):
-                _wrong("same_id", self.host)
-        self._loop = loop
-        self._up = asyncio.Event()
-        self._nudge = asyncio.Event()
-        for sub in self._dispatcher.subscriptions:
-            sub.granted = None
-        self.running = True
-        _running.append(self)
-        self._task = asyncio.create_task(self._supervise())
-
-    def _stop(self):
-        from .leaving import stop
-
-        stop(self)
-
     # Out: publishing and subscribing
 
-    def _outgoing(self, topic, payload, qos, retain):
-        self._check()
-        return self._encode(router.topic(topic), _payload(payload), _qos(qos), retain)
-
     def _encode(self, topic, payload, qos, retain):
-        buf = packet.publish(topic, payload, qos, retain)
+        buf = packet.publish(router.topic(topic), _payload(payload), _qos(qos), retain)
         if len(buf) > self.max_packet:
             _wrong("size", len(buf), self.max_packet, "max_packet")
         return _Delivery(buf, qos)
@@ -545,9 +479,7 @@ class MQTTClient:
             except Exception as e:  # whatever it was, it is told and tried again
                 error = e
             try:
-                from .failing import failed
-
-                delay = failed(self, error)
+                delay = _later("failing", "failed")(self, error)
             except MemoryError:
                 self.error = error
                 delay = 5000
@@ -594,7 +526,7 @@ class MQTTClient:
         link = self._link
         if link is None:
             return None
-        mates = [c for c in _running if c._link is link]
+        mates = [c for c in _clients if c._link is link]
         while [c for c in mates if c._busy]:
             await asyncio.sleep_ms(50)
         self._busy = True
@@ -616,7 +548,7 @@ class MQTTClient:
         """Connect; return session present. Raises MQTTError."""
         will = self._will
         if will:
-            will = (will.topic, will.payload, will.qos, will.retain)
+            will = (will.topic.encode(), will.payload, will.qos, will.retain)
         client_id, keepalive_s, user, password = self._hello
         clean = self._clean_start or self._clean
         hello = packet.connect(client_id, keepalive_s, clean, user, password, will)
@@ -784,37 +716,30 @@ class MQTTClient:
     async def _watch(self, t):
         """Keepalive and every deadline of a connection; raises what ended it."""
         interval = self.keepalive_s * 750
-        grace = min(self.ack_timeout_s, self.keepalive_s) * 1000
+        ack_ms = self.ack_timeout_s * 1000
+        grace = min(ack_ms, self.keepalive_s * 1000)
         stats = self.stats
         asked = None  # bytes received when PINGREQ was sent
+        pinged = 0
         while not self._error:
             now = time.ticks_ms()
-            wait = 1 << 28
-
-            def limit(ms, since, what):
-                nonlocal wait
-                left = ms - time.ticks_diff(now, since)
-                if left <= 0:
-                    raise ConnectError("no %s for %d s" % (what, ms // 1000))
-                wait = min(wait, left)
-
             if asked != stats.bytes_in:  # any byte is a sign of life
                 asked = None
-                since = min(t.rx_ms, t.tx_ms, key=lambda ms: time.ticks_diff(ms, now))
-                wait = interval - time.ticks_diff(now, since)
+                silent = max(time.ticks_diff(now, t.rx_ms), time.ticks_diff(now, t.tx_ms))
+                wait = interval - silent
                 if wait <= 0:
                     asked = stats.bytes_in
                     self._pinged_ms = pinged = now
                     self._send(packet.PINGREQ)
                     wait = grace
             else:
-                limit(grace, pinged, "answer to a ping")
+                wait = _left(grace, now, pinged, "answer to a ping")
             if t.blocked:
-                limit(_STALL_MS, t.moved_ms, "progress in sending")
+                wait = min(wait, _left(_STALL_MS, now, t.moved_ms, "progress in sending"))
             if self._session.inflight:
-                limit(self.ack_timeout_s * 1000, self._session.inflight[0].sent_ms, "PUBACK")
+                wait = min(wait, _left(ack_ms, now, self._session.inflight[0].sent_ms, "PUBACK"))
             if self._session.requests:
-                limit(self.ack_timeout_s * 1000, self._asked_ms, "SUBACK")
+                wait = min(wait, _left(ack_ms, now, self._asked_ms, "SUBACK"))
             left = self._dispatcher.overdue(now)
             if left >= 0:
                 wait = min(wait, left)
@@ -858,9 +783,7 @@ class MQTTClient:
             sub.asked = False
 
     def _failed(self, what, error):
-        from .failing import report
-
-        report(self, what, error)
+        _later("failing", "report")(self, what, error)
 
     def _event(self, kind, value):
         if self._events:
@@ -874,14 +797,3 @@ class MQTTClient:
                 self._log("mqtt %s:%d: %s%s" % (self.host, self.port, text, more))
             except Exception:
                 pass  # a log that fails ends nothing
-
-
-def _in_loop():
-    """Whether a task runs right now: False at the prompt, also after Ctrl-C ended a run."""
-    try:
-        core.cur_task.coro.pend_throw(None)
-    except ValueError:  # the task's generator is executing
-        return True
-    except AttributeError:
-        pass
-    return False

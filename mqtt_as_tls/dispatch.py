@@ -72,7 +72,8 @@ class Dispatcher:
     client  has running, stats, max_backlog, handler_timeout_s, _handled(message), _due(ms),
             _say(text), _failed(what, error)
 
-    size    int, bytes of the messages not handled yet
+    held    messages not handled yet, in order of arrival
+    size    int, their bytes
     open    bool, an iterator takes what no handler claims, from `inbox`
     """
 
@@ -81,7 +82,7 @@ class Dispatcher:
         self.subscriptions = []
         self.inbox = Subscription("messages()", None, 0, None)
         self.open = self._warned = False
-        self._held = []  # messages not handled, in order of arrival
+        self.held = []
         self.size = 0
 
     def find(self, filter):
@@ -90,14 +91,6 @@ class Dispatcher:
             if sub.filter == filter:
                 return sub
 
-    def remove(self, sub):
-        """Take back `sub`; what waits for its handler is acknowledged, the handler finishes."""
-        self.subscriptions.remove(sub)
-        if sub.task and not sub.current:
-            sub.task.cancel()
-        sub.task = None
-        self._drop_queue(sub)
-
     def room(self, message):
         """
         Make room for `message` in the backlog: QoS 0 messages that wait give way, oldest first.
@@ -105,19 +98,20 @@ class Dispatcher:
         Returns False when there is none: `message` must not be taken in.
         """
         limit = self._client.max_backlog - message._size()
-        for old in list(self._held):
+        for old in list(self.held):
             if self.size <= limit:
                 break
             if not old.qos:
-                for sub in self._lanes():
+                for sub in self.lanes():
                     if old in sub.queue:
                         sub.queue.remove(old)
-                        self._release(old)
+                        self.release(old)
                 if not old._claims:
                     self._client.stats.dropped += 1
-        return self.size <= limit or not self._held
+        return self.size <= limit or not self.held
 
-    def _lanes(self):
+    def lanes(self):
+        """Return every Subscription, that of the iterator too."""
         return self.subscriptions + [self.inbox]
 
     def deliver(self, message):
@@ -130,7 +124,7 @@ class Dispatcher:
         if self.open and not message._claims:
             self._queue(self.inbox, message)
         if message._claims:
-            self._held.append(message)
+            self.held.append(message)
             self.size += message._size()
             return
         message.done = True
@@ -163,12 +157,13 @@ class Dispatcher:
         message = sub.current
         sub.current = None
         if message:
-            self._release(message)
+            self.release(message)
 
-    def _release(self, message):
+    def release(self, message):
+        """One of those that want `message` is done with it."""
         message._claims -= 1
         if not message._claims:
-            self._held.remove(message)
+            self.held.remove(message)
             self.size -= message._size()
             message.done = True
             self._client._handled(message)
@@ -201,7 +196,7 @@ class Dispatcher:
         """
         limit = self._client.handler_timeout_s * 1000
         next_ms = -1
-        for sub in self._lanes():
+        for sub in self.lanes():
             if sub.current:
                 left = limit - time.ticks_diff(now, sub.since_ms)
                 if left > 0:
@@ -213,29 +208,7 @@ class Dispatcher:
                 )
                 self.finish(sub)
                 if sub is self.inbox:
-                    self.leave()
+                    from .streams import leave
+
+                    leave(self)
         return next_ms
-
-    def leave(self):
-        """The iterator is left: what waits for it is acknowledged as unclaimed."""
-        self.open = False
-        self.finish(self.inbox)
-        self._client.stats.unclaimed += len(self.inbox.queue)
-        self._drop_queue(self.inbox)
-
-    def _drop_queue(self, sub):
-        while sub.queue:
-            self._release(sub.queue.pop(0))
-
-    def stop(self):
-        """Forget what waits for the handlers; return their tasks, to be cancelled."""
-        tasks = []
-        for sub in self._lanes():
-            if sub.task:
-                tasks.append(sub.task)
-            sub.task = sub.current = None
-            sub.queue = []
-            sub.signal.set()
-        self._held = []
-        self.size = 0
-        return tasks

@@ -1,4 +1,4 @@
-"""connect() of a script, disconnect(), and what is left behind when a run was interrupted."""
+"""connect() of a script, disconnect(), and clients that an interrupted run left behind."""
 
 import asyncio
 import time
@@ -6,12 +6,21 @@ from asyncio import core
 
 from . import packet
 from .errors import ConnectError, MQTTError
+from .mistakes import running, same_id
 
 
-async def connect(client, timeout_s):
-    """Return when `client` is connected, or stop it and raise what keeps it from connecting."""
+async def connect(client, timeout_s=30):
+    """
+    `client.connect(...)`: start, and return when connected; for scripts. An app uses
+    `async with client`.
+
+    timeout_s  seconds until the last error is raised; one that will not heal is raised sooner
+
+    Raises the MQTTError (or other exception) that keeps it from connecting; the client is stopped
+    then.
+    """
     if not client.running:
-        client._start()
+        await client.__aenter__()
     end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     while not client.connected:
         if client._slow or time.ticks_diff(end, time.ticks_ms()) <= 0:
@@ -22,7 +31,13 @@ async def connect(client, timeout_s):
 
 
 async def disconnect(client):
-    """Say goodbye, wait for what is in flight, stop."""
+    """
+    `client.disconnect()`: say goodbye and stop. Publishes the will's payload, waits up to
+    `drain_s` for what is in flight, disconnects. What waits then raises MQTTError. The client can
+    be started again.
+    """
+    if not client.running:
+        return
     client.running = False
     try:
         will = client._will
@@ -40,18 +55,25 @@ async def disconnect(client):
             client._transport.write(packet.DISCONNECT)
             client._say("disconnected")
     finally:
-        stop(client)
+        _stop(client)
 
 
-def stop(client):
+def _stop(client):
     """Stop `client` at once: close its connection, end its tasks, tell what waits."""
     client.running = False
-    client._running.remove(client)
+    client._clients.remove(client)
     tasks = client._tasks + [client._task]
-    client._task = None
     client._tasks = []
     client._down()
-    tasks += client._dispatcher.stop()
+    dispatcher = client._dispatcher
+    for sub in dispatcher.lanes():
+        if sub.task:
+            tasks.append(sub.task)
+        sub.task = sub.current = None
+        sub.queue = []
+        sub.signal.set()
+    dispatcher.held = []
+    dispatcher.size = 0
     if client._loop is core._task_queue:  # tasks of an event loop that is gone never run again
         for task in tasks:
             if task is not core.cur_task:
@@ -59,10 +81,42 @@ def stop(client):
     waiting = client._queue + client._session.inflight
     client._queue = []
     client._queued = 0
-    client._partial = None
     for out in waiting:
         out.error = MQTTError("the client was stopped before the message was delivered")
         out.set()
     client._up.set()
     if client._events:
         client._events.wake()
+
+
+def make_way(client, starting):
+    """
+    Stop what an earlier run left behind: clients of an event loop that is gone, and at the prompt
+    (after Ctrl-C) one that has the id of `client`.
+
+    starting  bool: `client` is about to start, else it was just made
+
+    Raises RuntimeError when `client` itself runs, ValueError when another with the same default
+    id and broker does.
+    """
+    inside = _in_loop()
+    for other in list(client._clients):
+        same = client.host == other.host and client._default and other._default
+        if other._loop is not core._task_queue or (same and not inside):
+            _stop(other)
+        elif starting:
+            if other is client:
+                raise running()
+            if same:
+                raise same_id(client.host)
+
+
+def _in_loop():
+    """Whether a task runs right now: not so at the prompt, also after Ctrl-C ended a run."""
+    try:
+        core.cur_task.coro.pend_throw(None)
+    except ValueError:  # the task's generator is executing
+        return True
+    except AttributeError:
+        pass
+    return False

@@ -55,6 +55,28 @@ class EventLog:
         self._news.clear()
 
 
+def events(client):
+    """`client.events()`: return an async iterator of events from now on."""
+    if not client._events:
+        client._events = EventLog()
+    return Events(client, client._events)
+
+
+def messages(client):
+    """`client.messages()`: return an async iterator of the messages that no handler claims."""
+    return Messages(client, client._dispatcher)
+
+
+def leave(dispatcher):
+    """The iterator is left: what waits for it is acknowledged as unclaimed."""
+    dispatcher.open = False
+    inbox = dispatcher.inbox
+    dispatcher.finish(inbox)
+    dispatcher._client.stats.unclaimed += len(inbox.queue)
+    while inbox.queue:
+        dispatcher.release(inbox.queue.pop(0))
+
+
 class Events:
     """
     `async for event in client.events()`: events from when it was made, the last 16 of those not
@@ -115,4 +137,4 @@ class Messages:
 
     def close(self):
         """Leave the iterator: its message is acknowledged, the rest counts as unclaimed."""
-        self._dispatcher.leave()
+        leave(self._dispatcher)
