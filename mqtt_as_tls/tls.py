@@ -39,11 +39,11 @@ def _load(what, source, label, use=None):
                 with open(source, "rb") as file:
                     source = file.read()
             except OSError as error:
-                raise ValueError("%s: cannot open it (%s): copy it to the board" % (name, error))
+                raise ValueError("%s: cannot open (%s): copy it to the board" % (name, error))
     elif not isinstance(source, (bytes, bytearray, memoryview)):
         raise TypeError(what + " must be a path or bytes")
     data = bytes(source)
-    missing = "no %s in it" % label.decode() if data else "empty"
+    missing = "no %s" % label.decode() if data else "empty"
     problem = _CUT
     found = False
     at = max(data.find(_BEGIN), 0)

@@ -5,6 +5,7 @@ It does what a transport does: a socket that does not block, and CONNECT written
 handshake is over.
 """
 
+import gc
 import json
 import select
 import socket
@@ -24,6 +25,7 @@ def talk(tls, address, port, name, deadline_ms=5000):
     try:
         raw.connect(socket.getaddrinfo(address, port)[0][-1])
         raw.setblocking(False)
+        gc.collect()
         sock = tls.wrap(raw, name)
         poll = select.poll()
         answer = b""
