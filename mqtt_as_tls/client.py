@@ -388,6 +388,7 @@ class MQTTClient:
         return _Delivery(buf, qos)
 
     async def _deliver(self, out):
+        self._check()  # once more: a task may begin after the client was stopped
         self._queue.append(out)
         self._pump()
         if out.is_set:
