@@ -178,7 +178,7 @@ class _Connection:
             if not data:
                 break
             if self.mqtt is None:
-                self.mqtt = way == "up" and data[0] == 0x10
+                self.mqtt = self.proxy.takes_apart and way == "up" and data[0] == 0x10
             if not self.mqtt:
                 await self.forward(way, data)
                 continue
@@ -253,8 +253,10 @@ class Proxy:
     """
     A proxy on a port of its own, which stays the same. Use it in a `with`, or as a fixture.
 
-    port    of the broker on loopback; `target` (host, port) may be changed later, for
-            connections to come
+    port         of the broker on loopback; `target` (host, port) may be changed later, for
+                 connections to come
+    takes_apart  False: pass bytes as they come and record no packets, so that a stall leaves a
+                 packet half sent (else a packet is taken in whole first)
 
     Every method may be called at any time from the test's thread, and works at once on the
     connections that there are and on those to come. `heal()` takes all faults back.
@@ -266,8 +268,9 @@ class Proxy:
     bytes        {"up": int, "down": int}, forwarded so far
     """
 
-    def __init__(self, port):
+    def __init__(self, port, takes_apart=True):
         self.host = HOST
+        self.takes_apart = takes_apart
         self.target = (HOST, port)
         self.connections = 0
         self.packets = []
@@ -374,12 +377,17 @@ class Proxy:
     def stall(self, *ways):
         """
         Keep the connections open but forward nothing, either way or only "up" or "down". What
-        comes meanwhile waits in the kernel's buffers until `heal`.
+        comes meanwhile waits in the kernel's buffers until `heal`: for what the client sends they
+        take about 5 MB.
         """
 
         async def work():
             for way in ways or _WAYS:
                 self._gates[way].clear()
+            for each in self._live:  # else they would grow up to 40 MB
+                client = each.writers["down"].get_extra_info("socket")
+                with contextlib.suppress(OSError):
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
 
         self._call(work)
 

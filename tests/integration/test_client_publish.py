@@ -1,0 +1,651 @@
+"""Publishing with QoS 0 and 1: what arrives, when it counts as delivered, what an outage does."""
+
+import pytest
+
+from tests.support import apps
+from tests.support.proxy import Proxy
+
+HUGE = "60M"  # heap of an app that sends more than the sockets' buffers take
+
+
+@pytest.fixture
+def pipe(broker):
+    """A fault proxy that passes bytes: a stall leaves a packet half sent."""
+    with Proxy(broker.port, takes_apart=False) as running:
+        yield running
+
+
+def wire(proxy, name, direction, connection=None):
+    """What passed or tried to: [(packet id, dup, payload)] of PUBLISH, [packet id] of others."""
+    packets = proxy.seen(name, direction, connection)
+    if name == "PUBLISH":
+        return [(each.packet_id, each.dup, each.payload.decode()) for each in packets]
+    return [each.packet_id for each in packets]
+
+
+# What arrives
+
+
+def test_every_kind_of_payload_arrives_as_it_was_given(broker):
+    peer = broker.peer("t/#", "grüße/温度")
+    apps.check(
+        """
+        async def main():
+            async with make() as client:
+                for qos in (0, 1):
+                    await client.publish("t/str", "21.5 °C", qos=qos)
+                    await client.publish("t/bytes", b"\\x00\\xff", qos=qos)
+                    await client.publish("t/bytearray", bytearray(b"abc"), qos=qos)
+                    await client.publish("t/memoryview", memoryview(b"abcdef")[2:4], qos=qos)
+                    await client.publish("t/empty", qos=qos)
+                    await client.publish("grüße/温度", "ö", qos=qos)
+                await client.publish("t/kept", "yes", retain=True)
+        """,
+        broker.port,
+    )
+    once = [
+        ("t/str", "21.5 °C".encode()),
+        ("t/bytes", b"\x00\xff"),
+        ("t/bytearray", b"abc"),
+        ("t/memoryview", b"cd"),
+        ("t/empty", b""),
+        ("grüße/温度", "ö".encode()),
+    ]
+    peer.wait_for(13)
+    assert peer.received == once + once + [("t/kept", b"yes")]
+    assert [each.qos for each in peer.messages] == 6 * [0] + 6 * [1] + [0]
+    late = broker.peer("t/#")
+    late.wait_for(1)
+    assert [(each.topic, each.retain) for each in late.messages] == [("t/kept", True)]
+
+
+def test_a_payload_that_changes_after_the_call_is_sent_as_it_was(proxy, broker):
+    peer = broker.peer("t")
+    proxy.refuse()
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(drain_s=10) as client:
+                data = bytearray(b"before")
+                client.enqueue("t", data)
+                data[:] = b"after!"
+                print("queued")
+                await client.wait_connected()
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("queued")
+        proxy.heal()
+        app.wait()
+    assert peer.wait_for(1)[0].payload == b"before"
+
+
+def test_a_message_as_large_as_max_packet_goes_and_a_larger_one_raises(proxy, broker):
+    peer = broker.peer("t")
+    apps.check(
+        """
+        async def main():
+            async with make(max_packet=100_000, max_backlog=100_000, max_queue=50) as client:
+                fits = 100_000 - 4 - 2 - 1 - 2  # header, topic, packet id
+                await client.publish("t", bytes(fits), qos=1)
+                with raises(ValueError, "100001 bytes, max_packet is 100000: raise max_packet"):
+                    client.publish("t", bytes(fits + 1), qos=1)
+                with raises(ValueError, "max_queue is 50: raise max_queue"):
+                    client.enqueue("t", bytes(60))
+                await client.publish("t", "end", qos=1)
+        """,
+        proxy.port,
+    )
+    peer.wait_for(2)
+    assert [len(each.payload) for each in peer.messages] == [99_991, 3]
+    assert proxy.connections == 1
+
+
+def test_many_publishers_at_once_lose_and_repeat_nothing(proxy, broker):
+    peer = broker.peer("t/+")
+    apps.check(
+        """
+        async def publisher(client, name):
+            for i in range(25):
+                await client.publish("t/" + name, str(i), qos=i % 2)
+
+        async def main():
+            async with make(max_inflight=3) as client:
+                await asyncio.gather(*[publisher(client, name) for name in "abcdefgh"])
+                assert client.stats.sent == 200 and client.stats.resent == 0
+        """,
+        proxy.port,
+    )
+    peer.wait_for(200)
+    for name in "abcdefgh":
+        payloads = [payload.decode() for topic, payload in peer.received if topic == "t/" + name]
+        assert payloads == [str(i) for i in range(25)]
+    waiting = most = 0
+    for each in proxy.seen():
+        if each.name == "PUBLISH" and each.qos and each.direction == "up":
+            waiting += 1
+            most = max(most, waiting)
+        elif each.name == "PUBACK" and each.direction == "down":
+            waiting -= 1
+    assert most == 3  # max_inflight
+
+
+# When it is delivered
+
+
+def test_qos_1_returns_when_the_broker_acknowledged_and_not_before(proxy):
+    with apps.start(
+        """
+        async def main():
+            async with make() as client:
+                await client.publish("t", "0")
+                print("handed over")
+                await told("go")
+                task = asyncio.create_task(client.publish("t", "1", qos=1))
+                await told("look")
+                print("done" if task.done() else "waits")
+                await task
+                print("acknowledged")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("handed over")
+        proxy.stall_down()
+        app.send("go")
+        proxy.wait_for("PUBLISH", "up", 2)
+        proxy.wait_for("PUBACK", "down")
+        app.send("look")
+        app.wait_for("^waits$")
+        proxy.heal()
+        app.wait_for("acknowledged")
+        app.wait()
+    assert proxy.connections == 1
+
+
+def test_offline_publish_waits_at_every_qos_and_everything_arrives_in_order(proxy, broker):
+    peer = broker.peer("t")
+    proxy.refuse()
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                tasks = []
+                for i in range(6):
+                    tasks.append(asyncio.create_task(client.publish("t", str(i), qos=i % 2)))
+                    await asyncio.sleep_ms(0)
+                await told("look")
+                print([task.done() for task in tasks])
+                await asyncio.gather(*tasks)
+                print("all delivered")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("cannot connect")
+        app.send("look")
+        assert "True" not in app.wait_for(r"^\[")
+        proxy.heal()
+        app.wait_for("all delivered")
+        app.wait()
+    peer.wait_for(6)
+    assert [payload for _, payload in peer.received] == [b"%d" % i for i in range(6)]
+
+
+# Outages
+
+
+SIX = """
+async def main():
+    soonest()
+    async with make(ack_timeout_s=60, max_inflight=4) as client:
+        tasks = []
+        for i in range(6):
+            tasks.append(asyncio.create_task(client.publish("t", str(i), qos=1)))
+            await asyncio.sleep_ms(0)
+        await asyncio.gather(*tasks)
+        print("all delivered, resent", client.stats.resent)
+"""
+
+
+def test_after_a_reconnect_the_same_ids_go_again_in_order_with_dup(proxy):
+    proxy.swallow("PUBACK", "down")
+    with apps.start(SIX, proxy.port) as app:
+        proxy.wait_for("PUBACK", "down", 4)
+        proxy.heal()
+        proxy.rst()
+        app.wait_for("all delivered, resent 4")
+        app.wait()
+    first = wire(proxy, "PUBLISH", "up", 1)
+    again = wire(proxy, "PUBLISH", "up", 2)
+    assert first == [(i + 1, False, str(i)) for i in range(4)]
+    assert again[:4] == [(i + 1, True, str(i)) for i in range(4)]
+    assert [(dup, payload) for _, dup, payload in again[4:]] == [(False, "4"), (False, "5")]
+    assert not proxy.seen("CONNECT")[1].body[7] & 2  # CleanSession
+
+
+def test_when_the_session_is_lost_they_go_as_new_ones_in_order(proxy, broker):
+    proxy.swallow("PUBACK", "down")
+    with apps.start(SIX, proxy.port) as app:
+        proxy.wait_for("PUBACK", "down", 4)
+        proxy.heal()
+        broker.restart(wipe=True)
+        app.wait_for("connected in .* session new, 4 messages sent again")
+        app.wait_for("all delivered, resent 4")
+        app.wait()
+    last = proxy.seen("CONNECT")[-1].connection
+    again = wire(proxy, "PUBLISH", "up", last)
+    assert [(dup, payload) for _, dup, payload in again] == [(False, str(i)) for i in range(6)]
+
+
+def test_a_message_resent_twice_keeps_its_id_and_its_place(proxy):
+    proxy.swallow("PUBACK", "down")
+    with apps.start(SIX, proxy.port) as app:
+        for connection in (1, 2):
+            proxy.wait_for("PUBACK", "down", 4 * connection)
+            proxy.rst()
+        proxy.heal()
+        proxy.rst()
+        app.wait_for("all delivered")
+        app.wait()
+    last = proxy.seen("CONNECT")[-1].connection
+    for connection in range(2, last + 1):
+        resent = wire(proxy, "PUBLISH", "up", connection)[:4]
+        assert resent == [(i + 1, True, str(i)) for i in range(4)][: len(resent)]
+
+
+def test_without_an_acknowledgement_in_time_the_connection_is_dropped_and_not_before(proxy):
+    proxy.swallow("PUBACK", "down", times=1)
+    with apps.start(
+        """
+        async def main():
+            async with make(ack_timeout_s=1) as client:
+                await client.publish("t", "1", qos=1)
+                print("delivered")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("connection lost: no PUBACK for 1 s")
+        app.wait_for("delivered")
+        app.wait()
+    assert wire(proxy, "PUBLISH", "up") == [(1, False, "1"), (1, True, "1")]
+    assert proxy.connections == 2
+
+
+def test_a_packet_cut_in_the_middle_goes_again_whole(proxy, broker):
+    peer = broker.peer("t")
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(max_packet=300_000, max_backlog=300_000) as client:
+                await told("go")
+                await client.publish("t", b"a" * 200_000, qos=1)
+                await client.publish("t", "end", qos=1)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("connected in")
+        proxy.cut(after=100_000)
+        app.send("go")
+        app.wait()
+    peer.wait_for(2)
+    assert [len(each.payload) for each in peer.messages] == [200_000, 3]
+    assert proxy.connections == 2
+
+
+def test_a_qos_0_packet_that_was_half_sent_when_the_link_broke_goes_again_whole(pipe, broker):
+    peer = broker.peer("t")
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
+                await told("go")
+                task = asyncio.create_task(client.publish("t", bytes(8_000_000)))
+                await until(lambda: client.stats.bytes_out > 8_000_000)
+                await asyncio.sleep_ms(100)
+                assert not task.done()
+                print("begun")
+                await task
+                await client.publish("t", "end", qos=1)
+        """,
+        pipe.port,
+        heap=HUGE,
+    ) as app:
+        app.wait_for("connected in")
+        pipe.stall_up()
+        app.send("go")
+        app.wait_for("begun")
+        pipe.heal()
+        pipe.rst()
+        app.wait()
+    peer.wait_for(2)
+    assert [len(each.payload) for each in peer.messages] == [8_000_000, 3]
+
+
+# Giving up waiting
+
+
+def test_a_cancelled_or_timed_out_publish_that_was_not_sent_is_taken_back(proxy, broker):
+    peer = broker.peer("t")
+    proxy.refuse()
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                for qos in (0, 1):
+                    with raises(asyncio.TimeoutError):
+                        await client.publish("t", "timed out", qos=qos, timeout_s=0.05)
+                    task = asyncio.create_task(client.publish("t", "cancelled", qos=qos))
+                    await asyncio.sleep_ms(20)
+                    task.cancel()
+                    with raises(asyncio.CancelledError):
+                        await task
+                print("gave up")
+                await client.publish("t", "end", qos=1)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("gave up")
+        proxy.heal()
+        app.wait()
+    peer.wait_for(1)
+    assert peer.received == [("t", b"end")]
+    assert len(proxy.seen("PUBLISH", "up")) == 1
+
+
+def test_a_cancelled_publish_that_was_sent_is_still_delivered_across_a_reconnect(proxy, broker):
+    peer = broker.peer("t")
+    proxy.swallow("PUBLISH", "up")
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(ack_timeout_s=60) as client:
+                await client.wait_connected()
+                task = asyncio.create_task(client.publish("t", "cancelled", qos=1))
+                await until(lambda: client.stats.sent)
+                task.cancel()
+                with raises(asyncio.CancelledError):
+                    await task
+                with raises(asyncio.TimeoutError):
+                    await client.publish("t", "timed out", qos=1, timeout_s=0.05)
+                print("gave up")
+                await told("go")
+                await client.publish("t", "end", qos=1)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("gave up")
+        proxy.heal()
+        proxy.rst()
+        app.wait_for("2 messages sent again")
+        app.send("go")
+        app.wait()
+    peer.wait_for(3)
+    assert peer.received == [("t", b"cancelled"), ("t", b"timed out"), ("t", b"end")]
+
+
+def test_cancelling_in_the_middle_of_a_packet_does_not_corrupt_the_stream(pipe, broker):
+    peer = broker.peer("t")
+    with apps.start(
+        """
+        async def main():
+            async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
+                await client.wait_connected()
+                for qos in (0, 1):
+                    await told("go")
+                    begin = client.stats.bytes_out
+                    task = asyncio.create_task(client.publish("t", bytes(8_000_000), qos=qos))
+                    await until(lambda: client.stats.bytes_out > begin)
+                    waiting = asyncio.create_task(client.publish("t", "never", qos=qos))
+                    with raises(asyncio.TimeoutError):
+                        await client.publish("t", "never", timeout_s=0.05)
+                    for each in (task, waiting):
+                        each.cancel()
+                        with raises(asyncio.CancelledError):
+                            await each
+                    print("cancelled")
+                    await client.publish("t", "end", qos=1)
+                    print("next")
+        """,
+        pipe.port,
+        heap=HUGE,
+    ) as app:
+        app.wait_for("connected in")
+        for _ in range(2):
+            pipe.stall_up()
+            app.send("go")
+            app.wait_for("cancelled")
+            pipe.heal()
+            app.wait_for("next")
+        app.wait()
+    peer.wait_for(4)
+    assert [len(each.payload) for each in peer.messages] == [8_000_000, 3, 8_000_000, 3]
+    assert pipe.connections == 1
+
+
+# The queue
+
+
+def test_enqueue_says_when_the_queue_is_full_and_goes_on_when_it_is_not(proxy, broker):
+    peer = broker.peer("t")
+    proxy.refuse()
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(max_queue=100) as client:
+                n = 0
+                while client.enqueue("t", "message %02d" % n, qos=n % 2):
+                    n += 1
+                print("full after", n)
+                await told("go")
+                await client.wait_connected()
+                await until(lambda: client.enqueue("t", "more", qos=1))
+                # room for as many as before, when the queue is empty
+                await client.publish("t", "between", qos=1)
+                size = 2 + 2 + 1 + 2 + 90
+                assert client.enqueue("t", bytes(90), qos=1)
+        """,
+        proxy.port,
+    ) as app:
+        count = int(app.wait_for("full after").split()[-1])
+        assert 4 <= count <= 8
+        proxy.heal()
+        app.send("go")
+        app.wait()
+    peer.wait_for(count + 3)
+    payloads = [payload for _, payload in peer.received]
+    expected = [b"message %02d" % n for n in range(count)] + [b"more", b"between", bytes(90)]
+    assert payloads == expected
+
+
+# Will, birth, goodbye
+
+
+WILL = """
+async def main():
+    soonest()
+    will = Will("t/status", "offline", qos=1, retain=True, birth="online")
+    async with make(will=will) as client:
+        @client.on_connect
+        async def greet():
+            await client.publish("t/hello", str(client.stats.connects), qos=1)
+            print("greeted")
+        await told("leave")
+"""
+
+
+def test_the_broker_publishes_the_will_after_a_crash(broker):
+    peer = broker.peer("t/#")
+    with apps.start(WILL, broker.port) as app:
+        peer.wait_for(2)
+        app.kill()
+    peer.wait_for(3)
+    assert peer.received == [("t/status", b"online"), ("t/hello", b"1"), ("t/status", b"offline")]
+    last = peer.messages[-1]
+    assert last.qos == 1
+    late = broker.peer("t/#").wait_for(1)[0]
+    assert (late.payload, late.retain) == (b"offline", True)
+
+
+def test_leaving_publishes_the_wills_payload_and_says_goodbye(proxy, broker):
+    peer = broker.peer("t/#")
+    with apps.start(WILL, proxy.port) as app:
+        peer.wait_for(2)
+        app.send("leave")
+        app.wait()
+    peer.wait_for(3)
+    assert peer.received[2:] == [("t/status", b"offline")]
+    assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
+    will = proxy.seen("PUBLISH", "up")[-1]
+    assert (will.payload, will.qos, will.retain) == (b"offline", 1, True)
+    broker.peer("x").wait_for(0)
+    assert len(peer.received) == 3  # the broker discarded its copy
+
+
+def test_the_birth_message_is_published_after_every_connect(proxy, broker):
+    peer = broker.peer("t/#")
+    with apps.start(WILL, proxy.port) as app:
+        app.wait_for("greeted")
+        proxy.rst()
+        app.wait_for("greeted")
+        app.send("leave")
+        app.wait()
+    peer.wait_for(6)
+    assert peer.received == [
+        ("t/status", b"online"),
+        ("t/hello", b"1"),
+        ("t/status", b"offline"),  # the broker's, after the reset
+        ("t/status", b"online"),
+        ("t/hello", b"2"),
+        ("t/status", b"offline"),
+    ]
+
+
+def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy, broker):
+    proxy.swallow("PUBACK", "down")
+    with apps.start(WILL.replace("make(", "make(ack_timeout_s=60, "), proxy.port) as app:
+        proxy.wait_for("PUBLISH", "up")
+        proxy.rst()
+        proxy.wait_for("PUBLISH", "up", 3)
+        proxy.heal()
+        proxy.rst()
+        app.wait_for("connected in")
+        proxy.wait_for("PUBACK", "down", 2)
+        app.send("leave")
+        app.wait()
+    births = [each for each in proxy.seen("PUBLISH", "up") if each.payload == b"online"]
+    assert {each.packet_id for each in births} == {1}
+    assert [each.dup for each in births] == [False] + [True] * (len(births) - 1)
+
+
+def test_leaving_waits_for_what_is_in_flight(proxy, broker):
+    peer = broker.peer("t")
+    with apps.start(
+        """
+        async def main():
+            async with make(drain_s=20, max_inflight=2) as client:
+                await client.wait_connected()
+                for i in range(5):
+                    client.enqueue("t", str(i), qos=1)
+                print("leaving")
+            assert not client.connected and not client.running
+            print("left")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait()
+    peer.wait_for(5)
+    assert [payload for _, payload in peer.received] == [b"0", b"1", b"2", b"3", b"4"]
+    assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
+
+
+WAIT = """
+async def wait(awaitable, what):
+    try:
+        await asyncio.wait_for(awaitable, 10)
+        print(what, "returned")
+    except Exception as e:
+        print(what, type(e).__name__, e)
+
+async def say(waits):
+    tasks = [asyncio.create_task(wait(*each)) for each in waits]
+    await asyncio.sleep_ms(20)
+    return tasks
+"""
+STOPPED = "MQTTError the client was stopped before the message was delivered"
+NOT_RUNNING = "RuntimeError the client is not running: use it inside `async with client:`"
+
+
+def test_disconnect_tells_those_who_wait(proxy):
+    proxy.swallow("PUBACK", "down")
+    out = apps.check(
+        WAIT
+        + """
+async def main():
+    async with make(drain_s=0.2, max_inflight=1, log=None) as client:
+        await client.wait_connected()
+        tasks = await say((
+            (client.publish("t", "sent", qos=1), "in flight"),
+            (client.publish("t", "waits", qos=1), "queued 1"),
+            (client.publish("t", "waits too"), "queued 0"),
+        ))
+    for task in tasks:
+        await task
+""",
+        proxy.port,
+    )
+    assert sorted(out.splitlines()) == [
+        f"{each} {STOPPED}" for each in ("in flight", "queued 0", "queued 1")
+    ]
+
+
+def test_disconnect_while_offline_tells_those_who_wait(proxy):
+    proxy.refuse()
+    out = apps.check(
+        WAIT
+        + """
+async def main():
+    async with make(log=None) as client:
+        tasks = await say((
+            (client.publish("t", "a"), "qos 0"),
+            (client.publish("t", "b", qos=1), "qos 1"),
+            (client.publish("t", "b", timeout_s=20), "time-out"),
+            (client.wait_connected(), "wait_connected"),
+            (client.wait_connected(20), "wait_connected with time-out"),
+            (client.subscribe("t"), "subscribe"),
+        ))
+        late = asyncio.create_task(wait(client.publish("t", "late"), "begun as the client stops"))
+    for task in tasks:
+        await task
+    await late
+    print("after:")
+    for call in (
+        lambda: client.publish("t", "x", qos=1),
+        lambda: client.enqueue("t", "x"),
+        lambda: client.subscribe("t"),
+        lambda: client.unsubscribe("t"),
+    ):
+        with raises(RuntimeError, "not running: use it inside `async with client:`"):
+            call()
+    with raises(RuntimeError, "not running"):
+        await client.wait_connected()
+    await client.disconnect()  # once more does no harm
+""",
+        proxy.port,
+    )
+    lines = out.splitlines()
+    assert lines.pop() == "after:"
+    assert sorted(lines) == [
+        f"begun as the client stops {NOT_RUNNING}",
+        f"qos 0 {STOPPED}",
+        f"qos 1 {STOPPED}",
+        f"subscribe {NOT_RUNNING}",
+        f"time-out {STOPPED}",
+        f"wait_connected {NOT_RUNNING}",
+        f"wait_connected with time-out {NOT_RUNNING}",
+    ]
