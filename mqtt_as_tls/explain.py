@@ -12,7 +12,7 @@ ROWS = (
     (
         "in the future",
         "the broker's certificate is not valid yet|"
-        "set the device's clock (ntp=); if it is right, the PC that issued it had a wrong one",
+        "set the device's clock (ntp=), or reissue it, if the PC that issued it had a wrong clock",
     ),
     (
         "has expired",
@@ -23,8 +23,8 @@ ROWS = (
         "correctly signed",
         -9984,
         "the broker's certificate is not from the CA in ca=|"
-        "give the CA that signed it; intermediates belong in the broker's certfile; "
-        "if it comes and goes, memory is low",
+        "give the CA that signed it, add intermediates to the broker's certfile "
+        "(low memory looks the same)",
     ),
     (
         "expected cn",
@@ -77,11 +77,11 @@ ROWS = (
         "the broker refused the TLS handshake|"
         "see its log: client certificate (cert=, key=), or no TLS 1.2 with P-256 or RSA",
     ),
-    (-29312, "no TLS on this port, or the broker hung up|use its TLS port, 8883; see its log"),
+    (-29312, "no TLS on this port, or the broker hung up|use its TLS port, 8883, or see its log"),
     ("(tls)", "silence in the TLS handshake|is it the TLS port? does the broker allow P-256?"),
     ("(mqtt)", "no answer to CONNECT|is it an MQTT broker? a TLS port needs tls="),
     ("addrinfo", -2, -202, "the name has no address|use the IP address, or check name and DNS"),
-    (111, "nothing listens there|start the broker; check its listener, port and firewall"),
+    (111, "nothing listens there|start the broker, check its listener, port and firewall"),
     (101, 113, 118, "no way to that address|check the address and the network"),
     ("(tcp)", 110, 116, "no answer from that address|check the address, port and firewall"),
     (
@@ -99,16 +99,16 @@ ROWS = (
         1004,
         1134,
         "wrong user or password|"
-        "check both; names from certificates need require_certificate in the broker",
+        "check both (names from certificates need require_certificate in the broker)",
     ),
     (
         1005,
         1135,
-        "not authorised|check user= and the broker's ACL; names from certificates need "
-        "use_identity_as_username in the broker",
+        "not authorised|"
+        "check user= and the broker's ACL (certificates: its use_identity_as_username)",
     ),
     (1128, "the subscription is not allowed|check the broker's ACL"),
-    ("protocolerror", "that is no MQTT 3.1.1|check host and port; update the broker"),
+    ("protocolerror", "that is no MQTT 3.1.1|check host and port, update the broker"),
 )
 
 

@@ -589,7 +589,7 @@ def test_the_attributes_say_how_it_was_made(pki):
 @pytest.mark.parametrize(
     ("identity", "cause", "cure"),
     [
-        ("broker_wrong_ca", "not from the CA", "memory is low"),
+        ("broker_wrong_ca", "not from the CA", "low memory"),
         ("broker_self_signed", "not from the CA", "give the CA that signed it"),
         ("broker_wrong_name", "another name", "server_hostname="),
         ("broker_expired", "has expired", "renew"),

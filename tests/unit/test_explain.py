@@ -12,7 +12,7 @@ USAGE = "\nUsage does not match the extendedKeyUsage extension\n"
 
 # error, a word of its cause, a word of its cure; what a handshake raised, as mbedTLS says it
 RAW = (
-    (ValueError(UNSIGNED), "not from the CA", "memory is low"),
+    (ValueError(UNSIGNED), "not from the CA", "low memory"),
     (ValueError(NAME), "another name", "reissue"),
     (ValueError(EXPIRED), "has expired", "renew"),
     (ValueError(FUTURE), "not valid yet", "clock"),
@@ -57,7 +57,7 @@ RAW = (
 
 # the same from the tree, as the modules of the package raise it
 OURS = (
-    (errors.CertificateError(UNSIGNED.strip()), "not from the CA", "memory is low"),
+    (errors.CertificateError(UNSIGNED.strip()), "not from the CA", "low memory"),
     (errors.CertificateError("TLS handshake broken off (-9984)", -9984), "not from the CA", "CA"),
     (
         errors.CertificateError("TLS handshake broken off (-31232)", -31232),
@@ -144,7 +144,7 @@ TEXTS = (
     ("MQTTException(4,)", "wrong user", "check"),
     ("umqtt.simple.MQTTException: 2", "client id", "client_id="),
     ("RefusedError(135)", "not authorised", "ACL"),
-    ("ValueError: " + UNSIGNED, "not from the CA", "memory is low"),
+    ("ValueError: " + UNSIGNED, "not from the CA", "low memory"),
     ("The certificate is NOT CORRECTLY SIGNED by the trusted CA", "not from the CA", "CA"),
     ("ConnectionRefusedError: [Errno 111] Connection refused", "nothing listens", "listener"),
     ("cannot connect: TLS handshake broken off (-30592): no TLS 1.2", "in common", "TLS 1.2"),
