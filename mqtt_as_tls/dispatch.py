@@ -69,8 +69,8 @@ class Dispatcher:
     """
     The subscriptions of a client and the messages that they have not handled yet.
 
-    client  has running, stats, max_backlog, handler_timeout_s, _handled(message), _due(ms),
-            _say(text), _failed(what, error)
+    client  has running, stats, max_backlog, handler_timeout_s, _session, _handled(message),
+            _due(ms), _say(text), _failed(what, error)
 
     held    messages not handled yet, in order of arrival
     size    int, their bytes
@@ -98,6 +98,8 @@ class Dispatcher:
         Returns False when there is none: `message` must not be taken in.
         """
         limit = self._client.max_backlog - message._size()
+        if message.qos:
+            limit -= self._client._session.lingering()
         for old in list(self.held):
             if self.size <= limit:
                 break

@@ -320,7 +320,9 @@ def _deliver(built, program, key):
     OUT.mkdir(exist_ok=True)
     stamp = program.with_suffix(".key")
     stamp.unlink(missing_ok=True)
-    shutil.copy2(built, program)
+    new = program.with_suffix(".new")
+    shutil.copy2(built, new)
+    new.replace(program)  # one that runs stays as it is
     stamp.write_text(key)
 
 
