@@ -1,0 +1,27 @@
+"""umqtt.simple with verified TLS: it takes the context that TLS makes."""
+
+import asyncio
+
+import config
+from umqtt.simple import MQTTClient  # mpremote mip install umqtt.simple
+
+from mqtt_as_tls import clock, explain
+
+
+async def prepare():
+    if config.link:
+        await config.link.up()
+        if not clock.plausible():  # a board starts in 2021: every certificate is from the future
+            await clock.sync("pool.ntp.org", config.link.dns_servers())
+
+
+asyncio.run(prepare())
+# The certificate is checked against `config.host`; a plain ssl=True would believe any broker.
+client = MQTTClient("garden-sensor", config.host, config.port, ssl=config.tls.context)
+try:
+    client.connect()
+    client.publish("garden/temperature", "21.5", qos=1)
+    client.disconnect()
+    print("published")
+except (OSError, ValueError) as error:
+    print(repr(error), *explain(error))
