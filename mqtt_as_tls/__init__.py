@@ -12,7 +12,6 @@ _NAMES = {
     "Message": "dispatch",
     "TLS": "tls",
     "WiFi": "wifi",
-    "explain": "explain",
     "MQTTError": "errors",
     "LinkError": "errors",
     "ResolveError": "errors",

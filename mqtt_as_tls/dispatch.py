@@ -90,6 +90,7 @@ class Dispatcher:
         for sub in self.subscriptions:
             if sub.filter == filter:
                 return sub
+        return None
 
     def room(self, message):
         """

@@ -1,4 +1,4 @@
-"""The exception tree. ValueError and TypeError are the caller's mistakes; these are the world's."""
+"""The exception tree of the world's failures; the caller's are ValueError and TypeError."""
 
 
 class MQTTError(Exception):
@@ -6,8 +6,12 @@ class MQTTError(Exception):
     Base of every error that the network, the broker or a certificate causes.
 
     Each class has one attribute of its own, given as the second argument, None by default.
+
+    reason  str, what happened, in plain words
+    cure    str, what to do about it; "" where nothing is known
     """
 
+    cure = ""
     _field = "code"
 
     def __init__(self, text, value=None):
@@ -48,12 +52,8 @@ class TLSError(MQTTError):
     """
     The TLS handshake failed.
 
-    code    int of mbedTLS or errno, or None
-    reason  str, what happened, in plain words
-    cure    str, what to do about it; "" where nothing is known
+    code  int of mbedTLS or errno, or None
     """
-
-    cure = ""
 
 
 class CertificateError(TLSError):

@@ -10,7 +10,6 @@ import time
 from micropython import const
 
 from . import packet
-from .clock import plausible
 from .errors import CertificateError, LinkError, MQTTError, ProtocolError, RefusedError
 
 _SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
@@ -33,9 +32,10 @@ def failed(client, error):
             client._failures = 0
         client._since_ms = None
         _suspect(client, now)
-    client.error = error
     stubborn = isinstance(error, RefusedError) and error.code != 3
     if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:
+        from .clock import plausible
+
         stubborn = plausible()
     # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
     client._refusals = client._refusals + 1 if stubborn else 0
@@ -48,25 +48,35 @@ def failed(client, error):
         delay = _SLOW_MS
     elif client._strikes >= 3:
         delay = _LONGEST_MS
-    text = "%s: %s" % (
-        "connection lost" if lost else "not connected",
-        error if isinstance(error, MQTTError) else repr(error),
-    )
+    old = client.error
+    client.error = error
+    if lost or repr(old) != repr(error):
+        client._why = "%s: %s" % (
+            "connection lost" if lost else "not connected",
+            error if isinstance(error, MQTTError) else repr(error),
+        ) + _explained(error)
+    elif isinstance(error, MQTTError):
+        error.cure = old.cure
+    slowly = ", rarely now as this does not heal by itself" if client._slow else ""
+    client._say(client._why + slowly, ", next try in %.1f s" % (delay / 1000))
+    client._event("Disconnected", error)
+    return delay
+
+
+def _explained(error):
+    """Return cause and cure, as the end of a line; note the cure on `error`."""
     try:
         from .explain import explain
 
         cause, cure = explain(error, year=time.localtime()[0])
-        if isinstance(error, MQTTError):
-            error.cure = cure
-        if cause and cause not in text:
-            text += "; " + cause
-        if cure:
-            text += " -> " + cure
+        package = __name__.split(".")[0]  # the next handshake needs the memory
+        del sys.modules[package + ".explain"]
+        del sys.modules[package].explain
     except (ImportError, MemoryError):
-        pass  # the number is printed
-    client._say(text, "; next try in %.1f s" % (delay / 1000))
-    client._event("Disconnected", error)
-    return delay
+        return ""  # the number is printed
+    if isinstance(error, MQTTError):
+        error.cure = cure
+    return (cause and "; " + cause) + (cure and " -> " + cure)
 
 
 def _suspect(client, now):

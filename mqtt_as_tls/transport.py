@@ -85,6 +85,7 @@ class Transport:
     client     has stats, _lost(error): a write found the connection dead, _drained(): all that
                waited is sent
 
+    decoder    what `read` feeds, set by the client once the connection is open
     out        list of the packets that wait to be sent
     blocked    bool, nothing can be sent at once
     moved_ms   ticks when a blocked write last made progress
@@ -164,19 +165,19 @@ class Transport:
         if n < len(hello):
             self.write(memoryview(hello)[n:])
 
-    def read(self, decoder):
+    def read(self):
         """
         Read what is there into `decoder`; return whether there may be more.
 
         Raises ConnectError when the connection ended.
         """
-        view = decoder.space()
+        view = self.decoder.space()
         try:
             n = self._sock.readinto(view)
         except OSError as e:
             raise _closed(e)
         if n:
-            decoder.fed(n)
+            self.decoder.fed(n)
             self._client.stats.bytes_in += n
             self.rx_ms = time.ticks_ms()
             return n == len(view)
