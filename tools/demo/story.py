@@ -1,0 +1,291 @@
+"""What happens in the demo, in this order."""
+
+import asyncio
+import contextlib
+import re
+import tempfile
+from pathlib import Path
+
+from .board import HEAP_KB, Device, find_micropython
+from .broker import Broker, find_mosquitto
+from .certificates import Identity
+from .link import Link
+from .processes import HOST, Children, Trouble
+from .watcher import Watcher
+
+_PATIENCE_S = 25
+
+
+@contextlib.contextmanager
+def temporary_folder():
+    """A Path of a folder that is gone afterwards. Raises Trouble."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="mqtt-demo-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise Trouble(
+            f"no temporary folder ({error.strerror}): set TMPDIR to one that can be written to"
+        ) from None
+    with folder as path:
+        yield Path(path)
+
+
+def make_certificates(folder):
+    """Fill `folder` (Path); return the bytes of the device's files. Raises Trouble."""
+    ca, another_ca = Identity("demo CA", "ca"), Identity("demo CA", "ca")
+    device = Identity("greenhouse", "client", ca)
+    try:
+        ca.write_pem(folder / "ca.pem", folder / "ca.key")
+        Identity(HOST, "server", ca).write_pem(folder / "broker.pem", folder / "broker.key")
+        Identity("watcher", "client", ca).write_pem(folder / "watcher.pem", folder / "watcher.key")
+        device.write_der(folder / "wrong-certs", another_ca)
+        return device.write_der(folder / "certs", ca)
+    except OSError as error:
+        raise Trouble(
+            f"cannot write to {folder} ({error.strerror}): set TMPDIR to a folder with room"
+        ) from None
+
+
+class Story:
+    """
+    The demo from its beginning to its end.
+
+    screen    Screen
+    embedded  bool, take the broker from PyPI even where mosquitto is installed
+    """
+
+    def __init__(self, screen, embedded=False):
+        self._screen = screen
+        self._children = Children()
+        self._program = None if embedded else find_mosquitto()
+        self._embedded = embedded
+        self._handshakes = []
+        self._valve = None
+        self._sent = self._obeyed = 0
+        self._device = self._watcher = self._facts = self._numbers = None
+
+    async def run(self):
+        """
+        Return whether all went well: nothing lost, commands obeyed, the wrong CA refused.
+
+        Raises Trouble when it cannot go on. However it ends, nothing that it started is left.
+        """
+        with temporary_folder() as folder:
+            try:
+                await self._prepare(folder)
+                await self._work(folder)
+                await self._distrust(folder)
+                return self._sum_up()
+            finally:
+                self._children.end_all()
+                if self._watcher:
+                    self._watcher.end()
+                if self._numbers:
+                    self._numbers.cancel()
+                self._screen.clear()
+
+    # The acts
+
+    async def _prepare(self, folder):
+        tell = self._screen.tell
+        self._interpreter, version = await find_micropython(self._children)
+        self._screen.line(
+            f"A device under MicroPython {version} on TLS: its link breaks, its broker stops\n",
+            "bold",
+        )
+        size = make_certificates(folder)
+        tell(
+            "demo",
+            f"made a CA, and certificates for the broker ({HOST}), the device (greenhouse: "
+            f"{size} bytes of DER) and a watcher, in {folder} until the end",
+        )
+        self._broker = Broker(self._children, folder, self._program)
+        await self._broker.start()
+        if self._broker.embedded:
+            why = "" if self._embedded else "mosquitto is not installed: "
+            tell(
+                "broker",
+                f"{why}{self._broker.name} runs instead; it asks for no client "
+                "certificate and keeps nothing when it stops",
+                "wait",
+            )
+        else:
+            tell("broker", f"{self._broker.name} runs and demands a client certificate")
+        self._link = Link(self._broker.port)
+        await self._link.listen()
+        self._watcher = Watcher(self._broker.port, folder, self._on_news)
+        await self._until(lambda: self._watcher.connected, "the watcher did not connect")
+        tell("watcher", f"{self._watcher.name} on this PC is connected and counts what comes")
+
+    async def _work(self, folder):
+        screen, link, broker = self._screen, self._link, self._broker
+        device = self._start_device(folder / "certs")
+        await self._until(lambda: self._handshakes, "the device did not connect")
+        self._numbers = asyncio.ensure_future(self._show_numbers())
+        screen.tell("device", "publishes a reading every 100 ms with QoS 1")
+        await asyncio.sleep(1.5)
+        await self._command("open")
+        await asyncio.sleep(2)  # after five seconds a connection is a good one: see back-off
+
+        heard = len(device.lines)
+        link.cut()
+        screen.tell("demo", "link cut: nothing passes, and neither side is told", "bad")
+        await asyncio.sleep(0.5)
+        obeyed = asyncio.ensure_future(self._command("closed"))
+        await self._until(lambda: len(device.lines) > heard, "the device did not notice")
+        link.mend()
+        screen.tell("demo", "link mended", "good")
+        await obeyed
+        await self._until_acknowledged()
+        await asyncio.sleep(1.5)
+
+        link.refuse()
+        if broker.embedded:
+            link.reset()  # what it has acknowledged and not passed on would be lost
+            await asyncio.sleep(0.3)
+        screen.tell("broker", "stops for 3 seconds", "bad")
+        await broker.stop()
+        await asyncio.sleep(3)
+        await broker.start()
+        screen.tell("broker", "started again", "good")
+        await self._until(lambda: self._watcher.connected, "the watcher did not come back")
+        await link.listen()
+        await self._until_acknowledged()
+        await asyncio.sleep(1.5)
+
+        self._watcher.send("greenhouse/stop", "")
+        await self._until(lambda: "heap" in device.facts, "the device did not stop")
+        self._facts = device.facts
+        with contextlib.suppress(Trouble):  # what is missing then is lost
+            await self._until(self._all_received, "", 5)
+
+    async def _distrust(self, folder):
+        screen = self._screen
+        self._numbers.cancel()
+        screen.clear()
+        screen.tell("demo", "the same app again, with the certificate of another CA in ca.der:")
+        self._handshakes, kept = [], self._handshakes
+        device = self._start_device(folder / "wrong-certs")
+        await self._until(lambda: device.lines, "the device said nothing")
+        self._refused = not self._handshakes
+        self._handshakes = kept
+        device.end()
+
+    def _sum_up(self):
+        facts = self._facts
+        readings = self._watcher.readings
+        lost = sum(1 for n in range(1, facts["published"] + 1) if n not in readings)
+        twice = sum(readings.values()) - len(readings)
+        obeyed = self._obeyed == self._sent
+        mutual = "server-only" if self._broker.embedded else "mutual"
+        good = not lost and obeyed and self._refused
+        rows = [
+            (
+                "handshake",
+                f"{' / '.join(map(str, self._handshakes))} ms, verified, {mutual}",
+                None,
+            ),
+            ("published", str(facts["published"]), None),
+            ("acknowledged", str(facts["acknowledged"]), None),
+            ("received", f"{len(readings)} by the watcher", None),
+            ("lost", str(lost), "bad" if lost else "good"),
+            (
+                "duplicated",
+                f"{twice} ({facts['resent']} sent again; QoS 1 is at least once)",
+                None,
+            ),
+            ("commands", f"{self._obeyed} of {self._sent} obeyed", None if obeyed else "bad"),
+            (
+                "wrong CA",
+                "refused" if self._refused else "ACCEPTED",
+                None if self._refused else "bad",
+            ),
+            (
+                "longest stall",
+                f"{facts['stall_ms']} ms, of a ticker of 1 ms in the device: a step of TLS",
+                None,
+            ),
+            (
+                "heap in use",
+                f"{facts['heap'] / 1024:.0f} KB of {HEAP_KB} KB, where pointers have 64 bits",
+                None,
+            ),
+        ]
+        self._screen.table(rows)
+        if good:
+            self._screen.line(
+                "Nothing was lost. The app is tools/demo/device.py, README.md puts "
+                "one on a board.",
+                "good",
+            )
+        else:
+            self._screen.line("Something went wrong: see what is red.", "bad")
+        return good
+
+    # What they are made of
+
+    def _start_device(self, folder):
+        self._device = Device(
+            self._children, self._interpreter, folder, self._link.port, self._on_device_line
+        )
+        return self._device
+
+    def _on_device_line(self, line):
+        found = re.match(r"connected in .*\(TLS (\d+)\)", line)
+        tone = "wait"
+        if found:
+            self._handshakes.append(int(found[1]))
+            tone = "good"
+        elif line.startswith("valve"):
+            tone = None
+        self._screen.tell("device", line, tone)
+
+    def _on_news(self, topic, text):
+        if topic == "greenhouse/valve/is":
+            self._valve = text
+        elif topic == "greenhouse/status":
+            self._screen.tell("watcher", f"{topic} is {text}", "dim")
+
+    async def _command(self, position):
+        loop = asyncio.get_running_loop()
+        self._screen.tell("watcher", f"sends the command: greenhouse/valve {position}", "bold")
+        start = loop.time()
+        self._sent += 1
+        self._watcher.send("greenhouse/valve", position)
+        await self._until(lambda: self._valve == position, f"the valve is not {position}")
+        took = loop.time() - start
+        took = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.1f} s"
+        self._obeyed += 1
+        self._screen.tell("watcher", f"greenhouse/valve/is {position}, {took} later", "good")
+
+    def _all_received(self):
+        return len(self._watcher.readings) >= self._facts["published"]
+
+    async def _until_acknowledged(self):
+        """Return when nothing has been waiting at the device for longer than a moment."""
+        old = self._device.facts
+
+        def acknowledged():
+            facts = self._device.facts
+            return facts is not old and facts["published"] - facts["acknowledged"] <= 1
+
+        await self._until(acknowledged, "the device did not come back")
+
+    async def _until(self, condition, complaint, patience_s=_PATIENCE_S):
+        """Return when `condition()`; raise Trouble with `complaint` after too long a time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience_s
+        while not condition():
+            if self._device and self._device.ended and not self._facts:
+                raise Trouble(f"the device app ended: {self._device.last_words()}")
+            if loop.time() > deadline:
+                said = self._broker.last_words()
+                raise Trouble(
+                    f"{complaint} within {patience_s} s; the broker's last words: {said}"
+                )
+            await asyncio.sleep(0.02)
+
+    async def _show_numbers(self):
+        while True:
+            facts = self._device.facts
+            self._screen.numbers(facts["published"], facts["acknowledged"])
+            await asyncio.sleep(0.1)
