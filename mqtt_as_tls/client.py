@@ -308,6 +308,9 @@ class MQTTClient:
         for sub in self._dispatcher.subscriptions:
             sub.granted = None
         self.running = True
+        self.error = self._said = None
+        self._failures = self._refusals = self._silent = 0
+        self._slow = False
         _clients.append(self)
         self._task = asyncio.create_task(self._supervise())
         return self
@@ -414,6 +417,7 @@ class MQTTClient:
                 session.publish(out, time.ticks_ms())
             queue.pop(0)
             self._queued -= out.queued
+            out.queued = 0
             self.stats.sent += 1
             sent = self._send(out.packet)
             if out.qos:
@@ -723,6 +727,7 @@ class MQTTClient:
         asked = None  # bytes received when PINGREQ was sent
         pinged = 0
         while not self._error:
+            self._nudge.clear()
             now = time.ticks_ms()
             if asked != stats.bytes_in:  # any byte is a sign of life
                 asked = None
@@ -746,7 +751,6 @@ class MQTTClient:
                 wait = min(wait, left)
             wait = int(wait)
             self._wake_ms = time.ticks_add(now, wait)
-            self._nudge.clear()
             try:
                 await asyncio.wait_for_ms(self._nudge.wait(), wait)
             except asyncio.TimeoutError:
@@ -776,7 +780,6 @@ class MQTTClient:
         if out:  # QoS 0, sent in part
             self._partial = None
             self._queue.insert(0, out)
-            self._queued += out.queued
         if self._transport:
             self._transport.close()
             self._transport = None
