@@ -8,7 +8,7 @@ import sys
 
 from mqtt_as_tls import MQTTClient, failing
 
-_stdin = None
+_said = None  # lines of stdin that nobody has asked for
 
 
 def make(**options):
@@ -17,15 +17,23 @@ def make(**options):
     return MQTTClient("127.0.0.1", int(sys.argv[1]), **options)
 
 
-async def told(line=None):
-    """Return the next line of stdin, which must be `line` if that is given; others go on."""
-    global _stdin
-    if _stdin is None:
-        _stdin = asyncio.StreamReader(sys.stdin)
-    said = (await _stdin.readline()).decode().strip()
-    if line is not None and said != line:
-        raise RuntimeError("told {!r} instead of {!r}".format(said, line))
-    return said
+async def _listen():
+    stdin = asyncio.StreamReader(sys.stdin)
+    while True:
+        line = await stdin.readline()
+        if not line:
+            return
+        _said.append(line.decode().strip())
+
+
+async def told(line):
+    """Return when the test has sent `line` (str); other tasks go on."""
+    global _said
+    if _said is None:
+        _said = []
+        asyncio.create_task(_listen())
+    await until(lambda: line in _said)
+    _said.remove(line)
 
 
 async def until(is_so):

@@ -119,8 +119,13 @@ def test_many_publishers_at_once_lose_and_repeat_nothing(proxy, broker):
     )
     peer.wait_for(200)
     for name in "abcdefgh":
-        payloads = [payload.decode() for topic, payload in peer.received if topic == "t/" + name]
-        assert payloads == [str(i) for i in range(25)]
+        for qos in (0, 1):  # the broker may send QoS 0 past what waits for its window
+            numbers = [
+                int(each.payload)
+                for each in peer.messages
+                if each.topic == "t/" + name and each.qos == qos
+            ]
+            assert numbers == list(range(qos, 25, 2))
     waiting = most = 0
     for each in proxy.seen():
         if each.name == "PUBLISH" and each.qos and each.direction == "up":
@@ -532,9 +537,9 @@ def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy,
         proxy.wait_for("PUBLISH", "up")
         proxy.rst()
         proxy.wait_for("PUBLISH", "up", 3)
-        proxy.heal()
+        proxy.refuse()
         proxy.rst()
-        app.wait_for("connected in")
+        proxy.heal()
         proxy.wait_for("PUBACK", "down", 2)
         app.send("leave")
         app.wait()

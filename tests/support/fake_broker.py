@@ -41,7 +41,7 @@ class Connection:
         return data
 
     def packet(self):
-        """Return the next packet of the client as (first byte, body); ConnectionError at its end."""
+        """Return the next packet of the client as (first byte, body); OSError at its end."""
         first = self._take(1)[0]
         length = shift = 0
         while True:
