@@ -122,7 +122,8 @@ class Transport:
         try:
             s.setblocking(False)
             try:
-                s.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY
+                # 6 is IPPROTO_TCP; TCP_NODELAY is another number in lwIP than on the unix port
+                s.setsockopt(6, getattr(socket, "TCP_NODELAY", 1), 1)
             except OSError:
                 pass  # this port's lwIP has no such option
             try:
