@@ -1,0 +1,139 @@
+"""
+docs/timeouts.md and the table of errors in docs/tls.md say what the code says.
+
+WRITE_DOCS=1 in the environment writes the table of errors anew.
+"""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+from mqtt_as_tls import explain
+from tests.support import docs
+
+CPYTHON_ONLY = True
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "mqtt_as_tls"
+TIMEOUTS = ROOT / "docs/timeouts.md"
+TLS = ROOT / "docs/tls.md"
+
+# constants that are no time-out and no bound
+OTHERS = {"client._EARLY", "clock._RELEASED", "clock._FROM_1900", "session._TICKS"}
+MODULES = ("client", "clock", "dispatch", "dns", "failing", "leaving", "session", "streams")
+
+
+def numbers(module):
+    """Return {name: value} of the numbers that `module` fixes: constants and defaults."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    found = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            value = node.value
+            if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "const":
+                value = value.args[0]
+            name = node.targets[0].id
+            if isinstance(value, ast.Constant) and type(value.value) is int and name[1:].isupper():
+                found[f"{module}.{name}"] = value.value
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = node.args.args + node.args.kwonlyargs
+            values = node.args.defaults + node.args.kw_defaults
+            for argument, default in zip(names[::-1], values[::-1], strict=False):
+                value = getattr(default, "value", None)
+                if argument.arg in ("tries", "timeout_ms", "timeout_s") and value is not None:
+                    found[f"{module}.{node.name}({argument.arg})"] = value
+    return found
+
+
+def options():
+    """Return {name: default} of the arguments of MQTTClient that are numbers."""
+    for node in ast.parse((PACKAGE / "client.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "_OPTIONS":
+            return {name: default for name, default, *_ in ast.literal_eval(node.value)}
+    raise AssertionError("client.py has no _OPTIONS")
+
+
+def wifi():
+    """Return {name: value} of the times that the class WiFi has."""
+    for node in ast.parse((PACKAGE / "wifi.py").read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            return {
+                f"wifi.WiFi.{each.targets[0].id}": each.value.value
+                for each in node.body
+                if isinstance(each, ast.Assign) and each.targets[0].id.endswith("_ms")
+            }
+    raise AssertionError("wifi.py has no class")
+
+
+def in_the_code():
+    found = {**options(), **wifi()}
+    for module in MODULES:
+        found.update(numbers(module))
+    return {name: value for name, value in found.items() if name not in OTHERS}
+
+
+def on_the_page():
+    """Return [(name, value)] of the rows; a time has the unit that the name in the code has."""
+    found = []
+    for table in docs.tables(TIMEOUTS):
+        assert table[0][-1] == "in the code", table[0]
+        for _, default, _, name in table[1:]:
+            if name == "–":
+                continue
+            name = name.strip("`")
+            number, unit = re.fullmatch(r"(\d+)(?: (s|ms|B))?", default).groups()
+            milliseconds = "_ms" in name.lower() and unit == "s"
+            found.append((name, int(number) * (1000 if milliseconds else 1)))
+    return found
+
+
+def test_every_time_out_and_bound_is_on_the_page():
+    assert set(in_the_code()) - {name for name, _ in on_the_page()} == set()
+
+
+def test_the_page_has_the_values_of_the_code():
+    code = in_the_code()
+    wrong = [f"{name}: {value}" for name, value in on_the_page() if code.get(name) != value]
+    assert wrong == [], f"the code has {code}"
+
+
+def key(value):
+    """Return how a key of explain.ROWS is written in the docs."""
+    if isinstance(value, int):
+        return f"code {value - 1000}" if value >= 1000 else str(value)
+    return f'"{value}"'
+
+
+def test_the_table_of_errors_is_that_of_explain():
+    lines = ["| in the error | cause | what to do |", "|---|---|---|"]
+    for *keys, text in explain.ROWS:
+        cause, cure = text.split("|")
+        lines.append(f"| {', '.join(map(key, keys))} | {cause} | {cure} |")
+    table = "\n".join(lines) + "\n"
+    if os.environ.get("WRITE_DOCS"):
+        docs.replace(TLS, "test: errors", table)
+    assert table in TLS.read_text(), f"WRITE_DOCS=1 ./dev test {__file__} writes it anew:\n{table}"
+
+
+def test_every_option_is_explained_somewhere():
+    pages = "".join(path.read_text() for path in docs.FILES)
+    missing = [name for name in options() if f"`{name}`" not in pages]
+    assert missing == []
+
+
+def test_links_between_the_pages_lead_somewhere():
+    def anchors(path):
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+        plain = [re.sub(r"[^\w\- ]", "", each.lower()) for each in headings]
+        return {each.replace(" ", "-") for each in plain}
+
+    dead = []
+    for path in docs.FILES:
+        source = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", source):
+            name, _, anchor = target.partition("#")
+            there = (path.parent / name) if name else path
+            if not there.exists() or (anchor and anchor not in anchors(there)):
+                dead.append(f"{path.name}: {target}")
+    assert dead == []
