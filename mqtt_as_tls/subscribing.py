@@ -60,6 +60,7 @@ def unsubscribe(client, filter, *, timeout_s=None):
 
 async def _unsubscribe(client, sub):
     sub.granted = None
+    sub.asked = False  # else its UNSUBACK would pass for a refusal
     while sub.granted is None:
         await client.wait_connected()
         connects = client.stats.connects
