@@ -1,0 +1,479 @@
+"""Subscriptions: declared, made, taken back, refused, and what becomes of them in an outage."""
+
+import pytest
+
+from tests.support import apps
+from tests.support.fake_broker import FakeBroker
+from tests.support.refusing import refusing_broker
+
+
+def filters(packet):
+    """[(filter, qos)] of a SUBSCRIBE, [filter] of an UNSUBSCRIBE."""
+    data = packet.body[2:]
+    found = []
+    while data:
+        end = 2 + int.from_bytes(data[:2], "big")
+        name = data[2:end].decode()
+        if packet.name == "SUBSCRIBE":
+            found.append((name, data[end]))
+            end += 1
+        else:
+            found.append(name)
+        data = data[end:]
+    return found
+
+
+def asked(proxy, connection=None):
+    """All filters that were asked for, sorted."""
+    packets = proxy.seen("SUBSCRIBE", "up", connection)
+    return sorted(each for packet in packets for each in filters(packet))
+
+
+DECLARED = """
+async def main():
+    soonest()
+    client = make()
+
+    @client.on("t/a", qos=1)
+    def a(message):
+        print("a got", message.payload)
+
+    @client.on("t/b")
+    def b(message):
+        print("b got", message.payload)
+
+    @client.on_connect
+    async def connected():
+        print("on_connect", client.stats.connects)
+
+    async with client:
+        print("granted", await client.subscribe("t/c", 1), await client.subscribe("t/d"))
+        publisher = asyncio.create_task(publish(client))
+        await told("leave")
+
+async def publish(client):
+    await told("publish")
+    await client.publish("t/x", "x", qos=1)
+    print("published")
+"""
+FOUR = [("t/a", 1), ("t/b", 0), ("t/c", 1), ("t/d", 0)]
+
+
+# Outages
+
+
+def test_what_is_granted_is_not_asked_again_when_the_session_is_resumed(proxy, broker):
+    with apps.start(DECLARED, proxy.port) as app:
+        app.wait_for("granted 1 0")
+        proxy.rst()
+        app.wait_for("connected in .* session resumed")
+        app.wait_for("on_connect 2")
+        broker.peer().publish("t/a", "1")
+        app.wait_for("a got b'1'")
+        app.send("leave")
+        app.wait()
+    assert asked(proxy, 1) == FOUR
+    assert asked(proxy, 2) == []
+
+
+def test_subscriptions_are_renewed_when_the_session_was_lost(proxy, broker):
+    with apps.start(DECLARED, proxy.port) as app:
+        app.wait_for("granted 1 0")
+        broker.restart(wipe=True)
+        app.wait_for("connected in .* session new")
+        app.wait_for("on_connect 2")
+        broker.peer().publish("t/a", "1")
+        app.wait_for("a got b'1'")
+        app.send("leave")
+        app.wait()
+    last = proxy.seen("CONNECT")[-1].connection
+    assert asked(proxy, 1) == asked(proxy, last) == FOUR
+
+
+def test_the_first_connection_subscribes_everything_even_with_an_old_session(proxy, broker):
+    old = broker.peer("t/old", client_id="device", clean=False)
+    old.close()
+    with apps.start(DECLARED, proxy.port) as app:
+        app.wait_for("connected in .* session resumed")
+        app.wait_for("granted 1 0")
+        app.send("leave")
+        app.wait()
+    assert asked(proxy) == FOUR
+
+
+def test_a_session_that_outlived_the_process_delivers_what_came_meanwhile(proxy, broker):
+    with apps.start(DECLARED, proxy.port) as app:
+        app.wait_for("granted 1 0")
+        app.kill()
+    broker.wait_for_log("Client device")
+    broker.peer().publish("t/a", "meanwhile")
+    with apps.start(DECLARED, proxy.port) as app:
+        app.wait_for("session resumed")
+        app.wait_for("a got b'meanwhile'")
+        app.send("leave")
+        app.wait()
+    assert asked(proxy, 2) == FOUR
+
+
+def test_clean_start_forgets_the_session_at_every_connect(proxy, broker):
+    broker.peer("t/old", client_id="device", clean=False).close()
+    with apps.start(DECLARED.replace("make()", "make(clean_start=True)"), proxy.port) as app:
+        app.wait_for("session new")
+        app.wait_for("granted 1 0")
+        proxy.rst()
+        app.wait_for("session new")
+        app.wait_for("on_connect 2")
+        app.send("leave")
+        app.wait()
+    assert [each.body[7] & 2 for each in proxy.seen("CONNECT")] == [2, 2]
+    assert asked(proxy, 1) == asked(proxy, 2) == FOUR
+
+
+def test_on_connect_runs_after_the_subscriptions_are_renewed(proxy, broker):
+    with apps.start(DECLARED, proxy.port) as app:
+        app.wait_for("granted")
+        proxy.swallow("SUBACK", "down", times=1)
+        broker.restart(wipe=True)
+        app.wait_for("connected in .* session new")
+        proxy.wait_for("SUBACK", "down", 4)
+        app.send("publish")
+        app.wait_for("published")
+        assert "on_connect 2" not in app.lines
+        proxy.rst()
+        app.wait_for("on_connect 3")
+        app.send("leave")
+        app.wait()
+    assert "on_connect 2" not in app.lines
+
+
+def test_an_on_connect_that_raises_is_reported_and_the_others_run(proxy):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on_connect
+            async def bad():
+                raise ValueError("in on_connect")
+
+            @client.on_connect
+            async def good():
+                print("good", client.stats.connects)
+
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("good 1")
+        proxy.rst()
+        app.wait_for("good 2")
+        app.send("leave")
+        out = app.wait().out
+    assert "on_connect failed: ValueError('in on_connect'" in out
+    assert proxy.connections == 2
+
+
+def test_a_suback_that_does_not_come_drops_the_connection_and_it_is_asked_again(proxy):
+    proxy.swallow("SUBACK", "down", times=1)
+    with apps.start(
+        """
+        async def main():
+            async with make(ack_timeout_s=1) as client:
+                print("granted", await client.subscribe("t", 1))
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("connection lost: no SUBACK for 1 s")
+        app.wait_for("granted 1")
+        app.wait()
+    assert asked(proxy, 1) == asked(proxy, 2) == [("t", 1)]
+
+
+# While the app runs
+
+
+def test_a_subscription_made_offline_is_granted_when_connected(proxy, broker):
+    proxy.refuse()
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                messages = client.messages()
+                with raises(asyncio.TimeoutError):
+                    await client.subscribe("t/timed-out", timeout_s=0.05)
+                task = asyncio.create_task(client.subscribe("t/+", 1))
+                await asyncio.sleep_ms(50)
+                print("waits", not task.done())
+                print("granted", await task)
+                async for message in messages:
+                    print("got", message.payload)
+                    break
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("waits True")
+        proxy.heal()
+        app.wait_for("granted 1")
+        broker.peer().publish("t/x", "1")
+        app.wait_for("got b'1'")
+        app.wait()
+    # a time-out ends the waiting, the subscription stays declared
+    assert asked(proxy) == [("t/+", 1), ("t/timed-out", 0)]
+
+
+def test_unsubscribe_takes_back_the_subscription_and_its_handler(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t/a", qos=1)
+            def a(message):
+                print("a got", message.payload)
+
+            @client.on("t/b", qos=1)
+            def b(message):
+                print("b got", message.payload)
+
+            async with client:
+                await client.publish("t/a", "1", qos=1)
+                await told("unsubscribe")
+                await client.unsubscribe("t/a")
+                await client.publish("t/a", "2", qos=1)
+                await client.publish("t/b", "3", qos=1)
+                print("unsubscribed")
+                with raises(ValueError, "'t/a' is not subscribed"):
+                    client.unsubscribe("t/a")
+                await told("again")
+                assert await client.subscribe("t/a") == 0
+
+                @client.on("t/a")
+                def a_again(message):
+                    print("a again got", message.payload)
+
+                await client.publish("t/a", "4", qos=1)
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("a got b'1'")
+        app.send("unsubscribe")
+        app.wait_for("b got b'3'")
+        proxy.rst()
+        app.wait_for("session resumed")
+        app.send("again")
+        app.wait_for("a again got b'4'")
+        app.send("leave")
+        out = app.wait().out
+    assert "a got b'2'" not in out
+    assert "refused" not in out  # as if the UNSUBACK were a SUBACK
+    assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [["t/a"]]
+
+
+def test_unsubscribe_offline_is_done_when_connected(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                await client.subscribe("t", 1)
+                print("subscribed")
+                await told("unsubscribe")
+                await client.unsubscribe("t")
+                await client.publish("t", "x", qos=1)
+                await client.publish("t", "y", qos=1)
+                print("received", client.stats.received)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("subscribed")
+        proxy.refuse()
+        proxy.rst()
+        app.wait_for("connection lost")
+        app.send("unsubscribe")
+        app.wait_for("not connected")
+        proxy.heal()
+        app.wait_for("received 0")
+        app.wait()
+
+
+def test_what_waits_for_a_handler_that_is_taken_back_is_acknowledged(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            client = make()
+            release = asyncio.Event()
+
+            @client.on("t", qos=1)
+            async def handler(message):
+                print("begins", message.payload)
+                if message.payload == b"1":
+                    await client.unsubscribe("t")
+                    print("unsubscribed by its handler")
+                await told("end")
+                print("ends", message.payload)
+
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        for payload in "123":
+            peer.publish("t", payload)
+        app.wait_for("unsubscribed by its handler")
+        app.send("end")
+        app.wait_for("ends b'1'")
+        proxy.wait_for("PUBACK", "up", 3)
+        app.send("leave")
+        app.wait()
+    assert [line for line in app.lines if "begins" in line] == ["begins b'1'"]
+
+
+def test_another_qos_for_a_filter_is_asked_for(proxy):
+    out = apps.check(
+        """
+        async def main():
+            async with make(log=None) as client:
+                print(await client.subscribe("t"), end=" ")
+                print(await client.subscribe("t"), end=" ")
+                print(await client.subscribe("t", 1))
+        """,
+        proxy.port,
+    )
+    assert out.split() == ["0", "0", "1"]
+    assert asked(proxy) == [("t", 0), ("t", 1)]
+
+
+def test_many_filters_go_in_packets_of_eight(proxy):
+    with apps.start(
+        """
+        async def main():
+            client = make()
+            for i in range(20):
+                client.on("t/%02d" % i, qos=1)(lambda message: None)
+
+            @client.on_connect
+            async def ready():
+                print("ready")
+
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("ready")
+        app.send("leave")
+        app.wait()
+    assert [len(filters(each)) for each in proxy.seen("SUBSCRIBE", "up")] == [8, 8, 4]
+    assert asked(proxy) == [("t/%02d" % i, 1) for i in range(20)]
+
+
+def test_a_shared_subscription_reaches_its_handler(broker):
+    with apps.start(
+        """
+        async def main():
+            client = make()
+
+            @client.on("$share/workers/job/+", qos=1)
+            def job(message):
+                print("job", message.topic, message.payload)
+
+            async with client:
+                await told("leave")
+        """,
+        broker.port,
+    ) as app:
+        broker.wait_for_log("Sending SUBACK to device")
+        broker.peer().publish("job/1", "x")
+        app.wait_for("job job/1 b'x'")
+
+
+# Refused
+
+
+def test_a_refused_subscription_raises_and_the_connection_stays(tmp_path):
+    with refusing_broker(tmp_path, "secret/#") as broker:
+        apps.check(
+            """
+            async def main():
+                async with make() as client:
+                    for _ in range(2):
+                        with raises(RefusedError, "refused the subscription to 'secret/#'") as caught:
+                            await client.subscribe("secret/#", 1)
+                        assert caught.error.code == 128
+                    assert await client.subscribe("open", 1) == 1
+                    assert client.stats.connects == 1
+            """,
+            broker.port,
+        )
+
+
+def test_a_refused_declared_subscription_is_told_and_the_others_work(tmp_path):
+    with (
+        refusing_broker(tmp_path, "secret/#") as broker,
+        apps.start(
+            """
+            async def main():
+                client = make()
+
+                @client.on("secret/#", qos=1)
+                def secret(message):
+                    print("secret")
+
+                @client.on("open", qos=1)
+                def open(message):
+                    print("open got", message.payload)
+
+                @client.on_connect
+                async def connected():
+                    print("on_connect")
+
+                async def events():
+                    async for event in client.events():
+                        print(type(event).__name__, getattr(event, "filter", ""))
+
+                asyncio.create_task(events())
+                async with client:
+                    task = asyncio.create_task(events())
+                    await told("leave")
+            """,
+            broker.port,
+        ) as app,
+    ):
+        app.wait_for("the broker refused the subscription to 'secret/#'")
+        app.wait_for("on_connect")
+        broker.peer().publish("open", "1")
+        app.wait_for("open got b'1'")
+        app.send("leave")
+        out = app.wait().out
+    assert "SubscriptionRefused secret/#" in out
+    assert out.count("connected in") == 1
+
+
+@pytest.mark.parametrize("codes", [b"\x01\x01", b"\x03"])
+def test_a_suback_that_does_not_fit_ends_the_connection_and_is_not_believed(codes):
+    def script(connection):
+        connection.accept()
+        first, body = connection.packet()
+        assert (first, body[2:]) == (0x82, b"\x00\x01t\x01"), (first, body)
+        answer = body[:2] + (codes if connection.number == 1 else b"\x01")
+        connection.send(bytes((0x90, len(answer))) + answer)
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                async with make() as client:
+                    print("granted", await client.subscribe("t", 1))
+            """,
+            fake.port,
+        )
+    assert "granted 1" in out
+    assert "connection lost: SUBACK" in out
