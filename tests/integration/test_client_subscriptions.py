@@ -135,7 +135,7 @@ def test_on_connect_runs_after_the_subscriptions_are_renewed(proxy, broker):
         proxy.swallow("SUBACK", "down", times=1)
         broker.restart(wipe=True)
         app.wait_for("connected in .* session new")
-        proxy.wait_for("SUBACK", "down", 4)
+        proxy.wait_for("SUBACK", "down", 3)
         app.send("publish")
         app.wait_for("published")
         assert "on_connect 2" not in app.lines
@@ -371,7 +371,7 @@ def test_many_filters_go_in_packets_of_eight(proxy):
         app.send("leave")
         app.wait()
     assert [len(filters(each)) for each in proxy.seen("SUBSCRIBE", "up")] == [8, 8, 4]
-    assert asked(proxy) == [("t/%02d" % i, 1) for i in range(20)]
+    assert asked(proxy) == [(f"t/{i:02}", 1) for i in range(20)]
 
 
 def test_a_shared_subscription_reaches_its_handler(broker):
@@ -404,7 +404,7 @@ def test_a_refused_subscription_raises_and_the_connection_stays(tmp_path):
             async def main():
                 async with make() as client:
                     for _ in range(2):
-                        with raises(RefusedError, "refused the subscription to 'secret/#'") as caught:
+                        with raises(RefusedError, "refused the subscription") as caught:
                             await client.subscribe("secret/#", 1)
                         assert caught.error.code == 128
                     assert await client.subscribe("open", 1) == 1

@@ -1,4 +1,4 @@
-"""A mosquitto that answers SUBACK 0x80: its ACL files never do, its dynamic security plugin does."""
+"""A mosquitto that answers SUBACK 0x80: with its dynamic security plugin, ACL files cannot."""
 
 import glob
 import json
