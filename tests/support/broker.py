@@ -222,6 +222,12 @@ class Broker:
         """Let it go on after pause()."""
         process.signal_group(self._child, process.SIGCONT)
 
+    def reload(self):
+        """Have it read its certificates and passwords anew (SIGHUP), and return when it has."""
+        before = self.log().count("Reloading config")
+        process.signal_group(self._child, process.SIGHUP)
+        self.wait_for_log("Reloading config", count=before + 1)
+
     def wipe(self):
         """Forget sessions and retained messages; it must be stopped."""
         with contextlib.suppress(FileNotFoundError):

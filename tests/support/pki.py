@@ -121,8 +121,8 @@ class PKI:
         usage="server",
         *,
         issuer=None,
-        names=NAMES,
-        addresses=ADDRESSES,
+        names=None,
+        addresses=None,
         key="p256",
         valid_from=_EPOCH,
         valid_to=None,
@@ -134,8 +134,8 @@ class PKI:
         name        of its files (must be new) and its common name
         usage       "server", "client" or "ca"; "" for no extended key usage at all
         issuer      Identity of the CA; None signs with its own key
-        names       DNS names of a server (tuple of str)
-        addresses   IP addresses of a server (tuple of str)
+        names       DNS names (tuple of str); those of the broker, for a server, when None
+        addresses   IP addresses (tuple of str); those of the broker, for a server, when None
         key         kind of its key, see new_key
         valid_from, valid_to  datetime; to 10 years from now when None
         path_length of a CA: how many CAs may follow below it
@@ -170,7 +170,10 @@ class PKI:
                 "client": ExtendedKeyUsageOID.CLIENT_AUTH,
             }[usage]
             builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        if usage in ("server", "") and (names or addresses):
+        server = usage in ("server", "")
+        names = NAMES if names is None and server else names or ()
+        addresses = ADDRESSES if addresses is None and server else addresses or ()
+        if names or addresses:
             alternatives = [x509.DNSName(each) for each in names]
             alternatives += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
             builder = builder.add_extension(
@@ -232,7 +235,9 @@ class PKI:
     @functools.cached_property
     def broker_wrong_usage(self):
         """A client's certificate, but with the broker's names."""
-        return self.issue("broker wrong usage", "client", issuer=self.ca)
+        return self.issue(
+            "broker wrong usage", "client", issuer=self.ca, names=NAMES, addresses=ADDRESSES
+        )
 
     # Devices; all but `device` and `device_rsa` have one thing wrong
 

@@ -28,7 +28,7 @@ for pid in alive:
 """
 
 NULL = subprocess.DEVNULL
-SIGSTOP, SIGCONT = signal.SIGSTOP, signal.SIGCONT
+SIGSTOP, SIGCONT, SIGHUP = signal.SIGSTOP, signal.SIGCONT, signal.SIGHUP
 
 _lock = threading.Lock()
 _reaper = None

@@ -1,0 +1,39 @@
+"""For MicroPython programs: links such as users write them, with the five methods and no more."""
+
+from tests.device.app import told
+
+
+class Cable:
+    """
+    This computer's own network, always there.
+
+    servers  list of ("ip", port), the DNS servers that it tells
+    """
+
+    def __init__(self, servers=()):
+        self.servers = list(servers)
+
+    async def up(self):
+        pass
+
+    def is_up(self):
+        return True
+
+    async def reset(self):
+        pass
+
+    async def down(self):
+        pass
+
+    def dns_servers(self):
+        return self.servers
+
+
+class Gate(Cable):
+    """Every attempt to connect waits for a line "go" of stdin, so that a test sets the pace."""
+
+    def is_up(self):
+        return False
+
+    async def up(self):
+        await told("go")

@@ -1,0 +1,549 @@
+"""
+The client over TLS: what connects, what every failure looks like, and that each of them ends
+when its cause does.
+
+Each app is MicroPython's own against a real mosquitto, or against a server made for one fault.
+"""
+
+import contextlib
+import re
+import shutil
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support import secure
+from tests.support.broker import HOST, Broker
+from tests.support.proxy import Proxy
+from tests.support.secure import files
+from tools import freeze
+
+CONNACK = b"\x20\x02\x00\x00"
+
+
+@pytest.fixture
+def mosquitto(tmp_path, pki):
+    """A function that starts a mosquitto: mosquitto("tls", identity=...)."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*listeners, **options):
+            directory = tmp_path / f"broker{len(list(tmp_path.iterdir()))}"
+            return stack.enter_context(Broker(directory, *listeners, pki=pki, **options))
+
+        yield start
+
+
+@contextlib.contextmanager
+def server(handle):
+    """Call `handle` with each connection to a port of loopback; yield that port."""
+    listener = socket.create_server((HOST, 0))
+
+    def serve(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(20)
+            handle(connection)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def tls_server(identity, told=None):
+    """
+    A TLS server that answers CONNECT with CONNACK and then waits.
+
+    told  list that gets the server name of each handshake; None where none was sent
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.chain_pem, identity.key_pem)
+    if told is not None:
+        context.sni_callback = lambda peer, name, context: told.append(name)
+
+    def handle(connection):
+        with context.wrap_socket(connection, server_side=True) as peer:
+            peer.recv(1000)
+            peer.sendall(CONNACK)
+            while peer.recv(1000):
+                pass
+
+    return server(handle)
+
+
+# What connects
+
+
+ROUND_TRIPS = """
+    def read(path):
+        with open(path, "rb") as file:
+            return file.read()
+
+    async def round_trip(**arguments):
+        came = asyncio.Event()
+        client = make(tls=TLS(**arguments), log=None)
+
+        @client.on("t", qos=1)
+        def take(message):
+            assert message.payload == b"x" * 600
+            came.set()
+
+        await client.connect(timeout_s=10)
+        await client.publish("t", b"x" * 600, qos=1)
+        await asyncio.wait_for(came.wait(), 10)
+        await client.disconnect()
+
+    async def main():
+        for files in tls_arguments():
+            await round_trip(**files)
+            await round_trip(**{name: read(files[name]) for name in files})
+            print("ok")
+"""
+
+
+@pytest.mark.parametrize("kind", ["tls", "mtls"])
+@pytest.mark.parametrize("identity", ["broker", "broker_rsa"])
+def test_messages_go_both_ways_whatever_form_the_certificates_have(
+    mosquitto, pki, kind, identity
+):
+    broker = mosquitto(kind, identity=getattr(pki, identity))
+    device = pki.device if kind == "mtls" else None
+    forms = [files(pki.ca, device, form) for form in ("pem", "der")]
+    out = secure.check(ROUND_TRIPS, broker.port, forms)
+    assert out.splitlines() == ["ok"] * 2
+
+
+CONNECTS = """
+    async def main():
+        async with secure() as client:
+            await client.publish("t", "here", qos=1)
+"""
+
+
+def connects(port, tls, **options):
+    """Check that the app with these TLS arguments publishes; return what it logged."""
+    out = secure.check(CONNECTS, port, tls, **options)
+    assert "connected in" in out, out
+    assert "not connected" not in out, out
+    return out
+
+
+def test_a_self_signed_broker_is_pinned_by_its_own_certificate(mosquitto, pki):
+    broker = mosquitto("tls", identity=pki.broker_self_signed)
+    connects(broker.port, files(pki.broker_self_signed))
+
+
+def test_a_broker_with_an_intermediate_certificate_is_accepted(mosquitto, pki):
+    broker = mosquitto("mtls", identity=pki.broker_by_intermediate)
+    connects(broker.port, files(pki.ca, pki.device))
+
+
+@pytest.mark.parametrize("der", [False, True], ids=["pem", "der"])
+def test_a_broker_of_either_of_several_cas_is_accepted(mosquitto, pki, der):
+    bundle = {"ca": pki.bundle(pki.other_ca, pki.ca, der=der)}
+    both = {"ca": [pki.other_ca.cert_der, pki.ca.cert_pem]}
+    for identity in (pki.broker, pki.broker_wrong_ca):
+        broker = mosquitto("tls", identity=identity)
+        connects(broker.port, both)
+        connects(broker.port, bundle)
+
+
+# What fails, and that it ends when its cause does
+
+
+# Each attempt waits for a line "go"; publishes when one succeeds.
+PACED = """
+    from tests.device.links import Gate
+
+    async def main():
+        soonest()
+        client = secure(link=Gate(), connect_timeout_s=CONNECT_TIMEOUT)
+        events = client.events()
+        async with Ticker() as ticker:
+            async with client:
+                task = asyncio.create_task(tell(events))
+                await client.publish("t", "here", qos=1)
+            await task
+        print("ticks", ticker.ticks)
+"""
+
+
+def fails_until(
+    mend, port, arguments, cause, cure, kinds=("TLSError",), timeout_s=2
+):
+    """
+    Check that every attempt of the app is an event and a line with cause and cure, and that one
+    after mend() connects; return the lines of the failures.
+    """
+    app = PACED.replace("CONNECT_TIMEOUT", str(timeout_s))
+    with secure.start(app, port, arguments) as app:
+        for _ in range(2):
+            app.send("go")
+            line = app.wait_for("not connected: ")
+            said, _, advice = line.partition(" -> ")
+            assert re.search(cause, said) and re.search(cure, advice), line
+            assert re.search(r"next try in 0\.\d s$", line), line
+            event = app.wait_for("^event ")
+            assert event.split()[1] == "Disconnected", event
+            assert event.split()[2] in kinds, event
+        mend()
+        app.send("go")
+        app.wait_for("connected in")
+        app.wait_for("^event Connected")
+        result = app.wait()
+    assert result.code == 0, result
+    for line in result.out.splitlines():
+        assert line.startswith(("mqtt 127.0.0.1:", "event ", "ticks ")), result.out
+    assert int(result.out.rpartition("ticks ")[2]) > 10
+    return [line for line in result.out.splitlines() if "not connected" in line]
+
+
+def becomes(broker, **attributes):
+    """Return a function that restarts `broker` with these attributes, on the same port."""
+
+    def mend():
+        broker.stop()
+        for name, value in attributes.items():
+            setattr(broker, name, value)
+        broker.start()
+
+    return mend
+
+
+@pytest.mark.parametrize(
+    ("identity", "cause", "cure"),
+    [
+        ("broker_wrong_ca", "not from the CA in ca=", "give the CA"),
+        ("broker_wrong_name", "for another name", "server_hostname="),
+        ("broker_expired", "has expired", "renew"),
+        ("broker_future", "not valid yet", "set the device's clock"),
+        ("broker_wrong_usage", "not one for servers", "serverAuth"),
+    ],
+)
+def test_a_bad_certificate_of_the_broker_is_refused_until_it_is_replaced(
+    mosquitto, pki, identity, cause, cure
+):
+    broker = mosquitto("tls", identity=getattr(pki, identity))
+    mend = becomes(broker, identity=pki.broker)
+    lines = fails_until(mend, broker.port, files(pki.ca), cause, cure, ["CertificateError"])
+    assert len(lines) == 2
+
+
+CLIENT_CERTIFICATE = ("wants a certificate of the device", "cert= and key=")
+
+
+def test_without_a_client_certificate_it_fails_until_none_is_wanted(mosquitto, pki):
+    broker = mosquitto("mtls")
+    broker.ports["tls"] = broker.port
+    mend = becomes(broker, listeners=["tls"], ports={"tls": broker.port})
+    fails_until(mend, broker.port, files(pki.ca), *CLIENT_CERTIFICATE)
+
+
+def test_a_foreign_client_certificate_is_refused_until_the_broker_knows_its_ca(mosquitto, pki):
+    broker = mosquitto("mtls")
+    mend = becomes(broker, client_ca=pki.other_ca)
+    arguments = files(pki.ca, pki.device_wrong_ca)
+    fails_until(mend, broker.port, arguments, *CLIENT_CERTIFICATE)
+
+
+def http(connection):
+    connection.recv(2000)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    connection.recv(1)
+
+
+def garbage(connection):
+    connection.recv(2000)
+    connection.sendall(bytes(range(100, 200)))
+    connection.recv(1)
+
+
+def garbage_in_a_record(connection):
+    connection.recv(2000)
+    connection.sendall(b"\x16\x03\x03\x00\x64\x02\x00\x00\x60" + bytes(range(100, 196)))
+    connection.recv(1)
+
+
+def silence(connection):
+    while connection.recv(2000):
+        pass
+
+
+def hang_up(connection):
+    pass
+
+
+def hang_up_after_hello(connection):
+    connection.recv(2000)
+
+
+def chatter(connection):
+    connection.sendall(b"220 mail.lan ESMTP\r\n")
+    connection.recv(2000)
+
+
+@pytest.mark.parametrize(
+    ("handle", "cause", "cure", "kinds"),
+    [
+        (http, "something else than TLS", "8883", ["TLSError"]),
+        (garbage, "something else than TLS", "8883", ["TLSError"]),
+        (garbage_in_a_record, "", "", ["TLSError"]),
+        (silence, "silence in the TLS handshake", "is it the TLS port", ["ConnectError"]),
+        (hang_up, "hung up", "log", ["TLSError", "ConnectError"]),
+        (hang_up_after_hello, "hung up", "log", ["TLSError"]),
+        (chatter, "speaks first|something else", "", ["ConnectError", "TLSError"]),
+    ],
+)
+def test_what_is_no_tls_broker_is_told_and_left_until_there_is_one(
+    tls_broker, pki, handle, cause, cure, kinds
+):
+    with server(handle) as port, Proxy(port) as proxy:
+
+        def mend():
+            proxy.target = (HOST, tls_broker.port)
+
+        timeout_s = 1 if handle is silence else 5
+        fails_until(
+            mend, proxy.port, files(pki.ca), cause, cure, kinds, timeout_s=timeout_s
+        )
+
+
+def test_a_plain_mqtt_port_is_told_until_tls_is_there(tls_broker, pki):
+    with Proxy(tls_broker.ports["tcp"]) as proxy:
+
+        def mend():
+            proxy.target = (HOST, tls_broker.port)
+
+        fails_until(mend, proxy.port, files(pki.ca), "no TLS on this port", "8883")
+
+
+DAMAGED = """
+    async def main():
+        soonest()
+        client = secure(connect_timeout_s=1, log=None)
+        events = client.events()
+        async with client:
+            async for event in events:
+                error = getattr(event, "error", None)
+                if not error:
+                    break
+                client._refusals = 0  # else the third is followed by 10 minutes
+                print(type(error).__name__, error, "|", isinstance(error, MQTTError))
+            await client.publish("t", "here", qos=1)
+"""
+
+
+def test_whatever_byte_of_the_handshake_is_damaged_it_is_an_error_and_a_retry(mtls_broker, pki):
+    passed = []  # bytes of each connection
+
+    def pass_on(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(2000):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def damaged(connection):
+        number = len(passed)
+        passed.append(0)
+        at = 3 + 90 * number
+        with socket.create_connection((HOST, mtls_broker.port)) as upstream:
+            threading.Thread(target=pass_on, args=(connection, upstream), daemon=True).start()
+            while data := bytearray(upstream.recv(2000)):
+                if 0 <= at - passed[number] < len(data):
+                    data[at - passed[number]] ^= 0x20
+                passed[number] += len(data)
+                connection.sendall(data)
+
+    with server(damaged) as port:
+        out = secure.check(DAMAGED, port, files(pki.ca, pki.device), timeout_s=60)
+    lines = out.splitlines()
+    assert len(lines) == len(passed) - 1 and len(lines) > 8, out
+    for line in lines:
+        assert line.endswith(" | True"), line
+
+
+# The broker's certificate changes while it runs
+
+
+HOLDS = """
+    async def main():
+        soonest()
+        events = None
+        client = secure()
+        events = client.events()
+        async with client:
+            asyncio.create_task(tell(events))
+            for n in (1, 2):
+                await told("publish")
+                await client.publish("t", str(n), qos=1)
+                print("acknowledged", n)
+"""
+
+
+@pytest.fixture
+def live(tmp_path, pki):
+    """
+    A running broker behind a proxy, and a function that swaps its certificate without a restart:
+    (broker, proxy, swap).
+    """
+    identity = pki.issue(f"live {tmp_path.name}", issuer=pki.ca)
+    with (
+        Broker(tmp_path / "live", "tls", "tcp", pki=pki, identity=identity) as broker,
+        Proxy(broker.port) as proxy,
+    ):
+
+        def swap(new):
+            shutil.copy(new.chain_pem, identity.chain_pem)
+            shutil.copy(new.key_pem, identity.key_pem)
+            broker.reload()
+
+        yield broker, proxy, swap
+
+
+def shown(port):
+    """Return the certificate (DER) that is shown on `port`."""
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((HOST, port)))
+
+
+def test_a_renewed_certificate_of_the_broker_goes_unnoticed(live, pki):
+    broker, proxy, swap = live
+    renewed = pki.issue(f"renewed {broker.port}", issuer=pki.ca)
+    with secure.start(HOLDS, proxy.port, files(pki.ca)) as app:
+        app.send("go")
+        app.wait_for("^event Connected")
+        swap(renewed)
+        app.send("publish")
+        app.wait_for("acknowledged 1")
+        assert shown(broker.port) == Path(renewed.cert_der).read_bytes()
+        assert proxy.connections == 1
+        proxy.rst()
+        app.send("go")
+        app.wait_for("^event Connected")
+        app.send("publish")
+        app.wait_for("acknowledged 2")
+        out = app.wait().out
+    assert out.count("connection lost") == 1 and "not connected" not in out, out
+
+
+def test_a_wrong_certificate_swapped_in_while_it_runs_is_refused_until_it_is_gone(live, pki):
+    broker, proxy, swap = live
+    right = pki.issue(f"right {broker.port}", issuer=pki.ca)
+    with secure.start(HOLDS, proxy.port, files(pki.ca)) as app:
+        app.send("go")
+        app.wait_for("^event Connected")
+        swap(pki.broker_wrong_ca)
+        app.send("publish")
+        app.wait_for("acknowledged 1")  # by the connection that there is
+        proxy.rst()
+        app.send("go")
+        assert "not from the CA" in app.wait_for("not connected")
+        app.wait_for("^event Disconnected CertificateError")
+        swap(right)
+        app.send("go")
+        app.wait_for("^event Connected")
+        app.send("publish")
+        app.wait_for("acknowledged 2")
+        app.wait()
+
+
+# Sockets
+
+
+def faulty(pki):
+    """A server that fails every handshake in another way, in turn; yields its port."""
+    context = {}
+    for name in ("broker_wrong_ca", "broker_wrong_name"):
+        identity = getattr(pki, name)
+        context[name] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context[name].load_cert_chain(identity.chain_pem, identity.key_pem)
+    turn = [0]
+
+    def handle(connection):
+        turn[0] += 1
+        kind = turn[0] % 5
+        if kind == 1:
+            garbage(connection)
+        elif kind == 2:
+            context["broker_wrong_ca"].wrap_socket(connection, server_side=True)
+        elif kind == 3:
+            hang_up_after_hello(connection)
+        elif kind == 4:
+            context["broker_wrong_name"].wrap_socket(connection, server_side=True)
+        elif turn[0] < 11:
+            silence(connection)
+
+    return server(handle)
+
+
+TWENTY = """
+    async def main():
+        soonest()
+        client = secure(connect_timeout_s=1, log=None)
+        events = client.events()
+        kinds = {}
+        sockets = Sockets()
+        async with client:
+            for _ in range(20):
+                kind = type((await events.__anext__()).error).__name__
+                kinds[kind] = kinds.get(kind, 0) + 1
+        assert sockets.others == [0] * len(sockets.others), sockets.others
+        assert sockets.open() == 0
+        print(len(sockets.others), sorted(kinds.items()))
+"""
+
+
+def test_twenty_failed_handshakes_leave_no_socket_open(pki):
+    with faulty(pki) as port:
+        out = secure.check(TWENTY, port, files(pki.ca))
+    assert out == "20 [('CertificateError', 8), ('ConnectError', 2), ('TLSError', 10)]\n"
+
+
+BESIDE = """
+    async def main():
+        soonest()
+        client = secure(clean_start=True, connect_timeout_s=2, ack_timeout_s=1)
+        await asyncio.sleep_ms(0)
+        stop = asyncio.create_task(told("stop"))
+        sockets = Sockets()
+        async with client:
+            while not stop.done():
+                await client.publish("t", "x", qos=1)
+                print("acknowledged")
+                await asyncio.sleep_ms(5)
+        print("sockets", len(sockets.others), sum(sockets.others), sockets.open())
+"""
+
+
+def test_a_second_tls_socket_is_never_open_beside_the_first(tls_proxy, pki):
+    """However the connection ended: a board has memory for one TLS socket."""
+    proxy = tls_proxy
+
+    def cut_a_handshake():
+        proxy.cut(700, "down")
+        proxy.rst()
+
+    with secure.start(BESIDE, proxy.port, files(pki.ca)) as app:
+        for fault in (proxy.rst, proxy.fin, proxy.stall, proxy.stall_down, cut_a_handshake):
+            app.wait_for("connected in")
+            app.wait_for("acknowledged")
+            app.wait_for("acknowledged")  # else the message is suspected that was under way
+            before = proxy.connections
+            fault()
+            proxy.wait_for_connections(before + (2 if fault is cut_a_handshake else 1))
+            proxy.heal()
+        app.wait_for("connected in")
+        app.send("stop")
+        line = app.wait_for("^sockets")
+        app.wait()
+    made, others, left = map(int, line.split()[1:])
+    assert made == proxy.connections >= 7, line
+    assert others == left == 0, line
