@@ -52,7 +52,7 @@ class Board:
             port=port,
             cloud_port=cloud_port,
             link="WiFi({!r}, {!r})".format(*WIFI) if wifi else None,
-            tls=f'TLS(ca="certs/ca.der"{more})',
+            tls=f'TLS(ca="certs/ca.der"{more}, ntp=None)',
         )
         (self.directory / "config.py").write_text(text)
 

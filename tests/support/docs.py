@@ -7,7 +7,7 @@ from tests.support.mpy import ROOT
 FILES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _FENCED = re.compile(
-    r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
 )
 _TABLE = re.compile(r"^(?:\|.*\|\n)+", re.M)
 

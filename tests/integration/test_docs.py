@@ -1,0 +1,642 @@
+"""
+What the README and docs/ tell people to type is typed here: the commands in a shell, the Python
+under MicroPython with a board's Wi-Fi, against a real mosquitto with TLS.
+
+A block is marked by a comment before it, `<!-- test: name -->`. Replaced are only the broker's
+name and port, and the folder of the certificates. WRITE_DOCS=1 in the environment writes the lines
+of the log anew where they are not what the client says now.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from tests.support import docs, mpy, process
+from tests.support.board import WIFI, Board
+from tests.support.broker import HOST, Broker, free_port, is_listening, mosquitto
+
+README = docs.FILES[0]
+
+
+def for_board(source, port, host=HOST):
+    """Return a program of the docs with the broker of the test, and the files of its board."""
+    return source.replace('"broker.lan"', f'"{host}", {port}').replace('"/certs/', '"certs/')
+
+
+def shell(commands, directory):
+    """Run commands (str) as they are; return their stdout."""
+    ran = subprocess.run(
+        ["sh", "-eu", "-c", commands], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, f"{commands}\n{ran.stdout}{ran.stderr}"
+    return ran.stdout
+
+
+@pytest.fixture
+def board(tmp_path, pki):
+    return Board(tmp_path / "board", pki)
+
+
+# Every block
+
+
+def test_every_marked_block_is_tested():
+    source = (
+        Path(__file__).read_text()
+        + Path(mpy.ROOT / "tests/unit").joinpath("test_docs_agree_with_the_code.py").read_text()
+    )
+    names = [each.mark.removeprefix("test: ") for each in docs.blocks() if each.mark]
+    unused = [name for name in names if name != "compile" and f'"{name}"' not in source]
+    assert unused == []
+    assert len(set(names)) == len([name for name in names if name != "compile"]) + 1
+
+
+def test_every_python_block_is_marked_and_compiles(tmp_path):
+    python = [each for each in docs.blocks() if each.language == "python"]
+    ours = [each for each in python if each.path.name != "firmware.md"]  # that is for manifests
+    assert [each.where for each in ours if not each.mark] == []
+    for number, each in enumerate(python):
+        (tmp_path / f"{number}.py").write_text(each.text)
+    out = mpy.check(
+        f"""
+        for number in range({len(python)}):
+            name = {str(tmp_path)!r} + "/%d.py" % number
+            with open(name) as file:
+                compile(file.read(), name, "exec")
+        print("compiled")
+        """
+    )
+    assert out == "compiled\n"
+
+
+# The README: from nothing to a board
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder certs/ after the README's commands."""
+    folder = tmp_path_factory.mktemp("made")
+    shell(docs.text("certificates"), folder)
+    return folder / "certs"
+
+
+def make_certificates(folder, ip):
+    """Follow the README in `folder`, as a PC with the address `ip`."""
+    commands = docs.text("certificates")
+    assert commands.count("IP=192.168.1.10") == 1
+    shell(commands.replace("IP=192.168.1.10", f"IP={ip}"), folder)
+    return folder / "certs"
+
+
+@contextlib.contextmanager
+def broker_of_the_readme(certs, more=""):
+    """Start mosquitto in `certs` with the README's configuration; yield its port."""
+    port = free_port()
+    text = docs.text("mosquitto.conf")
+    assert text.startswith("listener 8883\n")
+    text = text.replace("8883", f"{port} {HOST}") + more
+    if os.geteuid() == 0:
+        text += "user root\n"  # the test's folder is root's alone
+    (certs / "mosquitto.conf").write_text(text)
+    command = docs.text("watch").splitlines()[0].split()
+    assert command[0] == "mosquitto"
+    with (certs / "broker.log").open("wb") as log:
+        child = process.spawn(
+            [mosquitto(), *command[1:]], cwd=certs, stdin=process.NULL, stdout=log, stderr=log
+        )
+        try:
+            for _ in range(500):
+                if is_listening(port) or child.poll() is not None:
+                    break
+            assert child.poll() is None, (certs / "broker.log").read_text()
+            yield port
+        finally:
+            process.end(child)
+
+
+def put_on(board, certs):
+    """Copy what the README copies onto the board."""
+    (line,) = [each for each in docs.text("copy").splitlines() if " :certs/" in each]
+    for name in line.split()[2:-1]:
+        shutil.copy(certs / Path(name).name, board.directory / "certs")
+
+
+def test_the_certificates_are_what_mbedtls_likes(made):
+    files = {path.name: path.read_bytes() for path in made.glob("*.der")}
+    assert sorted(files) == ["ca.der", "cert.der", "key.der"]
+    assert 880 < sum(map(len, files.values())) < 960
+    assert files["key.der"][2:7] == b"\x02\x01\x01\x04\x20", "SEC1: version 1, then 32 bytes"
+    broker = x509.load_pem_x509_certificate((made / "broker.crt").read_bytes())
+    names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["broker.lan", "192.168.1.10"]
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["192.168.1.10"]
+    for name, role in (("broker", "SERVER_AUTH"), ("pico", "CLIENT_AUTH"), ("pc", "CLIENT_AUTH")):
+        certificate = x509.load_pem_x509_certificate((made / f"{name}.crt").read_bytes())
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(usage) == [getattr(x509.ExtendedKeyUsageOID, role)]
+
+
+@pytest.mark.parametrize("name", ["broker.lan", "192.168.1.10"])
+def test_the_readme_leads_to_a_connection(made, board, name):
+    """Dialled is the test's address; the certificate is checked for the README's names."""
+    put_on(board, made)
+    with broker_of_the_readme(made) as port:
+        app = for_board(docs.text("app"), port)
+        app = app.replace('key.der")', f'key.der", server_hostname={name!r})')
+        with board.start(app) as running:
+            running.wait_for("connected in")
+            log = (made / "broker.log").read_text()
+            assert "garden-1" in log, "the common name is the user name"
+
+
+def test_the_readme_with_the_address_of_this_pc(tmp_path, board):
+    certs = make_certificates(tmp_path, HOST)
+    put_on(board, certs)
+    with broker_of_the_readme(certs) as port:
+        watch = docs.text("watch").splitlines()[1]
+        watch = watch.replace("broker.lan", HOST).replace("8883", str(port))
+        assert watch.startswith("mosquitto_sub ")
+        if not shutil.which("mosquitto_sub"):
+            pytest.skip("mosquitto_sub is not installed: sudo apt install mosquitto-clients")
+        watcher = process.spawn(
+            ["sh", "-c", f"exec {watch}"],
+            cwd=certs,
+            stdin=process.NULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            with board.start(for_board(docs.text("app"), port)) as running:
+                running.wait_for("connected in")
+                seen = {watcher.stdout.readline(), watcher.stdout.readline()}
+            assert seen == {"garden/status online\n", "garden/temperature 21.5\n"}
+        finally:
+            process.end(watcher)
+            watcher.stdout.close()
+
+
+def test_who_has_no_certificate_stays_outside(tmp_path):
+    certs = make_certificates(tmp_path, HOST)
+    with broker_of_the_readme(certs) as port:
+        program = f"""
+            import asyncio
+            from mqtt_as_tls import MQTTClient, TLS
+            client = MQTTClient({HOST!r}, {port}, tls=TLS(ca={str(certs / "ca.crt")!r}))
+            asyncio.run(client.connect(timeout_s=1))
+            """
+        result = mpy.run(program)
+    assert "the broker wants a certificate of the device" in result.out
+
+
+def test_what_the_readme_copies_is_there(made):
+    for line in docs.text("copy").splitlines() + docs.text("install").splitlines():
+        command, *words = line.split()
+        assert command == "mpremote"
+        if words[:2] == ["mip", "install"]:
+            assert (mpy.ROOT / words[2]).is_file()
+        elif words[0] == "cp":
+            assert [each for each in words[1:-1] if not (made / Path(each).name).exists()] == []
+    assert docs.text("autostart").startswith("mpremote cp main.py :main.py\n")
+
+
+def test_the_readme_runs_without_a_board(tmp_path, mtls_broker, pki):
+    board = Board(tmp_path / "clone", pki)  # its certs/ is where the README's is
+    peer = mtls_broker.peer("garden/#")
+    (board.directory / "main.py").write_text(docs.text("app"))
+    edit, run = docs.text("unix").splitlines()
+    shell(edit, board.directory)
+    assert run.split() == [".venv/bin/micropython", "app.py"]
+    app = for_board((board.directory / "app.py").read_text(), mtls_broker.port)
+    with mpy.start(app, cwd=board.directory) as running:
+        running.wait_for("connected in")
+        peer.wait_for(2)
+
+
+# What the log says
+
+
+def plain(text):
+    """Return `text` without what differs from run to run."""
+    text = re.sub(r"127\.0\.0\.1:\d+", "broker.lan:8883", text)
+    text = re.sub(r"127\.0\.0\.1 port \d+", "192.168.1.10 port 8883", text)
+    return re.sub(r"127\.0\.0\.1", "192.168.1.10", text)
+
+
+def same(text):
+    return re.sub(r"\d+(\.\d+)?", "0", text)
+
+
+def compare(name, lines):
+    """Compare `lines` with the block `name`, but for the numbers, or write them there."""
+    text = "".join(f"{plain(line)}\n" for line in lines)
+    if os.environ.get("WRITE_DOCS") and same(docs.text(name)) != same(text):
+        docs.replace(README, f"test: {name}", text)
+    assert same(docs.text(name)) == same(text), f"WRITE_DOCS=1 writes it anew:\n{text}"
+
+
+def test_the_log_when_it_works(board, mtls_broker):
+    with board.start(for_board(docs.text("app"), mtls_broker.port)) as running:
+        running.wait_for("connected in")
+        compare("log when it works", running.lines)
+
+
+def test_the_app_of_the_readme_obeys_and_says_goodbye_by_its_will(board, mtls_broker):
+    peer = mtls_broker.peer("garden/status", "garden/temperature")
+    with board.start(for_board(docs.text("app"), mtls_broker.port)) as running:
+        peer.wait_for(2)
+        assert sorted(peer.received) == [
+            ("garden/status", b"online"),
+            ("garden/temperature", b"21.5"),
+        ]
+        peer.publish("garden/valve/2", b"30")
+        running.wait_for(r"^garden/valve/2 b'30'")
+    assert peer.wait_for(3)[-1].payload == b"offline"
+
+
+def test_the_log_when_it_fails(tmp_path, board, pki):
+    """One line for each thing that goes wrong most often, from the app of the README."""
+    app = docs.text("app").replace('key.der")', 'key.der", ntp=None)')
+    lines = []
+
+    def first_failure(port, program=app, **options):
+        with board.start(for_board(program, port), **options) as running:
+            lines.append(running.wait_for("not connected|connection lost"))
+
+    with Broker(tmp_path / "good", "mtls", "tls", pki=pki, users={"me": "secret"}) as broker:
+        first_failure(broker.port, env={"FAKE_WIFI": f"{WIFI[0]}:another"})
+        first_failure(broker.port, env={"FAKE_WIFI": f"another:{WIFI[1]}"})
+        without = re.sub(r", cert=.*?key\.der\"", "", app)
+        assert without != app
+        first_failure(broker.ports["mtls"], without)
+        first_failure(broker.ports["tls"], without)
+        broker.stop()
+        first_failure(broker.port)
+    for identity in (pki.broker_wrong_ca, pki.broker_wrong_name, pki.broker_future):
+        with Broker(tmp_path / identity.name, "mtls", pki=pki, identity=identity) as broker:
+            first_failure(broker.port)
+    compare("log when it fails", lines)
+
+
+def test_mistakes_raise_with_a_remedy(board, mtls_broker):
+    program = """
+        from mqtt_as_tls import TLS, MQTTClient
+        def show(call):
+            try:
+                call()
+            except Exception as error:
+                print("%s: %s" % (type(error).__name__, error))
+        client = MQTTClient("broker.lan", tls=TLS(ca="/certs/ca.der"), log=None)
+        async def main():
+            async with client:
+                show(lambda: TLS(ca="/certs/nothing.der"))
+                show(lambda: TLS(ca="/certs/key.der"))
+                show(lambda: TLS(ca="/certs/ca.der", cert="/certs/cert.der"))
+                show(lambda: MQTTClient("broker.lan", keepalive=30))
+                show(lambda: client.publish("garden/+/level", "3"))
+                show(lambda: client.publish("garden/level", 3))
+                show(lambda: client.publish("garden/level", "3", qos=3))
+        import asyncio
+        asyncio.run(main())
+        """
+    source = "\n".join(line[8:] for line in program.splitlines())
+    with board.start(for_board(source, mtls_broker.port)) as running:
+        result = running.wait()
+    assert result.code == 0, result
+    compare("mistakes", [line.replace("certs/", "/certs/") for line in result.out.splitlines()])
+
+
+# docs/guide.md and docs/tls.md: fragments, each with what it needs before and after it
+
+_BEFORE = """\
+import asyncio
+from mqtt_as_tls import MQTTClient, TLS, WiFi, Will
+client = MQTTClient(
+    "broker.lan", tls=TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der")
+)
+"""
+_RUN = """
+async def main():
+    async with client:
+        await client.wait_connected(10)
+        await asyncio.wait_for(test(), 10)
+    print("ok")
+asyncio.run(main())
+"""
+_CONNECT = "\nasync def test():\n    await client.publish('garden/a', 'b', qos=1)\n"
+_CONNECT_WITH_TLS = (
+    "\nclient = MQTTClient('127.0.0.1', client.port, tls=tls, client_id='x')" + _CONNECT
+)
+
+FRAGMENTS = {
+    "handlers": """
+async def test():
+    await client.publish("garden/valve/2", "0", qos=1)
+    await client.publish("garden/settings", '{"frost": true}', qos=1)
+    await asyncio.sleep(0.2)
+""",
+    "subscribe": """
+async def test():
+    await follow("well")
+    got = []
+    async with client.messages() as messages:
+        await client.publish("garden/well/level", "3", qos=1)
+        async for message in messages:
+            got.append(message.payload)
+            break
+    await forget("well")
+    print(got, [each.filter for each in client._dispatcher.subscriptions])
+""",
+    "messages": """
+async def test():
+    await client.subscribe("garden/+/level", qos=1)
+    task = asyncio.create_task(levels())
+    await asyncio.sleep(0)
+    await client.publish("garden/tank/level", "7", qos=1)
+    await client.publish("garden/well/level", "3", qos=1)
+    await task
+""",
+    "publish": """
+async def test():
+    await report(21.55)
+    await report_soon(21.6)
+    report_later(21.7)
+""",
+    "will": _CONNECT,
+    "on_connect": """
+async def test():
+    got = []
+    @client.on("garden/firmware")
+    def version(message):
+        got.append(message.payload)
+    while not got:
+        await asyncio.sleep(0.01)
+    print(got)
+""",
+    "events": """
+class Led:
+    def on(self):
+        print("on")
+    def off(self):
+        print("off")
+async def test():
+    asyncio.create_task(lamp(Led()))
+    await asyncio.sleep(0)
+    client._lost(OSError(104))
+    await asyncio.sleep(0.1)
+    await client.wait_connected(10)
+    await asyncio.sleep(0.1)
+""",
+    "log": """
+client = MQTTClient("broker.lan", client_id="x", log=log, tls=TLS(
+    ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der"))
+async def test():
+    with open("mqtt.log") as file:
+        print(file.read())
+""",
+    "networks": """
+async def test():
+    await link.up()
+    import network
+    print(link.is_up(), network.country(), network.hostname(), link.dns_servers())
+""",
+    "own link": """
+class NIC:
+    up = False
+    def active(self, yes):
+        self.up = yes
+        print("nic", yes)
+    def isconnected(self):
+        return self.up
+    def ifconfig(self):
+        return ("127.0.0.1", "255.0.0.0", "127.0.0.1", "127.0.0.1")
+client = MQTTClient("broker.lan", client_id="x", link=Ethernet(NIC()), tls=TLS(
+    ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der"))
+"""
+    + _CONNECT,
+    "watchdog": """
+async def test():
+    task = asyncio.create_task(watchdog())
+    await asyncio.sleep(1.2)
+    task.cancel()
+""",
+    "script": """
+import gc
+async def main():
+    await once()
+    print("stopped", not client.running)
+    print("ok")
+asyncio.run(main())
+""",
+    "pc": _CONNECT,
+    "mutual": _CONNECT_WITH_TLS,
+    "ntp": '\nprint("ok")\n',
+    "several CAs": _CONNECT_WITH_TLS,
+    "pinned": '\nprint(tls.verified)\nprint("ok")\n',
+    "unverified": '\nprint(tls.verified)\nprint("ok")\n',
+    "umqtt": """
+client.connect()
+client.publish("garden/a", "b", qos=1)
+client.disconnect()
+print("ok")
+""",
+}
+# what is among the lines of the output
+EXPECTED = {
+    "handlers": ["valve 2 opens for 0 s", "valve 2 closed", "settings: {'frost': True}"],
+    "subscribe": ["well is followed with QoS 1", "[b'3'] []"],
+    "messages": ["garden/tank/level 7", "garden/well/level 3"],
+    "publish": ["the broker has it"],
+    "on_connect": ["[b'1.4.2']"],
+    "events": ["off", "on"],
+    "networks": ["True DE garden-1 ['192.168.4.1']"],
+    "own link": ["nic True"],
+    "watchdog": ["machine: watchdog 8000"],
+    "script": ["stopped True"],
+    "pinned": ["True"],
+    "unverified": ["False"],
+}
+
+
+SERVER_ONLY = ("several CAs",)  # these show no client certificate
+
+
+@pytest.fixture
+def both_brokers(tmp_path, pki):
+    with Broker(tmp_path / "broker", "mtls", "tls", pki=pki) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_fragment(name, board, both_brokers, pki):
+    shutil.copy(pki.ca.cert_der, board.directory / "certs/next-ca.der")
+    shutil.copy(pki.broker_self_signed.cert_pem, board.directory / "certs/broker.crt")
+    after = FRAGMENTS[name]
+    program = _BEFORE + docs.text(name) + after + (_RUN if "def test" in after else "")
+    options = {"env": {"FAKE_WIFI": "workshop:battery staple"}} if name == "networks" else {}
+    port = both_brokers.ports["tls" if name in SERVER_ONLY else "mtls"]
+    if name in SERVER_ONLY:
+        program = program.replace(', cert="/certs/cert.der", key="/certs/key.der"', "")
+    with board.start(for_board(program, port), **options) as running:
+        result = running.wait()
+    lines = result.out.splitlines()
+    assert result.code == 0 and "ok" in lines, running.report()
+    assert [each for each in EXPECTED.get(name, ()) if each not in lines] == [], result.out
+
+
+def test_names_in_the_certificate_need_not_be_the_ones_dialled(tmp_path, board, pki):
+    named = pki.issue("only a name", issuer=pki.ca, names=("broker.lan",), addresses=())
+    with Broker(tmp_path / "broker", "tls", pki=pki, identity=named) as broker:
+        dialled = f'MQTTClient("127.0.0.1", {broker.port}'
+        program = _BEFORE.split("client =")[0] + docs.text("names")
+        assert 'MQTTClient("127.0.0.1"' in program
+        program = program.replace('MQTTClient("127.0.0.1"', dialled).replace('"/certs/', '"certs/')
+        with board.start(program + "\nasyncio.run(client.connect())\n") as running:
+            running.wait_for("connected in")
+
+
+def test_clients_share_a_link(board, mtls_broker):
+    peer = mtls_broker.peer("garden/#")
+    program = _BEFORE + docs.text("shared link") + "\nasyncio.run(main())\n"
+    with board.start(for_board(program, mtls_broker.port)) as running:
+        result = running.wait()
+    assert result.code == 0 and result.out.count("link up") == 1, running.report()
+    assert sorted(peer.received) == [
+        ("garden/alarm", b"frost"),
+        ("garden/temperature", b"21.5"),
+    ]
+
+
+def test_ctrl_c_and_run_again(board, mtls_broker):
+    """As at the prompt: the same program twice in one interpreter, the first one interrupted."""
+    program = f"""
+{_BEFORE}
+async def main():
+    async with client:
+        await client.wait_connected()
+        print("runs")
+        await asyncio.sleep(60)
+
+{docs.text("again")}"""
+    (board.directory / "app.py").write_text(for_board(program, mtls_broker.port))
+    twice = """
+def run():
+    with open("app.py") as file:
+        exec(file.read(), {"__name__": "__main__"})
+try:
+    run()
+except KeyboardInterrupt:
+    print("interrupted")
+run()
+"""
+    with board.start(twice) as running:
+        running.wait_for("^runs")
+        running.interrupt()
+        running.wait_for("^interrupted")
+        running.wait_for("^runs")
+
+
+# docs/tls.md: commands
+
+
+def connects(board, port, certs=None):
+    """Tell whether the app of the README connects with what is on the board."""
+    if certs:
+        put_on(board, certs)
+    with board.start(for_board(docs.text("app"), port)) as running:
+        running.wait_for("connected in")
+
+
+def test_converting_a_key_and_a_certificate(tmp_path, board):
+    certs = make_certificates(tmp_path, HOST)
+    shell("openssl pkcs8 -topk8 -nocrypt -in pico.key -out new.key; mv new.key pico.key", certs)
+    (certs / "cert.der").unlink()
+    (certs / "key.der").unlink()
+    shell(docs.text("convert"), certs)
+    assert (certs / "key.der").read_bytes()[2:7] == b"\x02\x01\x01\x04\x20", "SEC1"
+    with broker_of_the_readme(certs) as port:
+        connects(board, port, certs)
+
+
+def test_certificates_that_are_valid_from_2020_on(tmp_path, board):
+    certs = make_certificates(tmp_path, HOST)
+    shell(docs.text("early"), certs)
+    for name in ("ca", "broker", "pico"):
+        certificate = x509.load_pem_x509_certificate((certs / f"{name}.crt").read_bytes())
+        assert certificate.not_valid_before_utc.year == 2020
+        assert certificate.not_valid_after_utc.year == 2036
+    with broker_of_the_readme(certs) as port:
+        connects(board, port, certs)
+
+
+def test_a_self_signed_broker_is_pinned(tmp_path, board):
+    certs = make_certificates(tmp_path, HOST)
+    shell(docs.text("self-signed"), certs)
+    shutil.copy(certs / "broker.crt", board.directory / "certs")
+    shutil.copy(certs / "pico.crt", board.directory / "certs")
+    shutil.copy(certs / "pico.key", board.directory / "certs")
+    pinned = docs.text("pinned").strip().removeprefix("tls = TLS(").removesuffix(")")
+    program = docs.text("app").replace(
+        'ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der"',
+        f'{pinned}, cert="/certs/pico.crt", key="/certs/pico.key"',
+    )
+    assert pinned in program
+    with broker_of_the_readme(certs) as port, board.start(for_board(program, port)) as running:
+        running.wait_for("connected in")
+
+
+def test_inspecting_a_broker(tmp_path):
+    certs = make_certificates(tmp_path, HOST)
+    with broker_of_the_readme(certs) as port:
+        command = docs.text("inspect").replace("broker.lan:8883", f"{HOST}:{port}")
+        out = shell(command, certs)
+    assert "broker.lan" in out and "notAfter=" in out and f"IP Address:{HOST}" in out
+
+
+def test_the_acl_keeps_devices_apart(tmp_path, board, pki):
+    certs = make_certificates(tmp_path, HOST)
+    (certs / "acl").write_text(docs.text("acl"))
+    (certs / "acl").chmod(0o600)
+    put_on(board, certs)
+    program = """
+import asyncio
+from mqtt_as_tls import MQTTClient, TLS
+tls = TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der")
+client = MQTTClient("broker.lan", tls=tls)
+got = []
+@client.on("devices/#", qos=1)
+def show(message):
+    got.append(message.topic)
+async def main():
+    async with client:
+        await client.publish("devices/other/level", "3", qos=1)
+        await client.publish("devices/garden-1/level", "3", qos=1)
+        while not got:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        print(got)
+asyncio.run(main())
+"""
+    with (
+        broker_of_the_readme(certs, "acl_file acl\n") as port,
+        board.start(for_board(program, port)) as running,
+    ):
+        running.wait_for(r"^\['devices/garden-1/level'\]$")
+
+
+# docs/migrating.md
+
+
+@pytest.mark.parametrize("name", ["from mqtt_as", "from umqtt"])
+def test_migrated_programs_run(name, board, tls_broker):
+    peer = tls_broker.peer("garden/temperature")
+    with board.start(for_board(docs.text(name), tls_broker.port)) as running:
+        running.wait_for("connected in")
+        assert peer.wait_for()[0].payload == b"21.5"
+        peer.publish("garden/valve", b"open")
+        running.wait_for("^garden/valve b'open'")
