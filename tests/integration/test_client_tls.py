@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import secure
+from tests.support import secure, udp
 from tests.support.broker import HOST, Broker
 from tests.support.proxy import Proxy
 from tests.support.secure import files
@@ -112,9 +112,7 @@ ROUND_TRIPS = """
 
 @pytest.mark.parametrize("kind", ["tls", "mtls"])
 @pytest.mark.parametrize("identity", ["broker", "broker_rsa"])
-def test_messages_go_both_ways_whatever_form_the_certificates_have(
-    mosquitto, pki, kind, identity
-):
+def test_messages_go_both_ways_whatever_form_the_certificates_have(mosquitto, pki, kind, identity):
     broker = mosquitto(kind, identity=getattr(pki, identity))
     device = pki.device if kind == "mtls" else None
     forms = [files(pki.ca, device, form) for form in ("pem", "der")]
@@ -177,9 +175,7 @@ PACED = """
 """
 
 
-def fails_until(
-    mend, port, arguments, cause, cure, kinds=("TLSError",), timeout_s=2
-):
+def fails_until(mend, port, arguments, cause, cure, kinds=("TLSError",), timeout_s=2):
     """
     Check that every attempt of the app is an event and a line with cause and cure, and that one
     after mend() connects; return the lines of the failures.
@@ -312,9 +308,7 @@ def test_what_is_no_tls_broker_is_told_and_left_until_there_is_one(
             proxy.target = (HOST, tls_broker.port)
 
         timeout_s = 1 if handle is silence else 5
-        fails_until(
-            mend, proxy.port, files(pki.ca), cause, cure, kinds, timeout_s=timeout_s
-        )
+        fails_until(mend, proxy.port, files(pki.ca), cause, cure, kinds, timeout_s=timeout_s)
 
 
 def test_a_plain_mqtt_port_is_told_until_tls_is_there(tls_broker, pki):
@@ -547,3 +541,212 @@ def test_a_second_tls_socket_is_never_open_beside_the_first(tls_proxy, pki):
     made, others, left = map(int, line.split()[1:])
     assert made == proxy.connections >= 7, line
     assert others == left == 0, line
+
+
+# What is retried slowly
+
+
+REFUSED = """
+    async def main():
+        soonest()
+        client = secure()
+        events = client.events()
+        async with client:
+            asyncio.create_task(tell(events))
+            await told("end")
+"""
+
+
+def test_three_refusals_of_the_certificate_make_the_retry_slow_and_the_log_says_so(mosquitto, pki):
+    broker = mosquitto("tls", identity=pki.broker_wrong_ca)
+    with secure.start(REFUSED, broker.port, files(pki.ca)) as app:
+        assert "next try in 0." in app.wait_for("not connected")
+        for _ in range(3):
+            app.wait_for("^event Disconnected CertificateError")
+        app.send("end")
+        out = app.wait().out
+    lines = [line for line in out.splitlines() if line.startswith("mqtt ")]
+    assert len(lines) == 2, out  # the second refusal is no news, the third is
+    assert "next try in 600.0 s" in lines[1], out
+    assert all("not from the CA" in line for line in lines), out
+
+
+def test_no_time_server_is_asked_while_the_clock_is_right(tls_broker, pki):
+    with udp.SNTP() as sntp:
+        connects(tls_broker.port, files(pki.ca, ntp=[sntp.host, sntp.port]))
+        assert sntp.queries == []
+
+
+# The name, and what is not verified
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "name"),
+    [
+        ("localhost", {}, "localhost"),
+        ("localhost", {"server_hostname": "broker.lan"}, "broker.lan"),
+        ("localhost", {"unverified": True}, "localhost"),
+        ("127.0.0.1", {"unverified": True, "server_hostname": "broker.lan"}, "broker.lan"),
+    ],
+)
+def test_the_server_name_is_always_sent(pki, host, arguments, name):
+    told = []
+    if "unverified" not in arguments:
+        arguments = {**arguments, **files(pki.ca)}
+    with tls_server(pki.broker, told) as port:
+        secure.check(
+            f"""
+            async def main():
+                client = MQTTClient({host!r}, {port}, tls=tls_given(), client_id="device")
+                for _ in range(2):
+                    await client.connect(timeout_s=10)
+                    await client.disconnect()
+            """,
+            port,
+            arguments,
+        )
+    assert told == [name] * 2
+
+
+def test_unverified_warns_in_the_log_at_each_connect(mosquitto, pki):
+    broker = mosquitto("tls", identity=pki.broker_wrong_ca)
+    out = secure.check(
+        """
+        async def main():
+            for _ in range(2):
+                async with secure() as client:
+                    await client.publish("t", "here", qos=1)
+        """,
+        broker.port,
+        {"unverified": True},
+    )
+    lines = [line for line in out.splitlines() if "connected in" in line]
+    assert len(lines) == 2
+    assert all("NOT VERIFIED: anybody may listen" in line for line in lines), out
+
+
+# Bytes in odd pieces
+
+
+def test_a_connection_that_brings_single_bytes_works(mtls_proxy, pki):
+    mtls_proxy.dribble()
+    connects(mtls_proxy.port, files(pki.ca, pki.device))
+
+
+def test_messages_larger_than_a_tls_record_go_both_ways(tls_broker, pki):
+    secure.check(
+        """
+        async def main():
+            sizes = []
+            done = asyncio.Event()
+            client = secure(max_packet=60_000, max_backlog=200_000)
+
+            @client.on("t", qos=1)
+            def take(message):
+                assert message.payload == pattern(len(message.payload))
+                sizes.append(len(message.payload))
+                if len(sizes) == 6:
+                    done.set()
+
+            async with client:
+                for size in (1000, 4000, 5000, 16380, 17000, 50_000):
+                    await client.publish("t", pattern(size), qos=1)
+                await asyncio.wait_for(done.wait(), 10)
+            assert sizes == [1000, 4000, 5000, 16380, 17000, 50_000], sizes
+
+        def pattern(size):
+            return bytes([i % 251 for i in range(size)])
+        """,
+        tls_broker.port,
+        files(pki.ca),
+    )
+
+
+def test_a_stall_in_the_middle_of_a_message_damages_no_record(tls_proxy, tls_broker, pki):
+    """What TLS could not send must be given to it again, unchanged."""
+    peer = tls_broker.peer("t")
+    with secure.start(
+        """
+        async def main():
+            async with secure(max_packet=300_000, max_backlog=300_000) as client:
+                await told("publish")
+                tasks = [
+                    asyncio.create_task(client.publish("t", bytes([i]) * 250_000, qos=i % 2))
+                    for i in range(40)
+                ]
+                out = client._transport
+                while not out.blocked or time.ticks_diff(time.ticks_ms(), out.moved_ms) < 300:
+                    await asyncio.sleep_ms(5)
+                print("blocked")
+                await asyncio.gather(*tasks)
+            print("stats", client.stats.connects, client.stats.resent)
+        """,
+        tls_proxy.port,
+        files(pki.ca),
+        heap="60M",
+    ) as app:
+        app.wait_for("connected in")
+        tls_proxy.stall_up()
+        app.send("publish")
+        app.wait_for("blocked")
+        tls_proxy.heal()
+        app.wait_for("stats 1 0")
+        app.wait()
+    peer.wait_for(40)
+    assert sorted(payload for _, payload in peer.received) == [
+        bytes([i]) * 250_000 for i in range(40)
+    ]
+
+
+# Memory runs out
+
+
+@pytest.fixture
+def pico(monkeypatch):
+    """An interpreter whose TLS takes its memory from the heap, as that of a Pico W does."""
+    try:
+        program = freeze.unix(32)
+    except freeze.Unavailable as reason:
+        pytest.skip(f"low memory was not tested: {reason}")
+    monkeypatch.setenv("MICROPYTHON", str(program))
+    monkeypatch.setenv("MQTT_FROZEN", "1")
+
+
+@pytest.mark.timeout(900)  # it may have to be built
+def test_a_handshake_without_memory_is_told_and_succeeds_once_the_app_frees_some(
+    pico, tls_broker, pki
+):
+    out = secure.check(
+        """
+        async def main():
+            soonest()
+            tls = tls_given()
+            for left in (3000, 10000, 17000, 24000):
+                lines = []
+                client = make(tls=tls, log=lines.append)
+                gc.collect()
+                ballast = None
+                while gc.mem_free() > left:
+                    ballast = bytearray(200), ballast
+                async with client:
+                    await asyncio.sleep_ms(600)
+                    failures = client._failures
+                    assert not client.connected and not client._slow
+                    ballast = None
+                    gc.collect()
+                    await client.wait_connected(10)
+                    await client.publish("t", "here", qos=1)
+                print(failures, lines[0])
+        """,
+        tls_broker.port,
+        files(pki.ca),
+        heap="120K",
+        timeout_s=120,
+    )
+    lines = out.splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        failures, _, said = line.partition(" ")
+        assert int(failures) >= 1, out
+        assert "memory" in said, out
+    assert "connect early" in lines[-1], out
