@@ -42,18 +42,29 @@ PAYLOAD = b"x" * 100  # these are those of common.py
 WARM_UP = 20
 IDLE_S = 10
 
-# workload, what it is, unit, messages a turn, turns a run, decimals,
+# workload, cores for broker and client, messages a turn, turns a run; what it is, unit, decimals;
 # what is held against the target, target
 SPEED = (
-    ("one_by_one", "QoS 1 publish, one by one", "/s", 500, 15, 0, "ratio", ">=", 0.40),
-    ("in_flight", "QoS 1 publish, 16 in flight", "/s", 1600, 15, 0, "ratio", ">=", 0.40),
-    ("round_trip", "round trip through the broker", "ms", 200, 15, 3, OURS, "<", 0.3),
-    ("publish_qos0", "QoS 0 publish", "/s", 4000, 15, 0, OURS, ">=", 50_000),
-    ("receive", "QoS 0 receive", "/s", 4000, 15, 0, OURS, ">=", 10_000),
+    ("one_by_one", 1, 500, 15, "QoS 1 publish, one by one", "/s", 0, "ratio", ">=", 0.40),
+    ("in_flight", 2, 1600, 15, "QoS 1 publish, 16 in flight", "/s", 0, "ratio", ">=", 0.40),
+    ("round_trip", 1, 200, 15, "round trip through the broker", "ms", 3, OURS, "<", 0.3),
+    ("publish_qos0", 2, 4000, 15, "QoS 0 publish", "/s", 0, OURS, ">=", 50_000),
+    ("receive", 2, 4000, 15, "QoS 0 receive", "/s", 0, OURS, ">=", 10_000),
 )
 MEMORY = (
-    ("publish_memory", "allocated by a QoS 1 publish of 100 B", "B", 200, 1, 0, OURS, "<=", 900),
-    ("receive_memory", "allocated by receiving QoS 1, 100 B", "B", 200, 1, 0, OURS, "<=", 900),
+    (
+        "publish_memory",
+        1,
+        200,
+        1,
+        "allocated by a QoS 1 publish of 100 B",
+        "B",
+        0,
+        OURS,
+        "<=",
+        900,
+    ),
+    ("receive_memory", 1, 200, 1, "allocated by receiving QoS 1, 100 B", "B", 0, OURS, "<=", 900),
 )
 STALLS = {
     "alone": "a 1 ms ticker alone",
@@ -122,6 +133,19 @@ def topic(name):
     return f"bench/topic{list(SUBJECTS).index(name)}"
 
 
+def place(broker, programs, cores):
+    """
+    Pin the broker and the clients to one core, or to one for each. Left to itself the system
+    puts them on one for one client and on two for another, which halves or doubles the speed of
+    those that wait for each answer.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(broker._child.pid, cpus[:1])
+        for program in programs:
+            os.sched_setaffinity(program.pid, cpus[:1] if cores == 1 else cpus[-1:])
+
+
 def start_all(stack, workload, port, count):
     """Start every subject; return {subject: program} when each waits for its turn."""
     running = {
@@ -133,12 +157,13 @@ def start_all(stack, workload, port, count):
     return running
 
 
-def one_run(workload, port, count, turns):
+def one_run(broker, workload, cores, count, turns):
     """Return {subject: the median of its turns}; they take turns, in alternating order."""
     results = {name: [] for name in SUBJECTS}
     with contextlib.ExitStack() as stack:
-        running = start_all(stack, workload, port, count)
-        feeder = stack.enter_context(Feeder(port))
+        running = start_all(stack, workload, broker.port, count)
+        place(broker, running.values(), cores)
+        feeder = stack.enter_context(Feeder(broker.port))
         for turn in range(turns):
             for name in list(running)[:: -1 if turn % 2 else 1]:
                 running[name].send("go")
@@ -190,9 +215,9 @@ class Feeder:
             time.sleep(0.003)
 
 
-def loopback(table, runs, port, workloads):
-    for workload, what, unit, count, turns, decimals, *target in workloads:
-        found = [one_run(workload, port, count, turns) for _ in range(runs)]
+def loopback(table, runs, broker, workloads):
+    for workload, cores, count, turns, what, unit, decimals, *target in workloads:
+        found = [one_run(broker, workload, cores, count, turns) for _ in range(runs)]
         runs_of = {name: [each[name] for each in found] for name in SUBJECTS}
         table.add(what, unit, runs_of, decimals, *target)
 
@@ -259,13 +284,16 @@ def stalls(table, runs, directory):
 
     for scenario, what in STALLS.items():
         found = []
-        for _ in range(runs):
-            with trouble(scenario) as port:
-                result = run(scenario, port, pki.ca.cert_der)
-            expected = {"alone": "None", "dns": "no address for"}.get(scenario, "no answer within")
-            if expected not in result["error"]:
-                raise RuntimeError(f"{scenario}: it was to end otherwise: {result}")
-            found.append(result["stall_ms"])
+        try:
+            for _ in range(runs):
+                with trouble(scenario) as port:
+                    result = run(scenario, port, pki.ca.cert_der)
+                expected = {"alone": "None", "dns": "no address for"}
+                assert expected.get(scenario, "no answer within") in result["error"], result
+                found.append(result["stall_ms"])
+        except RuntimeError as reason:  # macOS has no black hole
+            table.note(f"{what}: not measured, {reason}")
+            continue
         target = () if scenario == "alone" else (OURS, "<=", 10)
         table.add(what, "ms", {OURS: found}, 1, *target)
     # one is the whole of it; what is over that is asyncio's and ours
@@ -324,9 +352,9 @@ def main():
         quiet = ["log_type none", "set_tcp_nodelay true", "max_queued_messages 0"]
         with Broker(folder / "broker", "tcp", lines=quiet) as broker:
             if "speed" in wanted:
-                loopback(table, options.runs, broker.port, SPEED)
+                loopback(table, options.runs, broker, SPEED)
             if "memory" in wanted:
-                loopback(table, options.runs, broker.port, MEMORY)
+                loopback(table, options.runs, broker, MEMORY)
             if "idle" in wanted:
                 idle(table, broker.port)
         if "stalls" in wanted:

@@ -41,6 +41,7 @@ def imported(folder):
         for name in names:
             found.setdefault(name.partition(".")[2] or "__init__", stage)
     found["clock"] = "working"  # a board's is not set at power-on, this computer's is
+    found.setdefault("explain", "outage")  # dropped again when it has spoken
     return found
 
 
