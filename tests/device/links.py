@@ -7,11 +7,11 @@ class Cable:
     """
     This computer's own network, always there.
 
-    servers  list of ("ip", port), the DNS servers that it tells
+    servers  list of ("ip", port) or [ip, port], the DNS servers that it tells
     """
 
     def __init__(self, servers=()):
-        self.servers = list(servers)
+        self.servers = [tuple(server) for server in servers]
 
     async def up(self):
         pass
