@@ -5,7 +5,8 @@ import asyncio
 import config
 from umqtt.simple import MQTTClient  # mpremote mip install umqtt.simple
 
-from mqtt_as_tls import clock, explain
+from mqtt_as_tls import clock
+from mqtt_as_tls.explain import explain
 
 
 async def prepare():
