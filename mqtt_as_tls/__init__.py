@@ -2,37 +2,30 @@
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "MQTTClient": "client",
-    "Will": "client",
-    "Connected": "streams",
-    "Disconnected": "streams",
-    "Suspect": "streams",
-    "SubscriptionRefused": "streams",
-    "Message": "dispatch",
-    "TLS": "tls",
-    "WiFi": "wifi",
-    "MQTTError": "errors",
-    "LinkError": "errors",
-    "ResolveError": "errors",
-    "ConnectError": "errors",
-    "TLSError": "errors",
-    "CertificateError": "errors",
-    "RefusedError": "errors",
-    "ProtocolError": "errors",
-    "DeliveryUnknown": "errors",
-}
+# A tuple of constants: frozen, it takes no memory
+_NAMES = (
+    ("client", "MQTTClient Will"),
+    ("dispatch", "Message"),
+    (
+        "errors",
+        "MQTTError LinkError ResolveError ConnectError TLSError CertificateError RefusedError"
+        " ProtocolError DeliveryUnknown",
+    ),
+    ("streams", "Connected Disconnected Suspect SubscriptionRefused"),
+    ("tls", "TLS"),
+    ("wifi", "WiFi"),
+)
 
 
 def __getattr__(name):
-    module = _NAMES.get(name)
-    try:
-        value = __import__(module or name, globals(), None, [name], 1)
-    except ImportError:
-        if module:
-            raise
-        raise AttributeError(name)
-    if module:
-        value = getattr(value, name)
+    for module, names in _NAMES:
+        if name in names.split():
+            value = getattr(__import__(module, globals(), None, [name], 1), name)
+            break
+    else:
+        try:
+            value = __import__(name, globals(), None, [name], 1)
+        except ImportError:
+            raise AttributeError(name)
     globals()[name] = value
     return value

@@ -101,7 +101,7 @@ class Dispatcher:
         limit = self._client.max_backlog - message._size()
         if message.qos:
             limit -= self._client._session.lingering()
-        for old in list(self.held):
+        for old in list(self.held) if self.size > limit else ():
             if self.size <= limit:
                 break
             if not old.qos:

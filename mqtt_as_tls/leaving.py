@@ -6,7 +6,7 @@ from asyncio import core
 
 from . import packet
 from .errors import ConnectError, MQTTError
-from .mistakes import running, same_id
+from .transport import Signal
 
 
 async def connect(client, timeout_s=30):
@@ -23,7 +23,8 @@ async def connect(client, timeout_s=30):
         await client.__aenter__()
     end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     while not client.connected:
-        if client._slow or time.ticks_diff(end, time.ticks_ms()) <= 0:
+        over = client._slow or time.ticks_diff(end, time.ticks_ms()) <= 0
+        if over or not client.running:
             error = client.error
             await disconnect(client)
             raise error or ConnectError("not connected within %s s" % timeout_s)
@@ -60,6 +61,7 @@ async def disconnect(client):
 
 def _stop(client):
     """Stop `client` at once: close its connection, end its tasks, tell what waits."""
+    alive = client._loop is core._task_queue  # else its tasks never run again: wake none
     client.running = False
     client._clients.remove(client)
     tasks = client._tasks + [client._task]
@@ -71,16 +73,23 @@ def _stop(client):
             tasks.append(sub.task)
         sub.task = sub.current = None
         sub.queue = []
-        sub.signal.set()
+        if alive:
+            sub.signal.set()
+        else:
+            sub.signal = Signal()
     dispatcher.held = []
     dispatcher.size = 0
-    if client._loop is core._task_queue:  # tasks of an event loop that is gone never run again
-        for task in tasks:
-            if task is not core.cur_task:
-                task.cancel()
     waiting = client._queue + client._session.inflight
     client._queue = []
     client._queued = 0
+    if not alive:
+        client._events = None
+        for out in waiting:
+            out.remove(None)
+        return
+    for task in tasks:
+        if task is not core.cur_task:
+            task.cancel()
     for out in waiting:
         out.error = MQTTError("the client was stopped before the message was delivered")
         out.set()
@@ -92,23 +101,25 @@ def _stop(client):
 def make_way(client, starting):
     """
     Stop what an earlier run left behind: clients of an event loop that is gone, and at the prompt
-    (after Ctrl-C) one that has the id of `client`.
+    (after Ctrl-C) one that has the broker and the id of `client`.
 
     starting  bool: `client` is about to start, else it was just made
 
-    Raises RuntimeError when `client` itself runs, ValueError when another with the same default
-    id and broker does.
+    Raises RuntimeError when `client` itself runs, ValueError when another with the same broker and
+    id does.
     """
     inside = _in_loop()
     for other in list(client._clients):
-        same = client.host == other.host and client._default and other._default
+        same = client._name() == other._name()
         if other._loop is not core._task_queue or (same and not inside):
             _stop(other)
         elif starting:
+            from . import mistakes
+
             if other is client:
-                raise running()
+                raise mistakes.running()
             if same:
-                raise same_id(client.host)
+                raise mistakes.same_id(client)
 
 
 def _in_loop():

@@ -2,10 +2,8 @@
 
 import asyncio
 
-from . import packet, router
+from . import packet
 from .errors import RefusedError
-from .mistakes import not_subscribed
-from .mistakes import qos as wrong_qos
 
 
 def subscribe(client, filter, qos=0, *, timeout_s=None):
@@ -23,9 +21,6 @@ def subscribe(client, filter, qos=0, *, timeout_s=None):
     asyncio.TimeoutError.
     """
     client._check()
-    router.filter(filter)
-    if qos not in (0, 1):
-        raise wrong_qos(qos)
     wait = _subscribe(client, client._declare(filter, qos, None))
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
@@ -52,6 +47,8 @@ def unsubscribe(client, filter, *, timeout_s=None):
     client._check()
     sub = client._dispatcher.find(filter)
     if not sub:
+        from .mistakes import not_subscribed
+
         raise not_subscribed(filter)
     _remove(client._dispatcher, sub)
     wait = _unsubscribe(client, sub)

@@ -22,11 +22,11 @@ TABLE = {
     "transport": "dns tls errors",
     "wifi": "errors",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
-    "dispatch": "router transport",
+    "dispatch": "router transport streams",
     "streams": "",
     "mistakes": "",
-    "subscribing": "packet errors",
-    "leaving": "packet errors",
+    "subscribing": "packet errors mistakes",
+    "leaving": "packet errors mistakes",
     "failing": "packet clock explain errors",
 }
 TABLE["client"] = " ".join(TABLE)
