@@ -154,6 +154,7 @@ class Sent:
 
 class Message:
     topic = "topic"
+    done = stale = False
 
     def __init__(self, id, qos, payload):
         self.id = id
