@@ -41,7 +41,7 @@ async def play(embedded):
     except asyncio.CancelledError:
         screen.tell("demo", "interrupted; nothing of it is left")
         return 128 + got[0]
-    except Trouble as trouble:
+    except (Trouble, OSError) as trouble:
         print(f"./dev demo: {trouble}", file=sys.stderr)
         return 1
 

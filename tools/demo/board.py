@@ -9,17 +9,36 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from .processes import HOST, Trouble
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAP_KB = 384  # as 64-bit words are twice as long, what 192 KB are to a board
 
-_QUESTION = "import sys, asyncio, ssl; print('%d.%d.%d' % sys.implementation[1][:3])"
+_QUESTION = """
+import sys, asyncio
+try:
+    import tls
+except ImportError:  # 1.22
+    import ssl
+print("%d.%d.%d" % sys.implementation[1][:3], 64 if sys.maxsize >> 32 else 32)
+"""
+
+
+class Interpreter(NamedTuple):
+    """A MicroPython. heap_kb  int, the heap that it gets: a Pico W has 190 KB"""
+
+    path: str
+    version: str
+    bits: int
+
+    @property
+    def heap_kb(self):
+        return self.bits * 6  # twice as long words take twice the memory
 
 
 async def find_micropython(children):
-    """Return (path, version) of an interpreter that will do. Raises Trouble."""
+    """Return the Interpreter to use: $MICROPYTHON, .venv's or one from PATH. Raises Trouble."""
     beside = Path(sys.executable).parent / "micropython"
     path = os.environ.get("MICROPYTHON") or (
         str(beside) if beside.exists() else shutil.which("micropython")
@@ -30,19 +49,22 @@ async def find_micropython(children):
             "3.10 to 3.14 on Linux x86-64 and macOS arm64; elsewhere put `micropython` on PATH"
         )
     said, _ = await children.ask([path, "-c", _QUESTION])
-    found = re.fullmatch(r"(\d+)\.(\d+)\.\d+", said)
+    found = re.fullmatch(r"((\d+)\.(\d+)\.\d+) (\d+)", said)
     if not found:
         said = said.split("\n")[-1]
         raise Trouble(f"{path} is no MicroPython with asyncio and TLS ({said}): try another")
-    if (int(found[1]), int(found[2])) < (1, 22):
-        raise Trouble(f"{path} is MicroPython {said}: 1.22 or newer is needed")
-    return path, said
+    version, major, minor, bits = found.groups()
+    if (int(major), int(minor)) < (1, 22):
+        raise Trouble(f"{path} is MicroPython {version}: 1.22 or newer is needed")
+    return Interpreter(path, version, int(bits))
 
 
 class Device:
     """
     The device app, running.
 
+    interpreter  Interpreter
+    folder, port  arguments of the app
     on_line  called with each line that it prints for people
     facts    dict, the numbers that it printed last
     lines    list of the lines for people
@@ -56,9 +78,10 @@ class Device:
         self._children = children
         self._on_line = on_line
         self._mark = f"mqtt {HOST}:{port}: "
-        app = Path(__file__).with_name("device.py")
+        app = str(Path(__file__).with_name("device.py"))
+        arguments = [HOST, str(port), str(folder)]
         self._child = children.start(
-            [interpreter, "-X", f"heapsize={HEAP_KB}K", str(app), HOST, str(port), str(folder)],
+            [interpreter.path, "-X", f"heapsize={interpreter.heap_kb}K", app, *arguments],
             env={**os.environ, "MICROPYPATH": f"{ROOT}:.frozen"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

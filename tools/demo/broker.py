@@ -97,7 +97,7 @@ class Broker:
 
         Raises Trouble with its own words when it does not come up.
         """
-        if not self.embedded:
+        if self._program and not self.port:
             said, _ = await self._children.ask([self._program, "-h"])
             if found := re.search(r"mosquitto version \S+", said):
                 self.name = found[0].replace("version ", "")
@@ -113,14 +113,17 @@ class Broker:
 
     async def _try(self):
         """Return why it does not run, or None."""
+        path = self._folder / "broker.toml"  # iotcore goes by the ending
         if self.embedded:
             text, command = _IOTCORE, [sys.executable, "-m", "iotcore", "--log-level", "CRITICAL"]
-            command += ["--config", "broker.toml"]
+            command += ["--config", str(path)]
         else:
-            text, command = _MOSQUITTO, [self._program, "-c", "broker.toml"]
+            text, command = _MOSQUITTO, [self._program, "-c", str(path)]
             if os.geteuid() == 0:
                 text = "user root\n" + text  # else it becomes another, who may not read here
-        (self._folder / "broker.toml").write_text(text.format(address=ADDRESS, port=self.port))
+        if self._listens():
+            return f"port {self.port} is in use"
+        path.write_text(text.format(address=ADDRESS, port=self.port))
         with self._log.open("wb") as log:
             self._child = self._children.start(command, cwd=self._folder, stdout=log, stderr=log)
         loop = asyncio.get_running_loop()
@@ -129,12 +132,15 @@ class Broker:
             await asyncio.sleep(0.02)
             if self._child.poll() is not None:
                 return self.last_words()
-            with contextlib.suppress(OSError):
-                socket.create_connection((ADDRESS, self.port), 1).close()
-                await asyncio.sleep(0.05)
-                if self._child.poll() is None:
-                    return None
+            if self._listens():
+                return None
         return f"silent for {_PATIENCE_S} s"
+
+    def _listens(self):
+        with contextlib.suppress(OSError):
+            socket.create_connection((ADDRESS, self.port), 1).close()
+            return True
+        return False
 
     async def stop(self):
         """Stop it as an administrator does: it may save its state."""
@@ -144,9 +150,15 @@ class Broker:
                 break
             await asyncio.sleep(0.02)
         self._children.end(self._child)
+        self._child = None
+
+    @property
+    def ended(self):
+        """Whether it has ended without being stopped."""
+        return self._child is not None and self._child.poll() is not None
 
     def last_words(self):
         """Return the errors in its log, else its last line."""
         lines = self._log.read_text(errors="replace").strip().split("\n")
-        errors = [line for line in lines if line.startswith("Error")]
+        errors = [line[line.index("Error: ") :] for line in lines if "Error: " in line]
         return " / ".join(errors or lines[-1:]) or "it says nothing"

@@ -82,7 +82,6 @@ async def main():
             each.cancel()
         gc.collect()
         facts["heap"] = gc.mem_alloc()
-        facts["heap_free"] = gc.mem_free()
         facts["resent"] = client.stats.resent
     print(json.dumps(facts))
 

@@ -26,10 +26,10 @@ class Screen:
         self._live = self._out.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
         self._colour = self._live and not os.environ.get("NO_COLOR")
         try:
-            "■·".encode(self._out.encoding)
-            self._dot, self._block = "·", "■"
+            self._block = "■"
+            self._block.encode(self._out.encoding)
         except UnicodeEncodeError:
-            self._dot, self._block = "-", "#"
+            self._block = "#"
         self._start = time.monotonic()
         self._numbers = ""
         self._shown_s = 0
@@ -63,16 +63,12 @@ class Screen:
         """Show a line of its own."""
         self._line(self.paint(text, tone))
 
-    def table(self, rows):
-        """Show the summary: rows of (name, value, tone)."""
-        self._numbers = ""
-        self._line("")
-        for name, value, tone in rows:
-            self._line(f"  {name:<15}{self.paint(value, tone)}")
-        self._line("")
+    def row(self, name, value, tone=None):
+        """Show a line of the summary."""
+        self._line(f"  {name:<15}{self.paint(value, tone)}")
 
     def numbers(self, published, acknowledged):
-        """Show the numbers below all lines; where there is no terminal, once a second."""
+        """Show the numbers below all lines; where there is no terminal, now and then."""
         waiting = published - acknowledged
         text = f"published {published}  acknowledged {acknowledged}  waiting {waiting}"
         if not self._live:
@@ -80,11 +76,11 @@ class Screen:
                 self._shown_s = self.elapsed_s
                 self.tell("device", text)
             return
-        width = shutil.get_terminal_size().columns
-        room = max(width - _INDENT - len(text) - 3, 0)
-        bar = self._block * min(waiting, room)
-        text = text[: max(width - _INDENT - 1, 0)]
-        self._numbers = " " * _INDENT + text + "  " + self.paint(bar, "wait")
+        # a line that is full would wrap, and could not be written over
+        room = max(shutil.get_terminal_size().columns - _INDENT - 1, 0)
+        text = text[:room]
+        bar = self._block * min(waiting, room - len(text) - 2)
+        self._numbers = " " * _INDENT + text + ("  " + self.paint(bar, "wait") if bar else "")
         self._write("")
 
     def clear(self):
