@@ -136,7 +136,7 @@ class Session:
         """
         Note an inbound QoS 1 or 2 message.
 
-        message  object with id, qos, topic, payload; `done` and `stale`, False, are kept on it
+        message  object with id, qos, topic, payload; `done` and `stale` are kept on it
         dup      bool, the DUP flag of its PUBLISH
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
@@ -144,6 +144,7 @@ class Session:
 
         Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
         """
+        message.done = message.stale = False
         inbound = self._inbound
         for old in inbound:
             if old.id != message.id:

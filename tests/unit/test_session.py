@@ -7,8 +7,6 @@ from tests.unit.checks import raises
 
 
 class Message:
-    done = stale = False
-
     def __init__(self, id, payload=b"", qos=1, topic="t"):
         self.id = id
         self.payload = payload

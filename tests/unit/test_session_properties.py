@@ -154,7 +154,6 @@ class Sent:
 
 class Message:
     topic = "topic"
-    done = stale = False
 
     def __init__(self, id, qos, payload):
         self.id = id
