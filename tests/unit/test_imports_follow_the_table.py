@@ -22,11 +22,11 @@ TABLE = {
     "transport": "dns tls errors",
     "wifi": "errors",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
-    "dispatch": "router transport streams",
     "streams": "",
     "mistakes": "",
+    "dispatch": "router transport streams",
     "subscribing": "packet errors mistakes",
-    "leaving": "packet errors mistakes",
+    "leaving": "packet errors mistakes transport",
     "failing": "packet clock explain errors",
 }
 TABLE["client"] = " ".join(TABLE)
@@ -88,11 +88,15 @@ def test_no_module_imports_more_than_the_table_allows():
     assert wrong == []
 
 
-def test_no_module_but_the_lazy_one_imports_by_a_name_made_at_run_time():
+# what they load when it is needed stands in a table of theirs, and they may import everything
+LAZY = ("__init__", "client")
+
+
+def test_no_module_but_the_lazy_ones_imports_by_a_name_made_at_run_time():
     wrong = [
         name
         for name, source in modules().items()
-        if name != "__init__"
+        if name not in LAZY
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Name)
         and node.id in ("__import__", "exec", "eval")
