@@ -22,7 +22,7 @@ from .session import Outgoing, Session
 from .transport import Signal, Transport
 
 _STALL_MS = const(10_000)  # a write without progress
-_LINK_RESET_AFTER = const(5)  # attempts that no broker answered
+_LINK_RESET_AFTER = const(5)  # attempts that nobody answered
 _LINK_S = const(120)
 _EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
 _FILTERS = const(8)  # in one SUBSCRIBE: AWS IoT takes no more
@@ -192,7 +192,7 @@ class MQTTClient:
     connected = running = False
     error = None
     _address = _birth = _error = _events = _partial = _pinged_ms = _reader = _since_ms = None
-    _sntp_ms = _suspect = _said = _task = _transport = _wake_ms = None
+    _sntp_ms = _suspect = _said = _task = _transport = _wake_ms = _why = None
     _announce = _behind = _busy = _clean = _slow = False
     _queued = _silent = _strikes = _failures = _refusals = 0
     _reset_at = _LINK_RESET_AFTER
@@ -234,6 +234,7 @@ class MQTTClient:
             ("will", will, will is None or isinstance(will, Will)),
             ("log", log, log is None or callable(log)),
             ("password", password, password is None or user is not None),
+            ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),
         ):
             if not good:
                 _wrong("option", name, value)
@@ -242,7 +243,6 @@ class MQTTClient:
         _text(host, "host")
         self.host = host
         self.port = port
-        self._default = client_id is None
         self.client_id = _default_id() if client_id is None else client_id
         self._hello = (
             _text(self.client_id, "client_id"),
@@ -296,6 +296,8 @@ class MQTTClient:
 
     def on_connect(self, handler):
         """Decorator: run `handler` (async, no arguments) after every connect, in its own task."""
+        if not callable(handler):
+            _wrong("option", "on_connect", handler)
         self._on_connect.append(handler)
         return handler
 
@@ -443,11 +445,12 @@ class MQTTClient:
         self._pump()
 
     def _declare(self, filter, qos, handler):
-        subs = self._dispatcher.subscriptions
+        data = router.filter(filter)
+        _qos(qos)
         sub = self._dispatcher.find(filter)
         if not sub:
-            sub = Subscription(filter, router.filter(filter), qos, handler)
-            subs.append(sub)
+            sub = Subscription(filter, data, qos, handler)
+            self._dispatcher.subscriptions.append(sub)
         sub.handler = handler or sub.handler
         if qos != sub.qos or sub.granted == 128:
             sub.qos = qos
@@ -486,8 +489,9 @@ class MQTTClient:
                 error = e
             try:
                 delay = _later("failing", "failed")(self, error)
-            except MemoryError:
+            except Exception:  # no memory for more words
                 self.error = error
+                self._say(error)
                 delay = 5000
             error = None
             gc.collect()
@@ -577,7 +581,7 @@ class MQTTClient:
         self.connected = True
         self._since_ms = now
         self.stats.connects += 1
-        self._silent = self._refusals = 0
+        self._refusals = 0
         self._slow = self._clean = False
         self._reset_at = _LINK_RESET_AFTER
         again = self._session.resume(present, now)
@@ -749,6 +753,8 @@ class MQTTClient:
             left = self._dispatcher.overdue(now)
             if left >= 0:
                 wait = min(wait, left)
+            if self._wake_ms is None:  # nudged by a publish that may be acknowledged already
+                wait = min(wait, ack_ms)
             wait = int(wait)
             self._wake_ms = time.ticks_add(now, wait)
             try:

@@ -10,11 +10,12 @@ import time
 from micropython import const
 
 from . import packet
-from .errors import CertificateError, LinkError, MQTTError, ProtocolError, RefusedError
+from .errors import CertificateError, LinkError, MQTTError, RefusedError
 
 _SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
-_SUSPECT_MS = const(5_000)
+_SUSPECT_AFTER = const(3)  # connections that broke
+_SUSPECT_MS = const(5_000)  # after it was sent
 _LONGEST_MS = const(60_000)  # of the back-off
 
 
@@ -40,17 +41,18 @@ def failed(client, error):
     # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
     client._refusals = client._refusals + 1 if stubborn else 0
     client._slow = client._refusals > 2
-    if not isinstance(error, (LinkError, RefusedError, ProtocolError, CertificateError)):
+    # a refused connection (104 on lwIP) is an answer too: the link works
+    if not isinstance(error, LinkError) and getattr(error, "code", 0) not in (104, 111):
         client._silent += 1
     delay = 50 + int(random.random() * min(_LONGEST_MS, 500 << min(client._failures, 7)))
     client._failures += 1
     if client._slow:
         delay = _SLOW_MS
-    elif client._strikes >= 3:
+    elif client._strikes >= _SUSPECT_AFTER:
         delay = _LONGEST_MS
     old = client.error
     client.error = error
-    if lost or repr(old) != repr(error):
+    if lost or not client._why or repr(old) != repr(error):
         client._why = "%s: %s" % (
             "connection lost" if lost else "not connected",
             error if isinstance(error, MQTTError) else repr(error),
@@ -88,11 +90,10 @@ def _suspect(client, now):
     out = client._session.inflight[0]
     client._strikes = client._strikes + 1 if out is client._suspect else 1
     client._suspect = out
-    if client._strikes < 3:
-        return
-    topic = packet.topic(out.packet)
-    client._say("connections break right after a message to %r was sent" % topic)
-    client._event("Suspect", topic)
+    if client._strikes >= _SUSPECT_AFTER:
+        topic = packet.topic(out.packet)
+        client._say("connections break right after a message to %r was sent" % topic)
+        client._event("Suspect", topic)
     if client._give_up_after and client._strikes >= client._give_up_after:
         client._session.inflight.remove(out)
         out.error = MQTTError("given up: %d connections broke on it" % client._strikes)

@@ -79,6 +79,7 @@ def _stop(client):
             sub.signal = Signal()
     dispatcher.held = []
     dispatcher.size = 0
+    client._session._inbound = []  # no handler finishes them: a redelivery is handled anew
     waiting = client._queue + client._session.inflight
     client._queue = []
     client._queued = 0
@@ -110,7 +111,7 @@ def make_way(client, starting):
     """
     inside = _in_loop()
     for other in list(client._clients):
-        same = client._name() == other._name()
+        same = _name(client) == _name(other)
         if other._loop is not core._task_queue or (same and not inside):
             _stop(other)
         elif starting:
@@ -120,6 +121,10 @@ def make_way(client, starting):
                 raise mistakes.running()
             if same:
                 raise mistakes.same_id(client)
+
+
+def _name(client):
+    return client.host, client.port, client.client_id
 
 
 def _in_loop():

@@ -57,6 +57,8 @@ def option(name, value):
         "will": "Will(...) or None",
         "log": "a function that takes a line, or None",
         "handler": "a function that takes a message",
+        "on_connect": "an async function without arguments",
+        "give_up_after": "a number of connections, or None",
     }
     if name in hints:
         return TypeError("%s: %s, not %r" % (name, hints[name], value))
@@ -78,9 +80,12 @@ def running():
     return RuntimeError("the client is running; after Ctrl-C call asyncio.new_event_loop()")
 
 
-def same_id(host):
+def same_id(client):
     """Return the ValueError for two clients with one id."""
-    return ValueError("a second client with the default id on %s: give it client_id=" % host)
+    return ValueError(
+        "a second client with the id %s on %s port %d: give it another client_id="
+        % (client.client_id, client.host, client.port)
+    )
 
 
 def not_subscribed(filter):
