@@ -1,8 +1,8 @@
 """
 Device apps for tests: MicroPython programs that differ only in what they do with the client.
 
-An app is source text that defines `async def main()`; it is run after the imports below, with the
-port that `make()` connects to as its first argument.
+An app is source text that defines `async def main()` (or calls asyncio.run itself); it is run
+after the imports below, with the port that `make()` connects to as its first argument.
 """
 
 import textwrap
@@ -24,7 +24,7 @@ _AFTER = "\nasyncio.run(main())\n"
 
 
 def source(app):
-    return _BEFORE + textwrap.dedent(app) + _AFTER
+    return _BEFORE + textwrap.dedent(app) + ("" if "asyncio.run(" in app else _AFTER)
 
 
 def start(app, port, *args, **options):

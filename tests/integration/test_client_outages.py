@@ -1,0 +1,975 @@
+"""What the network and the broker do to a connection, and what the client makes of it."""
+
+import re
+import socket
+import threading
+
+import pytest
+
+from tests.support import apps
+from tests.support.broker import HOST, Broker
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
+from tests.support.proxy import Proxy
+
+BUSY = """
+async def main():
+    soonest()
+    client = make(keepalive_s=int(sys.argv[2]))
+
+    @client.on("in", qos=1)
+    def handler(message):
+        print("got", message.payload)
+
+    async def events():
+        async for event in client.events():
+            print("event", type(event).__name__, getattr(event, "session_present", ""),
+                  type(getattr(event, "error", None)).__name__)
+        print("no more events")
+
+    async with client:
+        task = asyncio.create_task(events())
+        async with Ticker() as ticker:
+            await told("publish")
+            await client.publish("out", "x", qos=1)
+            print("published")
+            begin = ticker.ticks
+            await told("leave")
+            print("ticks", ticker.ticks - begin)
+    await task
+"""
+
+
+# Connections that end
+
+
+@pytest.mark.parametrize("how", ["fin", "rst", "restart", "kill"])
+def test_a_connection_that_ends_is_noticed_at_once_and_made_again(proxy, broker, how):
+    with apps.start(BUSY, proxy.port, 600) as app:
+        app.wait_for("connected in .* session new")
+        if how in ("fin", "rst"):
+            proxy.wait_for("SUBACK")
+            getattr(proxy, how)()
+        else:
+            broker.stop() if how == "restart" else broker.kill()
+            broker.start()
+        app.wait_for("connection lost: .*(closed|broke)")
+        app.wait_for(f"connected in .* session {'new' if how == 'kill' else 'resumed'}")
+        app.send("publish")
+        app.wait_for("published")
+        broker.peer().publish("in", "1")
+        app.wait_for("got b'1'")
+        app.send("leave")
+        out = app.wait().out
+    events = [line.split()[1:] for line in out.splitlines() if line.startswith("event")]
+    assert events[0] == ["Connected", "False", "NoneType"]
+    assert events[1] == ["Disconnected", "ConnectError"]
+    assert events[-1] == ["Connected", str(how != "kill"), "NoneType"]
+    assert out.count("no more events") == 1
+
+
+def test_a_broker_that_is_down_at_the_start_is_waited_for(proxy, broker):
+    broker.stop()
+    with apps.start(BUSY, broker.port, 60) as app:
+        app.wait_for("not connected: .*nothing listens there")
+        app.send("publish")
+        broker.start()
+        app.wait_for("published")
+        app.send("leave")
+        app.wait()
+    # the same failure again and again is told once
+    assert len([line for line in app.lines if "not connected" in line]) == 1
+
+
+# Silence
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_link_that_swallows_what_is_sent_one_way_is_noticed(proxy, way):
+    with apps.start(BUSY, proxy.port, 1) as app:
+        proxy.wait_for("SUBACK")
+        proxy.stall(way)
+        app.wait_for("connection lost: no answer to a ping for 1 s")
+        proxy.heal()
+        app.wait_for("connected in")
+        app.send("publish")
+        app.wait_for("published")
+        app.send("leave")
+        app.wait()
+
+
+CHATTY = """
+async def main():
+    soonest()
+    client = make(keepalive_s=1)
+
+    @client.on("in")
+    def handler(message):
+        pass
+
+    async with client:
+        while True:
+            if sys.argv[2] == "out":
+                await client.publish("out", "x")
+            await asyncio.sleep_ms(20)
+"""
+
+
+def test_what_it_sends_does_not_count_as_life_of_the_broker(proxy):
+    with apps.start(CHATTY, proxy.port, "out") as app:
+        proxy.wait_for("PINGREQ", "up", 2)
+        assert proxy.connections == 1
+        proxy.stall_down()
+        app.wait_for("connection lost: no answer to a ping")
+
+
+def test_what_it_receives_does_not_keep_it_from_saying_something_itself(proxy, broker):
+    with apps.start(CHATTY, proxy.port, "in") as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        while len(proxy.seen("PINGREQ", "up")) < 3:  # the broker's limit is 1.5 s
+            peer.publish("in", "x", qos=0)
+        assert app.code is None
+    assert proxy.connections == 1
+
+
+def test_a_peer_that_takes_nothing_is_noticed_by_the_progress_of_sending(broker):
+    stop = threading.Event()
+
+    def script(connection):
+        connection.accept()
+        if connection.number == 1:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            while not stop.wait(0.2):  # reads nothing, but says something
+                connection.send(b"\x30\x03\x00\x01t")
+            return
+        connection.until_closed()
+
+    with (
+        FakeBroker(script) as fake,
+        apps.start(
+            """
+            async def main():
+                soonest()
+                async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
+                    async with Ticker() as ticker:
+                        task = asyncio.create_task(client.publish("t", bytes(8_000_000)))
+                        await until(lambda: client.stats.connects == 2)
+                        print("ticks", ticker.ticks)
+                        await task
+                        print("sent")
+            """,
+            fake.port,
+            heap="60M",
+        ) as app,
+    ):
+        app.wait_for("connection lost: no progress in sending for 10 s", 30)
+        stop.set()
+        assert int(app.wait_for("ticks").split()[1]) > 500
+        app.wait_for("sent")
+        app.wait()
+
+
+def test_silent_servers_delay_only_their_connection(tmp_path):
+    """Black hole, silent server, paused broker, nobody: a client each, in one program."""
+    with (
+        Broker(tmp_path / "broker") as broker,
+        Proxy(broker.port) as hole,
+        FakeBroker(lambda connection: connection.until_closed()) as silent,
+        Broker(tmp_path / "paused") as paused,
+    ):
+        hole.blackhole()
+        paused.pause()
+        ports = {"hole": hole.port, "silent": silent.port, "paused": paused.port}
+        hole_text = r"not connected: .*no answer within 1 s \(TCP\)"
+        mqtt_text = r"not connected: .*no answer within 1 s \(MQTT\)"
+        with apps.start(
+            """
+            async def main():
+                soonest()
+                clients = []
+                for port in sys.argv[1:]:
+                    client = MQTTClient(
+                        "127.0.0.1", int(port), client_id="c" + port, connect_timeout_s=1
+                    )
+                    clients.append(await client.__aenter__())
+                async with Ticker() as ticker:
+                    for client in clients:
+                        await until(lambda: client.error)
+                    print("failed, ticks", ticker.ticks)
+                    assert ticker.ticks > 50
+                    await told("on")
+                    for client in clients[:1] + clients[2:]:
+                        await client.wait_connected()
+                    print("connected", open_files())
+                for client in clients:
+                    await client.disconnect()
+            """,
+            *ports.values(),
+        ) as app:
+            app.wait_for("failed, ticks")
+            hole.heal()
+            paused.resume()
+            app.send("on")
+            app.wait_for("^connected")
+            app.wait()
+        for name, text in (("hole", hole_text), ("silent", mqtt_text), ("paused", mqtt_text)):
+            assert re.search(f":{ports[name]}: {text}", "\n".join(app.lines)), app.report()
+
+
+def test_a_broker_that_stops_answering_is_noticed_and_found_again(broker):
+    with apps.start(BUSY, broker.port, 1) as app:
+        app.wait_for("connected in")
+        broker.pause()
+        app.wait_for("connection lost: no answer to a ping for 1 s")
+        broker.resume()
+        app.wait_for("connected in")
+        app.send("publish")
+        app.wait_for("published")
+        app.send("leave")
+        app.wait()
+
+
+# Words that no broker says
+
+
+MALFORMED = {
+    "a reserved type": b"\x00\x00",
+    "a packet for servers": b"\x82\x05\x00\x01\x00\x00\x00",
+    "flags of PUBACK": b"\x41\x02\x00\x01",
+    "QoS 3": b"\x36\x05\x00\x01t\x00\x01",
+    "DUP with QoS 0": b"\x38\x03\x00\x01t",
+    "packet id 0": b"\x32\x05\x00\x01t\x00\x00",
+    "PUBACK with packet id 0": b"\x40\x02\x00\x00",
+    "an empty topic": b"\x30\x02\x00\x00",
+    "a topic with a wildcard": b"\x30\x05\x00\x03t/+",
+    "a topic with NUL": b"\x30\x05\x00\x03t/\x00",
+    "a topic that is not UTF-8": b"\x30\x04\x00\x02\xc3\x28",
+    "a surrogate": b"\x30\x05\x00\x03\xed\xa0\x80",
+    "a topic beyond its packet": b"\x30\x03\x00\x09t",
+    "a packet id beyond its packet": b"\x32\x03\x00\x01t",
+    "a length of five bytes": b"\x30\xff\xff\xff\xff\x01",
+    "a length longer than needed": b"\x30\x83\x00\x00\x01t",
+    "256 MB": b"\x30\xff\xff\xff\x7f",
+    "PINGRESP with a body": b"\xd0\x01\x00",
+    "an empty SUBACK": b"\x90\x02\x00\x01",
+    "a second CONNACK": CONNACK,
+}
+BAD_ANSWERS = {
+    "no CONNACK": b"\x30\x03\x00\x01t",
+    "CONNACK flags": b"\x20\x02\x02\x00",
+    "CONNACK refused with a session": b"\x20\x02\x01\x05",
+    "CONNACK too long": b"\x20\x03\x00\x00\x00",
+}
+
+
+def test_malformed_packets_end_in_a_protocol_error_and_a_reconnect():
+    def play(connection, text):
+        if connection.number == 1:
+            connection.packet()
+            connection.send(text)
+            connection.until_closed()
+        else:
+            connection.accept()
+            connection.until_closed()
+
+    cases = {name: CONNACK + text for name, text in MALFORMED.items()}
+    cases.update(BAD_ANSWERS)
+    fakes = {
+        name: FakeBroker(lambda connection, text=text: play(connection, text))
+        for name, text in cases.items()
+    }
+    try:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async def play(port):
+                    client = MQTTClient("127.0.0.1", int(port), client_id="c")
+                    async with client:
+                        events = client.events()
+                        await until(lambda: client.error)
+                        await client.wait_connected()
+                        print(port, type(client.error).__name__, client.error)
+                await asyncio.gather(*[play(port) for port in sys.argv[1:]])
+            """,
+            *[fake.port for fake in fakes.values()],
+        )
+    finally:
+        for fake in fakes.values():
+            fake.close()
+    for name, fake in fakes.items():
+        assert re.search(f"^{fake.port} ProtocolError ", out, re.M), (name, out)
+        lost = "not connected" if name in BAD_ANSWERS else "connection lost"
+        assert f":{fake.port}: {lost}: " in out, name
+        assert len(fake.connections) == 2, name
+
+
+def test_answers_to_nothing_are_counted_and_otherwise_ignored():
+    def script(connection):
+        connection.accept()
+        connection.send(b"\x40\x02\x00\x07")  # PUBACK
+        connection.send(b"\x90\x03\x00\x07\x00")  # SUBACK
+        connection.send(b"\xb0\x02\x00\x07")  # UNSUBACK
+        connection.send(b"\xd0\x00")  # PINGRESP
+        connection.send(b"\x70\x02\x00\x07")  # PUBCOMP
+        connection.send(b"\x50\x02\x00\x07")  # PUBREC
+        assert connection.packet() == (0x62, b"\x00\x07")  # PUBREL
+        connection.send(b"\x62\x02\x00\x08")  # PUBREL
+        assert connection.packet() == (0x70, b"\x00\x08")  # PUBCOMP
+        first, body = connection.packet()
+        assert (first, body[:3]) == (0x32, b"\x00\x01t")
+        connection.send(b"\x40\x02" + body[3:5])
+        connection.send(b"\x40\x02" + body[3:5])  # once more
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                async with make() as client:
+                    await client.wait_connected()
+                    await until(lambda: client.stats.bytes_out >= 8)
+                    await client.publish("t", "x", qos=1)
+                    print("published")
+            """,
+            fake.port,
+        )
+        assert "published" in out
+        assert len(fake.connections) == 1
+
+
+def test_a_session_that_a_clean_start_cannot_have_is_not_believed():
+    def script(connection):
+        assert connection.accept(RESUMED if connection.number == 1 else CONNACK)[7] & 2
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async with make(clean_start=True) as client:
+                    await client.wait_connected()
+            """,
+            fake.port,
+        )
+    assert "session present after a clean start [MQTT-3.2.2-1]" in out
+    assert "session new" in out
+
+
+# Refused
+
+
+def test_connect_raises_why_it_cannot_and_works_once_that_is_put_right(tmp_path):
+    with Broker(tmp_path, users={"ann": "secret"}) as broker:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                client = make(user="ann", password="wrong")
+                for _ in range(2):  # the second time it asks the broker again
+                    with raises(RefusedError, "5") as caught:
+                        await client.connect(timeout_s=20)
+                    assert caught.error.code == 5
+                    assert not client.running
+                right = make(user="ann", password="secret")
+                await right.connect()
+                assert right.connected
+                await right.connect()  # once more does no harm
+                await right.publish("t", "x", qos=1)
+                await right.disconnect()
+                assert not right.connected and not right.running
+            """,
+            broker.port,
+        )
+        assert out.count("connected in") == 1
+        assert "wrong user or password" in out or "not authorised" in out
+        assert broker.log().count("disconnected, not authorised") == 6
+
+
+def test_connect_raises_the_last_error_when_nobody_answers():
+    with socket.socket() as nobody:
+        nobody.bind((HOST, 0))
+        apps.check(
+            """
+            async def main():
+                client = make(log=None)
+                with raises(ConnectError, "port") as caught:
+                    await client.connect(timeout_s=0.3)
+                assert caught.error.code == 111 or caught.error.code == 61
+                assert not client.running
+                # stopped by another task meanwhile
+                task = asyncio.create_task(client.connect(timeout_s=20))
+                await asyncio.sleep_ms(50)
+                await client.disconnect()
+                with raises(MQTTError):
+                    await asyncio.wait_for(task, 5)
+                assert not client.running
+                async with client:
+                    with raises(asyncio.TimeoutError):
+                        await client.wait_connected(0.1)
+            """,
+            nobody.getsockname()[1],
+        )
+
+
+def test_what_does_not_heal_by_itself_is_tried_rarely(tmp_path):
+    with (
+        Broker(tmp_path, users={"ann": "secret"}) as broker,
+        apps.start(
+            """
+            async def main():
+                soonest()
+                async with make(user="ann", password="wrong") as client:
+                    await told("leave")
+            """,
+            broker.port,
+        ) as app,
+    ):
+        app.wait_for("code 5.*rarely now.*next try in 600.0 s")
+        app.send("leave")
+        app.wait()
+        assert broker.log().count("disconnected, not authorised") == 3
+
+
+def test_the_back_off_grows_to_a_minute_with_full_jitter():
+    out = apps.check(
+        """
+        async def main():
+            client = make(log=None)
+            for failing.random in (Latest, Soonest):
+                client._failures = 0
+                print([failing.failed(client, ConnectError("x")) for _ in range(10)])
+        """,
+        1883,
+    )
+    latest, soonest = (eval(line) for line in out.splitlines())
+    expected = [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000]
+    assert [round(each - 50, -1) for each in latest] == expected
+    assert soonest == 10 * [50]
+
+
+def test_whatever_an_attempt_raises_is_told_and_tried_again(broker):
+    """Even where there is no memory for the words, or the words fail themselves."""
+    out = apps.check(
+        """
+        class Link:
+            errors = [ValueError("one"), MemoryError("two"), KeyError("three")]
+            errors += [LinkError("four", 7), OSError(5)]
+            errors += [ZeroDivisionError("five"), NameError("six")]
+
+            def is_up(self):
+                return not self.errors
+
+            async def up(self):
+                raise self.errors.pop(0)
+
+            def dns_servers(self):
+                return []
+
+        async def main():
+            soonest()
+            real = failing.failed
+
+            def failed(client, error):
+                if isinstance(error, (ZeroDivisionError, NameError)):
+                    raise MemoryError
+                return real(client, error)
+
+            failing.failed = failed
+            real_sleep = asyncio.sleep_ms
+            asyncio.sleep_ms = lambda ms: real_sleep(min(ms, 100))
+            async with make(link=Link()) as client:
+                await client.wait_connected()
+                await client.publish("t", "x", qos=1)
+                print("published")
+        """,
+        broker.port,
+    )
+    for text in ("one", "two", "three", "four", "5", "five", "six", "published"):
+        assert text in out
+
+
+def test_a_log_that_fails_ends_nothing(broker):
+    apps.check(
+        """
+        async def main():
+            def log(line):
+                raise OSError("the SD card is full")
+
+            async with make(log=log) as client:
+                await client.publish("t", "x", qos=1)
+        """,
+        broker.port,
+    )
+
+
+# A message that kills the connection
+
+
+def test_a_message_that_breaks_connections_is_suspected_and_given_up(proxy, broker):
+    peer = broker.peer("t/#")
+    proxy.kill_on("PUBLISH", "up", times=3)
+    with apps.start(
+        """
+        async def main():
+            soonest()
+
+            async def events():
+                async for event in client.events():
+                    if type(event).__name__ == "Suspect":
+                        print("Suspect", event.topic)
+
+            async with make(give_up_after=3) as client:
+                task = asyncio.create_task(events())
+                await client.subscribe("t/#", 1)
+                try:
+                    await client.publish("t/poison", "x", qos=1)
+                except MQTTError as e:
+                    print("given up:", e)
+                await client.publish("t/good", "y", qos=1)
+                print("the next one went")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("connections break right after a message to 't/poison' was sent")
+        app.wait_for("given up: .*3 connections broke on it")
+        app.wait_for("the next one went")
+        out = app.wait().out
+    assert "Suspect t/poison" in out
+    peer.wait_for(1)
+    assert peer.received == [("t/good", b"y")]
+    clean = [bool(each.body[7] & 2) for each in proxy.seen("CONNECT")]
+    assert clean == [False, False, False, True]
+
+
+def test_a_suspect_is_kept_and_tried_rarely_unless_told_to_give_up(proxy):
+    proxy.kill_on("PUBLISH", "up", times=3)
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                client.enqueue("t/poison", "x", qos=1)
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("next try in 60.0 s")
+        app.send("leave")
+        app.wait()
+    assert proxy.connections == 3
+
+
+def test_give_up_after_one(proxy):
+    proxy.kill_on("PUBLISH", "up", times=1)
+    out = apps.check(
+        """
+        async def main():
+            soonest()
+            async with make(give_up_after=1) as client:
+                with raises(MQTTError, "given up"):
+                    await client.publish("t/poison", "x", qos=1)
+                await client.publish("t/good", "x", qos=1)
+                print("went")
+        """,
+        proxy.port,
+    )
+    assert "went" in out
+    assert proxy.connections == 2
+
+
+# Events
+
+
+def test_an_iterator_of_events_that_is_slow_gets_the_last_ones(proxy):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                events = client.events()
+                await until(lambda: client.stats.connects == 12)
+                got = []
+                async for event in events:
+                    got.append(type(event).__name__)
+                    if len(got) == 16:
+                        break
+                print("got", got)
+                with raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(events.__anext__(), 0.02)
+        """,
+        proxy.port,
+    ) as app:
+        for _ in range(11):
+            app.wait_for("connected in")
+            proxy.rst()
+        got = eval(app.wait_for("^got")[4:])
+        app.wait()
+    assert got == 8 * ["Disconnected", "Connected"]
+
+
+# The link
+
+
+def test_the_link_is_brought_up_first_and_reset_only_when_nobody_answers(proxy, broker):
+    """After five failures of the broker, once, and not while another client is connected."""
+    with apps.start(
+        """
+        class Link:
+            ups = resets = 0
+            down = True
+
+            def is_up(self):
+                return not self.down
+
+            async def up(self):
+                self.ups += 1
+                self.down = False
+
+            async def reset(self):
+                self.resets += 1
+                print("reset", self.resets)
+
+            def dns_servers(self):
+                return []
+
+        async def main():
+            soonest()
+            link = Link()
+            other = MQTTClient("127.0.0.1", int(sys.argv[2]), client_id="other", link=link)
+            client = make(link=link)
+            async with other, client:
+                await client.wait_connected()
+                assert link.ups == 1
+                await told("broken")
+                await until(lambda: client._silent > 8)
+                assert not link.resets
+                print("other was connected")
+                await other.disconnect()
+                await until(lambda: link.resets == 1)
+                await client.wait_connected()
+                print("connected again", link.ups)
+                assert client._silent == 0
+        """.replace(
+            "async with other, client:", "async with other:\n              async with client:"
+        ),
+        proxy.port,
+        broker.port,
+    ) as app:
+        app.wait_for("connected in")
+        app.wait_for("connected in")
+        proxy.refuse()
+        proxy.rst()
+        app.send("broken")
+        app.wait_for("other was connected")
+        app.wait_for("the link looks up but no broker answers: resetting it")
+        app.wait_for("reset 1")
+        proxy.heal()
+        app.wait_for("connected again 1")
+        app.wait()
+
+
+# Starting and stopping
+
+
+def test_a_client_that_was_stopped_can_be_started_again(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            client = make(drain_s=0.2)
+
+            @client.on("in", qos=1)
+            def handler(message):
+                print("got", message.payload)
+
+            files = None
+            for i in range(4):
+                async with client:
+                    messages = client.messages()
+                    await client.subscribe("other")
+                    await client.publish("out", str(i), qos=1)
+                    await told("next")
+                    assert files in (None, open_files())
+                    files = open_files()
+                print("stopped", client.connected, client.running)
+            client.connect
+            await client.connect()
+            await client.disconnect()
+        """,
+        proxy.port,
+    ) as app:
+        for i in range(4):
+            proxy.wait_for("PUBACK", "down", i + 1)
+            broker.peer().publish("in", str(i))
+            app.wait_for(f"got b'{i}'")
+            app.send("next")
+            app.wait_for("stopped False False")
+        app.wait()
+    assert [line for line in app.lines if line.startswith("got")] == [
+        f"got b'{i}'" for i in range(4)
+    ]
+
+
+def test_what_was_not_handled_when_it_stopped_is_handled_after_the_next_start(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            client = make(drain_s=0.1)
+
+            @client.on("in", qos=1)
+            async def handler(message):
+                print("begins", message.payload)
+                await told("finish")
+                print("ends", message.payload)
+
+            async with client:
+                await until(lambda: client.stats.received == 2)
+            print("stopped")
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK")
+        peer = broker.peer()
+        peer.publish("in", "1")
+        peer.publish("in", "2")
+        app.wait_for("stopped")
+        for payload in "12":
+            app.wait_for(f"begins b'{payload}'")
+            app.send("finish")
+            app.wait_for(f"ends b'{payload}'")
+        proxy.wait_for("PUBACK", "up", 2)
+        app.send("leave")
+        app.wait()
+
+
+def test_what_was_in_flight_when_it_stopped_goes_again_after_the_next_start(proxy, broker):
+    peer = broker.peer("t")
+    proxy.swallow("PUBLISH", "up", times=1)
+    apps.check(
+        """
+        async def main():
+            client = make(drain_s=0.1)
+            async with client:
+                client.enqueue("t", "x", qos=1)
+                await client.wait_connected()
+            async with client:
+                await client.publish("t", "y", qos=1)
+                assert client.stats.resent == 1
+        """,
+        proxy.port,
+    )
+    peer.wait_for(2)
+    assert peer.received == [("t", b"x"), ("t", b"y")]
+
+
+def test_stopping_while_it_connects_and_starting_at_once_works(proxy):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+            files = open_files()
+            for _ in range(3):
+                await client.__aenter__()
+                await asyncio.sleep_ms(50)
+                await client.disconnect()
+            print("stopped", open_files() - files)
+            await client.__aenter__()
+            await asyncio.sleep_ms(50)
+            await told("on")
+            await client.disconnect()
+            await client.connect(timeout_s=20)
+            await client.publish("t", "x", qos=1)
+            await client.disconnect()
+            assert open_files() - files <= 1  # stdin's poll
+        """,
+        proxy.port,
+    ) as app:
+        proxy.stall()
+        app.wait_for("stopped 0")
+        proxy.heal()
+        app.send("on")
+        app.wait()
+
+
+def test_a_second_client_with_the_default_id_raises_and_other_ids_do_not(broker):
+    apps.check(
+        """
+        async def main():
+            port = int(sys.argv[1])
+            first = MQTTClient("127.0.0.1", port)
+            second = MQTTClient("127.0.0.1", port)
+            third = MQTTClient("127.0.0.1", port, client_id="third")
+            assert first.client_id == second.client_id and len(first.client_id) > 8
+            async with first:
+                await first.publish("t", "x", qos=1)
+                with raises(ValueError, "port %d: give it another client_id=" % port):
+                    await second.__aenter__()
+                assert not second.running
+                with raises(RuntimeError, "the client is running"):
+                    await first.__aenter__()
+                twin = MQTTClient("127.0.0.1", port, client_id="third")
+                async with third:
+                    with raises(ValueError, "a second client with the id third"):
+                        await twin.__aenter__()
+                    await third.publish("t", "y", qos=1)
+                assert first.connected and first.stats.connects == 1
+            async with second:
+                await second.publish("t", "z", qos=1)
+        """,
+        broker.port,
+    )
+
+
+# Ctrl-C and run again
+
+
+RUN_AGAIN = """
+client = make(client_id=None, drain_s=0.2)
+runs = 0
+
+@client.on("in", qos=1)
+async def handler(message):
+    print("begins", message.payload)
+    await asyncio.sleep_ms(30)
+    print("ends", message.payload)
+
+async def watch(mine):
+    async for event in client.events():
+        print("event", mine, type(event).__name__)
+
+async def main():
+    global runs
+    runs += 1
+    mine = runs
+    async with client:
+        task = asyncio.create_task(watch(mine))
+        await client.publish("out", "ready", qos=1)
+        print("run", mine, "files", open_files())
+        while True:
+            try:
+                await client.publish("out", "of run %d" % mine, qos=1)
+            except MQTTError as e:
+                print("error in run", mine, e)
+            await asyncio.sleep_ms(20)
+
+for _ in range(3):
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        print("interrupted")
+    asyncio.new_event_loop()
+"""
+
+
+def test_ctrl_c_and_run_again_with_a_new_event_loop(proxy, broker):
+    with apps.start(RUN_AGAIN, proxy.port) as app:
+        files = app.wait_for("run 1 files").split()[-1]
+        for run in (2, 3):
+            proxy.swallow("PUBACK", "down")  # a publish of the old run waits
+            count = len(proxy.seen("PUBACK", "down"))
+            proxy.wait_for("PUBACK", "down", count + 1)
+            app.interrupt()
+            app.wait_for("interrupted")
+            proxy.heal()
+            assert app.wait_for(f"run {run} files").split()[-1] == files
+            proxy.wait_for_connections(run)
+            peer = broker.peer()
+            for payload in "abc":
+                peer.publish("in", payload)
+            app.wait_for("ends b'c'")
+        proxy.wait_for("PUBLISH", "up", len(proxy.seen("PUBLISH", "up")) + 5)
+        app.interrupt()
+        result = app.wait()
+    assert result.code == 0, result
+    one_by_one = [f"{what} b'{payload}'" for payload in "abc" for what in ("begins", "ends")]
+    assert [line for line in app.lines if "b'" in line] == 2 * one_by_one
+    assert "error in run" not in result.out  # tasks of the old runs are gone
+    last = proxy.seen("CONNECT")[-1].connection
+    assert {each.payload for each in proxy.seen("PUBLISH", "up", last) if not each.dup} == {
+        b"ready",
+        b"of run 3",
+    }
+    assert proxy.open == 0
+
+
+AGAIN = """
+client = make(client_id=identity, drain_s=0.2)
+
+async def main():
+    async with client:
+        await client.publish("out", "ready", qos=1)
+        print("run", run, "files", open_files())
+        while True:
+            await client.publish("out", "of run %d" % run, qos=1)
+            await asyncio.sleep_ms(20)
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("identity", [None, "sensor"])
+def test_ctrl_c_and_run_the_program_again_in_the_same_interpreter(proxy, tmp_path, identity):
+    """As Thonny does: the whole program once more, nobody calls new_event_loop()."""
+    program = tmp_path / "program.py"
+    program.write_text(AGAIN)
+    with apps.start(
+        """
+        program = open(sys.argv[2]).read()  # it calls asyncio.run(main())
+        for run in (1, 2, 3):
+            exec(program, dict(globals(), run=run, identity=eval(sys.argv[3])))
+        """,
+        proxy.port,
+        program,
+        repr(identity),
+    ) as app:
+        files = app.wait_for("run 1 files").split()[-1]
+        for run in (2, 3):
+            app.interrupt()
+            app.wait_for("interrupted")
+            assert app.wait_for(f"run {run} files").split()[-1] == files
+        count = len(proxy.seen("PUBLISH", "up"))
+        proxy.wait_for("PUBLISH", "up", count + 5)
+        app.interrupt()
+        result = app.wait()
+    assert result.code == 0, result
+    assert proxy.connections == 3
+    assert {each.payload for each in proxy.seen("PUBLISH", "up", 3) if not each.dup} == {
+        b"ready",
+        b"of run 3",
+    }
+
+
+def test_the_same_client_without_a_new_event_loop_is_told_what_to_do(broker):
+    with apps.start(
+        """
+        client = make(drain_s=0.2)
+
+        async def main():
+            async with client:
+                print("running")
+                await client.wait_connected()
+                while True:
+                    await asyncio.sleep(1)
+
+        for _ in range(2):
+            try:
+                asyncio.run(main())
+            except KeyboardInterrupt:
+                print("interrupted")
+            except RuntimeError as e:
+                print(e)
+        """,
+        broker.port,
+    ) as app:
+        app.wait_for("connected in")
+        app.interrupt()
+        app.wait_for("interrupted")
+        app.wait_for("the client is running; after Ctrl-C call asyncio.new_event_loop()")
+        app.wait()
