@@ -1,10 +1,12 @@
 """`./dev demo`, as a stranger runs it: to its end, interrupted, and where something is missing."""
 
 import contextlib
+import functools
 import importlib.util
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import process
+from tests.support import mpy, process
 from tests.support.mpy import ROOT
 
 DEMO = [sys.executable, "-m", "tools.demo"]
@@ -84,17 +86,41 @@ class Demo:
         return [each for each in commands if str(self.folder) in each] + os.listdir(self.folder)
 
 
+def lossy_interpreter(folder):
+    """Return the path of a `micropython` with which the device app forgets its seventh reading."""
+    app = (ROOT / "tools/demo/device.py").read_text()
+    publish = "    await client.publish("
+    assert app.count(publish + '"greenhouse/temperature"') == 1
+    lossy = folder / "device.py"
+    lossy.write_text(
+        app.replace(publish + '"greenhouse/temp', f'    if n != 7:\n    {publish}"greenhouse/temp')
+    )
+    real = shlex.quote(mpy.interpreter())
+    path = folder / "micropython"
+    path.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exec {real} "$@"\n'
+        f'exec {real} "$1" "$2" {shlex.quote(str(lossy))} "$4" "$5" "$6"\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory):
-    """Two that run at the same time: with mosquitto, and with the broker from PyPI."""
+    """Run at the same time: with mosquitto, with the broker from PyPI, with a reading lost."""
+    new_folder = functools.partial(tmp_path_factory.mktemp, "demo")
+    lossy = {"MICROPYTHON": lossy_interpreter(new_folder())}
     with contextlib.ExitStack() as stack:
-        both = [
-            stack.enter_context(Demo(tmp_path_factory.mktemp("demo"), *arguments))
-            for arguments in ([], ["--embedded"])
-        ]
-        for demo in both:
+        all_ = {
+            "mosquitto": Demo(new_folder()),
+            "embedded": Demo(new_folder(), "--embedded"),
+            "lossy": Demo(new_folder(), env=lossy),
+        }
+        for demo in all_.values():
+            stack.enter_context(demo)
+        for demo in all_.values():
             demo.read()
-        yield both
+        yield all_
 
 
 def check_that_all_went_well(demo):
@@ -113,14 +139,24 @@ def check_that_all_went_well(demo):
 
 
 def test_the_demo_loses_nothing_while_its_link_breaks_and_its_broker_stops(demos):
-    check_that_all_went_well(demos[0])
-    assert "demands a client certificate" in demos[0].out
+    check_that_all_went_well(demos["mosquitto"])
+    assert "demands a client certificate" in demos["mosquitto"].out
 
 
 @without_iotcore
 def test_the_demo_does_without_mosquitto(demos):
-    check_that_all_went_well(demos[1])
-    assert "asks for no client certificate" in demos[1].out
+    check_that_all_went_well(demos["embedded"])
+    assert "asks for no client certificate" in demos["embedded"].out
+
+
+def test_a_lost_reading_fails_the_demo(demos):
+    demo = demos["lossy"]
+    assert demo.wait() == 1, demo.out
+    summary = demo.summary()
+    assert summary["lost"] == "1", demo.out
+    assert summary["acknowledged"] == summary["published"]
+    assert int(summary["received"]) == int(summary["published"]) - 1
+    assert "Nothing was lost" not in demo.out
 
 
 @pytest.mark.parametrize(

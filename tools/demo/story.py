@@ -180,9 +180,10 @@ class Story:
         again = sum(readings.values()) - len(readings)
         obeyed = self._obeyed == self._sent
         handshakes = " / ".join(map(str, self._handshakes))
+        sides = "server-only" if self._broker.embedded else "mutual"
         row = self._screen.row
         self._screen.line("")
-        row("handshake", f"{handshakes} ms, {'one-sided' if self._broker.embedded else 'mutual'}")
+        row("handshake", f"{handshakes} ms, verified, {sides}")
         row("published", facts["published"])
         row("acknowledged", facts["acknowledged"])
         row("received", f"{len(readings)} by the watcher")
