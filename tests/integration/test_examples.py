@@ -152,7 +152,9 @@ def test_two_brokers_passes_messages_on(board, mtls_broker, cloud):
         running.wait_for(f"{cloud.port}: connection lost")
         home_peer.publish("garden/temperature", b"22.0")
         cloud.start()
-        assert cloud_peer.wait_for(2)[1].payload == b"22.0"
+        count = 2
+        while cloud_peer.wait_for(count)[-1].payload != b"22.0":  # QoS 1: the first may come twice
+            count += 1
 
 
 def test_umqtt_tls_publishes_on_verified_tls(board, mtls_broker):
