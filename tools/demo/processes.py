@@ -29,7 +29,7 @@ class Children:
                 command, stdin=subprocess.DEVNULL, start_new_session=True, **options
             )
         except OSError as error:
-            raise Trouble(f"cannot run {command[0]}: {error.strerror}") from None
+            raise Trouble(f"cannot run {command[0]}: {error.strerror}: check its path") from None
         self._all.append(child)
         return child
 
@@ -41,7 +41,7 @@ class Children:
                 break
             await asyncio.sleep(0.02)
         else:
-            raise Trouble(f"{' '.join(command)} has not ended after {patience_s} s")
+            raise Trouble(f"{' '.join(command)} has not ended after {patience_s} s: try another")
         return child.stdout.read().decode(errors="replace").strip(), child.returncode
 
     def end(self, child):
