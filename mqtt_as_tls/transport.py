@@ -83,7 +83,7 @@ class Transport:
     One TCP or TLS connection.
 
     client     has stats, _lost(error): a write found the connection dead, _drained(): all that
-               waited is sent
+               waited is sent, _silent: attempts in a row that nobody answered
 
     decoder    what `read` feeds, set by the client once the connection is open
     out        list of the packets that wait to be sent
@@ -142,6 +142,7 @@ class Transport:
                     raise
         except OSError as e:
             raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
+        self._client._silent = 0  # whatever comes now, the link works
         self.stage = "TLS" if tls else "MQTT"
         gc.collect()
         start = time.ticks_ms()
