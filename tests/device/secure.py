@@ -3,11 +3,13 @@ For MicroPython programs that test the client over TLS: the arguments of TLS com
 environment (TLS), and every event of the client is a line on stdout.
 """
 
+import asyncio
 import json
 import os
 import socket
+import sys
 
-from mqtt_as_tls import TLS, transport
+from mqtt_as_tls import TLS, MQTTClient, transport
 from tests.device.app import make
 from tests.device.watch import open_files
 
@@ -27,8 +29,12 @@ def tls_given():
     return (TLS.unverified if unverified else TLS)(**arguments)
 
 
-def secure(**options):
-    """Return an MQTTClient as make() does, with tls_given()."""
+def secure(host=None, **options):
+    """Return an MQTTClient as make() does, with tls_given(), to `host` if that is given."""
+    if host:
+        return MQTTClient(
+            host, int(sys.argv[1]), tls=tls_given(), client_id="device", **options
+        )
     return make(tls=tls_given(), **options)
 
 
@@ -64,3 +70,14 @@ class Sockets:
     def open(self):
         """Return how many files and sockets are open that were not there at first."""
         return open_files() - self._before
+
+
+async def obey(names):
+    """Do what the test sends: lines of Python, with `names` (dict) as their globals."""
+    stdin = asyncio.StreamReader(sys.stdin)
+    while True:
+        line = (await stdin.readline()).decode().strip()
+        if not line:
+            return
+        exec(line, names)
+        print("did", line)

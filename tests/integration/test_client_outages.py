@@ -638,12 +638,12 @@ def test_the_link_is_brought_up_first_and_reset_only_when_nobody_answers(proxy, 
             soonest()
             link = Link()
             other = MQTTClient("127.0.0.1", int(sys.argv[2]), client_id="other", link=link)
-            client = make(link=link)
+            client = make(link=link, connect_timeout_s=1)
             async with other, client:
                 await client.wait_connected()
                 assert link.ups == 1
                 await told("broken")
-                await until(lambda: client._silent > 8)
+                await until(lambda: client._silent > 5)
                 assert not link.resets
                 print("other was connected")
                 await other.disconnect()
@@ -659,7 +659,7 @@ def test_the_link_is_brought_up_first_and_reset_only_when_nobody_answers(proxy, 
     ) as app:
         app.wait_for("connected in")
         app.wait_for("connected in")
-        proxy.refuse()
+        proxy.blackhole()
         proxy.rst()
         app.send("broken")
         app.wait_for("other was connected")

@@ -46,10 +46,10 @@ def free_port():
             return port
 
 
-def is_listening(port, timeout_s=1):
+def is_listening(port, timeout_s=1, host=HOST):
     """Tell whether something accepts a connection on `port` of loopback."""
     try:
-        socket.create_connection((HOST, port), timeout_s).close()
+        socket.create_connection((host, port), timeout_s).close()
     except OSError:
         return False
     return True
@@ -161,7 +161,7 @@ class Broker:
             path.chmod(0o600)
             lines.append(f"acl_file {path}")
         for kind in self.listeners:
-            lines.append(f"listener {self.ports[kind]} {HOST}")
+            lines.append(f"listener {self.ports[kind]} {self.host}")
             if kind == "tcp":
                 continue
             lines.append(f"certfile {self.identity.chain_pem}")
@@ -178,7 +178,8 @@ class Broker:
     def start(self):
         """
         Start it, and return when every listener accepts connections. The configuration is
-        written anew, so `lines` and `identity` may have been changed while it was down.
+        written anew, so `lines`, `identity` and `host` (an address of loopback) may have been
+        changed while it was down.
 
         Raises RuntimeError with its log when it does not come up.
         """
@@ -196,7 +197,7 @@ class Broker:
             if not self.running or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"the broker did not start:\n{self.log()}")
-            if is_listening(waiting[0]):
+            if is_listening(waiting[0], host=self.host):
                 waiting.pop(0)
             else:
                 time.sleep(0.01)
