@@ -266,7 +266,7 @@ class Decoder:
         end = at + length
         if end - start > self.max_packet:
             raise ProtocolError(
-                "packet of %d bytes, max_packet is %d: raise it or send less"
+                "packet of %d bytes, max_packet is %d"
                 % (end - start, self.max_packet)
             )
         if end > stop:
