@@ -1,0 +1,211 @@
+"""Wrong use raises at the call, with a sentence that says what to do."""
+
+import pytest
+
+from tests.support import apps
+
+CASES = """
+def check(cases):
+    wrong = []
+    for call, expected, *texts in cases:
+        try:
+            result = call()
+            got = "nothing was raised, returned %r" % (result,)
+            if hasattr(result, "close"):
+                result.close()
+        except Exception as e:
+            got = "%s: %s" % (type(e).__name__, e)
+            if type(e) is expected and all(text in str(e) for text in texts):
+                continue
+        wrong.append("expected %s %s but %s" % (expected.__name__, texts, got))
+    assert not wrong, "\n".join(wrong)
+    print("checked", len(cases))
+"""
+
+
+def outcome(app, port=1883):
+    assert "checked" in apps.check(CASES + app, port)
+
+
+def test_arguments_of_a_client():
+    outcome("""
+def new(*args, **options):
+    return lambda: MQTTClient(*(args or ("broker.lan",)), **options)
+
+def number(name, low, high, *values):
+    return [
+        (new(**{name: value}), ValueError, name, "a number from %d to %d" % (low, high))
+        for value in values
+    ]
+
+async def main():
+  check([
+    (new(5), ValueError, "host: a str of 1 to 65535 bytes without NUL"),
+    (new(""), ValueError, "host: a str"),
+    (new("a\\0b"), ValueError, "host: a str"),
+    (new(client_id=""), ValueError, "client_id: a str"),
+    (new(client_id=7), ValueError, "client_id: a str", "not 7"),
+    (new(client_id="x" * 70000), ValueError, "client_id: a str"),
+    (new(user=b"ann"), ValueError, "user: a str"),
+    (new(user="ann", password=5), TypeError, "bytes-like or str, not int"),
+    (new(password="secret"), ValueError, "password without user: give user= too"),
+    (new(protocol=5), ValueError, "protocol=5: not yet; 4 is MQTT 3.1.1"),
+    (new(protocol=3), ValueError, "protocol 3: 4 is MQTT 3.1.1"),
+    (new(protocol="4"), ValueError, "4 is MQTT 3.1.1"),
+    (new(store="/data"), ValueError, "store: not yet"),
+    (new(session_expiry_s=60), ValueError, "session_expiry_s: MQTT 5 only"),
+    (new(tls="ca.pem"), TypeError, "tls: TLS(ca=...) or None, not 'ca.pem'"),
+    (new(tls=True), TypeError, "tls: TLS(ca=...) or None"),
+    (new(link="my-ssid"), TypeError, "link: WiFi(...), another link, or None"),
+    (new(will=("t", "gone")), TypeError, "will: Will(...) or None"),
+    (new(log="yes"), TypeError, "log: a function that takes a line, or None"),
+    (new(give_up_after="3"), TypeError, "give_up_after: a number of connections, or None"),
+    (new(keep_alive=60), TypeError, "MQTTClient has no argument 'keep_alive'"),
+    (new(ssl=True), TypeError, "MQTTClient has no argument 'ssl'"),
+    (new(will=Will("t", bytes(5000))), ValueError, "max_packet is 4096: raise max_packet"),
+    (new(will=Will("t", "", birth=bytes(5000))), ValueError, "max_packet is 4096"),
+    (new(max_packet=1000, max_backlog=999), ValueError, "max_backlog: a number from 1000"),
+]
+    + number("port", 1, 65535, 0, 65536, -1, "1883", 18.83)
+    + number("keepalive_s", 1, 65535, 0, 65536, "60", None)
+    + number("connect_timeout_s", 1, 600, 0, 601)
+    + number("ack_timeout_s", 1, 600, 0, 601, "20")
+    + number("handler_timeout_s", 1, 86400, 0, 86401)
+    + number("drain_s", 0, 600, -1, 601)
+    + number("max_packet", 64, 268435455, 63, 268435456)
+    + number("max_inflight", 1, 65535, 0, 65536)
+    + number("max_queue", 0, 268435455, -1)
+)
+""")
+
+
+def test_arguments_of_a_will():
+    outcome("""
+def new(*args, **options):
+    return lambda: Will(*args, **options)
+
+async def main():
+  check([
+    (new("t/#", "x"), ValueError, "topic 't/#': + and # are for subscribing only"),
+    (new("", "x"), ValueError, "topic: empty"),
+    (new(None, "x"), TypeError, "topic: a str, not NoneType"),
+    (new("t", 5), TypeError, "payload: bytes-like or str, not int: str(value) or json.dumps"),
+    (new("t", None), TypeError, "payload: bytes-like or str"),
+    (new("t", "x", qos=2), ValueError, "qos 2: not yet; use 1"),
+    (new("t", "x", qos=3), ValueError, "qos 3: 0 or 1"),
+    (new("t", "x", birth=5), TypeError, "payload: bytes-like or str"),
+])
+""")
+
+
+def test_topics_payloads_and_qos(broker):
+    outcome(
+        """
+TOPICS = (
+    ("a/+/b", ValueError, "topic 'a/+/b': + and # are for subscribing only"),
+    ("a/#", ValueError, "+ and # are for subscribing only"),
+    ("", ValueError, "topic: empty"),
+    ("a\\0b", ValueError, "has a NUL character"),
+    ("x" * 65536, ValueError, "65536 bytes, at most 65535"),
+    (b"a", TypeError, "topic: a str, not bytes"),
+    (5, TypeError, "topic: a str, not int"),
+    (None, TypeError, "topic: a str, not NoneType"),
+)
+PAYLOADS = (5, 21.5, None, True, ["a"], {"a": 1}, object())
+FILTERS = (
+    ("a/#/b", ValueError, "# stands alone and last"),
+    ("a#", ValueError, "# stands alone and last"),
+    ("a+/b", ValueError, "+ stands for a whole level"),
+    ("", ValueError, "topic filter: empty"),
+    ("a\\0", ValueError, "has a NUL character"),
+    ("$share/a", ValueError, "write $share/group/filter"),
+    ("$share/+/a", ValueError, "write $share/group/filter"),
+    (7, TypeError, "topic filter: a str, not int"),
+)
+QOS = (
+    (2, ValueError, "qos 2: not yet; use 1"),
+    (3, ValueError, "qos 3: 0 or 1"),
+    (-1, ValueError, "qos -1: 0 or 1"),
+    ("1", ValueError, "qos '1': 0 or 1"),
+    (None, ValueError, "qos None: 0 or 1"),
+)
+
+async def main():
+    client = make()
+    client.on("taken")(print)
+    cases = [
+        (lambda: client.on("taken"), ValueError, "'taken' has a handler: call both functions"),
+        (lambda: client.on("new")(5), TypeError, "handler: a function that takes a message"),
+        (lambda: client.on_connect(5), TypeError, "on_connect: an async function"),
+        (lambda: client.nonsense, AttributeError, "nonsense"),
+    ]
+    for qos, *rest in QOS:
+        cases.append([lambda qos=qos: client.on("other", qos)] + rest)
+    for filter, *rest in FILTERS:
+        cases.append([lambda filter=filter: client.on(filter)] + rest)
+    async with client:
+        for call in (client.publish, client.enqueue):
+            for topic, *rest in TOPICS:
+                cases.append([lambda call=call, topic=topic: call(topic, "x")] + rest)
+            for payload in PAYLOADS:
+                cases.append((
+                    lambda call=call, payload=payload: call("t", payload),
+                    TypeError, "payload: bytes-like or str, not ", "str(value) or json.dumps",
+                ))
+            for qos, *rest in QOS:
+                cases.append([lambda call=call, qos=qos: call("t", "x", qos=qos)] + rest)
+            cases.append((
+                lambda call=call: call("t", bytes(5000)),
+                ValueError, "message of 500", "bytes, max_packet is 4096: raise max_packet",
+            ))
+        for filter, *rest in FILTERS:
+            cases.append([lambda filter=filter: client.subscribe(filter)] + rest)
+        for qos, *rest in QOS:
+            cases.append([lambda qos=qos: client.subscribe("t", qos)] + rest)
+        cases.append((lambda: client.unsubscribe("never"), ValueError, "'never' is not subscr"))
+        check(cases)
+        await client.publish("t", "all is well", qos=1)
+        assert client.stats.connects == 1 and client.stats.sent == 1
+""",
+        broker.port,
+    )
+
+
+def test_what_was_refused_leaves_nothing_behind(broker):
+    """A filter or a handler that was refused is not subscribed."""
+    with apps.start(
+        """
+async def main():
+    client = make()
+    for call in (
+        lambda: client.on("a/#/b")(print),
+        lambda: client.on("b", 3)(print),
+        lambda: client.on("c", 0)(5),
+    ):
+        with raises((ValueError, TypeError)):
+            call()
+    async with client:
+        await client.wait_connected()
+        for call in (lambda: client.subscribe("d+"), lambda: client.subscribe("e", 2)):
+            with raises(ValueError):
+                call()
+        print("granted", await client.subscribe("f", 1))
+""",
+        broker.port,
+    ) as app:
+        app.wait_for("granted 1")
+        app.wait()
+    log = broker.log()
+    assert log.count("Received SUBSCRIBE") == 1
+    assert "\tf (QoS 1)" in log
+
+
+@pytest.mark.parametrize("call", ["publish('t')", "enqueue('t')", "subscribe('t')"])
+def test_calls_before_the_start_say_how_to_start(call):
+    outcome(
+        f"""
+client = make()
+async def main():
+  check([(lambda: client.{call}, RuntimeError, "use it inside `async with client:`")])
+"""
+    )
