@@ -73,7 +73,7 @@ class Will:
         self.topic = topic
         self.payload = _payload(payload)
         self.qos = _qos(qos)
-        self.retain = retain
+        self.retain = bool(retain)
         self.birth = None if birth is None else _payload(birth)
 
 
