@@ -18,7 +18,7 @@ def check(cases):
             if type(e) is expected and all(text in str(e) for text in texts):
                 continue
         wrong.append("expected %s %s but %s" % (expected.__name__, texts, got))
-    assert not wrong, "\n".join(wrong)
+    assert not wrong, "; ".join(wrong)
     print("checked", len(cases))
 """
 
@@ -85,6 +85,7 @@ def new(*args, **options):
     return lambda: Will(*args, **options)
 
 async def main():
+  assert Will("t", "x", retain=2).retain is True and Will("t", "x", retain=None).retain is False
   check([
     (new("t/#", "x"), ValueError, "topic 't/#': + and # are for subscribing only"),
     (new("", "x"), ValueError, "topic: empty"),
