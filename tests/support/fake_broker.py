@@ -98,6 +98,7 @@ class FakeBroker:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self._changed:
                     connection = Connection(len(self.connections) + 1, sock)
                     self.connections.append(connection)
