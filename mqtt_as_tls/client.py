@@ -244,17 +244,19 @@ class MQTTClient:
         self.host = host
         self.port = port
         self.client_id = _default_id() if client_id is None else client_id
-        self._hello = (
+        self._hello = packet.connect(
             _text(self.client_id, "client_id"),
             int(self.keepalive_s),
+            False,
             None if user is None else _text(user, "user"),
             password,
+            will and (will.topic.encode(), will.payload, will.qos, will.retain),
         )
         self._link = link
         self._tls = tls
         self._will = will
         self._log = log
-        self._clean_start = clean_start
+        self._clean_start = bool(clean_start)
         self._give_up_after = give_up_after
         self._session = Session(self.max_inflight)
         self._dispatcher = Dispatcher(self)
@@ -539,7 +541,9 @@ class MQTTClient:
         self._busy = True
         try:
             if self._silent >= self._reset_at and not [c for c in mates if c.connected]:
-                self._reset_at *= 2
+                after = self._reset_at * 2
+                for c in mates:  # one reset serves all
+                    c._reset_at = after
                 self._say("the link looks up but no broker answers: resetting it")
                 await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
@@ -553,13 +557,9 @@ class MQTTClient:
 
     async def _open(self, t):
         """Connect; return session present. Raises MQTTError."""
-        will = self._will
-        if will:
-            will = (will.topic.encode(), will.payload, will.qos, will.retain)
-        client_id, keepalive_s, user, password = self._hello
         clean = self._clean_start or self._clean
-        hello = packet.connect(client_id, keepalive_s, clean, user, password, will)
-        await t.open(self._address, self.port, self.host, self._tls, hello)
+        packet.set_clean(self._hello, clean)
+        await t.open(self._address, self.port, self.host, self._tls, self._hello)
         t.decoder = decoder = packet.Decoder(self.max_packet)  # TLS needed the memory till now
         while True:
             first = decoder.next()
@@ -588,13 +588,13 @@ class MQTTClient:
         self.stats.resent += len(again)
         tls = self._tls
         self._say(
-            "connected in %d ms%s%s, session %s, %d messages sent again"
+            "connected in %d ms%s%s, session %s%s"
             % (
                 took_ms,
                 " (TLS %d)" % t.tls_ms if tls else "",
                 ", NOT VERIFIED: anybody may listen" if tls and not tls.verified else "",
                 "resumed" if present else "new",
-                len(again),
+                ", %d messages sent again" % len(again) if again else "",
             )
         )
         if present:

@@ -10,7 +10,7 @@ import time
 from micropython import const
 
 from . import packet
-from .errors import CertificateError, LinkError, MQTTError, RefusedError
+from .errors import CertificateError, ConnectError, LinkError, MQTTError, RefusedError
 
 _SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
@@ -28,8 +28,9 @@ def failed(client, error):
     """
     now = time.ticks_ms()
     lost = client._since_ms is not None
+    lasted = lost and time.ticks_diff(now, client._since_ms) > _LASTING_MS
     if lost:
-        if time.ticks_diff(now, client._since_ms) > _LASTING_MS:
+        if lasted:
             client._failures = 0
         client._since_ms = None
         _suspect(client, now)
@@ -56,7 +57,9 @@ def failed(client, error):
         client._why = "%s: %s" % (
             "connection lost" if lost else "not connected",
             error if isinstance(error, MQTTError) else repr(error),
-        ) + _explained(error)
+        )
+        if not (lasted and isinstance(error, ConnectError)):  # else it was set up rightly
+            client._why += _explained(error)
     elif isinstance(error, MQTTError):
         error.cure = old.cure
     slowly = ", rarely now as this does not heal by itself" if client._slow else ""

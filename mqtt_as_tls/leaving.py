@@ -62,7 +62,7 @@ async def disconnect(client):
 def _stop(client):
     """Stop `client` at once: close its connection, end its tasks, tell what waits."""
     alive = client._loop is core._task_queue  # else its tasks never run again: wake none
-    client.running = False
+    client.running = client._busy = False
     client._clients.remove(client)
     tasks = client._tasks + [client._task]
     client._tasks = []

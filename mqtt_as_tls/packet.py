@@ -112,8 +112,14 @@ def publish(topic, payload, qos=0, retain=False):
     return buf
 
 
-def _topic_at(buf):
-    """Return the offset of the topic's two-byte length in a PUBLISH packet."""
+def set_clean(buf, clean):
+    """Write CleanSession (bool) into an encoded CONNECT (section 3.1.2.4)."""
+    at = _body_at(buf) + 7
+    buf[at] = buf[at] & 0xFD | clean << 1
+
+
+def _body_at(buf):
+    """Return the offset of the variable header of a packet."""
     at = 1
     while buf[at] & 128:
         at += 1
@@ -122,13 +128,13 @@ def _topic_at(buf):
 
 def topic(buf):
     """Return the topic (str) of an encoded PUBLISH packet."""
-    at = _topic_at(buf)
+    at = _body_at(buf)
     return str(buf[at + 2 : at + 2 + (buf[at] << 8 | buf[at + 1])], "utf-8")
 
 
 def set_id(buf, packet_id):
     """Write `packet_id` (int, 1 to 65535) into a PUBLISH packet with QoS 1 or 2 (3.3.2.2)."""
-    at = _topic_at(buf)
+    at = _body_at(buf)
     at += 2 + (buf[at] << 8 | buf[at + 1])
     buf[at] = packet_id >> 8
     buf[at + 1] = packet_id & 255
@@ -266,8 +272,7 @@ class Decoder:
         end = at + length
         if end - start > self.max_packet:
             raise ProtocolError(
-                "packet of %d bytes, max_packet is %d"
-                % (end - start, self.max_packet)
+                "packet of %d bytes, max_packet is %d" % (end - start, self.max_packet)
             )
         if end > stop:
             self._need = end - start

@@ -250,4 +250,4 @@ class Transport:
 
 def _closed(error):
     code = error.errno if isinstance(error, OSError) else None
-    return ConnectError("the connection broke: %r" % error, code)
+    return ConnectError("broken off: %r" % error, code)

@@ -121,7 +121,7 @@ OURS = (
         "tls=",
     ),
     (errors.ConnectError("the broker closed the connection"), "hung up", "tls="),
-    (errors.ConnectError("the connection broke: OSError(104,)", 104), "hung up", "used twice"),
+    (errors.ConnectError("broken off: OSError(104,)", 104), "hung up", "used twice"),
     (errors.RefusedError("the broker refused: not authorised", 5), "not authorised", "ACL"),
     (errors.RefusedError("the broker refused: bad login", 4), "wrong user", "check"),
     (errors.RefusedError("the broker refused", 3), "not ready", "log"),
