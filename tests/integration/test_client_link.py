@@ -1,0 +1,422 @@
+"""
+The client on a link that fails: a Pico W's Wi-Fi (tests/fakes/network.py), and links that users
+write. The broker wants TLS both ways; what the radio does to frames, a proxy does to bytes.
+"""
+
+import pytest
+
+from tests.support import secure
+from tests.support.broker import HOST
+from tests.support.proxy import Proxy
+from tests.support.secure import files
+
+# Publishes 1, 2, 3 ... with QoS 1 until `ended`, and prints what comes. What the test sends
+# happens to the radio, as Python.
+APP = """
+    from tests.fakes import network
+    from mqtt_as_tls import WiFi
+
+    ended = False
+    WiFi._poll_ms = 10
+    WiFi._timeout_ms = 150
+    exec(os.getenv("PREPARE"))
+    network.on_traffic = lambda passes: print("frames", "pass" if passes else "stop")
+
+    async def main():
+        global client
+        soonest()
+        asyncio.create_task(obey(globals()))
+        wifi = eval(os.getenv("WIFI"))
+        client = hurry(secure(link=wifi))
+        events = client.events()
+
+        @client.on("down", qos=1)
+        def take(message):
+            print("received", message.payload.decode())
+
+        n = 0
+        async with Ticker() as ticker:
+            async with client:
+                asyncio.create_task(tell(events))
+                while not ended:
+                    n += 1
+                    await client.publish("up", str(n), qos=1)
+                    await asyncio.sleep_ms(10)
+            print("published", n)
+            print("ticks", ticker.ticks)
+        print("calls", *[call[0] for call in network.calls])
+"""
+HOME = 'WiFi("home", "correct horse")'
+
+
+@pytest.fixture
+def arguments(pki):
+    return files(pki.ca, pki.device)
+
+
+def start(port, arguments, wifi=HOME, prepare=""):
+    return secure.start(APP, port, arguments, env={"WIFI": wifi, "PREPARE": prepare})
+
+
+def do(app, line):
+    """Have the app do `line`, and return when it has."""
+    app.send(line)
+    app.wait_for("^did ")
+
+
+def finish(app, broker=None, peer=None):
+    """
+    End the app, check that all it published arrived at `peer` in order, and return what changed
+    something in the radio's driver (list of str).
+    """
+    app.send("ended = True")
+    last = int(app.wait_for("^published").split()[1])
+    calls = app.wait_for("^calls").split()[1:]
+    result = app.wait()
+    assert result.code == 0, result
+    if peer:
+        peer.wait_for(last, "up")
+        numbers = [int(payload) for topic, payload in peer.received if topic == "up"]
+        assert list(dict.fromkeys(numbers)) == list(range(1, last + 1))
+    return calls
+
+
+def falls_silent(proxy):
+    """No frame passes any more."""
+    proxy.stall()
+    proxy.blackhole()
+
+
+def test_a_board_that_boots_without_a_network_connects_when_there_is_one(
+    mtls_proxy, mtls_broker, arguments
+):
+    peer = mtls_broker.peer("up")
+    with start(mtls_proxy.port, arguments, prepare="network.air.networks.clear()") as app:
+        line = app.wait_for("not connected: ")
+        assert "Wi-Fi 'home': no such network in reach: check its name" in line, line
+        for _ in range(3):
+            app.wait_for("^event Disconnected LinkError")
+        assert mtls_proxy.connections == 0
+        do(app, 'network.air.networks["home"] = "correct horse"')
+        app.wait_for("link up")
+        app.wait_for("connected in")
+        finish(app, peer=peer)
+
+
+def test_a_wrong_password_is_told_and_tried_until_it_is_right(mtls_broker, arguments):
+    prepare = 'network.air.networks["home"] = "another horse"'
+    with start(mtls_broker.port, arguments, prepare=prepare) as app:
+        line = app.wait_for("not connected: ")
+        assert "Wi-Fi 'home': wrong password: check it, it is case-sensitive" in line, line
+        assert "horse" not in line
+        for _ in range(3):
+            app.wait_for("^event Disconnected LinkError")
+        do(app, 'network.air.networks["home"] = "correct horse"')
+        app.wait_for("connected in")
+        finish(app)
+
+
+@pytest.mark.parametrize("board", ["cyw43", "esp32"])
+def test_a_lost_link_comes_back_and_nothing_is_lost(mtls_proxy, mtls_broker, arguments, board):
+    peer = mtls_broker.peer("up")
+    with start(mtls_proxy.port, arguments, prepare=f'network.board("{board}")') as app:
+        app.wait_for("connected in")
+        app.wait_for("^event Connected")
+        peer.wait_for(3, "up")
+        mtls_proxy.stall()
+        app.send("network.air.networks.clear(); network.lose_link()")
+        app.wait_for("frames stop")
+        peer.publish("down", "while it was away")
+        app.wait_for("^event Disconnected ConnectError")  # no acknowledgement
+        app.wait_for("^event Disconnected LinkError")
+        do(app, 'network.air.networks["home"] = "correct horse"')
+        app.wait_for("frames pass")
+        mtls_proxy.rst()  # what is left of the old connection
+        mtls_proxy.heal()
+        app.wait_for("connected in .* session resumed")
+        app.wait_for("received while it was away")
+        finish(app, peer=peer)
+
+
+def test_an_association_lost_unnoticed_is_found_by_a_reset_of_the_link(
+    mtls_proxy, mtls_broker, arguments
+):
+    peer = mtls_broker.peer("up")
+    with start(mtls_proxy.port, arguments) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        falls_silent(mtls_proxy)
+        do(app, "network.lose_association()")
+        for _ in range(5):
+            app.wait_for("^event Disconnected ConnectError")
+        app.wait_for("the link looks up but no broker answers: resetting it")
+        app.wait_for("frames pass")
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("connected in")
+        calls = finish(app, peer=peer)
+    assert calls.count("connect") == 2, calls
+
+
+# A broker's fault
+
+
+JOINED_ONCE = ["active", "config", "connect"]
+
+
+def hang_up(broker, proxy):
+    proxy.cut(0, "up", times=None, how="fin")
+
+
+def reset(broker, proxy):
+    proxy.cut(0, "up", times=None, how="rst")
+
+
+def reset_in_the_handshake(broker, proxy):
+    proxy.cut(600, "down", times=None)
+
+
+def refuse(broker, proxy):
+    proxy.refuse()
+
+
+def plain_mqtt(broker, proxy):
+    proxy.target = (HOST, broker.ports["tcp"])
+
+
+def silence(broker, proxy):
+    proxy.stall()
+
+
+@pytest.mark.parametrize(
+    "fault", [hang_up, reset, reset_in_the_handshake, refuse, plain_mqtt, silence]
+)
+def test_a_fault_of_the_broker_does_not_touch_wifi(mtls_proxy, mtls_broker, arguments, fault):
+    """What answers in any way has a network between it and us."""
+    with start(mtls_proxy.port, arguments) as app:
+        app.wait_for("connected in")
+        fault(mtls_broker, mtls_proxy)
+        mtls_proxy.rst()
+        for _ in range(7):
+            app.wait_for("^event Disconnected")
+        mtls_proxy.target = (HOST, mtls_broker.port)
+        mtls_proxy.heal()
+        app.wait_for("connected in")
+        calls = finish(app)
+    assert calls == JOINED_ONCE
+
+
+# Several
+
+
+def test_of_two_networks_the_one_that_is_there_is_taken(mtls_proxy, mtls_broker, arguments):
+    peer = mtls_broker.peer("up")
+    wifi = 'WiFi(networks=[("home", "correct horse"), ("shed", "rusty nails")])'
+    with start(mtls_proxy.port, arguments, wifi) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        mtls_proxy.stall()
+        app.send('network.air.networks = {"shed": "rusty nails"}; network.lose_link()')
+        app.wait_for("frames stop")
+        app.wait_for("frames pass")
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("connected in")
+        do(app, 'print("joined", *[c[1] for c in network.calls if c[0] == "connect"])')
+        assert "joined home home home shed" in app.lines
+        finish(app, peer=peer)
+
+
+TWO = """
+    from tests.fakes import network
+    from mqtt_as_tls import WiFi
+
+    WiFi._poll_ms = 10
+
+    class Watched(WiFi):
+        "Tells when two are in it at a time."
+
+        inside = 0
+
+        async def up(self):
+            self.inside += 1
+            assert self.inside == 1
+            await asyncio.sleep_ms(20)
+            await super().up()
+            self.inside -= 1
+
+        async def reset(self):
+            print("reset", [c.connected for c in clients])
+            await super().reset()
+
+    async def main():
+        global clients
+        soonest()
+        asyncio.create_task(obey(globals()))
+        link = Watched("home", "correct horse")
+        network.on_traffic = lambda passes: print("frames", "pass" if passes else "stop")
+        clients = [
+            hurry(
+                MQTTClient(
+                    "127.0.0.1", int(port), client_id="device" + port, link=link, tls=tls_given()
+                )
+            )
+            for port in sys.argv[1:]
+        ]
+        async with clients[0]:
+            async with clients[1]:
+                for client in clients:
+                    await client.wait_connected()
+                print("both connected", *[call[0] for call in network.calls])
+                while True:
+                    for client in clients:
+                        if client.running and client.connected:
+                            client.enqueue("up", "x", qos=1)
+                    await asyncio.sleep_ms(100)
+"""
+
+
+@pytest.fixture
+def two(mtls_broker, arguments):
+    """Two clients of a link, connected through a proxy each: (app, proxy, proxy)."""
+    with (
+        Proxy(mtls_broker.port) as one,
+        Proxy(mtls_broker.port) as other,
+        secure.start(TWO, one.port, arguments, other.port) as app,
+    ):
+        line = app.wait_for("both connected")
+        assert line.split()[2:] == JOINED_ONCE
+        yield app, one, other
+
+
+def test_a_link_is_not_reset_while_another_client_is_connected_over_it(two):
+    app, one, other = two
+    falls_silent(other)
+    for _ in range(6):
+        app.wait_for(f"mqtt 127.0.0.1:{other.port}: .*no")
+        do(app, "clients[1]._said = None")  # else a repetition is not told
+    assert "reset" not in app.report()
+    do(app, "asyncio.create_task(clients[0].disconnect())")
+    app.wait_for(r"reset \[False, False\]")
+    other.heal()
+    app.wait_for(f"mqtt 127.0.0.1:{other.port}: connected in")
+
+
+def test_an_association_lost_unnoticed_by_two_clients_is_reset_once(two):
+    app, one, other = two
+    falls_silent(one)
+    falls_silent(other)
+    do(app, "network.lose_association()")
+    app.wait_for("^reset")
+    app.wait_for("frames pass")
+    for proxy in (one, other):
+        proxy.rst()
+        proxy.heal()
+    for _ in range(2):
+        app.wait_for("connected in")
+    assert len([line for line in app.lines if line.startswith("reset")]) == 1, app.report()
+
+
+# Links that users write
+
+
+def test_a_link_of_the_user_s_own_needs_just_five_methods(mtls_proxy, arguments):
+    with secure.start(
+        """
+        class Modem:
+            dialled = False
+            failures = 2
+
+            def is_up(self):
+                return self.dialled
+
+            async def up(self):
+                await asyncio.sleep_ms(20)
+                if self.failures:
+                    self.failures -= 1
+                    raise OSError("no carrier")
+                self.dialled = True
+                print("modem up")
+
+            async def reset(self):
+                self.dialled = False
+                print("modem reset")
+
+            async def down(self):
+                self.dialled = False
+
+            def dns_servers(self):
+                return []
+
+        async def main():
+            soonest()
+            global going_on
+            going_on = 0
+            modem = Modem()
+            asyncio.create_task(obey(globals()))
+            async with hurry(secure(link=modem)) as client:
+                for n in range(2):
+                    await client.publish("up", "x", qos=1)
+                    print("published")
+                    await until(lambda: going_on > n)
+            await modem.down()
+        """,
+        mtls_proxy.port,
+        arguments,
+    ) as app:
+        app.wait_for("not connected: OSError.*no carrier")
+        app.wait_for("modem up")
+        app.wait_for("link up")
+        app.wait_for("published")
+        falls_silent(mtls_proxy)
+        do(app, "going_on = 1")
+        app.wait_for("resetting it")
+        app.wait_for("modem reset")
+        app.wait_for("modem up")
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("published")
+        do(app, "going_on = 2")
+        assert app.wait().code == 0
+
+
+# Ctrl-C
+
+
+AGAIN = """
+    from tests.fakes import network
+    from mqtt_as_tls import WiFi
+
+    WiFi._poll_ms = 10
+    WiFi._timeout_ms = 100_000
+    network.air.silent = True
+    client = secure(link=WiFi("home", "correct horse"))
+
+    async def joining():
+        print("joining")
+        while True:
+            await asyncio.sleep_ms(10)
+
+    async def main():
+        asyncio.create_task(joining())
+        async with client:
+            await client.publish("up", "x", qos=1)
+        print("published")
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        print("interrupted")
+    asyncio.new_event_loop()
+    network.air.silent = False
+    asyncio.run(main())
+"""
+
+
+def test_ctrl_c_while_it_joins_wifi_is_no_obstacle_to_the_next_run(mtls_broker, arguments):
+    with secure.start(AGAIN, mtls_broker.port, arguments) as app:
+        app.wait_for("joining")
+        app.interrupt()
+        app.wait_for("interrupted")
+        app.wait_for("published")
+        assert app.wait().code == 0
