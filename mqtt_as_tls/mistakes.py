@@ -91,3 +91,42 @@ def same_id(client):
 def not_subscribed(filter):
     """Return the ValueError for unsubscribing what is not subscribed."""
     return ValueError("topic filter %r is not subscribed" % (filter,))
+
+
+def _name(what, name):
+    # Return the error for what neither a topic nor a filter may be, or None.
+    if not isinstance(name, str):
+        return TypeError("%s: a str, not %s" % (what, type(name).__name__))
+    if not name:
+        return ValueError("%s: empty [MQTT-4.7.3-1]" % what)
+    if "\0" in name:
+        return ValueError("%s %r: has a NUL character [MQTT-4.7.3-2]" % (what, name))
+    for c in name:
+        if 0xD800 <= ord(c) < 0xE000:
+            return ValueError("%s %r: has a surrogate [MQTT-1.5.3-1]" % (what, name))
+    size = len(name.encode())
+    if size > 65535:
+        return ValueError("%s: %d bytes, at most 65535 [MQTT-4.7.3-3]" % (what, size))
+    return None
+
+
+def topic(name):
+    """Return the TypeError or ValueError for `name`, which is no topic (router.topic)."""
+    return _name("topic", name) or ValueError(
+        "topic %r: + and # are for subscribing only [MQTT-3.3.2-2]" % name
+    )
+
+
+def filter(name):
+    """Return the TypeError or ValueError for `name`, which is no topic filter (router.filter)."""
+    error = _name("topic filter", name)
+    if error:
+        return error
+    why = "write $share/group/filter, any but + as group"
+    levels = name.split("/")
+    for level in levels:
+        if "+" in level and level != "+":
+            why = "+ stands for a whole level, as in a/+/b [MQTT-4.7.1-3]"
+    if "#" in name and (name.find("#") < len(name) - 1 or levels[-1] != "#"):
+        why = "# stands alone and last, as in a/# [MQTT-4.7.1-2]"
+    return ValueError("topic filter %r: %s" % (name, why))

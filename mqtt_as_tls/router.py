@@ -1,21 +1,16 @@
 """Topic names and topic filters: what is valid, what matches (MQTT 3.1.1 section 4.7)."""
 
 
-def _encode(name, what):
-    if not isinstance(name, str):
-        raise TypeError("%s: a str, not %s" % (what, type(name).__name__))
+def _encode(name):
+    """Return what a topic and a filter both are as UTF-8 bytes; None for what neither is."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return None
     data = name.encode()
-    if not data:
-        raise ValueError("%s: empty [MQTT-4.7.3-1]" % what)
-    if len(data) > 65535:
-        raise ValueError("%s: %d bytes, at most 65535 [MQTT-4.7.3-3]" % (what, len(data)))
-    if "\0" in name:
-        raise ValueError("%s %r: has a NUL character [MQTT-4.7.3-2]" % (what, name))
     if len(data) != len(name):
         for c in name:
-            if 0xD800 <= ord(c) < 0xE000:
-                raise ValueError("%s %r: has a surrogate [MQTT-1.5.3-1]" % (what, name))
-    return data
+            if 0xD800 <= ord(c) < 0xE000:  # a surrogate
+                return None
+    return data if len(data) < 65536 else None
 
 
 def topic(name):
@@ -25,9 +20,11 @@ def topic(name):
     Raises TypeError when it is no str; ValueError when it is empty, over 65,535 bytes, or has a
     NUL, a surrogate or a wildcard ([MQTT-3.3.2-2], section 4.7.3).
     """
-    data = _encode(name, "topic")
-    if "+" in name or "#" in name:
-        raise ValueError("topic %r: + and # are for subscribing only [MQTT-3.3.2-2]" % name)
+    data = _encode(name)
+    if not data or "+" in name or "#" in name:
+        from . import mistakes
+
+        raise mistakes.topic(name)
     return data
 
 
@@ -37,23 +34,21 @@ def filter(name):
 
     Raises TypeError when it is no str; ValueError when it is not valid (sections 4.7.1, 4.7.3).
     """
-    data = _encode(name, "topic filter")
-    levels = name.split("/")
-    last = len(levels) - 1
-    if levels[0] == "$share" and (
-        last < 2 or levels[1] in ("", "+") or (last == 2 and not levels[2])
-    ):
-        raise ValueError("topic filter %r: write $share/group/filter, any but + as group" % name)
-    for i, level in enumerate(levels):
-        if "#" in level and (level != "#" or i != last):
-            raise ValueError(
-                "topic filter %r: # stands alone and last, as in a/# [MQTT-4.7.1-2]" % name
-            )
-        if "+" in level and level != "+":
-            raise ValueError(
-                "topic filter %r: + stands for a whole level, as in a/+/b [MQTT-4.7.1-3]" % name
-            )
-    return data
+    data = _encode(name)
+    if data:
+        levels = name.split("/")
+        bad = "#" in levels[:-1] or (
+            levels[0] == "$share"
+            and (len(levels) < 3 or levels[1] in ("", "+") or levels[2:] == [""])
+        )
+        for level in levels:
+            if len(level) > 1 and ("+" in level or "#" in level):
+                bad = True
+        if not bad:
+            return data
+    from . import mistakes
+
+    raise mistakes.filter(name)
 
 
 def matches(filter, topic):

@@ -10,11 +10,12 @@ PACKAGE = Path(__file__).parents[2] / "mqtt_as_tls"
 # module: the siblings that it may import (docs/design.md, the device package)
 TABLE = {
     "errors": "",
+    "mistakes": "",
     "packet": "errors",
     "properties": "errors",
     "session": "packet errors",
     "store": "errors",
-    "router": "errors",
+    "router": "errors mistakes",
     "dns": "errors",
     "clock": "dns errors",
     "tls": "errors",
@@ -23,7 +24,6 @@ TABLE = {
     "wifi": "errors",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
     "streams": "",
-    "mistakes": "",
     "dispatch": "router transport streams",
     "subscribing": "packet errors mistakes",
     "leaving": "packet errors mistakes transport",
