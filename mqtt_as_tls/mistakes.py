@@ -2,8 +2,6 @@
 The caller's mistakes in words: what is wrong and what to do. Imported when one was made.
 """
 
-_RANGES = "MQTT 3.1.1 takes no more"
-
 
 def payload(value):
     """Return the TypeError for a payload that is none."""
@@ -130,3 +128,38 @@ def filter(name):
     if "#" in name and (name.find("#") < len(name) - 1 or levels[-1] != "#"):
         why = "# stands alone and last, as in a/# [MQTT-4.7.1-2]"
     return ValueError("topic filter %r: %s" % (name, why))
+
+
+def file(name, problem, detail):
+    """
+    Return the ValueError for a certificate or key that TLS cannot take.
+
+    name     str, which one
+    problem  str, a key of the table below
+    detail   str that its sentence names, or None
+    """
+    why = {
+        "ca": "give the CA of the broker's certificate",
+        "cut": "damaged: copy it again",
+        "der": "no %s, or encrypted",
+        "empty": "empty",
+        "encrypted": "encrypted: openssl pkey -in OLD -out NEW",
+        "find": "no %s",
+        "key": "not the key of %s: copy both again",
+        "open": "cannot open (%s): copy it to the board",
+        "read": "unreadable: use P-256 or RSA, SHA-256 (or low memory)",
+    }[problem]
+    return ValueError("%s: %s" % (name, why % detail if "%s" in why else why))
+
+
+def wifi(what, value="", low=0, high=0):
+    """Return the error for the argument `what` (str) of WiFi, which is `value`."""
+    if not isinstance(value, str):
+        return TypeError("WiFi: %s must be a str" % what)
+    why = {
+        "WLAN": "no Wi-Fi here: pass link=None",
+        "country": "WiFi: country must be 2 letters",
+        "networks": "WiFi takes ssid, password or networks=[(ssid, password)]",
+        "static": "WiFi: static must be 4 IPv4 addresses: own, mask, router, DNS",
+    }
+    return ValueError(why.get(what) or "WiFi: %s must have %d to %d bytes" % (what, low, high))

@@ -14,8 +14,6 @@ from .errors import CertificateError, TLSError
 _CERTIFICATE = const(b"CERTIFICATE")
 _KEY = const(b"PRIVATE KEY")
 _BEGIN = const(b"-----BEGIN ")
-_CUT = const("damaged: copy it again")
-_UNREADABLE = const("unreadable: use P-256 or RSA, SHA-256 (or low memory)")
 
 # How a P-256 and an RSA-2048 public key begin in DER, in a certificate and in its key alike.
 _PUBLIC = const((b"\x03B\0\x04", b"\x02\x82\x01\x01\0"))
@@ -23,6 +21,12 @@ _PUBLIC = const((b"\x03B\0\x04", b"\x02\x82\x01\x01\0"))
 # Out of memory in the modules of mbedTLS, each error divided by -128: SSL, cipher, MD, ECP,
 # RSA private, RSA public, PK, a key, X.509.
 _MEMORY = const(b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51")
+
+
+def _wrong(name, problem, detail=None):
+    from .mistakes import file
+
+    return file(name, problem, detail)
 
 
 def _load(what, source, label, use=None):
@@ -39,12 +43,11 @@ def _load(what, source, label, use=None):
                 with open(source, "rb") as file:
                     source = file.read()
             except OSError as error:
-                raise ValueError("%s: cannot open (%s): copy it to the board" % (name, error))
+                raise _wrong(name, "open", error)
     elif not isinstance(source, (bytes, bytearray, memoryview)):
         raise TypeError(what + " must be a path or bytes")
     data = bytes(source)
-    missing = "no %s" % label.decode() if data else "empty"
-    problem = _CUT
+    problem = "cut"
     found = False
     at = max(data.find(_BEGIN), 0)
     try:
@@ -57,7 +60,7 @@ def _load(what, source, label, use=None):
                 if not data[:head].endswith(label):
                     continue
                 if encrypted:
-                    problem = "encrypted: openssl pkey -in OLD -out NEW"
+                    problem = "encrypted"
                     raise ValueError
                 der = a2b_base64(data[head + 5 : end])
             else:
@@ -69,7 +72,7 @@ def _load(what, source, label, use=None):
                     size = int.from_bytes(data[at + 2 : head], "big")
                 # A key begins with its version, an INTEGER; a certificate, an encrypted key don't.
                 if data[at] != 48 or (data[head] == 2) != (label == _KEY):
-                    problem = missing + ", or encrypted"
+                    problem = "der"
                     raise ValueError
                 der = data[at : head + size]
                 at = head + size
@@ -78,14 +81,14 @@ def _load(what, source, label, use=None):
             if not use:
                 return name, der
             found = True
-            problem = _UNREADABLE
+            problem = "read"
             use(der)
-            problem = _CUT
+            problem = "cut"
         if not found:
-            problem = missing
+            problem = "find" if data else "empty"
             raise ValueError
     except (ValueError, IndexError):
-        raise ValueError(name + ": " + problem)
+        raise _wrong(name, problem, label.decode())
 
 
 class TLS:
@@ -113,7 +116,7 @@ class TLS:
 
     def __init__(self, ca=None, cert=None, key=None, *, server_hostname=None, ntp="pool.ntp.org"):
         if not ca:
-            raise ValueError("no ca: give the CA of the broker's certificate")
+            raise _wrong("no ca", "ca")
         if (cert is None) != (key is None):
             raise ValueError("give both cert and key, or none")
         self.server_hostname = server_hostname and server_hostname + ""  # TypeError unless str
@@ -137,11 +140,11 @@ class TLS:
                 at = key.find(mark)
                 # mbedTLS takes any two, and then the broker hangs up.
                 if 0 <= at < 99 and key[at : at + 60] not in cert:
-                    raise ValueError("%s: not the key of %s: copy both again" % (key_name, name))
+                    raise _wrong(key_name, "key", name)
             try:
                 context.load_cert_chain(cert, key)
             except ValueError:
-                raise ValueError("%s, %s: %s" % (name, key_name, _UNREADABLE))
+                raise _wrong(name + ", " + key_name, "read")
 
     @classmethod
     def unverified(cls, cert=None, key=None, **options):

@@ -16,11 +16,15 @@ _PM_NONE = const(0xA11140)  # what WLAN.PM_NONE is, also where that has no name
 _PM_SAVE = const(0xA11142)  # the driver's default
 
 
+def _wrong(what, *args):
+    from .mistakes import wifi
+
+    return wifi(what, *args)
+
+
 def _check(what, value, low, high):
-    if not isinstance(value, str):
-        raise TypeError("WiFi: %s must be a str" % what)
-    if not low <= len(value.encode()) <= high:
-        raise ValueError("WiFi: %s must have %d to %d bytes" % (what, low, high))
+    if not isinstance(value, str) or not low <= len(value.encode()) <= high:
+        raise _wrong(what, value, low, high)
 
 
 class WiFi:
@@ -64,12 +68,12 @@ class WiFi:
 
             make = network.WLAN
         except (ImportError, AttributeError):
-            raise ValueError("no Wi-Fi here: pass link=None")
+            raise _wrong("WLAN")
         pairs = list(networks or ((ssid, password),))
         mixed = networks and (ssid or password)
         for pair in pairs:
             if mixed or not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ValueError("WiFi takes ssid, password or networks=[(ssid, password)]")
+                raise _wrong("networks")
             ssid, password = pair
             _check("ssid", ssid, 1, 32)
             if password is not None:
@@ -83,12 +87,12 @@ class WiFi:
             except (TypeError, ValueError):
                 numbers = 0
             if numbers != [0] * 16 or len(static) != 4:
-                raise ValueError("WiFi: static must be 4 IPv4 addresses: own, mask, router, DNS")
+                raise _wrong("static")
         self._static = static
         if country is not None:
             country = str(country).upper()
             if len(country) != 2 or not country.isalpha():
-                raise ValueError("WiFi: country must be 2 letters")
+                raise _wrong("country")
             network.country(country)
         if hostname is not None:
             _check("hostname", hostname, 1, 32)
@@ -140,15 +144,9 @@ class WiFi:
                     self._pairs.remove(pair)
                     self._pairs.insert(0, pair)
                     return
-                if status in (-3, 15, 202, 204):
-                    why = "wrong password: check it, it is case-sensitive"
-                elif status in (-2, 201):
-                    why = "no such network in reach: check its name (2.4 GHz only on most boards)"
-                elif status == 2:
-                    why = "joined but got no address: check the router's DHCP, or give static="
-                else:
-                    why = "cannot join (%s): check password, signal and access point" % status
-                text += "%sWi-Fi '%s': %s" % (text and "; ", pair[0], why)
+                from .failing import not_joined
+
+                text += (text and "; ") + not_joined(pair[0], status)
                 if status not in (-3, -2):
                     n = self._faults = self._faults + 1
                     # At 4, 8, 16, ...: more rarely each time, it blocks and ends Bluetooth.

@@ -18,16 +18,16 @@ TABLE = {
     "router": "errors mistakes",
     "dns": "errors",
     "clock": "dns errors",
-    "tls": "errors",
+    "tls": "errors mistakes",
     "explain": "",
     "transport": "dns tls errors",
-    "wifi": "errors",
+    "failing": "packet clock explain errors",
+    "wifi": "errors failing mistakes",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
     "streams": "",
     "dispatch": "router transport streams",
     "subscribing": "packet errors mistakes",
     "leaving": "packet errors mistakes transport",
-    "failing": "packet clock explain errors",
 }
 TABLE["client"] = " ".join(TABLE)
 TABLE["__init__"] = " ".join(TABLE)
