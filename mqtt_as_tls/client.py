@@ -500,6 +500,7 @@ class MQTTClient:
             await asyncio.sleep_ms(delay)
 
     async def _attempt(self):
+        t = None
         try:
             end = self.handler_timeout_s * 20
             while self._behind and self._dispatcher.size and end > 0:
@@ -528,7 +529,10 @@ class MQTTClient:
             self._connected(t, present, time.ticks_diff(time.ticks_ms(), start))
             await self._watch(t)
         finally:
-            self._down()
+            if self._transport is t:
+                self._down()
+            elif t:
+                t.close()  # it was stopped meanwhile; the socket may be younger than that
 
     async def _link_up(self):
         """Bring the link up, one client at a time; return its DNS servers."""
