@@ -543,6 +543,56 @@ def test_a_second_tls_socket_is_never_open_beside_the_first(tls_proxy, pki):
     assert others == left == 0, line
 
 
+def test_wherever_the_connection_is_cut_in_the_handshake_it_is_an_error_and_a_retry(
+    mtls_proxy, pki
+):
+    app = PACED.replace("CONNECT_TIMEOUT", "5")
+    with secure.start(app, mtls_proxy.port, files(pki.ca, pki.device)) as app:
+        for how in ("rst", "fin"):
+            for way, points in (("up", range(0, 900, 180)), ("down", range(0, 900, 180))):
+                for after in points:
+                    mtls_proxy.cut(after, way, how=how)
+                    app.send("go")
+                    app.wait_for("^event Disconnected (TLS|Connect)Error")
+                    mtls_proxy.heal()
+        app.send("go")
+        app.wait_for("^event Connected")
+        assert app.wait().code == 0
+
+
+def test_it_can_be_stopped_at_any_moment_of_the_handshake_and_started_again(mtls_proxy, pki):
+    mtls_proxy.dribble()  # which takes a while
+    out = secure.check(
+        """
+        async def main():
+            client = secure(log=None, drain_s=0)
+            await asyncio.sleep_ms(0)
+            sockets = Sockets()
+            stages = set()
+            async with client:
+                await client.wait_connected()
+            start = time.ticks_ms()
+            async with client:
+                await client.wait_connected()
+            whole_ms = time.ticks_diff(time.ticks_ms(), start)
+            for n in range(12):
+                async with client:
+                    await asyncio.sleep_ms(whole_ms * n // 12)
+                    stages.add(getattr(client._transport, "stage", None))
+                if n % 2:
+                    await asyncio.sleep_ms(20)  # else it is started again at once
+                    assert not sockets.open()
+            async with client:
+                await client.publish("t", "here", qos=1)
+            assert not sockets.open()
+            print("TLS" in stages)
+        """,
+        mtls_proxy.port,
+        files(pki.ca, pki.device),
+    )
+    assert out == "True\n"
+
+
 # What is retried slowly
 
 
