@@ -42,8 +42,9 @@ def failed(client, error):
     # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
     client._refusals = client._refusals + 1 if stubborn else 0
     client._slow = client._refusals > 2
-    # a refused connection (104 on lwIP) is an answer too: the link works
-    if not isinstance(error, LinkError) and getattr(error, "code", 0) not in (104, 111):
+    # a refused connection (104 on lwIP) and an unknown name are answers too: the link works
+    answered = getattr(error, "code", 0) in (104, 111) or "no such name" in str(error)
+    if not answered and not isinstance(error, LinkError):
         client._silent += 1
     delay = 50 + int(random.random() * min(_LONGEST_MS, 500 << min(client._failures, 7)))
     client._failures += 1

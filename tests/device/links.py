@@ -20,7 +20,7 @@ class Cable:
         return True
 
     async def reset(self):
-        pass
+        print("link reset")
 
     async def down(self):
         pass

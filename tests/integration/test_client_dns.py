@@ -135,6 +135,17 @@ def test_a_name_that_nobody_knows_is_told_and_asked_for_until_somebody_does(
     assert "Traceback" not in out
 
 
+def test_a_name_that_does_not_exist_is_no_reason_to_reset_the_link(broker, dns, pki):
+    """That is an answer; a server that cannot tell may be cut off from the world, as we may be."""
+    dns.table.clear()
+    with start(broker.port, files(pki.ca), [dns], 1) as app:
+        for _ in range(8):
+            app.wait_for("^event Disconnected ResolveError")
+        assert "link reset" not in app.lines
+        dns.fault = "servfail"
+        app.wait_for("^link reset")
+
+
 def test_a_local_name_is_asked_of_the_link_s_responder_and_followed(tmp_path, pki):
     identity = pki.issue("local broker", issuer=pki.ca, names=("broker.local",), addresses=())
     with (
