@@ -18,8 +18,18 @@ from . import packet, router
 from .dispatch import Dispatcher, Message, Subscription
 from .dns import resolve
 from .errors import ConnectError, LinkError, ProtocolError, RefusedError, ResolveError
-from .session import Outgoing, Session
+from .session import Session
 from .transport import Signal, Transport
+
+_CONNACK = const(0x20)
+_PUBLISH = const(0x30)
+_PUBACK = const(0x40)
+_PUBREC = const(0x50)
+_PUBREL = const(0x62)
+_SUBACK = const(0x90)
+_UNSUBACK = const(0xB0)
+_PINGRESP = const(0xD0)
+_PINGREQ = const(b"\xc0\0")
 
 _STALL_MS = const(10_000)  # a write without progress
 _LINK_RESET_AFTER = const(5)  # attempts that nobody answered
@@ -96,11 +106,15 @@ class Stats:
         self.round_trip_ms = -1
 
 
-class _Delivery(Outgoing, Signal):
-    """A PUBLISH and the task that waits for its delivery."""
+class _Delivery(Signal):
+    """An outgoing message of the session, and the task that waits for its delivery."""
 
     error = None
-    queued = 0  # bytes that it counts in the queue of enqueue()
+    id = queued = 0  # queued: bytes that it counts in the queue of enqueue()
+
+    def __init__(self, packet, qos):
+        self.packet = packet
+        self.qos = qos
 
 
 def _later(module, name):
@@ -571,7 +585,7 @@ class MQTTClient:
                 break
             await t.readable
             t.read()
-        if first != packet.CONNACK:
+        if first != _CONNACK:
             raise ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
         present, code = decoder.connack()
         if code:
@@ -653,35 +667,33 @@ class MQTTClient:
                     more = t.read()
                     continue
                 kind = first & 0xF0
-                if kind == packet.PUBLISH:
+                if kind == _PUBLISH:
                     self._arrived(first, decoder)
-                elif kind == packet.PINGRESP:
+                elif kind == _PINGRESP:
                     if self._pinged_ms is not None:
                         stats.round_trip_ms = time.ticks_diff(time.ticks_ms(), self._pinged_ms)
                         self._pinged_ms = None
-                elif kind == packet.CONNACK:
+                elif kind == _CONNACK:
                     raise ProtocolError("a second CONNACK (section 3.2)")
                 else:
                     n = decoder.packet_id()
-                    if kind == packet.PUBACK:
+                    if kind == _PUBACK:
                         out = session.acknowledged(n)
                         if out:
                             stats.round_trip_ms = time.ticks_diff(time.ticks_ms(), out.sent_ms)
                             out.set()
                             self._pump()
-                    elif kind == packet.SUBACK or kind == packet.UNSUBACK:
+                    elif kind in (_SUBACK, _UNSUBACK):
                         part = session.answered(n)
                         if part:
-                            self._granted(
-                                part, decoder.suback() if kind == packet.SUBACK else None
-                            )
+                            self._granted(part, decoder.suback() if kind == _SUBACK else None)
                             self._announced()
-                    elif kind == packet.PUBREL & 0xF0:
+                    elif kind == _PUBREL & 0xF0:
                         self._send(session.released(n))
                     else:  # PUBREC, PUBCOMP of nothing that was sent
                         session.stray += 1
-                        if kind == packet.PUBREC:
-                            self._send(packet.ack(packet.PUBREL, n))
+                        if kind == _PUBREC:
+                            self._send(packet.ack(_PUBREL, n))
         except Exception as e:
             self._lost(e)
 
@@ -744,7 +756,7 @@ class MQTTClient:
                 if wait <= 0:
                     asked = stats.bytes_in
                     self._pinged_ms = pinged = now
-                    self._send(packet.PINGREQ)
+                    self._send(_PINGREQ)
                     wait = grace
             else:
                 wait = _left(grace, now, pinged, "answer to a ping")

@@ -4,9 +4,12 @@ import asyncio
 import time
 from asyncio import core
 
-from . import packet
+from micropython import const
+
 from .errors import ConnectError, MQTTError
 from .transport import Signal
+
+_DISCONNECT = const(b"\xe0\0")
 
 
 async def connect(client, timeout_s=30):
@@ -53,7 +56,7 @@ async def disconnect(client):
         ):
             await asyncio.sleep_ms(10)
         if client.connected:
-            client._transport.write(packet.DISCONNECT)
+            client._transport.write(_DISCONNECT)
             client._say("disconnected")
     finally:
         _stop(client)

@@ -8,18 +8,10 @@ from micropython import const
 
 from .errors import ProtocolError
 
-CONNACK = const(0x20)
-PUBLISH = const(0x30)
-PUBACK = const(0x40)
-PUBREC = const(0x50)
-PUBREL = const(0x62)
-PUBCOMP = const(0x70)
-SUBACK = const(0x90)
-UNSUBACK = const(0xB0)
-PINGRESP = const(0xD0)
-
-PINGREQ = b"\xc0\x00"
-DISCONNECT = b"\xe0\x00"
+# Packet types: each module names those that it takes, a number costs nothing on the device
+_PUBLISH = const(0x30)
+_SUBACK = const(0x90)
+_PINGRESP = const(0xD0)
 
 _BUFFER = const(512)
 _TWO = b"\x20\x40\x50\x62\x70\xb0"  # first bytes of what has a Remaining Length of 2
@@ -103,7 +95,7 @@ def publish(topic, payload, qos=0, retain=False):
     """
     n = len(topic)
     extra = n + (4 if qos else 2)
-    buf = _packet(PUBLISH | qos << 1 | (1 if retain else 0), payload, extra)
+    buf = _packet(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra)
     at = len(buf) - len(payload) - extra
     buf[at] = n >> 8
     buf[at + 1] = n & 255
@@ -258,12 +250,12 @@ class Decoder:
             if shift > 7 and not byte or shift > 21 and byte > 127:
                 raise ProtocolError("Remaining Length malformed (section 2.2.3)")
         first = buf[start]
-        if first & 0xF0 == PUBLISH:
+        if first & 0xF0 == _PUBLISH:
             bad = length < 3 or first & 6 == 6 or first & 14 == 8
-        elif first == SUBACK:
+        elif first == _SUBACK:
             bad = length < 3
         else:
-            bad = length != (2 if first in _TWO else 0 if first == PINGRESP else -1)
+            bad = length != (2 if first in _TWO else 0 if first == _PINGRESP else -1)
         if bad:
             raise ProtocolError(
                 "packet 0x%02x with Remaining Length %d (sections 2.2, 3)" % (first, length)

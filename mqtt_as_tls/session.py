@@ -10,26 +10,13 @@ from micropython import const
 from . import packet
 from .errors import ProtocolError
 
+_PUBACK = const(0x40)
+_PUBREC = const(0x50)
+_PUBCOMP = const(0x70)
+
 _UNRELEASED = const(256)  # the most QoS 2 messages that may wait for their PUBREL
 _OVERHEAD = const(100)  # bytes that a message takes besides its topic and payload
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
-
-
-class Outgoing:
-    """
-    A PUBLISH on its way out.
-
-    packet   bytearray, encoded; its packet id and DUP flag are written here
-    qos      int
-    id       int, packet id; 0 until it is in flight
-    sent_ms  int, when it was last handed to a connection
-    """
-
-    def __init__(self, packet, qos):
-        self.packet = packet
-        self.qos = qos
-        self.id = 0
-        self.sent_ms = 0
 
 
 class Session:
@@ -37,13 +24,19 @@ class Session:
     One session with one broker.
 
     max_inflight  int, the most QoS 1 messages that wait for their acknowledgement at a time
+
+    An outgoing message is an object with these attributes:
+
+    packet   bytearray, an encoded PUBLISH; its packet id and DUP flag are written here
+    qos      int
+    id       int, packet id; 0 until it is in flight
+    sent_ms  int, when it was last handed to a connection
     """
 
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight
-        self.inflight = []  # Outgoing, in the order of their first sending
+        self.inflight = []  # outgoing, in the order of their first sending
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
-        self.duplicates = 0  # redeliveries that were not handled twice
         self.stray = 0  # acknowledgements that nothing waits for
         self._id = 0
         self._inbound = []  # messages not acknowledged yet, in the order of their arrival
@@ -65,7 +58,7 @@ class Session:
                     return n
 
     def publish(self, out, now_ms):
-        """Put the QoS 1 message `out` (Outgoing) in flight: its packet is ready to be sent."""
+        """Put the outgoing QoS 1 message `out` in flight: its packet is ready to be sent."""
         out.id = n = self._next_id()
         packet.set_id(out.packet, n)
         out.sent_ms = now_ms
@@ -88,7 +81,7 @@ class Session:
         return record
 
     def acknowledged(self, packet_id):
-        """Return the Outgoing whose PUBACK came, or None: late and repeated ones are counted."""
+        """Return the outgoing message whose PUBACK came, or None; late and repeated ones count."""
         for out in self.inflight:
             if out.id == packet_id and out.qos == 1:
                 self.inflight.remove(out)
@@ -108,7 +101,7 @@ class Session:
 
         present  bool, session present
 
-        Returns the messages that were in flight (list of Outgoing), oldest first. With `present`
+        Returns the messages that were in flight (list), oldest first. With `present`
         they are still in flight, DUP set, to be sent again before anything else ([MQTT-4.6.0-1]).
         Without it they are new ones, to be published again. Requests are forgotten: their answer
         belonged to the connection.
@@ -155,14 +148,12 @@ class Session:
                     old.stale = False
                     inbound.remove(old)
                     inbound.append(old)
-                self.duplicates += 1
                 return False
             inbound.remove(old)  # the broker forgot it and uses its id again
             break
         if message.qos == 2:
             if message.id in self._unreleased:
                 message.done = True
-                self.duplicates += 1
             elif len(self._unreleased) + len(inbound) >= _UNRELEASED:
                 raise ProtocolError("QoS 2 messages without end and no PUBREL (section 4.3.3)")
         inbound.append(message)
@@ -192,9 +183,9 @@ class Session:
                 break
             self._inbound.remove(message)
             if message.qos == 1:
-                return packet.ack(packet.PUBACK, message.id)
+                return packet.ack(_PUBACK, message.id)
             self._unreleased.add(message.id)
-            return packet.ack(packet.PUBREC, message.id)
+            return packet.ack(_PUBREC, message.id)
         return None
 
     def released(self, packet_id):
@@ -203,4 +194,4 @@ class Session:
             self._unreleased.remove(packet_id)
         else:
             self.stray += 1
-        return packet.ack(packet.PUBCOMP, packet_id)
+        return packet.ack(_PUBCOMP, packet_id)

@@ -600,7 +600,7 @@ def test_a_message_as_large_as_max_packet_comes_and_a_larger_one_ends_the_connec
         peer.publish("t", bytes(20_000 - 4 - 3), qos=0)
         app.wait_for("got 19993")
         peer.publish("t", bytes(20_000 - 4 - 2), qos=0)
-        app.wait_for("connection lost: packet of 20001 bytes, max_packet is 20000: raise ")
+        app.wait_for("connection lost: packet of 20001 bytes, max_packet is 20000.* raise ")
         app.wait_for("session resumed")
         peer.publish("t", "small", qos=0)
         app.wait_for("got 5")

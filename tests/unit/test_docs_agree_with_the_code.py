@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mqtt_as_tls import explain
 from tests.support import docs
+from tests.unit.test_imports_follow_the_table import TYPES
 
 CPYTHON_ONLY = True
 
@@ -34,7 +35,8 @@ def numbers(module):
             if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "const":
                 value = value.args[0]
             name = node.targets[0].id
-            if isinstance(value, ast.Constant) and type(value.value) is int and name[1:].isupper():
+            number = isinstance(value, ast.Constant) and type(value.value) is int
+            if number and name[1:].isupper() and name[1:] not in TYPES:
                 found[f"{module}.{name}"] = value.value
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             names = node.args.args + node.args.kwonlyargs

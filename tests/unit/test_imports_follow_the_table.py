@@ -1,6 +1,7 @@
 """The modules of the package know of each other only what the design's table allows."""
 
 import ast
+import re
 from pathlib import Path
 
 CPYTHON_ONLY = True
@@ -86,6 +87,33 @@ def test_no_module_imports_more_than_the_table_allows():
         if sibling not in TABLE.get(name, "").split()
     ]
     assert wrong == []
+
+
+# MQTT 3.1.1 section 2.2.1; PUBREL with the flags of section 3.6.1
+TYPES = {
+    "CONNACK": 0x20,
+    "PUBLISH": 0x30,
+    "PUBACK": 0x40,
+    "PUBREC": 0x50,
+    "PUBREL": 0x62,
+    "PUBCOMP": 0x70,
+    "SUBACK": 0x90,
+    "UNSUBACK": 0xB0,
+    "PINGREQ": b"\xc0\x00",
+    "PINGRESP": 0xD0,
+    "DISCONNECT": b"\xe0\x00",
+}
+
+
+def test_a_packet_type_has_one_value_in_every_module():
+    seen = {}
+    for name, source in modules().items():
+        for constant, text in re.findall(r"^_([A-Z]+) = const\((.+)\)", source, re.MULTILINE):
+            if constant in TYPES:
+                value = ast.literal_eval(text)
+                assert value == TYPES[constant], f"{name}: _{constant} = {text}"
+                seen[constant] = value
+    assert seen == TYPES
 
 
 # what they load when it is needed stands in a table of theirs, and they may import everything

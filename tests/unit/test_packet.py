@@ -135,13 +135,13 @@ def published(data):
 
 def fields(decoder, first):
     """Return the fields of the packet that `decoder` is at."""
-    if first & 0xF0 == packet.PUBLISH:
+    if first & 0xF0 == 0x30:
         return decoder.publish(first >> 1 & 3)
-    if first == packet.CONNACK:
+    if first == 0x20:
         return decoder.connack()
-    if first == packet.PINGRESP:
+    if first == 0xD0:
         return None
-    if first == packet.SUBACK:
+    if first == 0x90:
         return decoder.packet_id(), decoder.suback()
     return decoder.packet_id()
 
@@ -268,10 +268,10 @@ def test_lesson_11_lengths_are_of_bytes_not_of_characters():
 
 
 def test_acknowledgements_have_their_flags():
-    assert packet.ack(packet.PUBACK, 0x0A0B) == b"\x40\x02\x0a\x0b"
-    assert packet.ack(packet.PUBREC, 1) == b"\x50\x02\x00\x01"
-    assert packet.ack(packet.PUBREL, 65535) == b"\x62\x02\xff\xff"
-    assert packet.ack(packet.PUBCOMP, 256) == b"\x70\x02\x01\x00"
+    assert packet.ack(0x40, 0x0A0B) == b"\x40\x02\x0a\x0b"
+    assert packet.ack(0x50, 1) == b"\x50\x02\x00\x01"
+    assert packet.ack(0x62, 65535) == b"\x62\x02\xff\xff"
+    assert packet.ack(0x70, 256) == b"\x70\x02\x01\x00"
 
 
 def test_subscribe_and_unsubscribe():
@@ -280,11 +280,6 @@ def test_subscribe_and_unsubscribe():
         b"\x82\x12\x0a\x0b\x00\x03a/b\x01\x00\x01#\x00\x00\x03c/+\x02"
     )
     assert packet.unsubscribe(0x0A0B, b"a/b") == b"\xa2\x07\x0a\x0b\x00\x03a/b"
-
-
-def test_packets_without_fields():
-    assert packet.PINGREQ == b"\xc0\x00"
-    assert packet.DISCONNECT == b"\xe0\x00"
 
 
 # Decoding
@@ -376,10 +371,10 @@ def test_a_packet_within_another_read_is_found_at_its_offset():
     stream = b"\xd0\x00\x32\x07\x00\x03a/b\x00\x09\x90\x03\x00\x08\x01"
     decoder.space()[: len(stream)] = stream
     decoder.fed(len(stream))
-    assert decoder.next() == packet.PINGRESP
+    assert decoder.next() == 0xD0
     assert decoder.next() == 0x32
     assert decoder.publish(1) == ("a/b", 9, b"")
-    assert decoder.next() == packet.SUBACK
+    assert decoder.next() == 0x90
     assert (decoder.packet_id(), decoder.suback()) == (8, b"\x01")
     assert decoder.next() is None
 

@@ -2,7 +2,7 @@
 
 from mqtt_as_tls import packet
 from mqtt_as_tls.errors import ProtocolError
-from mqtt_as_tls.session import Outgoing, Session
+from mqtt_as_tls.session import Session
 from tests.unit.checks import raises
 
 
@@ -12,6 +12,12 @@ class Message:
         self.payload = payload
         self.qos = qos
         self.topic = topic
+
+
+class Outgoing:
+    def __init__(self, packet, qos):
+        self.packet = packet
+        self.qos = qos
 
 
 def send(session, payload=b"x", now_ms=0):
@@ -258,7 +264,6 @@ def test_an_acknowledged_id_serves_again():
         message.done = True
         assert acks(session) == [(0x40, 5)]
     assert receive(session, 5, b"2", dup=True)[1]  # the acknowledgement was lost, perhaps
-    assert session.duplicates == 0
 
 
 def test_a_redelivery_to_a_running_handler_is_not_handled_again():
@@ -268,7 +273,6 @@ def test_a_redelivery_to_a_running_handler_is_not_handled_again():
     assert session.next_ack() is None
     _, new = receive(session, 5, b"x", dup=True)
     assert not new
-    assert session.duplicates == 1
     assert acks(session) == []
     a.done = True
     assert acks(session) == [(0x40, 5)]
@@ -423,7 +427,6 @@ def test_a_qos_2_message_is_handled_once_until_it_is_released():
     session.resume(True, 0)
     assert not receive(session, 5, b"x", dup=True, qos=2)[1]
     assert acks(session) == [(0x50, 5)]
-    assert session.duplicates == 4
     assert session.released(5) == b"\x70\x02\x00\x05"
     assert session.stray == 0
     assert receive(session, 5, b"x", qos=2)[1]
