@@ -81,13 +81,14 @@ ROWS = (
     ("(tls)", "silence in the TLS handshake|is it the TLS port? does the broker allow P-256?"),
     ("(mqtt)", "no answer to CONNECT|is it an MQTT broker? a TLS port needs tls="),
     ("addrinfo", -2, -202, "the name has no address|use the IP address, or check name and DNS"),
-    (111, "nothing listens there|start the broker, check its listener, port and firewall"),
-    (101, 113, 118, "no way to that address|check the address and the network"),
-    ("(tcp)", 110, 116, "no answer from that address|check the address, port and firewall"),
+    (111, 61, "nothing listens there|start the broker, check its listener, port and firewall"),
+    (101, 113, 118, 51, 65, "no way to that address|check the address and the network"),
+    ("(tcp)", 110, 116, 60, "no answer from that address|check the address, port and firewall"),
     (
         "closed",
         32,
         104,
+        54,
         -30848,
         "the other side hung up|"
         "see the broker's log: a TLS port without tls=, its ACL, a client id used twice",

@@ -3,6 +3,7 @@ What follows a connection that was lost or could not be made: say why in plain w
 how long to wait. Imported when the first one failed.
 """
 
+import gc
 import random
 import sys
 import time
@@ -17,6 +18,7 @@ _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
 _LONGEST_MS = const(60_000)  # of the back-off
+_HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
 
 
 def failed(client, error):
@@ -38,7 +40,8 @@ def failed(client, error):
     if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:
         from .clock import plausible
 
-        stubborn = plausible()
+        gc.collect()
+        stubborn = plausible() and gc.mem_free() > _HANDSHAKE
     # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
     client._refusals = client._refusals + 1 if stubborn else 0
     client._slow = client._refusals > 2
@@ -67,6 +70,24 @@ def failed(client, error):
     client._say(client._why + slowly, ", next try in %.1f s" % (delay / 1000))
     client._event("Disconnected", error)
     return delay
+
+
+def unanswered(client, mates):
+    """
+    Tell that the link of `client` is about to be reset; the next reset has to wait twice as long.
+
+    mates  the clients of that link, which one reset serves all
+    """
+    after = client._reset_at * 2
+    for mate in mates:
+        mate._reset_at = after
+    client._say("the link looks up but no broker answers: resetting it")
+
+
+def refused(client, filter):
+    """Tell that the broker refused the declared subscription to `filter` (str)."""
+    client._say("the broker refused the subscription to %r: see its ACL" % filter)
+    client._event("SubscriptionRefused", filter)
 
 
 def not_joined(ssid, status):
@@ -115,7 +136,7 @@ def _suspect(client, now):
         topic = packet.topic(out.packet)
         client._say("connections break right after a message to %r was sent" % topic)
         client._event("Suspect", topic)
-    if client._give_up_after and client._strikes >= client._give_up_after:
+    if client.give_up_after and client._strikes >= client.give_up_after:
         client._session.inflight.remove(out)
         out.error = MQTTError("given up: %d connections broke on it" % client._strikes)
         out.set()
