@@ -173,17 +173,12 @@ async def main():
 
 
 def test_what_was_refused_leaves_nothing_behind(broker):
-    """A filter or a handler that was refused is not subscribed."""
     with apps.start(
         """
 async def main():
     client = make()
-    for call in (
-        lambda: client.on("a/#/b")(print),
-        lambda: client.on("b", 3)(print),
-        lambda: client.on("c", 0)(5),
-    ):
-        with raises((ValueError, TypeError)):
+    for call in (lambda: client.on("a/#/b"), lambda: client.on("b", 3)):
+        with raises(ValueError):
             call()
     async with client:
         await client.wait_connected()
