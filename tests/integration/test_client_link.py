@@ -249,6 +249,10 @@ TWO = """
             print("reset", [c.connected for c in clients])
             await super().reset()
 
+    async def fail_so_often(n):
+        await until(lambda: min([c._silent for c in clients]) >= n)
+        print("failed so often")
+
     async def main():
         global clients
         soonest()
@@ -309,6 +313,8 @@ def test_an_association_lost_unnoticed_by_two_clients_is_reset_once(two):
     do(app, "network.lose_association()")
     app.wait_for("^reset")
     app.wait_for("frames pass")
+    do(app, "asyncio.create_task(fail_so_often(7))")
+    app.wait_for("failed so often")
     for proxy in (one, other):
         proxy.rst()
         proxy.heal()
