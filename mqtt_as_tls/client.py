@@ -8,16 +8,13 @@ What a working connection does not need is elsewhere and loaded when it is: `fai
 
 import asyncio
 import gc
-import os
 import time
-from asyncio import core
 
 from micropython import const
 
-from . import packet, router
+from . import errors, packet, router
 from .dispatch import Dispatcher, Message, Subscription
 from .dns import resolve
-from .errors import ConnectError, LinkError, ProtocolError, RefusedError, ResolveError
 from .session import Session
 from .transport import Signal, Transport
 
@@ -39,27 +36,28 @@ _FILTERS = const(8)  # in one SUBSCRIBE: AWS IoT takes no more
 _REPLIES = const(16)  # that wait to be sent
 
 # name, default, least, most
-_OPTIONS = (
-    ("keepalive_s", 60, 1, 65535),
-    ("connect_timeout_s", 30, 1, 600),
-    ("ack_timeout_s", 20, 1, 600),
-    ("handler_timeout_s", 60, 1, 86400),
-    ("drain_s", 5, 0, 600),
-    ("max_packet", 4096, 64, 268435455),
-    ("max_backlog", 16384, 64, 268435455),
-    ("max_inflight", 8, 1, 65535),
-    ("max_queue", 8192, 0, 268435455),
+_OPTIONS = const(
+    (
+        ("keepalive_s", 60, 1, 65535),
+        ("connect_timeout_s", 30, 1, 600),
+        ("ack_timeout_s", 20, 1, 600),
+        ("handler_timeout_s", 60, 1, 86400),
+        ("drain_s", 5, 0, 600),
+        ("max_packet", 4096, 64, 268435455),
+        ("max_backlog", 16384, 64, 268435455),
+        ("max_inflight", 8, 1, 65535),
+        ("max_queue", 8192, 0, 268435455),
+    )
 )
 
-# Methods of MQTTClient that are loaded when they are called: name -> module
-_LATER = {
-    "connect": "leaving",
-    "disconnect": "leaving",
-    "events": "streams",
-    "messages": "streams",
-    "subscribe": "subscribing",
-    "unsubscribe": "subscribing",
-}
+# Methods of MQTTClient that are loaded when they are called
+_LATER = const(
+    (
+        ("leaving", "connect disconnect"),
+        ("streams", "events messages"),
+        ("subscribing", "subscribe unsubscribe"),
+    )
+)
 
 _clients = []  # between start and stop
 _own_id = None
@@ -150,20 +148,24 @@ def _text(value, name):
 def _left(limit_ms, now, since, what):
     left = limit_ms - time.ticks_diff(now, since)
     if left <= 0:
-        raise ConnectError("no %s for %d s" % (what, limit_ms // 1000))
+        raise errors.ConnectError("no %s for %d s" % (what, limit_ms // 1000))
     return left
 
 
 def _default_id():
     global _own_id
     if _own_id is None:
+        from binascii import hexlify
+
         try:
             from machine import unique_id
 
             data = unique_id()
         except (ImportError, AttributeError):
-            data = os.urandom(8)
-        _own_id = "mp" + "".join(["%02x" % b for b in data])
+            from os import urandom
+
+            data = urandom(8)
+        _own_id = "mp" + hexlify(data).decode()
     return _own_id
 
 
@@ -201,15 +203,6 @@ class MQTTClient:
 
     Raises TypeError and ValueError for arguments out of their range.
     """
-
-    _clients = _clients
-    connected = running = False
-    error = None
-    _address = _birth = _error = _events = _partial = _pinged_ms = _reader = _since_ms = None
-    _sntp_ms = _suspect = _said = _task = _transport = _wake_ms = _why = None
-    _announce = _behind = _busy = _clean = _slow = False
-    _queued = _silent = _strikes = _failures = _refusals = 0
-    _reset_at = _LINK_RESET_AFTER
 
     def __init__(
         self,
@@ -267,15 +260,24 @@ class MQTTClient:
             will and (will.topic.encode(), will.payload, will.qos, will.retain),
         )
         self._link = link
-        self._tls = tls
-        self._will = will
+        self.tls = tls
+        self.will = will
         self._log = log
-        self._clean_start = bool(clean_start)
-        self._give_up_after = give_up_after
+        self.clean_start = bool(clean_start)
+        self.give_up_after = give_up_after
+        self.connected = self.running = self._announce = self._behind = self._busy = False
+        self._clean = self._slow = False
+        self.error = self._address = self._birth = self._error = self._events = None
+        self._partial = self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = None
+        self._suspect = self._said = self._task = self._transport = None
+        self._wake_ms = self._why = None
+        self._queued = self._silent = self._strikes = self._failures = self._refusals = 0
+        self._reset_at = _LINK_RESET_AFTER
+        self._clients = _clients
         self._session = Session(self.max_inflight)
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
-        self._on_connect = []
+        self._hooks = []
         self._tasks = []  # of on_connect
         self._queue = []  # _Delivery, not sent yet
         if will:
@@ -305,7 +307,7 @@ class MQTTClient:
         def decorate(handler):
             if not callable(handler):
                 _wrong("option", "handler", handler)
-            self._declare(filter, qos, handler)
+            self._declare(filter, qos).handler = handler
             return handler
 
         return decorate
@@ -314,13 +316,13 @@ class MQTTClient:
         """Decorator: run `handler` (async, no arguments) after every connect, in its own task."""
         if not callable(handler):
             _wrong("option", "on_connect", handler)
-        self._on_connect.append(handler)
+        self._hooks.append(handler)
         return handler
 
     async def __aenter__(self):
         if _clients:
             _later("leaving", "make_way")(self, True)
-        self._loop = core._task_queue
+        self._loop = asyncio.core._task_queue
         self._up = asyncio.Event()
         self._nudge = asyncio.Event()
         for sub in self._dispatcher.subscriptions:
@@ -330,7 +332,7 @@ class MQTTClient:
         self._failures = self._refusals = self._silent = 0
         self._slow = False
         _clients.append(self)
-        self._task = asyncio.create_task(self._supervise())
+        self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *exc):
@@ -392,10 +394,11 @@ class MQTTClient:
         return True
 
     def __getattr__(self, name):
-        if name not in _LATER:
-            raise AttributeError(name)
-        function = _later(_LATER[name], name)
-        return lambda *args, **options: function(self, *args, **options)
+        for module, names in _LATER:
+            if name in names.split():
+                function = _later(module, name)
+                return lambda *args, **options: function(self, *args, **options)
+        raise AttributeError(name)
 
     def _check(self):
         if not self.running:
@@ -460,14 +463,13 @@ class MQTTClient:
             out.set()
         self._pump()
 
-    def _declare(self, filter, qos, handler):
+    def _declare(self, filter, qos):
         data = router.filter(filter)
         _qos(qos)
         sub = self._dispatcher.find(filter)
         if not sub:
-            sub = Subscription(filter, data, qos, handler)
+            sub = Subscription(filter, data, qos)
             self._dispatcher.subscriptions.append(sub)
-        sub.handler = handler or sub.handler
         if qos != sub.qos or sub.granted == 128:
             sub.qos = qos
             sub.granted = None
@@ -478,16 +480,17 @@ class MQTTClient:
 
     def _renew(self):
         """Ask for every declared subscription that this session does not have."""
-        part = []
-        for sub in self._dispatcher.subscriptions:
-            if sub.granted is None and not sub.asked:
-                sub.asked = True
-                part.append(sub)
-                if len(part) == _FILTERS:
-                    self._request(packet.subscribe, part, [(s.data, s.qos) for s in part])
-                    part = []
-        if part:
-            self._request(packet.subscribe, part, [(s.data, s.qos) for s in part])
+        while True:
+            part = []
+            filters = []
+            for sub in self._dispatcher.subscriptions:
+                if sub.granted is None and not sub.asked and len(part) < _FILTERS:
+                    sub.asked = True
+                    part.append(sub)
+                    filters.append((sub.data, sub.qos))
+            if not part:
+                return
+            self._request(packet.subscribe, part, filters)
 
     def _request(self, encode, record, what):
         """Send a SUBSCRIBE or UNSUBSCRIBE; `record` is a list of Subscription."""
@@ -497,7 +500,7 @@ class MQTTClient:
 
     # The connection
 
-    async def _supervise(self):
+    async def _run(self):
         while True:
             try:
                 await self._attempt()
@@ -521,12 +524,12 @@ class MQTTClient:
                 await asyncio.sleep_ms(50)  # the broker sends again what did not fit
                 end -= 1
             self._behind = False
-            servers = await self._link_up()
-            if self._tls and (time.time() < _EARLY or "validity" in str(self.error)):
+            servers = await self._linked()
+            if self.tls and (time.time() < _EARLY or "validity" in str(self.error)):
                 await _later("clock", "check")(self, servers)
             try:
                 self._address = await resolve(self.host, servers)
-            except ResolveError:
+            except errors.ResolveError:
                 if not self._address:  # the last good one may still serve
                     raise
             self._error = None
@@ -535,12 +538,12 @@ class MQTTClient:
             try:
                 present = await asyncio.wait_for(self._open(t), self.connect_timeout_s)
             except asyncio.TimeoutError:
-                raise ConnectError(
+                raise errors.ConnectError(
                     "%s port %d: no answer within %d s (%s)"
                     % (self._address, self.port, self.connect_timeout_s, t.stage)
                 )
             self._reader = asyncio.create_task(self._read(t))
-            self._connected(t, present, time.ticks_diff(time.ticks_ms(), start))
+            self._begin(t, present, time.ticks_diff(time.ticks_ms(), start))
             await self._watch(t)
         finally:
             if self._transport is t:
@@ -548,7 +551,7 @@ class MQTTClient:
             elif t:
                 t.close()  # it was stopped meanwhile; the socket may be younger than that
 
-    async def _link_up(self):
+    async def _linked(self):
         """Bring the link up, one client at a time; return its DNS servers."""
         link = self._link
         if link is None:
@@ -559,25 +562,22 @@ class MQTTClient:
         self._busy = True
         try:
             if self._silent >= self._reset_at and not [c for c in mates if c.connected]:
-                after = self._reset_at * 2
-                for c in mates:  # one reset serves all
-                    c._reset_at = after
-                self._say("the link looks up but no broker answers: resetting it")
+                _later("failing", "unanswered")(self, mates)
                 await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
                 await asyncio.wait_for(link.up(), _LINK_S)
                 self._say("link up")
         except asyncio.TimeoutError:
-            raise LinkError("the link did not come up within %d s" % _LINK_S)
+            raise errors.LinkError("the link did not come up within %d s" % _LINK_S)
         finally:
             self._busy = False
         return link.dns_servers()
 
     async def _open(self, t):
         """Connect; return session present. Raises MQTTError."""
-        clean = self._clean_start or self._clean
+        clean = self.clean_start or self._clean
         packet.set_clean(self._hello, clean)
-        await t.open(self._address, self.port, self.host, self._tls, self._hello)
+        await t.open(self._address, self.port, self.host, self.tls, self._hello)
         t.decoder = decoder = packet.Decoder(self.max_packet)  # TLS needed the memory till now
         while True:
             first = decoder.next()
@@ -586,15 +586,15 @@ class MQTTClient:
             await t.readable
             t.read()
         if first != _CONNACK:
-            raise ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
+            raise errors.ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
         present, code = decoder.connack()
         if code:
-            raise RefusedError("the broker refused: code %d" % code, code)
+            raise errors.RefusedError("the broker refused: code %d" % code, code)
         if present and clean:
-            raise ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+            raise errors.ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
         return present
 
-    def _connected(self, t, present, took_ms):
+    def _begin(self, t, present, took_ms):
         now = time.ticks_ms()
         self.connected = True
         self._since_ms = now
@@ -604,7 +604,7 @@ class MQTTClient:
         self._reset_at = _LINK_RESET_AFTER
         again = self._session.resume(present, now)
         self.stats.resent += len(again)
-        tls = self._tls
+        tls = self.tls
         self._say(
             "connected in %d ms%s%s, session %s%s"
             % (
@@ -623,7 +623,7 @@ class MQTTClient:
             for sub in self._dispatcher.subscriptions:
                 sub.granted = None
         self._renew()
-        will = self._will
+        will = self.will
         if will and will.birth is not None:
             out = self._birth
             if out not in self._queue and out not in self._session.inflight:
@@ -631,23 +631,23 @@ class MQTTClient:
                 self._queue.insert(0, self._birth)
         self._pump()
         self._announce = True
-        self._announced()
+        self._hook()
         self._up.set()
         self._event("Connected", present)
 
-    def _announced(self):
+    def _hook(self):
         """Run the on_connect functions once the subscriptions are renewed."""
         if self._announce and not self._session.requests:
             self._announce = False
             for task in self._tasks:
                 task.cancel()
-            self._tasks = [asyncio.create_task(self._guard(h)) for h in self._on_connect]
+            self._tasks = [asyncio.create_task(self._guard(h)) for h in self._hooks]
 
     async def _guard(self, handler):
         try:
             await handler()
         except Exception as e:
-            self._failed("on_connect", e)
+            _later("failing", "report")(self, "on_connect", e)
 
     async def _read(self, t):
         decoder = t.decoder
@@ -674,7 +674,7 @@ class MQTTClient:
                         stats.round_trip_ms = time.ticks_diff(time.ticks_ms(), self._pinged_ms)
                         self._pinged_ms = None
                 elif kind == _CONNACK:
-                    raise ProtocolError("a second CONNACK (section 3.2)")
+                    raise errors.ProtocolError("a second CONNACK (section 3.2)")
                 else:
                     n = decoder.packet_id()
                     if kind == _PUBACK:
@@ -687,7 +687,7 @@ class MQTTClient:
                         part = session.answered(n)
                         if part:
                             self._granted(part, decoder.suback() if kind == _SUBACK else None)
-                            self._announced()
+                            self._hook()
                     elif kind == _PUBREL & 0xF0:
                         self._send(session.released(n))
                     else:  # PUBREC, PUBCOMP of nothing that was sent
@@ -702,12 +702,11 @@ class MQTTClient:
         if codes is None:
             codes = b"\x80"
         if len(codes) != len(part):
-            raise ProtocolError("SUBACK with %d return codes [MQTT-3.8.4-5]" % len(codes))
+            raise errors.ProtocolError("SUBACK with %d return codes [MQTT-3.8.4-5]" % len(codes))
         for i, sub in enumerate(part):
             sub.granted = codes[i]
             if codes[i] == 128 and sub.handler and sub.asked:
-                self._say("the broker refused the subscription to %r: see its ACL" % sub.filter)
-                self._event("SubscriptionRefused", sub.filter)
+                _later("failing", "refused")(self, sub.filter)
 
     def _arrived(self, first, decoder):
         qos = first >> 1 & 3
@@ -720,7 +719,7 @@ class MQTTClient:
                 self.stats.dropped += 1
                 return
             self._behind = True
-            raise ConnectError(
+            raise errors.ConnectError(
                 "handlers are behind by %d bytes (max_backlog): the broker will send again"
                 % self._dispatcher.size
             )
@@ -807,9 +806,6 @@ class MQTTClient:
             self._transport = None
         for sub in self._dispatcher.subscriptions:
             sub.asked = False
-
-    def _failed(self, what, error):
-        _later("failing", "report")(self, what, error)
 
     def _event(self, kind, value):
         if self._events:

@@ -85,7 +85,7 @@ async def check(client, servers):
     client   MQTTClient with TLS
     servers  DNS servers, see dns.resolve
     """
-    server = client._tls.ntp
+    server = client.tls.ntp
     text = str(client.error)
     if not server or (plausible() and "certificate validity" not in text):
         return

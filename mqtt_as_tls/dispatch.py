@@ -52,15 +52,14 @@ class Subscription:
     current  the Message that the handler has, since `since_ms` (ticks)
     """
 
-    granted = current = task = None
+    granted = current = handler = task = None
     asked = False
     since_ms = 0
 
-    def __init__(self, filter, data, qos, handler):
+    def __init__(self, filter, data, qos):
         self.filter = filter
         self.data = data
         self.qos = qos
-        self.handler = handler
         self.queue = []
         self.signal = Signal()
 
@@ -70,7 +69,7 @@ class Dispatcher:
     The subscriptions of a client and the messages that they have not handled yet.
 
     client  has running, stats, max_backlog, handler_timeout_s, _session, _handled(message),
-            _due(ms), _say(text), _failed(what, error)
+            _due(ms), _say(text)
 
     held    messages not handled yet, in order of arrival
     size    int, their bytes
@@ -80,7 +79,7 @@ class Dispatcher:
     def __init__(self, client):
         self._client = client
         self.subscriptions = []
-        self.inbox = Subscription("messages()", None, 0, None)
+        self.inbox = Subscription("messages()", None, 0)
         self.open = self._warned = False
         self.held = []
         self.size = 0
@@ -183,7 +182,9 @@ class Dispatcher:
             except (Exception, asyncio.CancelledError) as e:
                 if sub.task is not asyncio.current_task():  # stopped or removed
                     raise
-                self._client._failed("handler of %r" % sub.filter, e)
+                from .failing import report
+
+                report(self._client, "handler of %r" % sub.filter, e)
             message = None
             self.finish(sub)
             if sub.task is None:  # removed
@@ -205,13 +206,7 @@ class Dispatcher:
                 if left > 0:
                     next_ms = left if next_ms < 0 else min(left, next_ms)
                     continue
-                self._client._say(
-                    "handler of %r runs for over %d s: message acknowledged, handler goes on"
-                    % (sub.filter, limit // 1000)
-                )
-                self.finish(sub)
-                if sub is self.inbox:
-                    from .streams import leave
+                from .failing import overdue
 
-                    leave(self)
+                overdue(self, sub)
         return next_ms

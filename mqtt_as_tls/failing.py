@@ -90,6 +90,20 @@ def refused(client, filter):
     client._event("SubscriptionRefused", filter)
 
 
+def overdue(dispatcher, sub):
+    """The handler of `sub`, or the iterator, is too slow: acknowledge the message it has."""
+    client = dispatcher._client
+    client._say(
+        "handler of %r runs for over %d s: message acknowledged, handler goes on"
+        % (sub.filter, client.handler_timeout_s)
+    )
+    dispatcher.finish(sub)
+    if sub is dispatcher.inbox:
+        from .streams import leave
+
+        leave(dispatcher)
+
+
 def not_joined(ssid, status):
     """
     Return in words why a board is not in the network `ssid` (str).

@@ -44,7 +44,7 @@ async def disconnect(client):
         return
     client.running = False
     try:
-        will = client._will
+        will = client.will
         if will and client.connected:
             client._queue.append(client._encode(will.topic, will.payload, will.qos, will.retain))
             client._pump()

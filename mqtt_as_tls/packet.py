@@ -14,7 +14,7 @@ _SUBACK = const(0x90)
 _PINGRESP = const(0xD0)
 
 _BUFFER = const(512)
-_TWO = b"\x20\x40\x50\x62\x70\xb0"  # first bytes of what has a Remaining Length of 2
+_TWO = const(b"\x20\x40\x50\x62\x70\xb0")  # first bytes of what has a Remaining Length of 2
 
 
 def _packet(first, payload, extra=0):

@@ -21,7 +21,7 @@ def subscribe(client, filter, qos=0, *, timeout_s=None):
     asyncio.TimeoutError.
     """
     client._check()
-    wait = _subscribe(client, client._declare(filter, qos, None))
+    wait = _subscribe(client, client._declare(filter, qos))
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 

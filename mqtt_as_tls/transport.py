@@ -12,11 +12,12 @@ import socket
 import time
 from asyncio import core
 
+from micropython import const
+
 from .errors import ConnectError
 
-_EINPROGRESS = (115, 119, 36)  # Linux and lwIP, esp32, macOS
-_NOTHING = (11, 35)  # EAGAIN
-
+_EINPROGRESS = const((115, 119, 36))  # Linux and lwIP, esp32, macOS
+_NOTHING = const((11, 35))  # EAGAIN
 
 _STOP = StopIteration()
 

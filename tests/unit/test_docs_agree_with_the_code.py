@@ -52,7 +52,7 @@ def options():
     """Return {name: default} of the arguments of MQTTClient that are numbers."""
     for node in ast.parse((PACKAGE / "client.py").read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "_OPTIONS":
-            return {name: default for name, default, *_ in ast.literal_eval(node.value)}
+            return {name: default for name, default, *_ in ast.literal_eval(node.value.args[0])}
     raise AssertionError("client.py has no _OPTIONS")
 
 

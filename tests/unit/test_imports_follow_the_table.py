@@ -22,11 +22,11 @@ TABLE = {
     "tls": "errors mistakes",
     "explain": "",
     "transport": "dns tls errors",
-    "failing": "packet clock explain errors",
+    "streams": "",
+    "failing": "packet clock explain errors streams",
     "wifi": "errors failing mistakes",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
-    "streams": "",
-    "dispatch": "router transport streams",
+    "dispatch": "router transport failing",
     "subscribing": "packet errors mistakes",
     "leaving": "packet errors mistakes transport",
 }
