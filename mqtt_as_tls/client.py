@@ -266,12 +266,11 @@ class MQTTClient:
         self.clean_start = bool(clean_start)
         self.give_up_after = give_up_after
         self.connected = self.running = self._announce = self._behind = self._busy = False
-        self._clean = self._slow = False
-        self.error = self._address = self._birth = self._error = self._events = None
-        self._partial = self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = None
-        self._suspect = self._said = self._task = self._transport = None
-        self._wake_ms = self._why = None
-        self._queued = self._silent = self._strikes = self._failures = self._refusals = 0
+        self._clean = False
+        self.error = self._address = self._birth = self._events = self._partial = None
+        self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
+        self._transport = self._wake_ms = self._why = None
+        self._queued = self._strikes = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
         self._session = Session(self.max_inflight)

@@ -19,7 +19,10 @@ MDNS = ("224.0.0.251", 5353)
 def is_ip(text):
     """Return whether the str `text` is a dotted IPv4 address, such as "192.168.1.10"."""
     parts = text.split(".")
-    return len(parts) == 4 and all(p.isdigit() and int(p) < 256 for p in parts)
+    for part in parts:
+        if not part.isdigit() or int(part) > 255:
+            return False
+    return len(parts) == 4
 
 
 def encode_query(host):
