@@ -269,8 +269,8 @@ class MQTTClient:
         self._clean = False
         self.error = self._address = self._birth = self._events = self._partial = None
         self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
-        self._transport = self._wake_ms = self._why = None
-        self._queued = self._strikes = 0
+        self._transport = self._wake_ms = self._why = self._said = None
+        self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
         self._session = Session(self.max_inflight)
