@@ -438,8 +438,8 @@ def test_the_back_off_grows_to_a_minute_with_full_jitter():
         async def main():
             client = make(log=None)
             for failing.random in (Latest, Soonest):
-                client._failures = 0
-                print([failing.failed(client, ConnectError("x")) for _ in range(10)])
+                async with client:
+                    print([failing.failed(client, ConnectError("x")) for _ in range(10)])
         """,
         1883,
     )
