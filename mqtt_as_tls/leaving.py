@@ -60,6 +60,7 @@ async def disconnect(client):
             client._say("disconnected")
     finally:
         _stop(client)
+    await asyncio.sleep_ms(0)  # handlers that were cancelled clean up, even if the app ends now
 
 
 def _stop(client):
