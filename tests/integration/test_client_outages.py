@@ -23,20 +23,24 @@ async def main():
     async def events():
         async for event in client.events():
             print("event", type(event).__name__, getattr(event, "session_present", ""),
-                  type(getattr(event, "error", None)).__name__)
+                  type(getattr(event, "error", None)).__name__, ticker.ticks)
         print("no more events")
 
-    async with client:
+    ticker = Ticker()
+
+    async with client, ticker:
         task = asyncio.create_task(events())
-        async with Ticker() as ticker:
-            await told("publish")
-            await client.publish("out", "x", qos=1)
-            print("published")
-            begin = ticker.ticks
-            await told("leave")
-            print("ticks", ticker.ticks - begin)
+        await told("publish")
+        await client.publish("out", "x", qos=1)
+        print("published")
+        await told("leave")
     await task
 """
+
+
+def ticks_went_on(app):
+    """A task beside the client was not held up during the second or more of silence."""
+    assert int(app.wait_for("event Disconnected").split()[-1]) > 50  # of 200
 
 
 # Connections that end
@@ -60,7 +64,7 @@ def test_a_connection_that_ends_is_noticed_at_once_and_made_again(proxy, broker,
         app.wait_for("got b'1'")
         app.send("leave")
         out = app.wait().out
-    events = [line.split()[1:] for line in out.splitlines() if line.startswith("event")]
+    events = [line.split()[1:-1] for line in out.splitlines() if line.startswith("event")]
     assert events[0] == ["Connected", "False", "NoneType"]
     assert events[1] == ["Disconnected", "ConnectError"]
     assert events[-1] == ["Connected", str(how != "kill"), "NoneType"]
@@ -89,6 +93,7 @@ def test_a_link_that_swallows_what_is_sent_one_way_is_noticed(proxy, way):
         proxy.wait_for("SUBACK")
         proxy.stall(way)
         app.wait_for("connection lost: no answer to a ping for 1 s")
+        ticks_went_on(app)
         proxy.heal()
         app.wait_for("connected in")
         app.send("publish")
@@ -221,6 +226,7 @@ def test_a_broker_that_stops_answering_is_noticed_and_found_again(broker):
         app.wait_for("connected in")
         broker.pause()
         app.wait_for("connection lost: no answer to a ping for 1 s")
+        ticks_went_on(app)
         broker.resume()
         app.wait_for("connected in")
         app.send("publish")
@@ -709,6 +715,81 @@ def test_a_client_that_was_stopped_can_be_started_again(proxy, broker):
     assert [line for line in app.lines if line.startswith("got")] == [
         f"got b'{i}'" for i in range(4)
     ]
+
+
+@pytest.mark.parametrize("place", ["handler", "on_connect", "iterator", "log"])
+def test_disconnect_may_be_called_from_anywhere(proxy, place):
+    apps.check(
+        """
+        async def main():
+            place = sys.argv[2]
+
+            def log(line):
+                print(line)
+                if place == "log" and "connected in" in line:
+                    tasks.append(asyncio.create_task(client.disconnect()))
+
+            tasks = []
+            client = make(log=log)
+            stopped = asyncio.Event()
+
+            @client.on("t/handler", qos=1)
+            async def handler(message):
+                if place == "handler":
+                    await client.disconnect()
+                    await asyncio.sleep_ms(1)  # it is not cancelled by that
+                    stopped.set()
+
+            @client.on_connect
+            async def connected():
+                if place == "on_connect":
+                    await client.disconnect()
+                    await asyncio.sleep_ms(1)
+                    stopped.set()
+
+            async with client:
+                if place == "handler":
+                    client.enqueue("t/handler", "x", qos=1)
+                elif place == "iterator":
+                    messages = client.messages()
+                    await client.subscribe("t/other", 1)
+                    client.enqueue("t/other", "x", qos=1)
+                    async for message in messages:
+                        await client.disconnect()
+                    stopped.set()
+                elif place == "log":
+                    await until(lambda: tasks and tasks[0].done())
+                    stopped.set()
+                await stopped.wait()
+                assert not client.running and not client.connected
+            await client.connect()
+            await client.disconnect()
+        """.replace(
+            "await client.connect()\n", "place = ''\n            await client.connect()\n"
+        ),
+        proxy.port,
+        place,
+    )
+    assert [each.name for each in proxy.seen(direction="up")].count("DISCONNECT") == 2
+
+
+def test_an_exception_in_the_app_still_says_goodbye_and_comes_out(proxy, broker):
+    peer = broker.peer("t")
+    out = apps.check(
+        """
+        async def main():
+            with raises(KeyError, "in the app"):
+                async with make(will=Will("t", "gone")) as client:
+                    await client.publish("t", "here", qos=1)
+                    raise KeyError("in the app")
+            print("out")
+        """,
+        proxy.port,
+    )
+    assert out.endswith("out\n")
+    peer.wait_for(2)
+    assert peer.received == [("t", b"here"), ("t", b"gone")]
+    assert proxy.seen("DISCONNECT", "up")
 
 
 def test_what_was_not_handled_when_it_stopped_is_handled_after_the_next_start(proxy, broker):

@@ -175,6 +175,58 @@ def test_an_on_connect_that_raises_is_reported_and_the_others_run(proxy):
     assert proxy.connections == 2
 
 
+def test_an_on_connect_that_still_runs_gives_way_to_the_next(proxy):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on_connect
+            async def hangs():
+                mine = client.stats.connects
+                print("begins", mine)
+                try:
+                    await asyncio.sleep(100)
+                finally:
+                    print("ends", mine)
+
+            async with client:
+                await told("leave")
+            print("left")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("begins 1")
+        proxy.rst()
+        app.wait_for("begins 2")
+        app.send("leave")
+        app.wait_for("left")
+        app.wait()
+    mine = [line for line in app.lines if line.startswith(("begins", "ends"))]
+    assert sorted(mine) == ["begins 1", "begins 2", "ends 1", "ends 2"]
+    assert mine.index("ends 1") < mine.index("ends 2")
+
+
+def test_an_unsuback_that_does_not_come_drops_the_connection_and_it_is_asked_again(proxy):
+    proxy.swallow("UNSUBACK", "down", times=1)
+    with apps.start(
+        """
+        async def main():
+            async with make(ack_timeout_s=1) as client:
+                await client.subscribe("t", 1)
+                await client.unsubscribe("t")
+                print("unsubscribed")
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("connection lost: no ")
+        app.wait_for("unsubscribed")
+        app.wait()
+    assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [["t"], ["t"]]
+    assert asked(proxy, 2) == []
+
+
 def test_a_suback_that_does_not_come_drops_the_connection_and_it_is_asked_again(proxy):
     proxy.swallow("SUBACK", "down", times=1)
     with apps.start(
