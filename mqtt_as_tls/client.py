@@ -603,17 +603,6 @@ class MQTTClient:
         self._reset_at = _LINK_RESET_AFTER
         again = self._session.resume(present, now)
         self.stats.resent += len(again)
-        tls = self.tls
-        self._say(
-            "connected in %d ms%s%s, session %s%s"
-            % (
-                took_ms,
-                " (TLS %d)" % t.tls_ms if tls else "",
-                ", NOT VERIFIED: anybody may listen" if tls and not tls.verified else "",
-                "resumed" if present else "new",
-                ", %d messages sent again" % len(again) if again else "",
-            )
-        )
         if present:
             for out in again:
                 self._send(out.packet)
@@ -627,11 +616,22 @@ class MQTTClient:
             out = self._birth
             if out not in self._queue and out not in self._session.inflight:
                 self._birth = self._encode(will.topic, will.birth, will.qos, will.retain)
-                self._queue.insert(0, self._birth)
+                self._queue.insert(0 if present else len(again), self._birth)
         self._pump()
         self._announce = True
         self._hook()
         self._up.set()
+        tls = self.tls
+        self._say(
+            "connected in %d ms%s%s, session %s%s"
+            % (
+                took_ms,
+                " (TLS %d)" % t.tls_ms if tls else "",
+                ", NOT VERIFIED: anybody may listen" if tls and not tls.verified else "",
+                "resumed" if present else "new",
+                ", %d messages sent again" % len(again) if again else "",
+            )
+        )
         self._event("Connected", present)
 
     def _hook(self):
@@ -646,7 +646,13 @@ class MQTTClient:
         try:
             await handler()
         except Exception as e:
-            _later("failing", "report")(self, "on_connect", e)
+            self._report("%s", "on_connect", e)
+
+    def _report(self, what, name, error):
+        try:
+            _later("failing", "report")(self, what % name, error)
+        except MemoryError:
+            pass
 
     async def _read(self, t):
         decoder = t.decoder
@@ -661,7 +667,7 @@ class MQTTClient:
                         await asyncio.sleep_ms(0)
                     else:
                         await t.readable
-                    while len(t.out) > _REPLIES:  # the broker takes no acknowledgements
+                    while len(t.out) > _REPLIES + self.max_inflight:  # the broker takes nothing
                         await asyncio.sleep_ms(20)
                     more = t.read()
                     continue
@@ -723,7 +729,12 @@ class MQTTClient:
                 % self._dispatcher.size
             )
         if not qos or self._session.received(message, dup):
-            self._dispatcher.deliver(message)
+            try:
+                self._dispatcher.deliver(message)
+            except MemoryError:
+                if qos:  # the broker sends it again
+                    self._session._inbound.remove(message)
+                raise
         else:
             self.stats.duplicates += 1
         self._handled(message)

@@ -118,16 +118,21 @@ class Dispatcher:
 
     def deliver(self, message):
         """Queue `message` for every handler whose filter matches, else for the iterator."""
-        for sub in self.subscriptions:
-            if sub.handler and matches(sub.filter, message.topic):
-                self._queue(sub, message)
-                if sub.task is None:
-                    sub.task = asyncio.create_task(self._serve(sub))
-        if self.open and not message._claims:
-            self._queue(self.inbox, message)
+        self.held.append(message)  # first: with no memory for the rest the books stay right
+        self.size += message._size()
+        try:
+            for sub in self.subscriptions:
+                if sub.handler and matches(sub.filter, message.topic):
+                    if sub.task is None:
+                        sub.task = asyncio.create_task(self._serve(sub))
+                    self._queue(sub, message)
+            if self.open and not message._claims:
+                self._queue(self.inbox, message)
+        finally:
+            if not message._claims:
+                self.held.remove(message)
+                self.size -= message._size()
         if message._claims:
-            self.held.append(message)
-            self.size += message._size()
             return
         message.done = True
         self._client.stats.unclaimed += 1
@@ -138,8 +143,8 @@ class Dispatcher:
             )
 
     def _queue(self, sub, message):
-        message._claims += 1
         sub.queue.append(message)
+        message._claims += 1
         sub.signal.set()
 
     async def next(self, sub):
@@ -180,13 +185,14 @@ class Dispatcher:
                 if hasattr(result, "send"):
                     await result
             except (Exception, asyncio.CancelledError) as e:
-                if sub.task is not asyncio.current_task():  # stopped or removed
+                if not sub.task and not sub.current:  # stopped
                     raise
-                from .failing import report
-
-                report(self._client, "handler of %r" % sub.filter, e)
+                self._client._report("handler of %r", sub.filter, e)
             message = None
-            self.finish(sub)
+            try:
+                self.finish(sub)
+            except MemoryError as e:  # its acknowledgement: on the next connection
+                self._client._lost(e)
             if sub.task is None:  # removed
                 return
 

@@ -32,10 +32,11 @@ def failed(client, error):
     lost = client._since_ms is not None
     lasted = lost and time.ticks_diff(now, client._since_ms) > _LASTING_MS
     if lost:
-        if lasted:
+        if lasted or client._behind:
             client._failures = 0
         client._since_ms = None
-        _suspect(client, now)
+        if not client._behind:  # else the client itself closed the connection
+            _suspect(client, now)
     stubborn = isinstance(error, RefusedError) and error.code != 3
     if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:
         from .clock import plausible

@@ -22,9 +22,9 @@ async def connect(client, timeout_s=30):
     Raises the MQTTError (or other exception) that keeps it from connecting; the client is stopped
     then.
     """
+    end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     if not client.running:
         await client.__aenter__()
-    end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     while not client.connected:
         over = client._slow or time.ticks_diff(end, time.ticks_ms()) <= 0
         if over or not client.running:

@@ -81,8 +81,8 @@ def running():
 def same_id(client):
     """Return the ValueError for two clients with one id."""
     return ValueError(
-        "a second client with the id %s on %s port %d: give it another client_id="
-        % (client.client_id, client.host, client.port)
+        "a second client with the id %s on %s port %d: give it another client_id=; after Ctrl-C"
+        " call asyncio.new_event_loop()" % (client.client_id, client.host, client.port)
     )
 
 

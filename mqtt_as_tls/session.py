@@ -40,7 +40,9 @@ class Session:
         self.stray = 0  # acknowledgements that nothing waits for
         self._id = 0
         self._inbound = []  # messages not acknowledged yet, in the order of their arrival
-        self._unreleased = set()  # packet ids of QoS 2 messages acknowledged with PUBREC
+        # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
+        # a MemoryError in add()
+        self._unreleased = {}
 
     def full(self):
         """Return whether another QoS 1 message has to wait for an acknowledgement."""
@@ -112,7 +114,7 @@ class Session:
         self._inbound = []
         if not present:
             self.inflight = []
-            self._unreleased = set()
+            self._unreleased = {}
         for out in again:
             packet.set_dup(out.packet, present)
             out.sent_ms = now_ms
@@ -181,17 +183,17 @@ class Session:
                 continue
             if not message.done:
                 break
+            ack = packet.ack(_PUBACK if message.qos == 1 else _PUBREC, message.id)
+            if message.qos == 2:
+                self._unreleased[message.id] = True
             self._inbound.remove(message)
-            if message.qos == 1:
-                return packet.ack(_PUBACK, message.id)
-            self._unreleased.add(message.id)
-            return packet.ack(_PUBREC, message.id)
+            return ack
         return None
 
     def released(self, packet_id):
         """Return the PUBCOMP (bytes) for a PUBREL, known or not (section 4.3.3)."""
         if packet_id in self._unreleased:
-            self._unreleased.remove(packet_id)
+            del self._unreleased[packet_id]
         else:
             self.stray += 1
         return packet.ack(_PUBCOMP, packet_id)

@@ -58,7 +58,7 @@ def unsubscribe(client, filter, *, timeout_s=None):
 async def _unsubscribe(client, sub):
     sub.granted = None
     sub.asked = False  # else its UNSUBACK would pass for a refusal
-    while sub.granted is None:
+    while sub.granted is None and not client._dispatcher.find(sub.filter):
         await client.wait_connected()
         connects = client.stats.connects
         client._request(packet.unsubscribe, [sub], sub.data)

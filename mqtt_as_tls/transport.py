@@ -203,17 +203,16 @@ class Transport:
             return False
         try:
             n = self._sock.write(buf)
-        except OSError as e:
+            if n == size:
+                return True
+            self.blocked = True
+            self.moved_ms = now
+            self.out.append(buf)
+            self._sent = n or 0
+            self._task = asyncio.create_task(self._drain())
+        except (OSError, MemoryError) as e:
             self.blocked = True
             self._client._lost(_closed(e))
-            return False
-        if n == size:
-            return True
-        self.blocked = True
-        self.moved_ms = now
-        self.out.append(buf)
-        self._sent = n or 0
-        self._task = asyncio.create_task(self._drain())
         return False
 
     async def _drain(self):
@@ -228,7 +227,7 @@ class Transport:
                     if self._sent == len(out[0]):
                         out.pop(0)
                         self._sent = 0
-        except OSError as e:
+        except (OSError, MemoryError) as e:
             self._client._lost(_closed(e))
             return
         self.blocked = False
@@ -250,5 +249,7 @@ class Transport:
 
 
 def _closed(error):
+    if isinstance(error, MemoryError):
+        return error
     code = error.errno if isinstance(error, OSError) else None
     return ConnectError("broken off: %r" % error, code)
