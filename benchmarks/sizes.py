@@ -88,8 +88,8 @@ def flash(table, stages, sizes):
         table.add(f"  {name:14}{when}", "B", {OURS: [sizes[name]]})
     working = [name for name in sizes if rank[name] == 0]
     of_app = sum(sizes[name] for name in working)
-    table.add("a working app", "B", {OURS: [of_app]}, 0, OURS, "<=", 20 * KB)
-    table.add("everything", "B", {OURS: [sum(sizes.values())]}, 0, OURS, "<=", 34 * KB)
+    table.add("`.mpy` that a working app imports", "B", {OURS: [of_app]}, 0, OURS, "<=", 20 * KB)
+    table.add("`.mpy`, everything", "B", {OURS: [sum(sizes.values())]}, 0, OURS, "<=", 34 * KB)
     return working
 
 
