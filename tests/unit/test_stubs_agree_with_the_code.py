@@ -72,7 +72,7 @@ def test_the_defaults_of_the_options_are_those_of_the_stub():
     arguments = functions(class_of(STUB, "MQTTClient"))["__init__"].args
     told = {
         each.arg: ast.literal_eval(default)
-        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults)
+        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         if isinstance(default, ast.Constant)
     }
     for name, default, _, _ in constant(CLIENT, "_OPTIONS"):
