@@ -968,7 +968,11 @@ def test_ctrl_c_and_run_again_with_a_new_event_loop(proxy, broker):
     assert result.code == 0, result
     one_by_one = [f"{what} b'{payload}'" for payload in "abc" for what in ("begins", "ends")]
     assert [line for line in app.lines if "b'" in line] == 2 * one_by_one
-    assert "error in run" not in result.out  # tasks of the old runs are gone
+    # tasks of the old runs are gone
+    assert "error in run" not in result.out
+    runs = result.out.split("interrupted\n")
+    for run, out in enumerate(runs[:3], 1):
+        assert set(re.findall(r"^event (\d)", out, re.M)) == {str(run)}, out
     last = proxy.seen("CONNECT")[-1].connection
     assert {each.payload for each in proxy.seen("PUBLISH", "up", last) if not each.dup} == {
         b"ready",
@@ -1053,4 +1057,34 @@ def test_the_same_client_without_a_new_event_loop_is_told_what_to_do(broker):
         app.interrupt()
         app.wait_for("interrupted")
         app.wait_for("the client is running; after Ctrl-C call asyncio.new_event_loop()")
+        app.wait()
+
+
+def test_a_client_made_in_main_without_a_new_event_loop_is_told_what_to_do(broker):
+    with apps.start(
+        """
+        async def main():
+            async with make(drain_s=0.2) as client:
+                await client.wait_connected()
+                print("connected")
+                while True:
+                    await asyncio.sleep(1)
+
+        for _ in range(3):
+            try:
+                asyncio.run(main())
+            except KeyboardInterrupt:
+                print("interrupted")
+            except ValueError as e:
+                print(e)
+                asyncio.new_event_loop()
+        """,
+        broker.port,
+    ) as app:
+        app.wait_for("^connected")
+        app.interrupt()
+        app.wait_for("interrupted")
+        app.wait_for("a second client with .*; after Ctrl-C call asyncio.new_event_loop()")
+        app.wait_for("^connected")  # that helped
+        app.interrupt()
         app.wait()

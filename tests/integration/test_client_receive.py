@@ -1,5 +1,9 @@
 """Receiving: who gets a message, when it is acknowledged, what happens when handlers are slow."""
 
+import time
+
+import pytest
+
 from tests.support import apps
 
 
@@ -460,6 +464,73 @@ def test_acknowledgements_of_a_lost_session_are_dropped(proxy, broker):
     assert [payload for _, payload in published(proxy, last)] == ["2"]
 
 
+NO_MEMORY = {
+    "for the queue of a handler": "Dispatcher, '_queue'",
+    "for the task of a handler": "asyncio, 'create_task'",
+    "for the books": "Dispatcher, 'deliver'",
+    "for an acknowledgement": "packet, 'ack'",
+    "for words about a handler that raised": "failing, 'report'",
+}
+
+
+@pytest.mark.parametrize("place", NO_MEMORY)
+def test_receiving_goes_on_after_there_was_once_no_memory(proxy, broker, place):
+    with apps.start(
+        """
+        from mqtt_as_tls import packet
+        from mqtt_as_tls.dispatch import Dispatcher
+
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("fresh", qos=1)
+            def fresh(message):
+                print("fresh got", message.payload)
+                raise KeyError
+
+            @client.on("used", qos=1)
+            async def used(message):
+                print("used got", message.payload)
+
+            async with client:
+                await told("fail")
+                fail_once(*eval(sys.argv[2]))
+                print("no memory")
+                await told("leave")
+                print("held", client._dispatcher.held, client._dispatcher.size)
+        """,
+        proxy.port,
+        NO_MEMORY[place],
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        peer.publish("used", "1")
+        proxy.wait_for("PUBACK", "up")
+        app.send("fail")
+        app.wait_for("no memory")
+        peer.publish("fresh", "2")
+        app.wait_for("fresh got b'2'")  # the broker delivers again what was not taken in
+        for payload in "34":
+            peer.publish("used", payload)
+            peer.publish("fresh", payload)
+        app.wait_for("used got b'4'")
+        # whatever the broker sent on the connection that stayed is acknowledged, in order
+        last = proxy.connections
+        proxy.wait_for("PUBLISH", "down", len(published(proxy)))
+        while len(acks(proxy, last)) < len(published(proxy, last)):
+            proxy.wait_for("PUBACK", "up", len(acks(proxy)) + 1)
+        app.send("leave")
+        app.wait_for(r"held \[\] 0")
+        app.wait()
+    assert acks(proxy, last) == [number for number, _ in published(proxy, last)]
+    for handler in ("fresh", "used"):
+        got = [line for line in app.lines if line.startswith(f"{handler} got b'")]
+        expected = {"fresh": "234", "used": "134"}[handler]
+        assert got == [f"{handler} got b'{payload}'" for payload in expected]
+    assert proxy.connections == (1 if "words" in place else 2)
+
+
 # When handlers are behind
 
 
@@ -533,12 +604,66 @@ def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_los
         for i in range(1, 40):
             peer.publish("t", str(i))
         app.wait_for(r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga")
+        time.sleep(0.5)  # it would be back after 50 ms
         assert proxy.connections == 1
         app.send("release")
         got = eval(app.wait_for("^got")[4:])
         assert int(app.wait_for("connects").split()[1]) > 1
         app.wait()
     assert list(dict.fromkeys(got)) == list(range(40))  # in order, none missing
+
+
+BEHIND = """
+async def main():
+    failing.random = Latest if sys.argv[2] == "latest" else Soonest
+    client = make(max_packet=500, max_backlog=1000, give_up_after=3, ack_timeout_s=60)
+    got = set()
+
+    @client.on("t", qos=1)
+    async def handler(message):
+        await asyncio.sleep_ms(10)
+        got.add(int(message.payload))
+
+    async with client:
+        own = asyncio.create_task(client.publish("own", "x", qos=1))
+        await until(lambda: len(got) == 60)
+        print("got all, connects", client.stats.connects)
+        await told("leave")
+        await own
+        print("own message delivered")
+"""
+
+
+def test_no_message_is_blamed_for_closing_because_handlers_are_behind(proxy, broker):
+    proxy.swallow("PUBACK", "down")  # its own message is the oldest in flight all the time
+    with apps.start(BEHIND, proxy.port, "soonest") as app:
+        proxy.wait_for("PUBACK", "down")
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        for i in range(60):
+            peer.publish("t", str(i))
+        assert int(app.wait_for("got all").split()[-1]) > 4
+        proxy.heal()
+        proxy.rst()
+        app.send("leave")
+        app.wait_for("own message delivered")
+        app.wait()
+    assert "connections break" not in "\n".join(app.lines)
+    assert not [each for each in proxy.seen("CONNECT") if each.body[7] & 2]  # CleanSession
+
+
+def test_the_back_off_does_not_grow_while_handlers_are_behind(proxy, broker):
+    with apps.start(BEHIND, proxy.port, "latest") as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        for i in range(60):
+            peer.publish("t", str(i))
+        app.wait_for("got all")
+        app.send("leave")
+        app.wait()
+    behind = [line for line in app.lines if "handlers are behind" in line]
+    assert len(behind) > 3
+    assert {line.split("next try in ")[1] for line in behind} == {"0.5 s"}
 
 
 def test_qos_0_gives_way_to_qos_1(proxy, broker):
