@@ -61,3 +61,14 @@ class Latest:
 def soonest():
     """Reconnect without the back-off, so that a test of many outages is short."""
     failing.random = Soonest
+
+
+def fail_once(owner, name):
+    """Have the next call of `owner.name` raise MemoryError; those after it are real again."""
+    function = getattr(owner, name)
+
+    def fail(*args, **options):
+        setattr(owner, name, function)
+        raise MemoryError("no memory once")
+
+    setattr(owner, name, fail)

@@ -205,3 +205,19 @@ async def main():
   check([(lambda: client.{call}, RuntimeError, "use it inside `async with client:`")])
 """
     )
+
+
+def test_a_connect_that_was_refused_leaves_the_client_stopped(broker):
+    apps.check(
+        """
+        async def main():
+            client = make(log=None)
+            with raises(TypeError):
+                await client.connect(timeout_s=None)
+            assert not client.running
+            await client.connect(timeout_s=10)
+            assert client.connected
+            await client.disconnect()
+        """,
+        broker.port,
+    )

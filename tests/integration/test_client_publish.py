@@ -1,8 +1,11 @@
 """Publishing with QoS 0 and 1: what arrives, when it counts as delivered, what an outage does."""
 
+import socket
+
 import pytest
 
 from tests.support import apps
+from tests.support.fake_broker import RESUMED, FakeBroker
 from tests.support.proxy import Proxy
 
 HUGE = "60M"  # heap of an app that sends more than the sockets' buffers take
@@ -329,6 +332,123 @@ def test_a_qos_0_packet_that_was_half_sent_when_the_link_broke_goes_again_whole(
     assert [len(each.payload) for each in peer.messages] == [8_000_000, 3]
 
 
+@pytest.mark.parametrize("session", ["resumed", "new"])
+def test_a_log_that_publishes_does_not_get_before_what_is_sent_again(proxy, broker, session):
+    proxy.swallow("PUBACK", "down")
+    with apps.start(
+        """
+        def log(line):
+            print(line)
+            client.enqueue("log", line, qos=1)
+
+        async def main():
+            global client
+            soonest()
+            client = make(log=log, ack_timeout_s=60)
+            async with client:
+                await client.publish("t", "x", qos=1)
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("PUBACK", "down", 2)
+        proxy.heal()
+        proxy.rst() if session == "resumed" else broker.restart(wipe=True)
+        app.wait_for(f"connected in .* session {session}, 2 messages sent again")
+        last = proxy.seen("CONNECT")[-1].connection
+        app.send("leave")
+        app.wait()
+    first = [(each.topic, each.payload) for each in proxy.seen("PUBLISH", "up", 1)]
+    again = [(each.topic, each.payload) for each in proxy.seen("PUBLISH", "up", last)]
+    assert again[:2] == first
+    assert again[2][0] == "log" and b"connection lost" in again[2][1]
+    assert b"connected in" in again[-1][1]
+
+
+@pytest.mark.parametrize("place", ["first write", "later write", "task"])
+def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes(
+    pipe, broker, place
+):
+    peer = broker.peer("t")
+    with apps.start(
+        """
+        class Poor:
+            "A socket; write number `fails` finds no memory."
+            def __init__(self, sock, fails):
+                self._sock = sock
+                self._fails = fails
+
+            def write(self, data):
+                self._fails -= 1
+                if not self._fails:
+                    raise MemoryError("no memory once")
+                return self._sock.write(data)
+
+            def __getattr__(self, name):
+                return getattr(self._sock, name)
+
+        async def main():
+            soonest()
+            async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
+                await client.wait_connected()
+                if sys.argv[2] == "task":
+                    fail_once(asyncio, "create_task")
+                else:
+                    t = client._transport
+                    t._sock = Poor(t._sock, 1 if sys.argv[2] == "first write" else 2)
+                await client.publish("t", bytes(8_000_000))
+                await client.publish("t", "next")
+                print("connects", client.stats.connects)
+        """,
+        pipe.port,
+        place,
+        heap=HUGE,
+    ) as app:
+        app.wait_for("connection lost: MemoryError")
+        app.wait_for("connects 2")
+        app.wait()
+    peer.wait_for(2)
+    assert peer.received == [("t", bytes(8_000_000)), ("t", b"next")]
+
+
+def test_what_is_sent_again_does_not_keep_it_from_reading():
+    """A broker that reads nothing while it cannot write, and 10 MB that wait on both sides."""
+
+    def script(connection):
+        if connection.number == 1:
+            connection.accept()
+            for _ in range(50):
+                connection.packet()
+            return
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        connection.accept(RESUMED)
+        for _ in range(60):
+            connection.send(b"\x30\xc3\x9a\x0c\x00\x01t" + bytes(200_000))
+        for _ in range(50):
+            first, body = connection.packet()
+            assert first == 0x3A
+            connection.send(b"\x40\x02" + body[3:5])
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async with make(
+                    max_packet=250_000, max_backlog=250_000, max_inflight=50, ack_timeout_s=60
+                ) as client:
+                    data = bytes(200_000)
+                    await asyncio.gather(*[client.publish("t", data, qos=1) for _ in range(50)])
+                    print("received", client.stats.received, "connects", client.stats.connects)
+            """,
+            fake.port,
+            heap=HUGE,
+        )
+    assert "received 60 connects 2" in out
+
+
 # Giving up waiting
 
 
@@ -546,6 +666,42 @@ def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy,
     births = [each for each in proxy.seen("PUBLISH", "up") if each.payload == b"online"]
     assert {each.packet_id for each in births} == {1}
     assert [each.dup for each in births] == [False] + [True] * (len(births) - 1)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_after_a_goodbye_that_was_not_acknowledged_the_next_start_ends_online(
+    proxy, broker, clean
+):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            will = Will("t/status", "offline", qos=1, retain=True, birth="online")
+            client = make(will=will, clean_start=bool(int(sys.argv[2])), drain_s=0.2)
+            for _ in range(2):
+                async with client:
+                    await client.wait_connected()
+                    await until(lambda: not client._queue and not client._session.inflight)
+                    print("ready")
+                    await told("leave")
+                print("left")
+        """,
+        proxy.port,
+        int(clean),
+    ) as app:
+        app.wait_for("ready")
+        proxy.swallow("PUBACK", "down")
+        app.send("leave")
+        app.wait_for("left")
+        proxy.heal()
+        app.wait_for("ready")
+        kept = broker.peer("t/status").wait_for(1)[0]
+        app.send("leave")
+        app.wait_for("left")
+        app.wait()
+    assert (kept.payload, kept.retain) == (b"online", True)
+    states = [each.payload for each in proxy.seen("PUBLISH", "up", 2)]
+    assert states == [b"offline", b"online", b"offline"]
 
 
 def test_leaving_waits_for_what_is_in_flight(proxy, broker):

@@ -387,6 +387,109 @@ def test_what_waits_for_a_handler_that_is_taken_back_is_acknowledged(proxy, brok
     assert [line for line in app.lines if "begins" in line] == ["begins b'1'"]
 
 
+@pytest.mark.parametrize("who", ["itself", "another task"])
+def test_a_handler_that_raises_after_it_was_taken_back_holds_up_no_acknowledgement(
+    proxy, broker, who
+):
+    with apps.start(
+        """
+        async def main():
+            client = make()
+
+            @client.on("once", qos=1)
+            async def once(message):
+                if sys.argv[2] == "itself":
+                    await client.unsubscribe("once")
+                print("begins")
+                await told("raise")
+                raise ValueError("after all")
+
+            @client.on("other", qos=1)
+            def other(message):
+                print("other got", message.payload)
+
+            async with client:
+                await told("unsubscribe")
+                if sys.argv[2] != "itself":
+                    await client.unsubscribe("once")
+                print("taken back")
+                await told("leave")
+        """,
+        proxy.port,
+        who,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        peer.publish("once", "x")
+        app.wait_for("begins")
+        app.send("unsubscribe")
+        app.wait_for("taken back")
+        app.send("raise")
+        app.wait_for("handler of 'once' failed: ValueError")
+        for payload in "123":
+            peer.publish("other", payload)
+        proxy.wait_for("PUBACK", "up", 4)
+        app.send("leave")
+        app.wait()
+    assert [line for line in app.lines if line.startswith("other")] == [
+        f"other got b'{payload}'" for payload in "123"
+    ]
+    assert proxy.connections == 1
+
+
+def test_subscribing_wins_over_an_unsubscribe_that_has_not_begun(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            async with make() as client:
+                await client.subscribe("t", 1)
+                task = asyncio.create_task(client.unsubscribe("t"))
+                messages = client.messages()
+                print("granted", await client.subscribe("t", 1))
+                await task
+                print("got", (await messages.__anext__()).payload)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("granted 1")
+        broker.peer().publish("t", "1")
+        app.wait_for("got b'1'")
+        app.wait()
+    assert not proxy.seen("UNSUBSCRIBE", "up")
+
+
+def test_subscribing_wins_over_an_unsubscribe_that_would_be_asked_again(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                await client.subscribe("t", 1)
+                print("subscribed")
+                await told("unsubscribe")
+                task = asyncio.create_task(client.unsubscribe("t"))
+                await told("subscribe")
+                messages = client.messages()
+                print("granted", await client.subscribe("t", 1))
+                await task
+                print("got", (await messages.__anext__()).payload)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("subscribed")
+        proxy.swallow("UNSUBACK", "down")
+        app.send("unsubscribe")
+        proxy.wait_for("UNSUBACK", "down")
+        app.send("subscribe")
+        app.wait_for("granted 1")
+        proxy.rst()
+        app.wait_for("session resumed")
+        broker.peer().publish("t", "1")
+        app.wait_for("got b'1'")
+        app.wait()
+    assert len(proxy.seen("UNSUBSCRIBE", "up")) == 1
+
+
 def test_another_qos_for_a_filter_is_asked_for(proxy):
     out = apps.check(
         """

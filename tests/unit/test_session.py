@@ -1,5 +1,7 @@
 """The session's state machine against MQTT 3.1.1 sections 4.3, 4.4 and 4.6: no I/O, no clock."""
 
+import gc
+
 from mqtt_as_tls import packet
 from mqtt_as_tls.errors import ProtocolError
 from mqtt_as_tls.session import Session
@@ -491,3 +493,41 @@ def test_qos_2_that_nobody_handles_is_bounded_too():
         for n in range(1, 65536):
             receive(session, n, qos=2)
     assert n == 257
+
+
+def fill_heap():
+    """
+    Return what takes the heap but for crumbs of up to 64 bytes. CPython's has no end: nothing.
+    """
+    taken = []
+    for size in (65536, 4096, 512, 64) if hasattr(gc, "mem_free") else ():
+        try:
+            while True:
+                taken.append(bytearray(size))
+        except MemoryError:
+            pass
+    return taken
+
+
+def test_a_full_heap_loses_no_acknowledgement_of_qos_2():
+    session = Session(8)
+    for n in range(1, 201):
+        receive(session, n, qos=2)[0].done = True
+    got = [None] * 200
+    n = 0
+    taken = fill_heap()
+    try:
+        while n < 200:
+            got[n] = session.next_ack()
+            n += 1
+    except MemoryError:
+        pass
+    taken.clear()
+    got = [(ack[0], ack[2] << 8 | ack[3]) for ack in got[:n]] + acks(session)
+    assert got == [(0x50, n) for n in range(1, 201)]
+    for n in range(1, 201):
+        assert not receive(session, n, dup=True, qos=2)[1]
+        assert acks(session) == [(0x50, n)]
+    for n in range(1, 201):
+        session.released(n)
+    assert session.stray == 0
