@@ -114,6 +114,8 @@ def make_way(client, starting):
     id does.
     """
     inside = _in_loop()
+    if not inside:
+        core.cur_task = None  # the last that ran, maybe one of those to be cancelled
     for other in list(client._clients):
         same = _name(client) == _name(other)
         if other._loop is not core._task_queue or (same and not inside):
