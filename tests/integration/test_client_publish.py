@@ -389,14 +389,16 @@ def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes
 
         async def main():
             soonest()
-            async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
-                await client.wait_connected()
+            most = 9_000_000
+            async with make(max_packet=most, max_backlog=most, max_queue=most) as client:
+                await told("publish")
                 if sys.argv[2] == "task":
                     fail_once(asyncio, "create_task")
                 else:
                     t = client._transport
                     t._sock = Poor(t._sock, 1 if sys.argv[2] == "first write" else 2)
-                await client.publish("t", bytes(8_000_000))
+                client.enqueue("t", bytes(8_000_000))
+                print("not sent at once")
                 await client.publish("t", "next")
                 print("connects", client.stats.connects)
         """,
@@ -404,6 +406,11 @@ def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes
         place,
         heap=HUGE,
     ) as app:
+        app.wait_for("connected in")
+        pipe.stall_up()  # the socket does not take it whole
+        app.send("publish")
+        app.wait_for("not sent at once")
+        pipe.heal()
         app.wait_for("connection lost: MemoryError")
         app.wait_for("connects 2")
         app.wait()
