@@ -48,6 +48,8 @@ async def main():
     (new(client_id="x" * 70000), ValueError, "client_id: a str"),
     (new(user=b"ann"), ValueError, "user: a str"),
     (new(user="ann", password=5), TypeError, "bytes-like or str, not int"),
+    (new(user="ann", password="x" * 65536), ValueError, ""),
+    (new(will=Will("t", bytes(65536)), max_packet=90000, max_backlog=90000), ValueError, ""),
     (new(password="secret"), ValueError, "password without user: give user= too"),
     (new(protocol=5), ValueError, "protocol=5: not yet; 4 is MQTT 3.1.1"),
     (new(protocol=3), ValueError, "protocol 3: 4 is MQTT 3.1.1"),
