@@ -19,6 +19,7 @@ from tests.support import secure, udp
 from tests.support.broker import HOST, Broker
 from tests.support.proxy import Proxy
 from tests.support.secure import files
+from tests.support.server import server
 from tools import freeze
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -34,29 +35,6 @@ def mosquitto(tmp_path, pki):
             return stack.enter_context(Broker(directory, *listeners, pki=pki, **options))
 
         yield start
-
-
-@contextlib.contextmanager
-def server(handle):
-    """Call `handle` with each connection to a port of loopback; yield that port."""
-    listener = socket.create_server((HOST, 0))
-
-    def serve(connection):
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(20)
-            handle(connection)
-
-    def accept():
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
 
 
 def tls_server(identity, told=None):

@@ -10,7 +10,6 @@ import json
 import socket
 import ssl
 import struct
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.support import mpy
+from tests.support import mpy, secure
 from tests.support.broker import HOST, Broker
 from tests.support.pki import Identity, days, new_key
+from tests.support.server import server
 
 CONNACK = "20020000"
 FORMS = pytest.mark.parametrize("form", ["pem", "der"])
@@ -29,13 +29,7 @@ FORMS = pytest.mark.parametrize("form", ["pem", "der"])
 
 def files(form, ca=None, device=None, **more):
     """Return the arguments of TLS that name the files of these identities, in PEM or in DER."""
-    arguments = dict(more)
-    if ca:
-        arguments["ca"] = getattr(ca, f"cert_{form}")
-    if device:
-        arguments["cert"] = getattr(device, f"cert_{form}")
-        arguments["key"] = getattr(device, f"key_{form}")
-    return arguments
+    return secure.files(ca, device, form, **more)
 
 
 def handshake(port, name="localhost", deadline_ms=5000, heap=None, **arguments):
@@ -69,29 +63,6 @@ def mosquitto(tmp_path, pki):
             return stack.enter_context(Broker(directory, kind, pki=pki, **options))
 
         yield start
-
-
-@contextlib.contextmanager
-def server(handle):
-    """Call `handle` with each connection to a port of loopback; yield that port."""
-    listener = socket.create_server((HOST, 0))
-
-    def serve(connection):
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
-            handle(connection)
-
-    def accept():
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
 
 
 def tls_server(identity, tune=None):

@@ -30,3 +30,16 @@ class raises:
         if self.text not in str(error):
             raise AssertionError("{!r} is not in {!r}".format(self.text, str(error)))
         return True
+
+
+def fields(decoder, first):
+    """Return the fields of the packet that `decoder` is at."""
+    if first & 0xF0 == 0x30:
+        return decoder.publish(first >> 1 & 3)
+    if first == 0x20:
+        return decoder.connack()
+    if first == 0xD0:
+        return None
+    if first == 0x90:
+        return decoder.packet_id(), decoder.suback()
+    return decoder.packet_id()

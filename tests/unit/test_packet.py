@@ -2,7 +2,7 @@
 
 from mqtt_as_tls import packet
 from mqtt_as_tls.errors import ProtocolError
-from tests.unit.checks import raises
+from tests.unit.checks import fields, raises
 
 # What a server may send, one of each kind; QoS 1 and 2 have packet id 0x0A0B
 FROM_SERVER = (
@@ -131,19 +131,6 @@ def decode(data, max_packet=4096):
 def published(data):
     """Return what Decoder.publish gives for the PUBLISH packet `data`."""
     return decode(data).publish(data[0] >> 1 & 3)
-
-
-def fields(decoder, first):
-    """Return the fields of the packet that `decoder` is at."""
-    if first & 0xF0 == 0x30:
-        return decoder.publish(first >> 1 & 3)
-    if first == 0x20:
-        return decoder.connack()
-    if first == 0xD0:
-        return None
-    if first == 0x90:
-        return decoder.packet_id(), decoder.suback()
-    return decoder.packet_id()
 
 
 def header(first, length):

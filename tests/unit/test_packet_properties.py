@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mqtt_as_tls import packet
 from mqtt_as_tls.errors import ProtocolError
+from tests.unit.checks import fields
 
 # The server's half, independent of the code under test
 
@@ -134,7 +135,7 @@ def server_publish(topic, payload, qos, retain, dup, packet_id):
     return whole(first, body), want
 
 
-# (bytes, fields as parse() below returns them)
+# (bytes, fields as fields() returns them)
 server_packets = st.one_of(
     st.tuples(st.booleans(), st.integers(0, 255)).map(
         lambda x: (
@@ -155,18 +156,6 @@ server_packets = st.one_of(
 )
 
 
-def parse(decoder, first):
-    if first & 0xF0 == 0x30:
-        return decoder.publish(first >> 1 & 3)
-    if first == 0x20:
-        return decoder.connack()
-    if first == 0xD0:
-        return None
-    if first == 0x90:
-        return decoder.packet_id(), decoder.suback()
-    return decoder.packet_id()
-
-
 def drain(decoder, data, sizes):
     """
     Feed `data` in pieces of the given sizes (then whole); return [(first byte, fields)].
@@ -183,7 +172,7 @@ def drain(decoder, data, sizes):
         data = data[n:]
         decoder.fed(n)
         while (first := decoder.next()) is not None:
-            got.append((first, parse(decoder, first)))
+            got.append((first, fields(decoder, first)))
     return got
 
 
@@ -291,10 +280,10 @@ def test_publish_comes_back_through_the_decoder(topic, payload, qos, retain, pac
 def test_a_stream_cut_short_gives_the_packets_before_the_cut(sent, cut, sizes):
     data = b"".join(data for data, _ in sent)[:cut]
     want, at = [], 0
-    for one, fields in sent:
+    for one, what in sent:
         at += len(one)
         if at <= cut:
-            want.append((one[0], fields))
+            want.append((one[0], what))
     assert drain(packet.Decoder(), data, sizes) == want
 
 
@@ -316,7 +305,7 @@ def attempt(data, sizes, max_packet):
             decoder.fed(n)
             while (first := decoder.next()) is not None:
                 assert 0 <= decoder.at <= decoder.end <= len(decoder.buf)
-                got.append((first, parse(decoder, first)))
+                got.append((first, fields(decoder, first)))
     except ProtocolError as error:
         assert "section" in str(error) or "MQTT-" in str(error) or "max_packet" in str(error)
         return got, True
