@@ -28,6 +28,7 @@ def outcome(app, port=1883):
 
 
 def test_arguments_of_a_client():
+    """MQTT 3.1.1: [MQTT-3.1.2-22]"""
     outcome("""
 def new(*args, **options):
     return lambda: MQTTClient(*(args or ("broker.lan",)), **options)
@@ -82,6 +83,7 @@ async def main():
 
 
 def test_arguments_of_a_will():
+    """MQTT 3.1.1: [MQTT-3.1.2-14], [MQTT-4.7.1-1]"""
     outcome("""
 def new(*args, **options):
     return lambda: Will(*args, **options)
@@ -102,6 +104,10 @@ async def main():
 
 
 def test_topics_payloads_and_qos(broker):
+    """
+    MQTT 3.1.1: [MQTT-3.3.1-4], [MQTT-3.3.2-2], [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.1-3],
+    [MQTT-4.7.3-1], [MQTT-4.7.3-2], [MQTT-4.7.3-3]
+    """
     outcome(
         """
 TOPICS = (

@@ -129,6 +129,7 @@ def test_what_it_sends_does_not_count_as_life_of_the_broker(proxy):
 
 
 def test_what_it_receives_does_not_keep_it_from_saying_something_itself(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-23]"""
     with apps.start(CHATTY, proxy.port, "in") as app:
         proxy.wait_for("SUBACK", "down")
         peer = broker.peer()
@@ -270,6 +271,11 @@ BAD_ANSWERS = {
 
 
 def test_malformed_packets_end_in_a_protocol_error_and_a_reconnect():
+    """
+    MQTT 3.1.1: [MQTT-1.5.3-1], [MQTT-1.5.3-2], [MQTT-2.2.2-2], [MQTT-2.3.1-1], [MQTT-3.3.1-2],
+    [MQTT-3.3.1-4], [MQTT-3.3.2-2], [MQTT-4.7.3-1], [MQTT-4.8.0-1]
+    """
+
     def play(connection, text):
         if connection.number == 1:
             connection.packet()
@@ -312,6 +318,8 @@ def test_malformed_packets_end_in_a_protocol_error_and_a_reconnect():
 
 
 def test_answers_to_nothing_are_counted_and_otherwise_ignored():
+    """MQTT 3.1.1: [MQTT-4.3.3-2]"""
+
     def script(connection):
         connection.accept()
         connection.send(b"\x40\x02\x00\x07")  # PUBACK
@@ -828,6 +836,7 @@ def test_what_was_not_handled_when_it_stopped_is_handled_after_the_next_start(pr
 
 
 def test_what_was_in_flight_when_it_stopped_goes_again_after_the_next_start(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.1.0-1], [MQTT-4.1.0-2], [MQTT-4.4.0-1]"""
     peer = broker.peer("t")
     proxy.swallow("PUBLISH", "up", times=1)
     apps.check(

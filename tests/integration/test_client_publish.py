@@ -30,6 +30,7 @@ def wire(proxy, name, direction, connection=None):
 
 
 def test_every_kind_of_payload_arrives_as_it_was_given(broker):
+    """MQTT 3.1.1: [MQTT-3.3.2-1], [MQTT-4.3.1-1], [MQTT-7.0.0-2], [MQTT-7.1.2-1]"""
     peer = broker.peer("t/#", "grüße/温度")
     apps.check(
         """
@@ -143,6 +144,7 @@ def test_many_publishers_at_once_lose_and_repeat_nothing(proxy, broker):
 
 
 def test_qos_1_returns_when_the_broker_acknowledged_and_not_before(proxy):
+    """MQTT 3.1.1: [MQTT-4.3.2-1]"""
     with apps.start(
         """
         async def main():
@@ -217,6 +219,10 @@ async def main():
 
 
 def test_after_a_reconnect_the_same_ids_go_again_in_order_with_dup(proxy):
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-3.1.2-4], [MQTT-3.3.1-1], [MQTT-4.1.0-1], [MQTT-4.4.0-1],
+    [MQTT-4.6.0-1]
+    """
     proxy.swallow("PUBACK", "down")
     with apps.start(SIX, proxy.port) as app:
         proxy.wait_for("PUBACK", "down", 4)
@@ -233,6 +239,7 @@ def test_after_a_reconnect_the_same_ids_go_again_in_order_with_dup(proxy):
 
 
 def test_when_the_session_is_lost_they_go_as_new_ones_in_order(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.3.1-3], [MQTT-4.6.0-1]"""
     proxy.swallow("PUBACK", "down")
     with apps.start(SIX, proxy.port) as app:
         proxy.wait_for("PUBACK", "down", 4)
@@ -247,6 +254,7 @@ def test_when_the_session_is_lost_they_go_as_new_ones_in_order(proxy, broker):
 
 
 def test_a_message_resent_twice_keeps_its_id_and_its_place(proxy):
+    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-3.3.1-1], [MQTT-4.6.0-1]"""
     proxy.swallow("PUBACK", "down")
     with apps.start(SIX, proxy.port) as app:
         for connection in (1, 2):
@@ -263,6 +271,7 @@ def test_a_message_resent_twice_keeps_its_id_and_its_place(proxy):
 
 
 def test_without_an_acknowledgement_in_time_the_connection_is_dropped_and_not_before(proxy):
+    """MQTT 3.1.1: [MQTT-3.3.1-1], [MQTT-4.3.2-1], [MQTT-4.4.0-1]"""
     proxy.swallow("PUBACK", "down", times=1)
     with apps.start(
         """
@@ -369,6 +378,7 @@ def test_a_log_that_publishes_does_not_get_before_what_is_sent_again(proxy, brok
 def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes(
     pipe, broker, place
 ):
+    """MQTT 3.1.1: [MQTT-4.8.0-2]"""
     peer = broker.peer("t")
     with apps.start(
         """
@@ -489,6 +499,7 @@ def test_a_cancelled_or_timed_out_publish_that_was_not_sent_is_taken_back(proxy,
 
 
 def test_a_cancelled_publish_that_was_sent_is_still_delivered_across_a_reconnect(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.3.2-1], [MQTT-4.4.0-1]"""
     peer = broker.peer("t")
     proxy.swallow("PUBLISH", "up")
     with apps.start(
@@ -612,6 +623,7 @@ async def main():
 
 
 def test_the_broker_publishes_the_will_after_a_crash(broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-9]"""
     peer = broker.peer("t/#")
     with apps.start(WILL, broker.port) as app:
         peer.wait_for(2)

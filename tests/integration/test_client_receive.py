@@ -128,6 +128,7 @@ def test_input_in_single_bytes_and_a_large_one_are_handled_all_the_same(proxy, b
 
 
 def test_what_nobody_wants_is_acknowledged_counted_and_told_once(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.3.4-1], [MQTT-4.5.0-2]"""
     with apps.start(
         """
         async def main():
@@ -179,6 +180,7 @@ def test_qos_2_of_an_older_session_is_delivered_once(proxy, broker):
 
 
 def test_acknowledgements_go_in_order_of_arrival_after_the_handlers_returned(proxy, broker):
+    """MQTT 3.1.1: [MQTT-2.3.1-6], [MQTT-4.3.2-2], [MQTT-4.6.0-2]"""
     with apps.start(
         """
         async def main():
@@ -276,6 +278,7 @@ def test_one_handler_gets_its_messages_one_by_one_in_order(broker):
 
 
 def test_a_handler_that_raises_is_reported_and_its_message_acknowledged(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.5.0-2], [MQTT-4.6.0-2]"""
     with apps.start(
         """
         async def main():
@@ -475,6 +478,7 @@ NO_MEMORY = {
 
 @pytest.mark.parametrize("place", NO_MEMORY)
 def test_receiving_goes_on_after_there_was_once_no_memory(proxy, broker, place):
+    """MQTT 3.1.1: [MQTT-4.6.0-2], [MQTT-4.8.0-2]"""
     with apps.start(
         """
         from mqtt_as_tls import packet
@@ -574,6 +578,7 @@ def test_qos_0_beyond_the_backlog_drops_the_oldest(proxy, broker):
 
 
 def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_lost(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.8.0-2]"""
     with apps.start(
         """
         async def main():
@@ -785,6 +790,7 @@ def test_the_iterator_gets_what_no_handler_claims(proxy, broker):
 
 
 def test_leaving_the_iterator_acknowledges_its_message_and_the_rest_as_unclaimed(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.5.0-2]"""
     with apps.start(
         """
         async def main():

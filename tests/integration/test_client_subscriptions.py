@@ -63,6 +63,7 @@ FOUR = [("t/a", 1), ("t/b", 0), ("t/c", 1), ("t/d", 0)]
 
 
 def test_what_is_granted_is_not_asked_again_when_the_session_is_resumed(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-4]"""
     with apps.start(DECLARED, proxy.port) as app:
         app.wait_for("granted 1 0")
         proxy.rst()
@@ -102,6 +103,7 @@ def test_the_first_connection_subscribes_everything_even_with_an_old_session(pro
 
 
 def test_a_session_that_outlived_the_process_delivers_what_came_meanwhile(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-4], [MQTT-3.1.3-2]"""
     with apps.start(DECLARED, proxy.port) as app:
         app.wait_for("granted 1 0")
         app.kill()
@@ -116,6 +118,7 @@ def test_a_session_that_outlived_the_process_delivers_what_came_meanwhile(proxy,
 
 
 def test_clean_start_forgets_the_session_at_every_connect(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-6]"""
     broker.peer("t/old", client_id="device", clean=False).close()
     with apps.start(DECLARED.replace("make()", "make(clean_start=True)"), proxy.port) as app:
         app.wait_for("session new")

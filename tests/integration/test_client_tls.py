@@ -91,6 +91,7 @@ ROUND_TRIPS = """
 @pytest.mark.parametrize("kind", ["tls", "mtls"])
 @pytest.mark.parametrize("identity", ["broker", "broker_rsa"])
 def test_messages_go_both_ways_whatever_form_the_certificates_have(mosquitto, pki, kind, identity):
+    """MQTT 3.1.1: [MQTT-7.1.2-1]"""
     broker = mosquitto(kind, identity=getattr(pki, identity))
     device = pki.device if kind == "mtls" else None
     forms = [files(pki.ca, device, form) for form in ("pem", "der")]

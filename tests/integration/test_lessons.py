@@ -39,6 +39,7 @@ class Link:
 
 
 def test_lesson_1_session_present_is_no_error_and_the_session_resumes(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-4]"""
     broker.peer("t", client_id="device", clean=False).close()
     broker.peer().publish("t", "kept for the session")
     with apps.start(
@@ -155,6 +156,7 @@ async def main():
 
 
 def test_lesson_7_qos_1_goes_again_with_its_packet_id_and_dup(proxy):
+    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-3.3.1-1], [MQTT-4.4.0-1]"""
     proxy.swallow("PUBACK", times=1)
     with apps.start(
         """
@@ -238,6 +240,7 @@ def test_lesson_10_an_exception_in_a_handler_does_not_kill_the_reader(proxy):
 
 
 def test_lesson_11_text_that_is_not_ascii_does_not_corrupt_the_stream(proxy, broker):
+    """MQTT 3.1.1: [MQTT-3.3.2-1]"""
     peer = broker.peer("日/#")
     apps.check(
         """
@@ -465,6 +468,7 @@ def test_lesson_20_publishers_go_on_during_an_inbound_message_and_a_slow_handler
 
 
 def test_lesson_21_the_keepalive_runs_while_nothing_else_happens(proxy):
+    """MQTT 3.1.1: [MQTT-3.1.2-23]"""
     with apps.start(
         """
         async def main():

@@ -85,6 +85,10 @@ def test_every_topic_matches_itself_and_no_prefix_of_itself():
 
 
 def test_topics_become_utf_8():
+    """
+    MQTT 3.1.1: [MQTT-3.3.2-1], [MQTT-3.8.3-1], [MQTT-3.10.3-1]
+    MQTT 5.0: [MQTT-3.3.2-1], [MQTT-3.8.3-1], [MQTT-3.10.3-1]
+    """
     for topic in GOOD_TOPICS:
         assert router.topic(topic) == topic.encode()
         assert router.filter(topic) == topic.encode()
@@ -94,6 +98,10 @@ def test_topics_become_utf_8():
 
 
 def test_a_topic_has_no_wildcards():
+    """
+    MQTT 3.1.1: [MQTT-3.3.2-2], [MQTT-4.7.1-1]
+    MQTT 5.0: [MQTT-3.3.2-2], [MQTT-4.7.0-1]
+    """
     for topic in GOOD_FILTERS + BAD_FILTERS:
         if "+" in topic or "#" in topic:
             with raises(ValueError, "for subscribing only"):
@@ -101,6 +109,10 @@ def test_a_topic_has_no_wildcards():
 
 
 def test_wildcards_of_a_filter_stand_alone():
+    """
+    MQTT 3.1.1: [MQTT-4.7.1-2], [MQTT-4.7.1-3]
+    MQTT 5.0: [MQTT-4.7.1-1], [MQTT-4.7.1-2]
+    """
     for filter in BAD_FILTERS:
         with raises(ValueError, "MQTT-4.7.1-"):
             router.filter(filter)
@@ -111,6 +123,10 @@ def test_wildcards_of_a_filter_stand_alone():
 
 
 def test_what_no_topic_and_no_filter_may_be():
+    """
+    MQTT 3.1.1: [MQTT-1.5.3-2], [MQTT-4.7.3-1], [MQTT-4.7.3-2]
+    MQTT 5.0: [MQTT-1.5.4-2], [MQTT-4.7.3-1], [MQTT-4.7.3-2]
+    """
     for check in (router.topic, router.filter):
         for name in (None, b"a", bytearray(b"a"), 5, ["a"]):
             with raises(TypeError, "a str, not %s" % type(name).__name__):
@@ -123,6 +139,10 @@ def test_what_no_topic_and_no_filter_may_be():
 
 
 def test_a_topic_has_at_most_65535_bytes():
+    """
+    MQTT 3.1.1: [MQTT-4.7.3-3]
+    MQTT 5.0: [MQTT-4.7.3-3]
+    """
     for check in (router.topic, router.filter):
         assert len(check("a" * 65535)) == 65535
         with raises(ValueError, "65536 bytes"):
@@ -133,6 +153,10 @@ def test_a_topic_has_at_most_65535_bytes():
 
 
 def test_a_surrogate_is_no_character():
+    """
+    MQTT 3.1.1: [MQTT-1.5.3-1]
+    MQTT 5.0: [MQTT-1.5.4-1]
+    """
     for code in (0xD800, 0xDBFF, 0xDC00, 0xDFFF):
         for check in (router.topic, router.filter):
             with raises(ValueError):
@@ -142,6 +166,7 @@ def test_a_surrogate_is_no_character():
 
 
 def test_a_shared_filter_has_a_group_and_a_filter():
+    """MQTT 5.0: [MQTT-4.8.2-1], [MQTT-4.8.2-2]"""
     for filter in ("$share/g/a", "$share/g/#", "$share/g/+/a", "$share/g//", "$share/a b/c"):
         assert router.filter(filter) == filter.encode()
     for filter in ("$share", "$share/", "$share/g", "$share/g/", "$share//a"):
