@@ -13,29 +13,26 @@ What comes out, in .cache/freeze/out/:
 Both interpreters carry the modules that a *user's* manifest names: tests/packaging/
 user_manifest.py, which includes the one in the repository's root.
 
-The sources are those of Debian trixie: the packages micropython and mbedtls, fetched by apt with a
-configuration of its own, so that the system's list of packages is neither read nor touched. Debian
-carries no micropython-lib; the build gets a folder in its place that holds one package, `ssl`,
-which only hands on the names of the C module `tls` (the real one wraps its class). asyncio is
-MicroPython's own.
+The sources are those of Debian trixie, the packages micropython and mbedtls (tools/debian.py
+fetches them). Debian carries no micropython-lib; the build gets a folder in its place that holds
+one package, `ssl`, which only hands on the names of the C module `tls` (the real one wraps its
+class). asyncio is MicroPython's own.
 
 Fetched once, built again only when a source, a manifest or this file has changed. Where something
 that it takes cannot be had (Linux with apt and Debian's mirror, gcc, make, gcc-multilib for the
 32-bit build), `Unavailable` says what; as root it installs the compilers itself.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
+
+from tools.debian import Unavailable, fetch, locked, run, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "freeze"
@@ -45,7 +42,6 @@ PORT = TREE / "ports" / "unix"
 USER_MANIFEST = ROOT / "tests" / "packaging" / "user_manifest.py"
 
 SUITE = "trixie"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Debian's source package -> where it is unpacked
 SOURCES = {"micropython": TREE, "mbedtls": TREE / "lib" / "mbedtls"}
 COMPILERS = ("gcc", "gcc-multilib", "libc6-dev", "make")
@@ -74,13 +70,9 @@ SSL_STAND_IN = {
 }
 
 
-class Unavailable(Exception):
-    """Something that the build takes cannot be had here; the text says what, and the remedy."""
-
-
 def mpy_cross():
     """Return the path of mpy-cross, built if need be. Raises Unavailable."""
-    with _locked():
+    with locked(CACHE):
         return _mpy_cross()
 
 
@@ -93,7 +85,7 @@ def unix(bits, manifest=USER_MANIFEST):
 
     Raises Unavailable.
     """
-    with _locked():
+    with locked(CACHE):
         _mpy_cross()
         return _unix(bits, Path(manifest).resolve())
 
@@ -108,7 +100,7 @@ def compile_into(folder):
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
         mpy = Path(folder, path.stem + ".mpy")
-        _run(cross, "-O3", "-march=armv6m", "-o", mpy, path.relative_to(ROOT), cwd=ROOT)
+        run(cross, "-O3", "-march=armv6m", "-o", mpy, path.relative_to(ROOT), cwd=ROOT)
         sizes[path.stem] = mpy.stat().st_size
     return sizes
 
@@ -119,7 +111,7 @@ def files_of(manifest):
 
     Raises Unavailable.
     """
-    with _locked():
+    with locked(CACHE):
         _sources()
         return _files_of(manifest)
 
@@ -178,75 +170,15 @@ def _unix(bits, manifest):
 def _sources():
     """Have MicroPython's tree in TREE; return a text that names its versions."""
     packages = CACHE / "packages"
-    if not all(list(packages.glob(f"{name}_*.dsc")) for name in SOURCES):
-        _fetch(packages)
-    versions = " ".join(sorted(path.name for path in packages.glob("*.dsc")))
+    versions = fetch(SUITE, SOURCES, packages)
     stamp = TREE / "unpacked.txt"
     if not (stamp.is_file() and stamp.read_text() == versions):
         _say("unpack", versions)
         shutil.rmtree(TREE, ignore_errors=True)
         for name, folder in SOURCES.items():
-            _unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
+            unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
         stamp.write_text(versions)
     return versions
-
-
-def _fetch(packages):
-    """Download the source packages with an apt that has a configuration of its own."""
-    if platform.system() != "Linux" or not shutil.which("apt-get"):
-        raise Unavailable("the sources come through apt-get, which is not here: build on Debian")
-    # Debian 13 renamed the file and left this name as a link
-    if not KEYRING.exists():
-        raise Unavailable(f"{KEYRING} is missing: install debian-archive-keyring")
-    try:
-        sites = _run("apt-get", "indextargets", "--format", "$(SITE)").split()
-    except subprocess.CalledProcessError as error:
-        raise Unavailable(f"apt does not work here: {error.stdout.strip()}") from error
-    mirror = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
-    if not mirror:
-        raise Unavailable("this machine's apt knows no Debian mirror: build on Debian")
-    apt = CACHE / "apt"
-    for folder in ("lists/partial", "cache/archives/partial", "parts"):
-        (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb-src [signed-by={KEYRING}] {mirror} {SUITE} main\n")
-    command = ["apt-get", "-q"]
-    for option in (
-        f"Dir::Etc::SourceList={apt}/sources.list",
-        f"Dir::Etc::SourceParts={apt}/parts",
-        f"Dir::State::Lists={apt}/lists",
-        f"Dir::State::Status={apt}/status",
-        f"Dir::Cache={apt}/cache",
-        "APT::Sandbox::User=",
-        "Acquire::Languages=none",
-        "Acquire::Retries=2",
-        "Acquire::http::Timeout=30",
-    ):
-        command += ["-o", option]
-    _say("fetch", *SOURCES)
-    shutil.rmtree(packages, ignore_errors=True)
-    fresh = packages.with_suffix(".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        _run(*command, "--error-on=any", "update")
-        _run(*command, "--download-only", "source", *SOURCES, cwd=fresh)
-    except subprocess.CalledProcessError as error:
-        last = (error.stdout.strip().splitlines() or ["no output"])[-1]
-        raise Unavailable(f"apt could not fetch Debian {SUITE}'s sources: {last}") from error
-    fresh.rename(packages)
-
-
-def _unpack(archive, folder):
-    """Unpack what lies under the archive's top folder into `folder`."""
-    unpacked = CACHE / "unpack"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    with tarfile.open(archive) as tar:
-        if hasattr(tarfile, "data_filter"):
-            tar.extraction_filter = tarfile.data_filter
-        tar.extractall(unpacked)
-    shutil.rmtree(folder, ignore_errors=True)  # MicroPython leaves an empty lib/mbedtls
-    next(unpacked.iterdir()).rename(folder)
 
 
 def _need_compiler(bits=64):
@@ -256,10 +188,10 @@ def _need_compiler(bits=64):
     if os.getuid() == 0 and shutil.which("apt-get"):
         _say("install", *COMPILERS)
         try:
-            _run("apt-get", "-q", "update")
+            run("apt-get", "-q", "update")
             env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             install = ("apt-get", "-q", "install", "-y", "--no-install-recommends")
-            _run(*install, *COMPILERS, env=env)
+            run(*install, *COMPILERS, env=env)
         except subprocess.CalledProcessError:
             pass  # what is missing is said below
     if not _can_compile(bits):
@@ -286,21 +218,10 @@ def _make(folder, *options):
     # or the version of the repository round the cache would become MicroPython's
     env["GIT_CEILING_DIRECTORIES"] = str(CACHE)
     try:
-        _run("make", "-s", f"-j{os.cpu_count()}", "-C", folder, *options, env=env)
+        run("make", "-s", f"-j{os.cpu_count()}", "-C", folder, *options, env=env)
     except subprocess.CalledProcessError as error:
         sys.stderr.write("\n".join(error.stdout.splitlines()[-40:]) + "\n")
         raise RuntimeError(f"make failed in {folder}") from None
-
-
-def _run(*command, **options):
-    return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=True,
-        **options,
-    ).stdout
 
 
 def _key(versions, *files):
@@ -334,15 +255,6 @@ def _write_files(folder, files):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     return folder
-
-
-@contextmanager
-def _locked():
-    """One build at a time in this folder."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _say(*words):

@@ -1,0 +1,126 @@
+"""
+Fetch Debian's source packages, with an apt that has a configuration of its own: the system's list
+of packages is neither read nor touched, and nothing is installed.
+
+What cannot be had (apt, the keys, a mirror, the network) raises `Unavailable`, which says what.
+"""
+
+import fcntl
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class Unavailable(Exception):
+    """Something that is wanted cannot be had here; the text says what, and the remedy."""
+
+
+def fetch(suite, names, folder):
+    """
+    Have source packages in `folder`, downloaded unless they lie there already.
+
+    suite   str, Debian's: "trixie", "sid"
+    names   iterable of str, of source packages
+    folder  Path, for these packages alone
+
+    Return a text that names their versions. Raises Unavailable.
+    """
+    if not all(list(folder.glob(f"{name}_*.dsc")) for name in names):
+        _download(suite, names, folder)
+    return " ".join(sorted(path.name for path in folder.glob("*.dsc")))
+
+
+def unpack(archive, folder, only=""):
+    """Unpack what lies under `only` (str, a path) in the archive's top folder into `folder`."""
+    unpacked = folder.with_name(folder.name + ".unpack")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extraction_filter = tarfile.data_filter
+        tar.extractall(unpacked)
+    shutil.rmtree(folder, ignore_errors=True)
+    (next(unpacked.iterdir()) / only).rename(folder)
+    shutil.rmtree(unpacked)
+
+
+@contextmanager
+def locked(folder):
+    """One process at a time in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run(*command, **options):
+    """Run a command; return what it wrote. Raises CalledProcessError, which has that too."""
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=True,
+        **options,
+    ).stdout
+
+
+def _download(suite, names, folder):
+    if platform.system() != "Linux" or not shutil.which("apt-get"):
+        raise Unavailable("the sources come through apt-get, which is not here: use Debian")
+    # Debian 13 renamed the file and left this name as a link
+    if not KEYRING.exists():
+        raise Unavailable(f"{KEYRING} is missing: install debian-archive-keyring")
+    try:
+        sites = run("apt-get", "indextargets", "--format", "$(SITE)").split()
+    except subprocess.CalledProcessError as error:
+        raise Unavailable(f"apt does not work here: {error.stdout.strip()}") from error
+    mirror = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
+    if not mirror:
+        raise Unavailable("this machine's apt knows no Debian mirror: use Debian")
+    print("fetch", *names, "from Debian", suite, file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    apt = CACHE / "apt" / suite
+    with locked(apt):
+        command = _apt(apt, f"deb-src [signed-by={KEYRING}] {mirror} {suite} main\n")
+        try:
+            run(*command, "--error-on=any", "update")
+            run(*command, "--download-only", "source", *names, cwd=fresh)
+        except subprocess.CalledProcessError as error:
+            last = (error.stdout.strip().splitlines() or ["no output"])[-1]
+            raise Unavailable(f"apt could not fetch Debian {suite}'s sources: {last}") from error
+    fresh.rename(folder)
+
+
+def _apt(folder, sources):
+    """Return the command line of an apt-get that knows nothing but `sources` (text)."""
+    for name in ("lists/partial", "cache/archives/partial", "parts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "status").touch()
+    (folder / "sources.list").write_text(sources)
+    command = ["apt-get", "-q"]
+    for option in (
+        f"Dir::Etc::SourceList={folder}/sources.list",
+        f"Dir::Etc::SourceParts={folder}/parts",
+        f"Dir::State::Lists={folder}/lists",
+        f"Dir::State::Status={folder}/status",
+        f"Dir::Cache={folder}/cache",
+        "APT::Sandbox::User=",
+        "Acquire::Languages=none",
+        "Acquire::Retries=2",
+        "Acquire::http::Timeout=30",
+    ):
+        command += ["-o", option]
+    return command
