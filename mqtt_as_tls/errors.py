@@ -62,15 +62,22 @@ class CertificateError(TLSError):
 
 class RefusedError(MQTTError):
     """
-    The broker answered no: CONNACK, SUBACK or PUBACK.
+    The broker answered no: CONNACK, SUBACK, in MQTT 5 any acknowledgement, or DISCONNECT.
 
-    code    int, the return code (3.1.1 sections 3.2.2.3 and 3.9.3)
-    reason  str, the code in words
+    code        int, the return code (3.1.1 sections 3.2.2.3 and 3.9.3) or reason code (5.0, 2.4)
+    reason      str, the code in words
+    properties  dict of what the broker said with it (MQTT 5), or None
     """
+
+    properties = None
 
 
 class ProtocolError(MQTTError):
-    """The broker broke the specification; the message names the section."""
+    """
+    The broker broke the specification; the message names the section.
+
+    code  int, the reason code that MQTT 5 has for it, or None
+    """
 
 
 class DeliveryUnknown(MQTTError):

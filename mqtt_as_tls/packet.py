@@ -17,15 +17,16 @@ _BUFFER = const(512)
 _TWO = const(b"\x20\x40\x50\x62\x70\xb0")  # first bytes of what has a Remaining Length of 2
 
 
-def _packet(first, payload, extra=0):
+def _packet(first, payload, extra=0, more=0):
     """
     Return a packet (bytearray): fixed header, `extra` bytes 0, and `payload` (bytes-like).
 
     first  int, the first byte of the packet
+    more   int, bytes of the payload that follow the packet
 
     Raises ValueError when its Remaining Length needs more than 4 bytes (section 2.2.3).
     """
-    length = extra + len(payload)
+    length = extra + len(payload) + more
     if length > 268_435_455:
         raise ValueError("packet over 268435455 bytes (section 2.2.3)")
     at = 2
@@ -33,7 +34,7 @@ def _packet(first, payload, extra=0):
     while n:
         at += 1
         n >>= 7
-    buf = bytearray(at + length)
+    buf = bytearray(at + length - more)
     buf[0] = first
     buf[at + extra :] = payload
     at = 1
@@ -82,7 +83,7 @@ def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
     return _packet(0x10, b"\0\4MQTT\4" + bytes((flags,)) + _u16(keepalive_s) + body)
 
 
-def publish(topic, payload, qos=0, retain=False):
+def publish(topic, payload, qos=0, retain=False, more=0):
     """
     Encode PUBLISH (section 3.3). The packet id is 0 until `set_id`, DUP is 0 until `set_dup`.
 
@@ -90,12 +91,13 @@ def publish(topic, payload, qos=0, retain=False):
     payload  bytes or bytearray
     qos      int, 0 to 2
     retain   bool
+    more     int, bytes of the payload that are sent after the packet
 
     Returns a bytearray. Raises ValueError over 268,435,455 bytes.
     """
     n = len(topic)
     extra = n + (4 if qos else 2)
-    buf = _packet(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra)
+    buf = _packet(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra, more)
     at = len(buf) - len(payload) - extra
     buf[at] = n >> 8
     buf[at + 1] = n & 255
@@ -137,8 +139,12 @@ def set_dup(buf, dup):
     buf[0] = buf[0] & 0xF7 | dup << 3
 
 
-def ack(first, packet_id):
-    """Encode PUBACK, PUBREC, PUBREL or PUBCOMP (`first`) for `packet_id` (sections 3.4-3.7)."""
+def ack(first, packet_id, code=0, properties=None):
+    """
+    Encode PUBACK, PUBREC, PUBREL or PUBCOMP (`first`) for `packet_id` (sections 3.4-3.7).
+
+    code, properties  of MQTT 5, here left out
+    """
     return bytes((first, 2, packet_id >> 8, packet_id & 255))
 
 
@@ -157,9 +163,12 @@ def subscribe(packet_id, filters):
     return _packet(0x82, body)
 
 
-def unsubscribe(packet_id, name):
-    """Encode UNSUBSCRIBE (section 3.10) of one topic filter (`name`, bytes)."""
-    return _packet(0xA2, _u16(packet_id) + _field(name))
+def unsubscribe(packet_id, filters):
+    """Encode UNSUBSCRIBE (section 3.10) of `filters` (list of bytes, not empty)."""
+    body = _u16(packet_id)
+    for name in filters:
+        body += _field(name)
+    return _packet(0xA2, body)
 
 
 def text(data):
@@ -181,7 +190,7 @@ def text(data):
         if n:
             s = "\0"
     if "\0" in s:
-        raise ProtocolError("text that is not UTF-8 [MQTT-1.5.3-1, -2]")
+        raise ProtocolError("text that is not UTF-8 [MQTT-1.5.3-1, -2]", 129)
     return s
 
 
@@ -192,10 +201,15 @@ class Decoder:
     Read into `space()`, tell `fed(n)`, call `next()` until it returns None. No memory is taken
     for a packet before its length was checked. Each connection needs one of its own.
 
-    buf  memoryview that holds the packet of the last `next()`, until `space()`
-    at   int, offset of its variable header
-    end  int, offset after its last byte
+    buf      memoryview that holds the packet of the last `next()`, until `space()`
+    at       int, offset of its variable header
+    end      int, offset after its last byte
+    partial  bool, a PUBLISH over `max_packet` is told by its header, not refused
     """
+
+    code = 0  # reason code and properties of the last packet: MQTT 5 has them
+    properties = None
+    partial = False
 
     def __init__(self, max_packet=4096):
         """max_packet: int, the largest whole packet that is accepted, in bytes."""
@@ -231,7 +245,8 @@ class Decoder:
     def next(self):
         """
         Return the first byte of the next whole packet (int; `buf`, `at`, `end` tell where its
-        body is), or None when more input is needed.
+        body is), or None when more input is needed. With `partial`, a PUBLISH over `max_packet`
+        is not consumed: its first byte + 256 is returned, again and again.
 
         Raises ProtocolError for a packet that no server may send, or one over `max_packet`.
         """
@@ -248,23 +263,25 @@ class Decoder:
             length |= (byte & 127) << shift
             shift += 7
             if shift > 7 and not byte or shift > 21 and byte > 127:
-                raise ProtocolError("Remaining Length malformed (section 2.2.3)")
+                raise ProtocolError("Remaining Length malformed (section 2.2.3)", 129)
         first = buf[start]
         if first & 0xF0 == _PUBLISH:
             bad = length < 3 or first & 6 == 6 or first & 14 == 8
-        elif first == _SUBACK:
-            bad = length < 3
         else:
-            bad = length != (2 if first in _TWO else 0 if first == _PINGRESP else -1)
+            bad = self._bad(first, length)
         if bad:
             raise ProtocolError(
-                "packet 0x%02x with Remaining Length %d (sections 2.2, 3)" % (first, length)
+                "packet 0x%02x with Remaining Length %d (sections 2.2, 3)" % (first, length), 129
             )
         at += 1
         end = at + length
         if end - start > self.max_packet:
+            if self.partial and first & 0xF0 == _PUBLISH:
+                self.at = at
+                self.end = end
+                return first | 256
             raise ProtocolError(
-                "packet of %d bytes, max_packet is %d" % (end - start, self.max_packet)
+                "packet of %d bytes, max_packet is %d" % (end - start, self.max_packet), 149
             )
         if end > stop:
             self._need = end - start
@@ -274,12 +291,22 @@ class Decoder:
         self.end = self._start = end
         return first
 
+    def _bad(self, first, length):
+        # whether no server sends such a packet (`length`: Remaining Length); PUBLISH is checked
+        if first == _SUBACK:
+            return length < 3
+        return length != (2 if first in _TWO else 0 if first == _PINGRESP else -1)
+
     def packet_id(self):
         """Return the packet id at `at`; ProtocolError when it is 0 ([MQTT-2.3.1-1])."""
         n = self.buf[self.at] << 8 | self.buf[self.at + 1]
         if not n:
             raise ProtocolError("packet id 0 [MQTT-2.3.1-1]")
         return n
+
+    def answer(self):
+        """Return the packet id of a PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4-3.7)."""
+        return self.packet_id()
 
     def connack(self):
         """Return (session_present bool, return code int) of a CONNACK (section 3.2)."""
@@ -297,9 +324,14 @@ class Decoder:
                 raise ProtocolError("SUBACK return code 0x%02x [MQTT-3.9.3-2]" % code)
         return codes
 
+    def unsuback(self):
+        """Return the codes of an UNSUBACK: MQTT 3.1.1 has none (section 3.11)."""
+        return None
+
     def publish(self, qos):
         """
-        Return (topic str, packet id int or 0, payload bytes) of a PUBLISH (section 3.3).
+        Return (topic str, packet id int or 0, payload bytes) of a PUBLISH (section 3.3); `at` is
+        then the offset of the payload.
 
         qos  int, from the first byte: (first >> 1) & 3
         """
@@ -307,13 +339,13 @@ class Decoder:
         at = self.at + 2
         n = at + (buf[at - 2] << 8 | buf[at - 1])
         if n > self.end - (2 if qos else 0):
-            raise ProtocolError("PUBLISH shorter than its topic (section 3.3.2)")
+            raise ProtocolError("PUBLISH shorter than its topic (section 3.3.2)", 129)
         name = text(buf[at:n])
         if not name or "+" in name or "#" in name:
             raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2, -4.7.3-1]" % name)
         packet_id = 0
+        self.at = n
         if qos:
-            self.at = n
             packet_id = self.packet_id()
-            n += 2
+            self.at = n = n + 2
         return name, packet_id, bytes(buf[n : self.end])

@@ -23,36 +23,42 @@ class Session:
     """
     One session with one broker.
 
-    max_inflight  int, the most QoS 1 messages that wait for their acknowledgement at a time
+    max_inflight     int, the most QoS 1 and 2 messages that wait for their last acknowledgement
+    receive_maximum  int, the most inbound ones that may; None: only QoS 2 is bounded (MQTT 3.1.1)
 
     An outgoing message is an object with these attributes:
 
     packet   bytearray, an encoded PUBLISH; its packet id and DUP flag are written here
     qos      int
     id       int, packet id; 0 until it is in flight
-    sent_ms  int, when it was last handed to a connection
+    sent_ms  int, when it (or its PUBREL) was last handed to a connection
     """
+
+    receive_maximum = None
 
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
+        self.again = []  # those of them that this connection has to carry once more
+        self.releasing = []  # QoS 2 whose PUBREC came, in that order
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
         self.stray = 0  # acknowledgements that nothing waits for
         self._id = 0
         self._inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
-        self._unreleased = {}
+        self._unreleased = {}  # -> whether it was on this connection
 
     def full(self):
-        """Return whether another QoS 1 message has to wait for an acknowledgement."""
-        return len(self.inflight) >= self.max_inflight
+        """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
+        sent = len(self.inflight) + len(self.releasing) - len(self.again)
+        return sent >= self.max_inflight
 
     def _next_id(self):
         # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2])
         while True:
             self._id = n = self._id % 65535 + 1
-            for out in self.inflight:
+            for out in self.inflight + self.releasing if self.releasing else self.inflight:
                 if out.id == n:
                     break
             else:
@@ -60,11 +66,17 @@ class Session:
                     return n
 
     def publish(self, out, now_ms):
-        """Put the outgoing QoS 1 message `out` in flight: its packet is ready to be sent."""
-        out.id = n = self._next_id()
-        packet.set_id(out.packet, n)
+        """
+        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `again`: its packet is
+        ready to be sent.
+        """
+        if out.id:
+            self.again.remove(out)
+        else:
+            out.id = n = self._next_id()
+            packet.set_id(out.packet, n)
+            self.inflight.append(out)
         out.sent_ms = now_ms
-        self.inflight.append(out)
 
     def request(self, record):
         """
@@ -82,20 +94,40 @@ class Session:
             self.stray += 1
         return record
 
-    def acknowledged(self, packet_id):
-        """Return the outgoing message whose PUBACK came, or None; late and repeated ones count."""
-        for out in self.inflight:
-            if out.id == packet_id and out.qos == 1:
-                self.inflight.remove(out)
+    def acknowledged(self, kind, packet_id, now_ms=0, refused=False):
+        """
+        Note a PUBACK, PUBREC or PUBCOMP (`kind`, int: its first byte) (section 4.3).
+
+        refused  bool, its reason code says no (MQTT 5)
+
+        Returns the outgoing message that it is for; None when there is none: late and repeated
+        ones are counted. After a PUBREC that is not `refused` the message waits for PUBCOMP.
+        """
+        for waiting in (self.inflight, self.releasing):
+            for out in waiting:
+                if out.id != packet_id or (out.qos == 1) != (kind == _PUBACK):
+                    continue
+                if kind == _PUBREC and waiting is self.releasing:
+                    return out  # repeated
+                if kind == _PUBCOMP and waiting is self.inflight:
+                    break  # PUBREC has to come first
+                waiting.remove(out)
+                if out in self.again:
+                    self.again.remove(out)
+                if kind == _PUBREC and not refused:
+                    out.sent_ms = now_ms
+                    self.releasing.append(out)
                 return out
         self.stray += 1
         return None
 
     def oldest_ms(self, now_ms):
         """Return how long the oldest message in flight has waited, in ms; -1: there is none."""
-        if not self.inflight:
-            return -1
-        return (now_ms - self.inflight[0].sent_ms) & _TICKS
+        age = -1
+        for waiting in (self.inflight, self.releasing):
+            if waiting:
+                age = max(age, (now_ms - waiting[0].sent_ms) & _TICKS)
+        return age
 
     def resume(self, present, now_ms):
         """
@@ -103,29 +135,42 @@ class Session:
 
         present  bool, session present
 
-        Returns the messages that were in flight (list), oldest first. With `present`
-        they are still in flight, DUP set, to be sent again before anything else ([MQTT-4.6.0-1]).
-        Without it they are new ones, to be published again. Requests are forgotten: their answer
-        belonged to the connection.
+        With it, what was in flight still is: PUBREL has to be sent for all in `releasing`, then
+        all in `again`, whose DUP flag is set, through `publish` before any other ([MQTT-4.4.0-1,
+        -4.6.0-1]). Requests are forgotten: their answer belonged to the connection.
+
+        Returns two lists of messages that are no longer in flight, oldest first: QoS 1 to be
+        published again as new ones, and QoS 2 that may or may not have been delivered. Both are
+        empty with `present`.
         """
-        again = self.inflight
+        new = []
+        unknown = []
         inbound = self._inbound
         self.requests = {}
         self._inbound = []
         if not present:
-            self.inflight = []
-            self._unreleased = {}
-        for out in again:
-            packet.set_dup(out.packet, present)
-            out.sent_ms = now_ms
-            if not present:
+            unknown = self.releasing
+            for out in self.inflight:
+                packet.set_dup(out.packet, False)
                 out.id = 0
+                (new if out.qos == 1 else unknown).append(out)
+            self.inflight = []
+            self.releasing = []
+            self._unreleased = {}
+        for n in self._unreleased:
+            self._unreleased[n] = 0
+        self.again = list(self.inflight)
+        for out in self.again:
+            packet.set_dup(out.packet, True)
+            out.sent_ms = now_ms
+        for out in self.releasing:
+            out.sent_ms = now_ms
         for message in inbound:
             # what was handled and not delivered again on a whole connection never will be
             if present and not (message.stale and message.done and message.qos == 1):
                 message.stale = True
                 self._inbound.append(message)
-        return list(again)
+        return new, unknown
 
     def received(self, message, dup):
         """
@@ -137,7 +182,8 @@ class Session:
         Returns True when it is new and has to be handled; False for a redelivery of one that is
         being handled or was handled ([MQTT-4.3.3-2]).
 
-        Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
+        Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL, or more than
+        `receive_maximum` for an acknowledgement.
         """
         message.done = message.stale = False
         inbound = self._inbound
@@ -157,7 +203,15 @@ class Session:
             if message.id in self._unreleased:
                 message.done = True
             elif len(self._unreleased) + len(inbound) >= _UNRELEASED:
-                raise ProtocolError("QoS 2 messages without end and no PUBREL (section 4.3.3)")
+                raise ProtocolError(
+                    "QoS 2 messages without end and no PUBREL (section 4.3.3)", 147
+                )
+        if self.receive_maximum:
+            live = sum(self._unreleased.values())
+            for old in inbound:
+                live += not old.stale
+            if live >= self.receive_maximum:
+                raise ProtocolError("more messages than Receive Maximum [MQTT-3.3.4-9]", 147)
         inbound.append(message)
         return not message.done
 
@@ -174,8 +228,8 @@ class Session:
 
     def next_ack(self):
         """
-        Return the acknowledgement (bytes) to be sent next, or None. They go in the order of
-        arrival ([MQTT-4.6.0-2]), each once its message is `done`; a message of an earlier
+        Return the message to be acknowledged next, with PUBACK or PUBREC, or None. They go in the
+        order of arrival ([MQTT-4.6.0-2]), each once it is `done`; a message of an earlier
         connection waits until the broker delivered it again.
         """
         for message in self._inbound:
@@ -183,17 +237,19 @@ class Session:
                 continue
             if not message.done:
                 break
-            ack = packet.ack(_PUBACK if message.qos == 1 else _PUBREC, message.id)
-            if message.qos == 2:
-                self._unreleased[message.id] = True
+            if message.qos == 2 and message.ack_code < 128:
+                self._unreleased[message.id] = 1
             self._inbound.remove(message)
-            return ack
+            return message
         return None
 
     def released(self, packet_id):
-        """Return the PUBCOMP (bytes) for a PUBREL, known or not (section 4.3.3)."""
+        """
+        Note a PUBREL; it is answered with PUBCOMP, known or not (section 4.3.3). Returns whether
+        it was known.
+        """
         if packet_id in self._unreleased:
             del self._unreleased[packet_id]
-        else:
-            self.stray += 1
-        return packet.ack(_PUBCOMP, packet_id)
+            return True
+        self.stray += 1
+        return False

@@ -194,7 +194,7 @@ def test_a_field_or_a_keep_alive_over_65535_raises():
     with raises(ValueError):
         packet.subscribe(1, [(long, 0)])
     with raises(ValueError):
-        packet.unsubscribe(1, long)
+        packet.unsubscribe(1, [long])
     assert packet.connect(b"me", 60, True, b"joe", long[1:])[-65537:-65535] == b"\xff\xff"
 
 
@@ -266,7 +266,7 @@ def test_subscribe_and_unsubscribe():
     assert packet.subscribe(0x0A0B, [(b"a/b", 1), (b"#", 0), (b"c/+", 2)]) == (
         b"\x82\x12\x0a\x0b\x00\x03a/b\x01\x00\x01#\x00\x00\x03c/+\x02"
     )
-    assert packet.unsubscribe(0x0A0B, b"a/b") == b"\xa2\x07\x0a\x0b\x00\x03a/b"
+    assert packet.unsubscribe(0x0A0B, [b"a/b"]) == b"\xa2\x07\x0a\x0b\x00\x03a/b"
 
 
 # Decoding

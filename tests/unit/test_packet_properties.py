@@ -240,7 +240,7 @@ def test_a_server_reads_subscribe_as_it_was_meant(packet_id, filters):
 
 @given(ids, binary)
 def test_a_server_reads_unsubscribe_as_it_was_meant(packet_id, name):
-    assert read_unsubscribe(packet.unsubscribe(packet_id, name)) == (packet_id, name)
+    assert read_unsubscribe(packet.unsubscribe(packet_id, [name])) == (packet_id, name)
 
 
 @given(st.sampled_from([0x40, 0x50, 0x62, 0x70]), ids)
