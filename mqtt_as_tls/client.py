@@ -23,9 +23,11 @@ _PUBLISH = const(0x30)
 _PUBACK = const(0x40)
 _PUBREC = const(0x50)
 _PUBREL = const(0x62)
+_PUBCOMP = const(0x70)
 _SUBACK = const(0x90)
 _UNSUBACK = const(0xB0)
 _PINGRESP = const(0xD0)
+_AUTH = const(0xF0)
 _PINGREQ = const(b"\xc0\0")
 
 _STALL_MS = const(10_000)  # a write without progress
@@ -54,6 +56,8 @@ _OPTIONS = const(
 _LATER = const(
     (
         ("leaving", "connect disconnect"),
+        ("mqtt5", "reauthenticate"),
+        ("requests", "request respond"),
         ("streams", "events messages"),
         ("subscribing", "subscribe unsubscribe"),
     )
@@ -69,20 +73,37 @@ class Will:
 
     topic    str
     payload  bytes-like or str (UTF-8)
-    qos      int, 0 or 1
+    qos      int, 0 to 2
     retain   bool
     birth    bytes-like or str, published on the same topic after every connect; None: nothing
+    goodbye  bool, disconnect() publishes the will's payload, as the broker discards the will then
+
+    MQTT 5: delay_s  seconds that the broker waits; properties  dict or list of pairs
 
     Raises TypeError and ValueError as `MQTTClient.publish` does.
     """
 
-    def __init__(self, topic, payload, qos=0, retain=False, birth=None):
+    def __init__(
+        self,
+        topic,
+        payload,
+        qos=0,
+        retain=False,
+        birth=None,
+        *,
+        goodbye=True,
+        delay_s=0,
+        properties=None,
+    ):
         router.topic(topic)
         self.topic = topic
         self.payload = _payload(payload)
         self.qos = _qos(qos)
         self.retain = bool(retain)
         self.birth = None if birth is None else _payload(birth)
+        self.goodbye = goodbye
+        self.delay_s = delay_s
+        self.properties = properties
 
 
 class Stats:
@@ -108,7 +129,8 @@ class _Delivery(Signal):
     """An outgoing message of the session, and the task that waits for its delivery."""
 
     error = None
-    id = queued = 0  # queued: bytes that it counts in the queue of enqueue()
+    id = queued = code = 0  # queued: bytes that it counts in the queue of enqueue()
+    awaited = False
 
     def __init__(self, packet, qos):
         self.packet = packet
@@ -134,13 +156,13 @@ def _payload(data):
 
 
 def _qos(qos):
-    if qos not in (0, 1):
+    if qos not in (0, 1, 2):
         _wrong("qos", qos)
     return qos
 
 
 def _text(value, name):
-    if not isinstance(value, str) or not value or "\0" in value or len(value) > 16383:
+    if not isinstance(value, str) or "\0" in value or len(value) > 16383:
         _wrong("text", name, value)
     return value.encode()
 
@@ -171,9 +193,10 @@ def _default_id():
 
 class MQTTClient:
     """
-    An MQTT 3.1.1 client that stays connected.
+    An MQTT client that stays connected.
 
-    host         str, name or IPv4 address of the broker
+    host         str, name or IPv4 address of the broker; or a list of them, or of pairs (host,
+                 port), to be tried in order
     port         int; default 8883 with `tls`, else 1883
     link         WiFi(...) or another link; None: something else keeps the network up
     tls          TLS(...); None: plain TCP
@@ -181,9 +204,18 @@ class MQTTClient:
     user         str; password  str or bytes
     will         Will(...)
     log          a function that takes a line (str), or None
-    clean_start  bool: forget the session at every connect
+    clean_start  bool: forget the session at every connect (MQTT 5: at the first)
     give_up_after  int: fail a message that broke so many connections in a row; None: never
-    protocol     4 (MQTT 3.1.1)
+    shared_session  bool: the brokers of the list are one cluster and share the session
+    store        FileStore(...): the session and the queue of enqueue() survive a reset
+    protocol     4 (MQTT 3.1.1) or 5 (MQTT 5.0)
+
+    MQTT 5 only:
+
+    session_expiry_s  seconds that the broker keeps the session without us; default 3600
+    properties   dict or list of pairs, of CONNECT; a value of None leaves out what is there by
+                 default
+    auth         (method str, step function): enhanced authentication
 
     Numbers, with their defaults:
 
@@ -194,12 +226,13 @@ class MQTTClient:
     drain_s=5             how long disconnect() waits for what is in flight
     max_packet=4096       bytes, the largest packet sent or accepted
     max_backlog=16384     bytes received and not handled yet
-    max_inflight=8        QoS 1 messages that wait for their acknowledgement at a time
+    max_inflight=8        QoS 1 and 2 messages that wait for their acknowledgement at a time
     max_queue=8192        bytes that wait in the queue of enqueue()
 
     connected, running  bool
     error    the exception that ended the last connection or attempt, or None
     stats    Stats
+    properties  dict of what the broker said in CONNACK (MQTT 5), or None
 
     Raises TypeError and ValueError for arguments out of their range.
     """
@@ -219,6 +252,7 @@ class MQTTClient:
         clean_start=False,
         give_up_after=None,
         protocol=4,
+        store=None,
         **options,
     ):
         for name, value, low, high in _OPTIONS:
@@ -235,7 +269,7 @@ class MQTTClient:
         if password is not None:
             password = _payload(password)
         for name, value, good in (
-            ("protocol", protocol, protocol == 4),
+            ("protocol", protocol, protocol in (4, 5)),
             ("tls", tls, tls is None or hasattr(tls, "wrap")),
             ("link", link, link is None or hasattr(link, "is_up")),
             ("will", will, will is None or isinstance(will, Will)),
@@ -245,13 +279,29 @@ class MQTTClient:
         ):
             if not good:
                 _wrong("option", name, value)
-        for name in options:
-            _wrong("option", name, options[name])
+        self._hosts = None
+        if not isinstance(host, str):
+            host, port = _later("failover", "first")(self, host, port, options)
+        if not host:
+            _wrong("text", "host", host)
         _text(host, "host")
         self.host = host
         self.port = port
         self.client_id = _default_id() if client_id is None else client_id
-        self._hello = packet.connect(
+        self.tls = tls
+        self.will = will
+        self.clean_start = bool(clean_start)
+        self._five = self.properties = None
+        self._wire = packet
+        if protocol == 5:
+            self._wire = self._five = _later("mqtt5", "Wire")(self, options)
+        elif will and (will.properties or will.delay_s):
+            _wrong("option", "properties", will.properties)
+        for name in options:
+            _wrong("option", name, options[name])
+        if not self.client_id and not (self._five or clean_start):
+            _wrong("text", "client_id", client_id)
+        self._hello = self._wire.connect(
             _text(self.client_id, "client_id"),
             int(self.keepalive_s),
             False,
@@ -260,20 +310,19 @@ class MQTTClient:
             will and (will.topic.encode(), will.payload, will.qos, will.retain),
         )
         self._link = link
-        self.tls = tls
-        self.will = will
         self._log = log
-        self.clean_start = bool(clean_start)
         self.give_up_after = give_up_after
         self.connected = self.running = self._announce = self._behind = self._busy = False
-        self._clean = False
+        self._clean = self._five is not None
         self.error = self._address = self._birth = self._events = self._partial = None
         self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
-        self._transport = self._wake_ms = self._why = self._said = None
+        self._transport = self._wake_ms = self._why = self._said = self._incoming = None
+        self._streams = False
         self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
-        self._session = Session(self.max_inflight)
+        self._store = store
+        self._session = store.session(self) if store else Session(self.max_inflight)
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
         self._hooks = []
@@ -287,13 +336,16 @@ class MQTTClient:
 
     # What an app calls; the rest of it is in _LATER
 
-    def on(self, filter, qos=0):
+    def on(self, filter, qos=0, *, stream=False, **options):
         """
         Decorator: declare a subscription and its handler, `def` or `async def`, which gets a
         Message. It is renewed after every connect.
 
         filter  str, topic filter (3.1.1 section 4.7)
-        qos     int, 0 or 1
+        qos     int, 0 to 2
+        stream  bool: the handler (async) reads `message.stream`, which may be larger than memory
+
+        MQTT 5: no_local, retain_as_published bool, retain_handling int, properties
 
         Raises ValueError for a bad filter or QoS, and when the filter has a handler already.
         """
@@ -306,7 +358,10 @@ class MQTTClient:
         def decorate(handler):
             if not callable(handler):
                 _wrong("option", "handler", handler)
-            self._declare(filter, qos).handler = handler
+            sub = self._declare(filter, qos, options)
+            sub.handler = handler
+            if stream:
+                sub.stream = self._streams = True
             return handler
 
         return decorate
@@ -349,30 +404,54 @@ class MQTTClient:
         await (wait if timeout_s is None else asyncio.wait_for(wait, timeout_s))
         self._check()
 
-    def publish(self, topic, payload=b"", *, qos=0, retain=False, timeout_s=None):
+    def publish(
+        self,
+        topic,
+        payload=b"",
+        *,
+        qos=0,
+        retain=False,
+        timeout_s=None,
+        properties=None,
+        length=None,
+    ):
         """
         Publish; the awaited call returns when the QoS is fulfilled: QoS 0 handed to the network,
-        QoS 1 acknowledged by the broker, across reconnects. Offline it waits.
+        QoS 1 acknowledged by the broker, QoS 2 received by it exactly once, across reconnects.
+        Offline it waits.
 
-        topic      str without wildcards
-        payload    bytes-like, or str sent as UTF-8
-        qos        int, 0 or 1
-        retain     bool, the broker keeps it for later subscribers
-        timeout_s  seconds, or None
+        topic       str without wildcards
+        payload     bytes-like, or str sent as UTF-8; with `length` a stream
+        qos         int, 0 to 2
+        retain      bool, the broker keeps it for later subscribers
+        timeout_s   seconds, or None
+        properties  dict or list of pairs (MQTT 5)
+        length      bytes to be read from the stream `payload` (readinto, and seek for QoS 1 and 2)
+
+        Returns the reason code of the acknowledgement (int): 0, with MQTT 5 also 16: no
+        subscriber.
 
         A time-out and a cancellation take back a message of which nothing was sent; else they end
         the waiting only.
 
-        Raises TypeError, ValueError and RuntimeError (not running) at the call;
-        asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
+        Raises TypeError, ValueError and RuntimeError (not running) at the call; RefusedError
+        (MQTT 5); DeliveryUnknown (QoS 2, the broker lost the session); asyncio.TimeoutError;
+        MQTTError when the client is stopped meanwhile.
         """
         self._check()
-        out = self._encode(topic, payload, qos, retain)
+        if self._incoming and qos:
+            self._incoming.forbid()
+        if length is None:
+            out = self._encode(topic, payload, qos, retain, properties)
+        else:
+            out = _later("outgoing", "Upload")(
+                self, topic, payload, length, qos, retain, properties
+            )
         if timeout_s is None:
             return self._deliver(out)
         return asyncio.wait_for(self._deliver(out), timeout_s)
 
-    def enqueue(self, topic, payload=b"", *, qos=0, retain=False):
+    def enqueue(self, topic, payload=b"", *, qos=0, retain=False, properties=None):
         """
         Put a message on the outgoing queue, without waiting.
 
@@ -380,7 +459,7 @@ class MQTTClient:
         Raises as `publish` does at the call, and ValueError for one larger than the queue.
         """
         self._check()
-        out = self._encode(topic, payload, qos, retain)
+        out = self._encode(topic, payload, qos, retain, properties)
         size = len(out.packet)
         if size > self.max_queue:
             _wrong("size", size, self.max_queue, "max_queue")
@@ -405,8 +484,9 @@ class MQTTClient:
 
     # Out: publishing and subscribing
 
-    def _encode(self, topic, payload, qos, retain):
-        buf = packet.publish(router.topic(topic), _payload(payload), _qos(qos), retain)
+    def _encode(self, topic, payload, qos, retain, properties=None):
+        args = (properties,) if properties else ()
+        buf = self._wire.publish(router.topic(topic), _payload(payload), _qos(qos), retain, *args)
         if len(buf) > self.max_packet:
             _wrong("size", len(buf), self.max_packet, "max_packet")
         return _Delivery(buf, qos)
@@ -417,35 +497,52 @@ class MQTTClient:
         self._pump()
         if out.is_set:
             await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
+        out.awaited = True
         try:
             await out
         finally:
+            out.awaited = False
             if out in self._queue:  # cancelled
                 self._queue.remove(out)
         if out.error:
             raise out.error
+        return out.code
 
     def _pump(self):
         """Send what waits, as far as the window and the socket allow."""
-        queue = self._queue
         session = self._session
-        while queue and self.connected and not self._transport.blocked:
+        while self.connected and not self._transport.blocked:
+            queue = session.again or self._queue
+            if not queue:
+                return
             out = queue[0]
+            if out.qos and session.full():
+                return
+            buf = self._five.sending(out) if self._five else out.packet
+            if buf is None:  # it failed
+                continue
             if out.qos:
-                if session.full():
-                    return
                 session.publish(out, time.ticks_ms())
-            queue.pop(0)
+            if queue is self._queue:
+                queue.pop(0)
+                self.stats.sent += 1
             self._queued -= out.queued
             out.queued = 0
-            self.stats.sent += 1
-            sent = self._send(out.packet)
+            sent = self._send(buf)
             if out.qos:
                 self._due(self.ack_timeout_s * 1000)
             elif sent:
                 out.set()
             else:
                 self._partial = out
+
+    def _failed(self, out, error):
+        """The message `out` will not be delivered, or nobody knows: tell who waits, or an event."""
+        out.error = error
+        if not out.awaited:
+            self._say("message to %r: %s" % (packet.topic(out.packet), error))
+            self._event("Undelivered", (packet.topic(out.packet), error))
+        out.set()
 
     def _send(self, buf):
         """Write `buf` in turn; return whether it is sent."""
@@ -462,14 +559,21 @@ class MQTTClient:
             out.set()
         self._pump()
 
-    def _declare(self, filter, qos):
+    def _declare(self, filter, qos, options):
         data = router.filter(filter)
         _qos(qos)
+        if options and not self._five:
+            for name in options:
+                _wrong("option", name, options[name])
         sub = self._dispatcher.find(filter)
         if not sub:
             sub = Subscription(filter, data, qos)
+            if options:
+                self._five.subscription(sub, options)
             self._dispatcher.subscriptions.append(sub)
-        if qos != sub.qos or sub.granted == 128:
+        elif options:
+            self._five.subscription(sub, options)
+        if qos != sub.qos or (sub.granted or 0) > 2:
             sub.qos = qos
             sub.granted = None
             sub.asked = False
@@ -479,22 +583,30 @@ class MQTTClient:
 
     def _renew(self):
         """Ask for every declared subscription that this session does not have."""
+        five = self._five
+        most = five.filters if five else _FILTERS
         while True:
             part = []
             filters = []
             for sub in self._dispatcher.subscriptions:
-                if sub.granted is None and not sub.asked and len(part) < _FILTERS:
-                    sub.asked = True
-                    part.append(sub)
-                    filters.append((sub.data, sub.qos))
+                if sub.granted is not None or sub.asked or len(part) == most:
+                    continue
+                if five and five.unavailable(sub):
+                    continue
+                if part and (sub.properties or part[0].properties):
+                    continue  # properties are for all filters of a SUBSCRIBE
+                sub.asked = True
+                part.append(sub)
+                filters.append((sub.data, sub.qos | sub.flags))
             if not part:
                 return
-            self._request(packet.subscribe, part, filters)
+            self._request(self._wire.subscribe, part, filters, part[0].properties)
 
-    def _request(self, encode, record, what):
+    def _request(self, encode, record, what, properties):
         """Send a SUBSCRIBE or UNSUBSCRIBE; `record` is a list of Subscription."""
         self._asked_ms = time.ticks_ms()
-        self._send(encode(self._session.request(record), what))
+        args = (properties,) if properties else ()
+        self._send(encode(self._session.request(record), what, *args))
         self._due(self.ack_timeout_s * 1000)
 
     # The connection
@@ -544,6 +656,10 @@ class MQTTClient:
             self._reader = asyncio.create_task(self._read(t))
             self._begin(t, present, time.ticks_diff(time.ticks_ms(), start))
             await self._watch(t)
+        except errors.ProtocolError as e:
+            if self._five and self._transport is t:
+                self._five.goodbye(t, e)
+            raise
         finally:
             if self._transport is t:
                 self._down()
@@ -574,23 +690,33 @@ class MQTTClient:
 
     async def _open(self, t):
         """Connect; return session present. Raises MQTTError."""
-        clean = self.clean_start or self._clean
+        five = self._five
+        clean = self._clean or (self.clean_start and not five)
+        if five:
+            self._hello = await five.hello()
         packet.set_clean(self._hello, clean)
         await t.open(self._address, self.port, self.host, self.tls, self._hello)
-        t.decoder = decoder = packet.Decoder(self.max_packet)  # TLS needed the memory till now
+        # TLS needed the memory till now
+        t.decoder = decoder = self._wire.Decoder(self.max_packet)
         while True:
             first = decoder.next()
-            if first is not None:
+            if first is None:
+                await t.readable
+                t.read()
+            elif first == _AUTH:  # MQTT 5
+                await five.challenged(t, decoder)
+            else:
                 break
-            await t.readable
-            t.read()
         if first != _CONNACK:
             raise errors.ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
         present, code = decoder.connack()
         if code:
-            raise errors.RefusedError("the broker refused: code %d" % code, code)
+            raise _later("failing", "refusal")(self, code)
         if present and clean:
             raise errors.ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+        if five:
+            await five.accepted(decoder)
+        decoder.partial = self._streams
         return present
 
     def _begin(self, t, present, took_ms):
@@ -601,22 +727,25 @@ class MQTTClient:
         self._refusals = 0
         self._slow = self._clean = False
         self._reset_at = _LINK_RESET_AFTER
-        again = self._session.resume(present, now)
-        self.stats.resent += len(again)
-        if present:
-            for out in again:
-                self._send(out.packet)
-        else:
-            self._queue = again + self._queue
+        session = self._session
+        new, unknown = session.resume(present, now)
+        for out in session.releasing:
+            self._send(packet.ack(_PUBREL, out.id))
+        again = len(session.again) + len(session.releasing) + len(new)
+        self.stats.resent += again
+        self._queue = new + self._queue
+        if not present:
             for sub in self._dispatcher.subscriptions:
                 sub.granted = None
+        for out in unknown:
+            self._failed(out, _later("failing", "unknown")(out))
         self._renew()
         will = self.will
         if will and will.birth is not None:
             out = self._birth
-            if out not in self._queue and out not in self._session.inflight:
+            if out not in self._queue + session.inflight + session.releasing:
                 self._birth = self._encode(will.topic, will.birth, will.qos, will.retain)
-                self._queue.insert(0 if present else len(again), self._birth)
+                self._queue.insert(len(new), self._birth)
         self._pump()
         self._announce = True
         self._hook()
@@ -629,7 +758,7 @@ class MQTTClient:
                 " (TLS %d)" % t.tls_ms if tls else "",
                 ", NOT VERIFIED: anybody may listen" if tls and not tls.verified else "",
                 "resumed" if present else "new",
-                ", %d messages sent again" % len(again) if again else "",
+                ", %d messages sent again" % again if again else "",
             )
         )
         self._event("Connected", present)
@@ -672,7 +801,9 @@ class MQTTClient:
                     more = t.read()
                     continue
                 kind = first & 0xF0
-                if kind == _PUBLISH:
+                if first > 255:  # larger than max_packet
+                    await _later("incoming", "receive")(self, t, first)
+                elif kind == _PUBLISH:
                     self._arrived(first, decoder)
                 elif kind == _PINGRESP:
                     if self._pinged_ms is not None:
@@ -680,44 +811,55 @@ class MQTTClient:
                         self._pinged_ms = None
                 elif kind == _CONNACK:
                     raise errors.ProtocolError("a second CONNACK (section 3.2)")
+                elif kind in (_SUBACK, _UNSUBACK):
+                    part = session.answered(decoder.packet_id())
+                    codes = decoder.suback() if kind == _SUBACK else decoder.unsuback()
+                    if part:
+                        self._granted(part, kind, codes)
+                        self._hook()
+                elif kind > _PINGRESP:  # DISCONNECT, AUTH of MQTT 5
+                    await self._five.told(t, decoder, kind)
                 else:
-                    n = decoder.packet_id()
-                    if kind == _PUBACK:
-                        out = session.acknowledged(n)
-                        if out:
-                            stats.round_trip_ms = time.ticks_diff(time.ticks_ms(), out.sent_ms)
-                            out.set()
-                            self._pump()
-                    elif kind in (_SUBACK, _UNSUBACK):
-                        part = session.answered(n)
-                        if part:
-                            self._granted(part, decoder.suback() if kind == _SUBACK else None)
-                            self._hook()
-                    elif kind == _PUBREL & 0xF0:
-                        self._send(session.released(n))
-                    else:  # PUBREC, PUBCOMP of nothing that was sent
-                        session.stray += 1
-                        if kind == _PUBREC:
-                            self._send(packet.ack(_PUBREL, n))
+                    n = decoder.answer()
+                    code = decoder.code
+                    if kind == _PUBREL & 0xF0:
+                        code = 0 if session.released(n) else 146
+                        self._send(self._wire.ack(_PUBCOMP, n, code))
+                        continue
+                    now = time.ticks_ms()
+                    out = session.acknowledged(kind, n, now, code > 127)
+                    if kind == _PUBREC and code < 128:
+                        self._send(self._wire.ack(_PUBREL, n, 0 if out else 146))
+                    elif out:
+                        stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
+                        out.code = code
+                        if code > 127 and code != 146:
+                            self._failed(out, _later("failing", "refusal")(self, code))
+                        out.set()
+                        self._pump()
         except Exception as e:
             self._lost(e)
 
-    def _granted(self, part, codes):
-        """A SUBACK with `codes`, or an UNSUBACK (None), came for `part` (list of Subscription)."""
+    def _granted(self, part, kind, codes):
+        """A SUBACK or UNSUBACK (`kind`) with `codes` came for `part` (list of Subscription)."""
         if codes is None:
-            codes = b"\x80"
+            codes = bytes(len(part))
         if len(codes) != len(part):
             raise errors.ProtocolError("SUBACK with %d return codes [MQTT-3.8.4-5]" % len(codes))
         for i, sub in enumerate(part):
-            sub.granted = codes[i]
-            if codes[i] == 128 and sub.handler and sub.asked:
-                _later("failing", "refused")(self, sub.filter)
+            sub.granted = code = codes[i]
+            if code > 127:
+                sub.reason = _later("failing", "refusal")(self, code, sub.filter)
+                if kind == _SUBACK and sub.handler and sub.asked:
+                    _later("failing", "refused")(self, sub)
 
     def _arrived(self, first, decoder):
         qos = first >> 1 & 3
         topic, n, payload = decoder.publish(qos)
         dup = first & 8 == 8
         message = Message(topic, payload, qos, first & 1 == 1, dup, n)
+        if decoder.properties:
+            message.properties = decoder.properties
         self.stats.received += 1
         if not self._dispatcher.room(message):
             if not qos:
@@ -742,23 +884,28 @@ class MQTTClient:
     def _handled(self, message):
         """Acknowledge what is handled, in order of arrival."""
         while message.qos and self.connected:
-            ack = self._session.next_ack()
-            if not ack:
+            ready = self._session.next_ack()
+            if not ready:
                 return
-            self._send(ack)
+            kind = _PUBACK if ready.qos == 1 else _PUBREC
+            self._send(self._wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
 
     async def _watch(self, t):
         """Keepalive and every deadline of a connection; raises what ended it."""
-        interval = self.keepalive_s * 750
+        keepalive_s = (self.properties or {}).get("server_keep_alive", self.keepalive_s)
+        interval = keepalive_s * 750 or 1 << 28  # 0: the server wants no pings
         ack_ms = self.ack_timeout_s * 1000
-        grace = min(ack_ms, self.keepalive_s * 1000)
+        grace = min(ack_ms, keepalive_s * 1000)
         stats = self.stats
         asked = None  # bytes received when PINGREQ was sent
         pinged = 0
         while not self._error:
             self._nudge.clear()
             now = time.ticks_ms()
-            if asked != stats.bytes_in:  # any byte is a sign of life
+            if t.stream_ms is not None:
+                asked = None
+                wait = _left(_STALL_MS, now, t.stream_ms, "progress of a stream")
+            elif asked != stats.bytes_in:  # any byte is a sign of life
                 asked = None
                 silent = max(time.ticks_diff(now, t.rx_ms), time.ticks_diff(now, t.tx_ms))
                 wait = interval - silent
@@ -771,9 +918,12 @@ class MQTTClient:
                 wait = _left(grace, now, pinged, "answer to a ping")
             if t.blocked:
                 wait = min(wait, _left(_STALL_MS, now, t.moved_ms, "progress in sending"))
-            if self._session.inflight:
-                wait = min(wait, _left(ack_ms, now, self._session.inflight[0].sent_ms, "PUBACK"))
-            if self._session.requests:
+            age = self._session.oldest_ms(now)
+            if t.stream_ms is not None:
+                pass  # their answers come behind it
+            elif age >= 0:
+                wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))
+            if self._session.requests and t.stream_ms is None:
                 wait = min(wait, _left(ack_ms, now, self._asked_ms, "SUBACK"))
             left = self._dispatcher.overdue(now)
             if left >= 0:

@@ -23,10 +23,16 @@ class Message:
     qos         int, 0 to 2, as the broker sent it
     retain      bool, kept by the broker from earlier
     dup         bool, sent before
-    properties  None (MQTT 5 only)
+    properties  dict of what MQTT 5 carries with it, or None
+
+    With MQTT 5 a handler may set what its acknowledgement says:
+
+    ack_code        int, reason code of PUBACK or PUBREC (5.0 section 3.4.2.1)
+    ack_properties  dict or list of pairs, or None
     """
 
-    properties = None
+    properties = ack_properties = None
+    ack_code = 0
     done = stale = False  # of session
     _claims = 0  # handlers that have not returned
 
@@ -47,14 +53,17 @@ class Subscription:
     A topic filter, the handler that wants what it matches, and what waits for that handler.
 
     data     bytes, the filter in UTF-8
-    granted  int, the QoS granted in this session; 128 refused; None not answered yet
+    flags    int, subscription options but the QoS; properties  bytes, encoded (MQTT 5)
+    reason   RefusedError of the SUBACK, or None
+    granted  int, the QoS granted in this session; 128 and over: refused; None not answered yet
     asked    bool, SUBSCRIBE sent on this connection
     current  the Message that the handler has, since `since_ms` (ticks)
     """
 
-    granted = current = handler = task = None
-    asked = False
-    since_ms = 0
+    granted = current = handler = task = reason = None
+    asked = stream = False
+    since_ms = flags = 0
+    properties = b""
 
     def __init__(self, filter, data, qos):
         self.filter = filter

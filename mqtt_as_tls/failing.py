@@ -11,13 +11,23 @@ import time
 from micropython import const
 
 from . import packet
-from .errors import CertificateError, ConnectError, LinkError, MQTTError, RefusedError
+from .errors import (
+    CertificateError,
+    ConnectError,
+    DeliveryUnknown,
+    LinkError,
+    MQTTError,
+    RefusedError,
+)
 
 _SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
 _LONGEST_MS = const(60_000)  # of the back-off
+# CONNACK codes that mean "not now" (3.1.1 section 3.2.2.3, 5.0 section 2.4) and DISCONNECT codes
+# of a broker that goes or moves; the others will not heal by themselves
+_PASSING = const(b"\x03\x80\x83\x88\x89\x8b\x8d\x8e\x93\x96\x97\x98\x9c\x9d\x9f\xa0")
 _HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
 
 
@@ -37,7 +47,7 @@ def failed(client, error):
         client._since_ms = None
         if not client._behind:  # else the client itself closed the connection
             _suspect(client, now)
-    stubborn = isinstance(error, RefusedError) and error.code != 3
+    stubborn = isinstance(error, RefusedError) and error.code not in _PASSING
     if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:
         from .clock import plausible
 
@@ -85,10 +95,35 @@ def unanswered(client, mates):
     client._say("the link looks up but no broker answers: resetting it")
 
 
-def refused(client, filter):
-    """Tell that the broker refused the declared subscription to `filter` (str)."""
-    client._say("the broker refused the subscription to %r: see its ACL" % filter)
-    client._event("SubscriptionRefused", filter)
+def refusal(client, code, filter=None):
+    """
+    Return the RefusedError for the code of a CONNACK, SUBACK or another answer, just received.
+
+    filter  str that a SUBSCRIBE or UNSUBSCRIBE asked for
+    """
+    what = "the broker refused%s: " % (" %r" % filter if filter else "")
+    properties = client._transport.decoder.properties
+    if client._five:
+        from .reasons import words
+
+        what += words(code, properties)
+    else:
+        what += "code %d" % code
+    error = RefusedError(what, code)
+    error.properties = properties
+    return error
+
+
+def unknown(out):
+    """Return the DeliveryUnknown for the QoS 2 message `out`, whose session the broker lost."""
+    topic = packet.topic(out.packet)
+    return DeliveryUnknown("the broker lost the session: was %r delivered?" % topic, topic)
+
+
+def refused(client, sub):
+    """Tell that the broker refused the declared subscription `sub`."""
+    client._say("%s: see its ACL" % sub.reason)
+    client._event("SubscriptionRefused", sub.filter)
 
 
 def overdue(dispatcher, sub):
@@ -140,11 +175,11 @@ def _explained(error):
 
 def _suspect(client, now):
     """Count the connections that ended right after the same oldest message was sent."""
-    age = client._session.oldest_ms(now)
-    if age < 0 or age > _SUSPECT_MS:
+    session = client._session
+    if not session.inflight or session.oldest_ms(now) > _SUSPECT_MS:
         client._strikes = 0
         return
-    out = client._session.inflight[0]
+    out = session.inflight[0]
     client._strikes = client._strikes + 1 if out is client._suspect else 1
     client._suspect = out
     if client._strikes >= _SUSPECT_AFTER:
@@ -152,9 +187,8 @@ def _suspect(client, now):
         client._say("connections break right after a message to %r was sent" % topic)
         client._event("Suspect", topic)
     if client.give_up_after and client._strikes >= client.give_up_after:
-        client._session.inflight.remove(out)
-        out.error = MQTTError("given up: %d connections broke on it" % client._strikes)
-        out.set()
+        session.inflight.remove(out)
+        client._failed(out, MQTTError("given up: %d connections broke on it" % client._strikes))
         client._strikes = 0
         client._clean = True  # or the broker's session would still have it
 

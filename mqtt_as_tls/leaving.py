@@ -34,33 +34,43 @@ async def connect(client, timeout_s=30):
         await asyncio.sleep_ms(20)
 
 
-async def disconnect(client):
+async def disconnect(client, reason=0, properties=None):
     """
     `client.disconnect()`: say goodbye and stop. Publishes the will's payload, waits up to
     `drain_s` for what is in flight, disconnects. What waits then raises MQTTError. The client can
     be started again.
+
+    reason, properties  of DISCONNECT (MQTT 5): reason code int (4: the broker is to publish the
+                        will), dict or list of pairs
     """
     if not client.running:
         return
+    goodbye = _DISCONNECT
+    if reason or properties:
+        goodbye = client._wire.disconnect(reason, properties)
     client.running = False
     try:
         will = client.will
-        if will and client.connected:
+        if will and will.goodbye and not reason and client.connected:
             client._queue.append(client._encode(will.topic, will.payload, will.qos, will.retain))
             client._pump()
         end = time.ticks_add(time.ticks_ms(), int(client.drain_s * 1000))
         while (
             client.connected
-            and (client._queue or client._session.inflight or client._transport.blocked)
+            and (client._queue or _unacknowledged(client) or client._transport.blocked)
             and time.ticks_diff(end, time.ticks_ms()) > 0
         ):
             await asyncio.sleep_ms(10)
         if client.connected:
-            client._transport.write(_DISCONNECT)
+            client._transport.write(goodbye)
             client._say("disconnected")
     finally:
         _stop(client)
     await asyncio.sleep_ms(0)  # handlers that were cancelled clean up, even if the app ends now
+
+
+def _unacknowledged(client):
+    return client._session.inflight + client._session.releasing
 
 
 def _stop(client):
@@ -84,7 +94,7 @@ def _stop(client):
     dispatcher.held = []
     dispatcher.size = 0
     client._session._inbound = []  # no handler finishes them: a redelivery is handled anew
-    waiting = client._queue + client._session.inflight
+    waiting = client._queue + _unacknowledged(client)
     client._queue = []
     client._queued = 0
     if not alive:

@@ -13,9 +13,7 @@ def payload(value):
 
 def qos(value):
     """Return the ValueError for a QoS that is none."""
-    if value == 2:
-        return ValueError("qos 2: not yet; use 1")
-    return ValueError("qos %r: 0 or 1" % (value,))
+    return ValueError("qos %r: 0, 1 or 2" % (value,))
 
 
 def size(value, limit, name):
@@ -40,13 +38,11 @@ def text(name, value):
 def option(name, value):
     """Return the error for an argument of MQTTClient that cannot be taken."""
     if name == "protocol":
-        if value == 5:
-            return ValueError("protocol=5: not yet; 4 is MQTT 3.1.1")
-        return ValueError("protocol %r: 4 is MQTT 3.1.1" % (value,))
-    if name == "store":
-        return ValueError("store: not yet")
+        return ValueError("protocol %r: 4 is MQTT 3.1.1, 5 is MQTT 5.0" % (value,))
     if name == "session_expiry_s":
         return ValueError("session_expiry_s: MQTT 5 only; with 3.1.1 the broker decides")
+    if name in ("properties", "auth", "no_local", "retain_as_published", "retain_handling"):
+        return ValueError("%s: MQTT 5 only: give MQTTClient protocol=5" % name)
     if name == "password":
         return ValueError("password without user: give user= too [MQTT-3.1.2-22]")
     hints = {
@@ -84,11 +80,6 @@ def same_id(client):
         "a second client with the id %s on %s port %d: give it another client_id=; after Ctrl-C"
         " call asyncio.new_event_loop()" % (client.client_id, client.host, client.port)
     )
-
-
-def not_subscribed(filter):
-    """Return the ValueError for unsubscribing what is not subscribed."""
-    return ValueError("topic filter %r is not subscribed" % (filter,))
 
 
 def _name(what, name):

@@ -33,6 +33,18 @@ class SubscriptionRefused:
         self.filter = filter
 
 
+class Undelivered:
+    """
+    Event: a message that no task waits for was refused, or nobody knows whether it was delivered.
+
+    topic  str
+    error  RefusedError, DeliveryUnknown or another MQTTError
+    """
+
+    def __init__(self, what):
+        self.topic, self.error = what
+
+
 class EventLog:
     """The last events of a client, for any number of iterators."""
 

@@ -2,18 +2,20 @@
 
 import asyncio
 
-from . import packet
-from .errors import RefusedError
+from .dispatch import Subscription
+from .router import filter
 
 
-def subscribe(client, filter, qos=0, *, timeout_s=None):
+def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
     """
     `client.subscribe(...)`: subscribe now and after every connect; handlers and `messages()` get
     what matches.
 
     filter     str, topic filter (3.1.1 section 4.7)
-    qos        int, 0 or 1
+    qos        int, 0 to 2
     timeout_s  seconds, or None. A time-out ends the waiting only: the subscription stays declared
+
+    MQTT 5: no_local, retain_as_published bool, retain_handling int, properties
 
     The awaited call returns the granted QoS (int).
 
@@ -21,7 +23,9 @@ def subscribe(client, filter, qos=0, *, timeout_s=None):
     asyncio.TimeoutError.
     """
     client._check()
-    wait = _subscribe(client, client._declare(filter, qos))
+    if client._incoming:
+        client._incoming.forbid()
+    wait = _subscribe(client, client._declare(filter, qos, options))
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 
@@ -32,38 +36,53 @@ async def _subscribe(client, sub):
     if sub.granted > 2:
         if not sub.handler:
             _remove(client._dispatcher, sub)
-        raise RefusedError("the broker refused the subscription to %r" % sub.filter, sub.granted)
+        raise sub.reason
     return sub.granted
 
 
-def unsubscribe(client, filter, *, timeout_s=None):
+def unsubscribe(client, *filters, timeout_s=None, properties=None):
     """
-    `client.unsubscribe(...)`: take back a subscription and its handler; the awaited call returns
-    when the broker knows. What waits for the handler is acknowledged.
+    `client.unsubscribe(...)`: take back subscriptions and their handlers; the awaited call returns
+    when the broker knows. What waits for a handler is acknowledged. A filter that this client does
+    not know is taken back too: the session may have it from an earlier program.
 
-    Raises ValueError at the call for a filter that is not subscribed, RuntimeError when the client
-    is not running; asyncio.TimeoutError.
+    filters     str, one or more
+    properties  dict or list of pairs (MQTT 5)
+
+    Raises ValueError at the call for no topic filter, RuntimeError when the client is not running;
+    RefusedError (MQTT 5); asyncio.TimeoutError.
     """
     client._check()
-    sub = client._dispatcher.find(filter)
-    if not sub:
-        from .mistakes import not_subscribed
-
-        raise not_subscribed(filter)
-    _remove(client._dispatcher, sub)
-    wait = _unsubscribe(client, sub)
+    if client._incoming:
+        client._incoming.forbid()
+    data = client._five.encode(properties, 0xA2) if properties else b""
+    subs = []
+    for name in filters:
+        known = client._dispatcher.find(name)
+        subs.append(known or Subscription(name, filter(name), 0))
+    for sub in subs:
+        _remove(client._dispatcher, sub)
+    wait = _unsubscribe(client, subs, data)
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 
-async def _unsubscribe(client, sub):
-    sub.granted = None
-    sub.asked = False  # else its UNSUBACK would pass for a refusal
-    while sub.granted is None and not client._dispatcher.find(sub.filter):
+async def _unsubscribe(client, subs, properties):
+    for sub in subs:
+        sub.granted = sub.reason = None
+        sub.asked = False  # else its UNSUBACK would pass for a refusal
+    while subs and subs[0].granted is None:
         await client.wait_connected()
+        subs = [sub for sub in subs if not client._dispatcher.find(sub.filter)]  # declared again
+        if not subs:
+            return
         connects = client.stats.connects
-        client._request(packet.unsubscribe, [sub], sub.data)
-        while sub.granted is None and client.connected and client.stats.connects == connects:
+        filters = [sub.data for sub in subs]
+        client._request(client._wire.unsubscribe, subs, filters, properties)
+        while subs[0].granted is None and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
+    for sub in subs:
+        if sub.reason:
+            raise sub.reason
 
 
 def _remove(dispatcher, sub):

@@ -95,11 +95,12 @@ class Transport:
     tls_ms     int, what the handshake took
     readable   awaitable: input came
     stage      str, how far `open` came
+    stream_ms  ticks when a payload larger than memory last made progress; None: there is none
     """
 
     def __init__(self, client):
         self._client = client
-        self._raw = self._sock = self._task = None
+        self._raw = self._sock = self._task = self.stream_ms = None
         self.out = []
         self._sent = self.tls_ms = 0
         self.blocked = False

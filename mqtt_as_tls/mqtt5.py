@@ -1,0 +1,349 @@
+"""
+What MQTT 5 adds to the client: properties on every packet, the limits that the broker sets, topic
+aliases, enhanced authentication, the broker's DISCONNECT. Imported with protocol=5 only.
+"""
+
+import asyncio
+
+from micropython import const
+
+from . import packet5
+from .errors import ProtocolError, RefusedError
+from .properties import encode
+from .reasons import words
+
+_CONNECT = const(0x10)
+_PUBLISH = const(0x30)
+_SUBSCRIBE = const(0x82)
+_DISCONNECT = const(0xE0)
+_AUTH = const(0xF0)
+
+_EXPIRY_S = const(3600)
+_RECEIVE_MAXIMUM = const(20)
+_FILTERS = const(8)
+# reason codes that a client may put into PUBACK and PUBREC (5.0 section 3.4.2.1)
+_ACK_CODES = const(b"\x00\x10\x80\x83\x87\x90\x91\x97\x99")
+
+
+def pairs(properties):
+    """Return `properties` (dict, list of pairs, or None) as a new list of pairs."""
+    if isinstance(properties, dict):
+        properties = properties.items()
+    return list(properties or ())
+
+
+class Wire:
+    """
+    The packets of MQTT 5 for one client: what `packet` is for MQTT 3.1.1, and what the broker said
+    about itself on this connection.
+
+    client   MQTTClient
+    options  dict; session_expiry_s, properties, auth, topic_aliases are taken out
+
+    filters  int, the most topic filters in one SUBSCRIBE
+
+    Raises TypeError and ValueError for options that cannot be taken.
+    """
+
+    set_clean = packet5.set_clean
+    subscribe = staticmethod(packet5.subscribe)
+    unsubscribe = staticmethod(packet5.unsubscribe)
+    encode = staticmethod(encode)
+
+    def __init__(self, client, options):
+        self._client = client
+        self._auth = options.pop("auth", None)
+        self._most_aliases = options.pop("topic_aliases", 0)
+        given = pairs(options.pop("properties", None))
+        expiry_s = options.pop("session_expiry_s", None)
+        if self._auth is not None:
+            try:
+                method, step = self._auth
+                if not callable(step):
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise TypeError("auth: (method str, step function), not %r" % (self._auth,))
+            if "authentication_method" not in [name for name, _ in given]:
+                given.append(("authentication_method", method))
+        names = [name for name, _ in given]
+        if "authentication_data" in names:
+            raise ValueError("authentication_data: what the step function of auth= returns")
+        for name, value in (
+            ("session_expiry_interval", _EXPIRY_S if expiry_s is None else expiry_s),
+            (
+                "receive_maximum",
+                max(1, min(_RECEIVE_MAXIMUM, client.max_backlog // client.max_packet)),
+            ),
+            ("maximum_packet_size", client.max_packet),
+        ):
+            if name not in names:
+                given.append((name, value))
+            elif name == "session_expiry_interval" and expiry_s is not None:
+                raise ValueError("session_expiry_s and a property of that name: give one")
+        encode(given, _CONNECT)
+        self._pairs = given
+        said = dict(given)
+        self._receive_maximum = said.get("receive_maximum") or 65535
+        self._alias_maximum = said.get("topic_alias_maximum") or 0
+        self._expires = bool(said.get("session_expiry_interval"))
+        self._limits({})
+        self._will = b""
+        will = client.will
+        if will:
+            own = pairs(will.properties)
+            if will.delay_s:
+                own.append(("will_delay_interval", will.delay_s))
+            self._will = encode(own, 0)
+        self._reauth = None
+
+    def _limits(self, said):
+        self._maximum_qos = said.get("maximum_qos", 2)
+        self._retain = said.get("retain_available", 1)
+        self._maximum_packet_size = n = said.get("maximum_packet_size", 1 << 28)
+        self.filters = _FILTERS if n > 65535 else 1
+        self._aliases = {}
+        self._free_aliases = min(self._most_aliases, said.get("topic_alias_maximum", 0))
+
+    # What `packet` has too
+
+    def connect(self, *fields):
+        """Check and keep the fields of CONNECT, as in packet5.connect, for `hello`."""
+        self._fields = fields
+        return packet5.connect(*fields, encode(self._pairs, _CONNECT), self._will)
+
+    def publish(self, topic, payload, qos, retain, properties=None, more=0):
+        """As packet5.publish; `properties` dict, list of pairs, or None."""
+        for name, _ in pairs(properties):
+            if name in ("topic_alias", "subscription_identifier"):
+                raise ValueError(
+                    "%s: not in a PUBLISH of an app%s"
+                    % (name, ", use topic_aliases=" if name == "topic_alias" else "")
+                )
+        return packet5.publish(topic, payload, qos, retain, encode(properties, _PUBLISH), more)
+
+    def ack(self, first, packet_id, code=0, properties=None):
+        """As packet5.ack. What a handler set wrongly is reported, and left out."""
+        data = b""
+        if properties or first < 0x60 and code not in _ACK_CODES:
+            try:
+                data = encode(properties, first)
+                if code not in _ACK_CODES:
+                    raise ValueError("ack_code %r is none of PUBACK" % (code,))
+            except (TypeError, ValueError) as e:
+                self._client._report("%s", "acknowledgement", e)
+                code = 131  # implementation specific error
+                data = b""
+        return packet5.ack(first, packet_id, code, data)
+
+    def disconnect(self, code, properties):
+        """
+        As packet5.disconnect; ValueError for a session expiry where CONNECT had none
+        ([MQTT-3.14.2-2]).
+        """
+        if dict(pairs(properties)).get("session_expiry_interval") and not self._expires:
+            raise ValueError("session_expiry_interval: CONNECT had none [MQTT-3.14.2-2]")
+        return packet5.disconnect(code, encode(properties, _DISCONNECT))
+
+    def Decoder(self, max_packet):
+        """Return a packet5.Decoder for a new connection."""
+        return packet5.Decoder(max_packet, self._alias_maximum)
+
+    # Connecting
+
+    async def hello(self):
+        """Return CONNECT: the client id may be one that the broker assigned."""
+        client = self._client
+        own = self._pairs
+        if client._streams:  # payloads larger than memory are welcome
+            own = [pair for pair in own if pair[0] != "maximum_packet_size"]
+        if self._auth:
+            own = own + [("authentication_data", await self._step(None))]
+        fields = (client.client_id.encode(),) + self._fields[1:]
+        return packet5.connect(*fields, encode(own, _CONNECT), self._will)
+
+    async def accepted(self, decoder):
+        """CONNACK came: take over what the broker says about itself and the client."""
+        client = self._client
+        said = decoder.properties or {}
+        client.properties = said
+        self._limits(said)
+        client._session.max_inflight = min(
+            client.max_inflight, said.get("receive_maximum", client.max_inflight)
+        )
+        client._session.receive_maximum = self._receive_maximum
+        client.client_id = said.get("assigned_client_identifier", client.client_id)
+        if self._auth and said.get("authentication_data") is not None:
+            self._same_method(said)
+            await self._step(said["authentication_data"])
+
+    async def _step(self, data):
+        result = self._auth[1](data)
+        if hasattr(result, "send"):
+            result = await result
+        return result
+
+    def _same_method(self, said):
+        method = said.get("authentication_method")
+        if not self._auth or method != self._auth[0]:
+            raise ProtocolError("AUTH for method %r that nobody began [MQTT-4.12.0-5]" % method)
+
+    async def challenged(self, t, decoder):
+        """AUTH came while connecting, or while authenticating again: answer it."""
+        if decoder.reason() != 0x18:
+            raise ProtocolError("AUTH that does not continue (5.0 section 3.15.2.1)")
+        self._same_method(decoder.properties or {})
+        await self._answer(
+            t, 0x18, await self._step(decoder.properties.get("authentication_data"))
+        )
+
+    async def _answer(self, t, code, data):
+        own = [("authentication_method", self._auth[0]), ("authentication_data", data)]
+        t.write(packet5.auth(code, encode(own, _AUTH)))
+
+    # Connected
+
+    async def told(self, t, decoder, kind):
+        """AUTH or DISCONNECT (`kind`) came."""
+        code = decoder.reason()
+        if kind != _AUTH:
+            error = RefusedError(
+                "the broker disconnected: " + words(code, decoder.properties), code
+            )
+            error.properties = decoder.properties
+            raise error
+        if not self._reauth:
+            raise ProtocolError("AUTH that nobody asked for (5.0 section 4.12.1)")
+        if code:
+            await self.challenged(t, decoder)
+            return
+        said = decoder.properties or {}
+        if said:
+            self._same_method(said)
+            await self._step(said.get("authentication_data"))
+        self._reauth.set()
+
+    def goodbye(self, t, error):
+        """Tell the broker which rule it broke, before the connection is closed (4.13.1)."""
+        if not t.blocked:
+            t.write(packet5.disconnect(error.code or 130))
+
+    def sending(self, out):
+        """
+        Return the bytes to be sent for the outgoing message `out`, the first that waits; None when
+        the broker said that it takes no such message: it has failed then.
+        """
+        size = len(out.packet) + getattr(out, "length", 0)
+        code = 0
+        if out.qos > self._maximum_qos:
+            code = 155
+        elif out.packet[0] & 1 and not self._retain:
+            code = 154
+        elif size > self._maximum_packet_size:
+            code = 149
+        if code:
+            client = self._client
+            session = client._session
+            if out in session.again:
+                session.again.remove(out)
+                session.inflight.remove(out)
+            else:
+                client._queue.remove(out)
+                client._queued -= out.queued
+            client._failed(
+                out, RefusedError("the broker takes no such message: " + words(code), code)
+            )
+            return None
+        if out.qos or not (self._free_aliases or self._aliases):
+            return out.packet
+        return self._aliased(out.packet)
+
+    def _aliased(self, buf):
+        topic = packet5.topic(buf)
+        alias = self._aliases.get(topic)
+        if alias is not None:
+            return packet5.aliased(buf, alias, False)
+        if not self._free_aliases:
+            return buf
+        self._free_aliases -= 1
+        self._aliases[topic] = alias = len(self._aliases) + 1
+        return packet5.aliased(buf, alias, True)
+
+    def subscription(self, sub, options):
+        """
+        Set the subscription options of `sub` (5.0 section 3.8.3.1).
+
+        options  dict with no_local, retain_as_published, retain_handling, properties
+        """
+        options = dict(options)
+        handling = options.pop("retain_handling", 0)
+        if handling not in (0, 1, 2):
+            raise ValueError("retain_handling %r: 0, 1 or 2" % (handling,))
+        flags = handling << 4
+        if options.pop("retain_as_published", False):
+            flags |= 8
+        if options.pop("no_local", False):
+            if sub.filter.startswith("$share/"):
+                raise ValueError("no_local: not with a shared subscription [MQTT-3.8.3-4]")
+            flags |= 4
+        data = encode(options.pop("properties", None), _SUBSCRIBE)
+        for name in options:
+            raise TypeError("a subscription has no option %r" % name)
+        if flags != sub.flags or data != sub.properties:
+            sub.flags = flags
+            sub.properties = data
+            sub.granted = None
+            sub.asked = False
+
+    def unavailable(self, sub):
+        """
+        Return whether the broker said that it has no such subscription as `sub`; it is refused
+        then, without asking.
+        """
+        said = self._client.properties
+        code = 0
+        if len(sub.data) + len(sub.properties) + 12 > self._maximum_packet_size:
+            code = 149
+        elif sub.filter.startswith("$share/") and not said.get("shared_subscription_available", 1):
+            code = 158
+        elif b"\x0b" in sub.properties[:1] and not said.get(
+            "subscription_identifier_available", 1
+        ):
+            code = 161
+        elif ("+" in sub.filter or "#" in sub.filter) and not said.get(
+            "wildcard_subscription_available", 1
+        ):
+            code = 162
+        if not code:
+            return False
+        sub.granted = code
+        sub.reason = RefusedError("subscription to %r: %s" % (sub.filter, words(code)), code)
+        if sub.handler:
+            from .failing import refused
+
+            refused(self._client, sub)
+        return True
+
+
+def reauthenticate(client):
+    """
+    `client.reauthenticate()`: authenticate once more on this connection (5.0 section 4.12.1); the
+    awaited call returns when the broker agrees.
+
+    Raises ValueError without `auth`, RuntimeError when not connected; asyncio.TimeoutError after
+    ack_timeout_s. A refusal ends the connection.
+    """
+    five = client._five
+    if not five or not five._auth:
+        raise ValueError("reauthenticate: give MQTTClient auth=(method, step)")
+    if not client.connected:
+        raise RuntimeError("reauthenticate: not connected")
+    return _reauthenticate(client, five)
+
+
+async def _reauthenticate(client, five):
+    five._reauth = done = asyncio.Event()
+    try:
+        await five._answer(client._transport, 0x19, await five._step(None))
+        await asyncio.wait_for(done.wait(), client.ack_timeout_s)
+    finally:
+        five._reauth = None
