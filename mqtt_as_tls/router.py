@@ -1,8 +1,11 @@
 """Topic names and topic filters: what is valid, what matches (MQTT 3.1.1 section 4.7)."""
 
 
-def _encode(name):
-    """Return what a topic and a filter both are as UTF-8 bytes; None for what neither is."""
+def encode(name):
+    """
+    Return `name` as UTF-8 bytes; None for what is no text of MQTT (section 1.5.3) or empty, and so
+    neither a topic nor a filter.
+    """
     if not isinstance(name, str) or not name or "\0" in name:
         return None
     data = name.encode()
@@ -20,7 +23,7 @@ def topic(name):
     Raises TypeError when it is no str; ValueError when it is empty, over 65,535 bytes, or has a
     NUL, a surrogate or a wildcard ([MQTT-3.3.2-2], section 4.7.3).
     """
-    data = _encode(name)
+    data = encode(name)
     if not data or "+" in name or "#" in name:
         from . import mistakes
 
@@ -34,7 +37,7 @@ def filter(name):
 
     Raises TypeError when it is no str; ValueError when it is not valid (sections 4.7.1, 4.7.3).
     """
-    data = _encode(name)
+    data = encode(name)
     if data:
         levels = name.split("/")
         bad = "#" in levels[:-1] or (
