@@ -162,9 +162,10 @@ def _qos(qos):
 
 
 def _text(value, name):
-    if not isinstance(value, str) or "\0" in value or len(value) > 16383:
+    data = b"" if value == "" else router.encode(value)
+    if data is None:
         _wrong("text", name, value)
-    return value.encode()
+    return data
 
 
 def _left(limit_ms, now, since, what):
@@ -317,7 +318,8 @@ class MQTTClient:
         self.error = self._address = self._birth = self._events = self._partial = None
         self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
         self._transport = self._wake_ms = self._why = self._said = self._incoming = None
-        self._streams = False
+        self._requests = None
+        self._streams = self._foreign = False
         self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
@@ -691,7 +693,7 @@ class MQTTClient:
     async def _open(self, t):
         """Connect; return session present. Raises MQTTError."""
         five = self._five
-        clean = self._clean or (self.clean_start and not five)
+        clean = self._clean or self._foreign or (self.clean_start and not five)
         if five:
             self._hello = await five.hello()
         packet.set_clean(self._hello, clean)
@@ -725,7 +727,7 @@ class MQTTClient:
         self._since_ms = now
         self.stats.connects += 1
         self._refusals = 0
-        self._slow = self._clean = False
+        self._slow = self._clean = self._foreign = False
         self._reset_at = _LINK_RESET_AFTER
         session = self._session
         new, unknown = session.resume(present, now)
