@@ -148,6 +148,9 @@ def header(first, length):
 
 
 def test_connect_has_protocol_name_level_flags_and_keep_alive():
+    """
+    MQTT 3.1.1: [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-18], [MQTT-3.1.2-20], [MQTT-3.1.3-3]
+    """
     assert packet.connect(b"me", 60, True) == b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02me"
     assert packet.connect(b"me", 60, False) == b"\x10\x0e\x00\x04MQTT\x04\x00\x00\x3c\x00\x02me"
     assert packet.connect(b"", 0, True) == b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00"
@@ -155,6 +158,7 @@ def test_connect_has_protocol_name_level_flags_and_keep_alive():
 
 
 def test_connect_fields_go_in_the_order_of_section_3_1_3():
+    """MQTT 3.1.1: [MQTT-3.1.2-9], [MQTT-3.1.2-19], [MQTT-3.1.2-21], [MQTT-3.1.3-1]"""
     assert packet.connect(b"me", 258, False, b"joe", b"pw", (b"w/t", b"bye", 1, True)) == (
         b"\x10\x21\x00\x04MQTT\x04\xec\x01\x02\x00\x02me"
         b"\x00\x03w/t\x00\x03bye\x00\x03joe\x00\x02pw"
@@ -162,6 +166,8 @@ def test_connect_fields_go_in_the_order_of_section_3_1_3():
 
 
 def test_connect_flags_say_what_is_there():
+    """MQTT 3.1.1: [MQTT-3.1.2-13], [MQTT-3.1.2-15]"""
+
     def flags(*more):
         return packet.connect(b"me", 60, False, *more)[9]
 
@@ -176,6 +182,7 @@ def test_connect_flags_say_what_is_there():
 
 
 def test_connect_never_has_a_password_without_a_user():
+    """MQTT 3.1.1: [MQTT-3.1.2-22]"""
     assert packet.connect(b"me", 60, False, None, b"pw") == packet.connect(b"me", 60, False)
 
 
@@ -199,6 +206,7 @@ def test_a_field_or_a_keep_alive_over_65535_raises():
 
 
 def test_publish_is_header_topic_id_payload():
+    """MQTT 3.1.1: [MQTT-2.3.1-5], [MQTT-3.3.2-1], [MQTT-4.3.1-1]"""
     assert packet.publish(b"a/b", b"hi") == b"\x30\x07\x00\x03a/bhi"
     assert packet.publish(b"a/b", b"") == b"\x30\x05\x00\x03a/b"
     assert packet.publish(b"a/b", bytearray(b"hi"), 0, True) == b"\x31\x07\x00\x03a/bhi"
@@ -255,6 +263,7 @@ def test_lesson_11_lengths_are_of_bytes_not_of_characters():
 
 
 def test_acknowledgements_have_their_flags():
+    """MQTT 3.1.1: [MQTT-2.2.2-1], [MQTT-2.3.1-6], [MQTT-3.6.1-1]"""
     assert packet.ack(0x40, 0x0A0B) == b"\x40\x02\x0a\x0b"
     assert packet.ack(0x50, 1) == b"\x50\x02\x00\x01"
     assert packet.ack(0x62, 65535) == b"\x62\x02\xff\xff"
@@ -262,6 +271,10 @@ def test_acknowledgements_have_their_flags():
 
 
 def test_subscribe_and_unsubscribe():
+    """
+    MQTT 3.1.1: [MQTT-2.2.2-1], [MQTT-3.8.1-1], [MQTT-3.8.3-3], [MQTT-3.8.3-4], [MQTT-3.10.1-1],
+    [MQTT-3.10.3-1], [MQTT-3.10.3-2]
+    """
     assert packet.subscribe(10, [(b"a/b", 1)]) == b"\x82\x08\x00\x0a\x00\x03a/b\x01"
     assert packet.subscribe(0x0A0B, [(b"a/b", 1), (b"#", 0), (b"c/+", 2)]) == (
         b"\x82\x12\x0a\x0b\x00\x03a/b\x01\x00\x01#\x00\x00\x03c/+\x02"
@@ -367,6 +380,7 @@ def test_a_packet_within_another_read_is_found_at_its_offset():
 
 
 def test_first_bytes_that_no_server_may_send():
+    """MQTT 3.1.1: [MQTT-2.2.2-2], [MQTT-3.3.1-2], [MQTT-3.3.1-4], [MQTT-3.6.1-1]"""
     allowed = [0x20, 0x30, 0x31, 0x40, 0x50, 0x62, 0x70, 0x90, 0xB0, 0xD0]
     allowed += [0x32, 0x33, 0x34, 0x35, 0x3A, 0x3B, 0x3C, 0x3D]  # QoS 1 and 2, DUP or not
     for first in range(256):
@@ -446,6 +460,7 @@ def test_lesson_9_a_topic_beyond_its_packet_is_refused():
 
 
 def test_topics_that_no_server_may_send():
+    """MQTT 3.1.1: [MQTT-3.3.2-2], [MQTT-4.7.3-1]"""
     for topic in (b"+", b"#", b"a/+", b"a/#", b"a+b", b"a#"):
         with raises(ProtocolError, "3.3.2-2"):
             published(bytes((0x30, 2 + len(topic), 0, len(topic))) + topic)
@@ -454,6 +469,7 @@ def test_topics_that_no_server_may_send():
 
 
 def test_packet_id_0_is_refused():
+    """MQTT 3.1.1: [MQTT-2.3.1-1]"""
     for data in (
         b"\x40\x02\x00\x00",
         b"\x50\x02\x00\x00",
@@ -507,6 +523,7 @@ def test_suback_gives_its_return_codes():
 
 
 def test_well_formed_text_is_taken_as_it_is():
+    """MQTT 3.1.1: [MQTT-1.5.3-1], [MQTT-1.5.3-3]"""
     for data, text in WELL_FORMED:
         assert packet.text(data) == text
         assert packet.text(bytearray(data)) == text
@@ -514,6 +531,7 @@ def test_well_formed_text_is_taken_as_it_is():
 
 
 def test_ill_formed_text_is_refused():
+    """MQTT 3.1.1: [MQTT-1.5.3-1], [MQTT-1.5.3-2]"""
     for data in ILL_FORMED:
         for more in (data, b"a" + data, data + b"a", b"\xc3\xa4" + data, data + b"\xe2\x82\xac"):
             with raises(ProtocolError, "MQTT-1.5.3"):
