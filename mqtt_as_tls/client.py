@@ -539,7 +539,7 @@ class MQTTClient:
                 self._partial = out
 
     def _failed(self, out, error):
-        """The message `out` will not be delivered, or nobody knows: tell who waits, or an event."""
+        """The message `out` is not delivered, or nobody knows: tell who waits, or an event."""
         out.error = error
         if not out.awaited:
             self._say("message to %r: %s" % (packet.topic(out.packet), error))

@@ -55,7 +55,8 @@ def failed(client, error):
         stubborn = plausible() and gc.mem_free() > _HANDSHAKE
     # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
     client._refusals = client._refusals + 1 if stubborn else 0
-    client._slow = client._refusals > 2
+    hosts = client._hosts
+    client._slow = client._refusals > (2 * len(hosts) if hosts else 2)
     # a refused connection (104 on lwIP) and an unknown name are answers too: the link works
     answered = getattr(error, "code", 0) in (104, 111) or "no such name" in str(error)
     if not answered and not isinstance(error, LinkError):
@@ -66,6 +67,13 @@ def failed(client, error):
         delay = _SLOW_MS
     elif client._strikes >= _SUSPECT_AFTER:
         delay = _LONGEST_MS
+    if hosts:
+        from . import failover
+
+        there = failover.following(client, lost)
+        if there != hosts[0]:  # the list was not gone through
+            client._failures -= 1
+            delay = min(delay, 500)
     old = client.error
     client.error = error
     if lost or not client._why or repr(old) != repr(error):
@@ -80,6 +88,8 @@ def failed(client, error):
     slowly = ", rarely now as this does not heal by itself" if client._slow else ""
     client._say(client._why + slowly, ", next try in %.1f s" % (delay / 1000))
     client._event("Disconnected", error)
+    if hosts:
+        failover.move(client, there)
     return delay
 
 

@@ -108,6 +108,9 @@ def _stop(client):
     for out in waiting:
         out.error = MQTTError("the client was stopped before the message was delivered")
         out.set()
+    if client._requests:
+        for request in client._requests.waiting.values():
+            request.set()
     client._up.set()
     if client._events:
         client._events.wake()

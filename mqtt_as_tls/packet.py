@@ -325,8 +325,7 @@ class Decoder:
         return codes
 
     def unsuback(self):
-        """Return the codes of an UNSUBACK: MQTT 3.1.1 has none (section 3.11)."""
-        return None
+        """Return None: an UNSUBACK of MQTT 3.1.1 has no codes (section 3.11)."""
 
     def publish(self, qos):
         """

@@ -1,0 +1,127 @@
+"""request() and respond(): a question and its answer over MQTT 5 (5.0 section 4.10)."""
+
+import asyncio
+
+from .errors import MQTTError, RefusedError
+from .mqtt5 import pairs
+from .transport import Signal
+
+_WAITING = 16  # requests that wait for their response at a time
+
+
+class _Request(Signal):
+    message = None
+
+
+class Requests:
+    """
+    The requests of a client that wait for their response.
+
+    topic    str, where responses are sent to
+    waiting  dict, correlation data (bytes) -> _Request
+    """
+
+    def __init__(self, client):
+        said = client.properties.get("response_information")
+        self.topic = said or "response/" + client.client_id
+        self.waiting = {}
+        self._count = 0
+
+    def next(self):
+        """Return correlation data that no waiting request has."""
+        self._count = (self._count + 1) & 0xFFFFFFFF
+        return self._count.to_bytes(4, "big")
+
+    def received(self, message):
+        """The handler of the response topic."""
+        request = self.waiting.get((message.properties or {}).get("correlation_data"))
+        if request:
+            request.message = message
+            request.set()
+
+
+def _five(client):
+    client._check()
+    if not client._five:
+        raise ValueError("request and respond: MQTT 5 only: give MQTTClient protocol=5")
+
+
+def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None):
+    """
+    `client.request(...)`: publish a message and wait for its response.
+
+    topic       str without wildcards, where something answers
+    payload     bytes-like or str
+    qos         int, 0 to 2, of the request and of the response
+    timeout_s   seconds, or None
+    properties  dict or list of pairs; the response topic and the correlation data are added
+
+    The awaited call returns the Message of the response.
+
+    Raises TypeError, ValueError and RuntimeError at the call, as publish does, also when 16 wait
+    already; RefusedError, when no one is subscribed to `topic` too (code 16; QoS 1 and 2);
+    asyncio.TimeoutError.
+    """
+    _five(client)
+    if client._incoming:
+        client._incoming.forbid()
+    own = pairs(properties)
+    for name, _ in own:
+        if name in ("response_topic", "correlation_data"):
+            raise ValueError("%s: request() sets it itself" % name)
+    if client._requests and len(client._requests.waiting) >= _WAITING:
+        raise RuntimeError("%d requests wait for their response already" % _WAITING)
+    client._encode(topic, payload, qos, False, own)
+    wait = _request(client, topic, payload, qos, own)
+    return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
+
+
+async def _request(client, topic, payload, qos, own):
+    await client.wait_connected()
+    requests = client._requests
+    if not requests:
+        client._requests = requests = Requests(client)
+    if not client._dispatcher.find(requests.topic):
+        client.on(requests.topic, 1)(requests.received)
+    while client._dispatcher.find(requests.topic).granted is None:
+        await client.wait_connected()
+        await asyncio.sleep_ms(10)
+    sub = client._dispatcher.find(requests.topic)
+    if sub.granted > 2:
+        raise sub.reason
+    data = requests.next()
+    own += [("response_topic", requests.topic), ("correlation_data", data)]
+    requests.waiting[data] = answer = _Request()
+    try:
+        code = await client.publish(topic, payload, qos=qos, properties=own)
+        if code == 16:
+            raise RefusedError("no one is subscribed to %r" % topic, code)
+        await answer
+    finally:
+        del requests.waiting[data]
+    if not answer.message:
+        raise MQTTError("the client was stopped before the response came")
+    return answer.message
+
+
+def respond(client, message, payload=b"", *, qos=None, properties=None):
+    """
+    `client.respond(...)`: answer a request.
+
+    message     Message of the request
+    payload     bytes-like or str
+    qos         int; that of the request by default
+    properties  dict or list of pairs; the correlation data is added
+
+    The awaited call returns as publish does. Raises as it does, and ValueError for a message that
+    asks for no response.
+    """
+    _five(client)
+    said = message.properties or {}
+    topic = said.get("response_topic")
+    if not topic:
+        raise ValueError("message to %r: asks for no response (response_topic)" % message.topic)
+    own = pairs(properties)
+    if "correlation_data" in said:
+        own.append(("correlation_data", said["correlation_data"]))
+    return client.publish(topic, payload, qos=message.qos if qos is None else qos, properties=own)
