@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 # A tuple of constants: frozen, it takes no memory
 _NAMES = (
-    ("client", "MQTTClient Will"),
+    ("client", "MQTTClient"),
     ("dispatch", "Message"),
     (
         "errors",
@@ -15,6 +15,7 @@ _NAMES = (
     ("store", "FileStore"),
     ("tls", "TLS"),
     ("wifi", "WiFi"),
+    ("will", "Will"),
 )
 
 

@@ -67,45 +67,6 @@ _clients = []  # between start and stop
 _own_id = None
 
 
-class Will:
-    """
-    What the broker publishes when this client is gone without a goodbye (3.1.1 section 3.1.2.5).
-
-    topic    str
-    payload  bytes-like or str (UTF-8)
-    qos      int, 0 to 2
-    retain   bool
-    birth    bytes-like or str, published on the same topic after every connect; None: nothing
-    goodbye  bool, disconnect() publishes the will's payload, as the broker discards the will then
-
-    MQTT 5: delay_s  seconds that the broker waits; properties  dict or list of pairs
-
-    Raises TypeError and ValueError as `MQTTClient.publish` does.
-    """
-
-    def __init__(
-        self,
-        topic,
-        payload,
-        qos=0,
-        retain=False,
-        birth=None,
-        *,
-        goodbye=True,
-        delay_s=0,
-        properties=None,
-    ):
-        router.topic(topic)
-        self.topic = topic
-        self.payload = _payload(payload)
-        self.qos = _qos(qos)
-        self.retain = bool(retain)
-        self.birth = None if birth is None else _payload(birth)
-        self.goodbye = goodbye
-        self.delay_s = delay_s
-        self.properties = properties
-
-
 class Stats:
     """
     Counters since the client was made.
@@ -273,7 +234,7 @@ class MQTTClient:
             ("protocol", protocol, protocol in (4, 5)),
             ("tls", tls, tls is None or hasattr(tls, "wrap")),
             ("link", link, link is None or hasattr(link, "is_up")),
-            ("will", will, will is None or isinstance(will, Will)),
+            ("will", will, will is None or hasattr(will, "birth")),
             ("log", log, log is None or callable(log)),
             ("password", password, password is None or user is not None),
             ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),
@@ -538,14 +499,6 @@ class MQTTClient:
             else:
                 self._partial = out
 
-    def _failed(self, out, error):
-        """The message `out` is not delivered, or nobody knows: tell who waits, or an event."""
-        out.error = error
-        if not out.awaited:
-            self._say("message to %r: %s" % (packet.topic(out.packet), error))
-            self._event("Undelivered", (packet.topic(out.packet), error))
-        out.set()
-
     def _send(self, buf):
         """Write `buf` in turn; return whether it is sent."""
         if self._transport.write(buf):
@@ -740,7 +693,7 @@ class MQTTClient:
             for sub in self._dispatcher.subscriptions:
                 sub.granted = None
         for out in unknown:
-            self._failed(out, _later("failing", "unknown")(out))
+            _later("failing", "undelivered")(self, out)
         self._renew()
         will = self.will
         if will and will.birth is not None:
@@ -836,7 +789,7 @@ class MQTTClient:
                         stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
                         out.code = code
                         if code > 127 and code != 146:
-                            self._failed(out, _later("failing", "refusal")(self, code))
+                            _later("failing", "undelivered")(self, out, code)
                         out.set()
                         self._pump()
         except Exception as e:

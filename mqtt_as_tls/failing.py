@@ -124,10 +124,23 @@ def refusal(client, code, filter=None):
     return error
 
 
-def unknown(out):
-    """Return the DeliveryUnknown for the QoS 2 message `out`, whose session the broker lost."""
+def undelivered(client, out, error=None):
+    """
+    The message `out` is not delivered, or nobody knows: tell who waits for it, or an event.
+
+    error  exception; int: the code of its acknowledgement; None: QoS 2, and the broker lost the
+           session
+    """
     topic = packet.topic(out.packet)
-    return DeliveryUnknown("the broker lost the session: was %r delivered?" % topic, topic)
+    if error is None:
+        error = DeliveryUnknown("the broker lost the session: was %r delivered?" % topic, topic)
+    elif isinstance(error, int):
+        error = refusal(client, error)
+    out.error = error
+    if not out.awaited:
+        client._say("message to %r: %s" % (topic, error))
+        client._event("Undelivered", (topic, error))
+    out.set()
 
 
 def refused(client, sub):
@@ -198,7 +211,9 @@ def _suspect(client, now):
         client._event("Suspect", topic)
     if client.give_up_after and client._strikes >= client.give_up_after:
         session.inflight.remove(out)
-        client._failed(out, MQTTError("given up: %d connections broke on it" % client._strikes))
+        undelivered(
+            client, out, MQTTError("given up: %d connections broke on it" % client._strikes)
+        )
         client._strikes = 0
         client._clean = True  # or the broker's session would still have it
 

@@ -241,6 +241,8 @@ class Wire:
         elif size > self._maximum_packet_size:
             code = 149
         if code:
+            from .failing import undelivered
+
             client = self._client
             session = client._session
             if out in session.again:
@@ -249,9 +251,8 @@ class Wire:
             else:
                 client._queue.remove(out)
                 client._queued -= out.queued
-            client._failed(
-                out, RefusedError("the broker takes no such message: " + words(code), code)
-            )
+            error = RefusedError("the broker takes no such message: " + words(code), code)
+            undelivered(client, out, error)
             return None
         if out.qos or not (self._free_aliases or self._aliases):
             return out.packet

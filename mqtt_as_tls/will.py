@@ -1,0 +1,43 @@
+"""The will: what the broker publishes for a client that is gone."""
+
+from . import router
+from .client import _payload, _qos
+
+
+class Will:
+    """
+    What the broker publishes when this client is gone without a goodbye (3.1.1 section 3.1.2.5).
+
+    topic    str
+    payload  bytes-like or str (UTF-8)
+    qos      int, 0 to 2
+    retain   bool
+    birth    bytes-like or str, published on the same topic after every connect; None: nothing
+    goodbye  bool, disconnect() publishes the will's payload, as the broker discards the will then
+
+    MQTT 5: delay_s  seconds that the broker waits; properties  dict or list of pairs
+
+    Raises TypeError and ValueError as `MQTTClient.publish` does.
+    """
+
+    def __init__(
+        self,
+        topic,
+        payload,
+        qos=0,
+        retain=False,
+        birth=None,
+        *,
+        goodbye=True,
+        delay_s=0,
+        properties=None,
+    ):
+        router.topic(topic)
+        self.topic = topic
+        self.payload = _payload(payload)
+        self.qos = _qos(qos)
+        self.retain = bool(retain)
+        self.birth = None if birth is None else _payload(birth)
+        self.goodbye = goodbye
+        self.delay_s = delay_s
+        self.properties = properties
