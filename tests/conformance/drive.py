@@ -1,0 +1,92 @@
+"""
+Run one of mosquitto's client tests: on loopback only, on a port that nobody else gets, with no
+wait that never ends, and with the changes that differences.py names.
+
+    python drive.py TEST.py [DATA.json]
+
+DATA.json  of the message sequences, the only file to run
+"""
+
+import json
+import os
+import runpy
+import socket
+import sys
+from pathlib import Path
+
+from tests.conformance import differences
+
+LOOPBACK = "127.0.0.1"
+PATIENCE_S = 10  # of sockets for which the test sets nothing
+
+
+def main(path, data=None):
+    path = Path(path)
+    sys.path[:0] = [str(path.parent), str(path.parent.parent)]
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind((LOOPBACK, 0))  # the test binds it once more and listens
+        socket.setdefaulttimeout(PATIENCE_S)
+        bind, send = socket.socket.bind, socket.socket.send
+        socket.socket.bind = lambda self, address: bind(self, (LOOPBACK, address[1]))
+        socket.socket.send = lambda *args: closed(send, *args)
+        change = differences.CHANGES.get(path.stem)
+        if change:
+            globals()[change[0]]()
+        if data:
+            only(data)
+        sys.argv[:] = [str(path), str(reserved.getsockname()[1])]
+        runpy.run_path(str(path), run_name="__main__")
+
+
+def closed(send, *args):
+    """A connection that the client has ended is one error for the tests; for Linux it is two."""
+    try:
+        return send(*args)
+    except BrokenPipeError as error:
+        raise ConnectionResetError(*error.args) from error
+
+
+def only(data):
+    """Have the message sequences see nothing but the file `data`, without what does not apply."""
+    walk, load = os.walk, json.load
+
+    def files(folder):
+        for where, folders, names in walk(folder):
+            yield where, folders, [name for name in names if name == data]
+
+    os.walk = files
+    json.load = lambda file: differences.applicable(data, load(file))
+
+
+# The changes that differences.CHANGES names
+
+
+def persistent_session():
+    import mosq_test
+
+    connect, connack = mosq_test.gen_connect, mosq_test.gen_connack
+    mosq_test.gen_connect = lambda *args, **named: connect(*args, clean_session=False, **named)
+    mosq_test.gen_connack = lambda **named: connack(flags=1, **named)
+
+
+def authentication_method():
+    import mosq_test
+    import mqtt5_props
+
+    connect = mosq_test.gen_connect
+    method = mqtt5_props.gen_string_prop(mqtt5_props.AUTHENTICATION_METHOD, "test-method")
+    mosq_test.gen_connect = lambda *args, properties, **named: connect(
+        *args, properties=properties + method, **named
+    )
+
+
+def a_byte_more():
+    import mqtt5_props
+
+    number = mqtt5_props.gen_uint32_prop
+    mqtt5_props.gen_uint32_prop = lambda kind, value: number(kind, value + 1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

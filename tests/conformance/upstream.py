@@ -1,0 +1,172 @@
+"""
+Mosquitto's own client tests (`test/lib` of its source), fetched from Debian sid and run against
+our client.
+
+Each test is a Python program that plays the broker and starts the program under test, once or more
+often, as BUILD_ROOT/test/lib/c/NAME.test and .../cpp/NAME.test. Here these are links to one shell
+script, which starts MicroPython with the client of that name (clients.py, fuzzish.py).
+
+What makes a run a failure (Run.problems), as some tests swallow what they find:
+
+- its exit status, which is 0 in spite of a mismatch in 03-publish-c2b-qos1-disconnect and
+  03-publish-c2b-qos2-disconnect, and says nothing of the programs under test: client_test() of
+  mosq_test.py looks only whether they ended, 03-request-response-correlation not even that;
+- so also every mismatch that was printed ("FAIL: Received incorrect ...", a sequence that
+  "failed"), and sequences that were not run;
+- and every program under test that did not end with 0: the script notes each in clients.log.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conformance import differences
+from tests.support import mpy, process
+from tools import debian
+
+HERE = Path(__file__).parent
+CACHE = debian.CACHE / "mosquitto"
+WRITTEN_FOR = (2, 1, 2)
+
+# SIGTERM is how the sequences end a client whose connection they have just closed: it has noticed,
+# and its exit status counts.
+SCRIPT = """\
+#!/bin/sh
+unset LD_LIBRARY_PATH
+export PATH={path} MICROPYPATH={search} MOSQUITTO_SSL={ssl}
+trap '' TERM
+name=${{0##*/}}
+name=${{name%.test}}
+case $name in fuzzish) program={fuzzish} ;; *) program={clients} ;; esac
+{micropython} "$program" "$name" "$@" >>clients.log 2>&1
+code=$?
+echo "$name $* ended with $code" >>clients.log
+exit $code
+"""
+
+
+@dataclass
+class Run:
+    """What became of a test: exit status, output, the log of its clients, and how long it took."""
+
+    code: int
+    out: str
+    clients: str
+    seconds: float
+
+    def problems(self):
+        """Return a list of str, empty if all is well."""
+        found = []
+        if self.code:
+            found.append(f"exit status {self.code}")
+        found += re.findall(r"^(?:FAIL|Traceback|\w*Error).*", self.out, re.MULTILINE)
+        found += [f"{name}: {why}" for name, why in self.failed_sequences()]
+        ended = re.findall(r"^(.* ended with (-?\d+))$", self.clients, re.MULTILINE)
+        if not ended:
+            found.append("no client ended by itself")
+        found += [line for line, code in ended if code != "0"]
+        found += re.findall(r"^FAIL.*", self.clients, re.MULTILINE)
+        return found
+
+    def failed_sequences(self):
+        """Return a list of (name, why) of the message sequences that failed."""
+        return re.findall("^\033\\[31m(.*) failed: (.*)\033\\[0m$", self.out, re.MULTILINE)
+
+    def sequences(self):
+        """Return how many message sequences were run to their end."""
+        return sum(map(int, re.findall(r"^(\d+) tests total$", self.out, re.MULTILINE)))
+
+    def report(self):
+        return f"--- test\n{self.out[-8000:]}\n--- clients\n{self.clients[-8000:]}\n---"
+
+
+class Upstream:
+    """
+    Mosquitto's tests, ready to be run in `folder` (Path).
+
+    version  tuple of int
+
+    Raises debian.Unavailable.
+    """
+
+    def __init__(self, folder):
+        with debian.locked(CACHE):
+            packages = CACHE / "packages"
+            dsc = debian.fetch("sid", ["mosquitto"], packages)
+            tests = CACHE / "test"
+            stamp = tests / "unpacked.txt"
+            if not (stamp.is_file() and stamp.read_text() == dsc):
+                archive = next(packages.glob("mosquitto_*.orig.tar.*"))
+                debian.unpack(archive, tests, only="test")
+                stamp.write_text(dsc)
+        self.version = tuple(map(int, re.findall(r"\d+", dsc.split("-")[0])))
+        self.lib = tests / "lib"
+        self._folder = folder
+        environment = mpy.environment()
+        script = folder / "client.sh"
+        script.write_text(
+            SCRIPT.format(
+                path=shlex.quote(environment["PATH"]),
+                search=shlex.quote(environment["MICROPYPATH"]),
+                ssl=shlex.quote(str(tests / "ssl")),
+                fuzzish=shlex.quote(str(HERE / "fuzzish.py")),
+                clients=shlex.quote(str(HERE / "clients.py")),
+                micropython=shlex.join(mpy.command("clients.py")[:-1]),
+            )
+        )
+        script.chmod(0o755)
+        names = {"fuzzish"}
+        for test in self.lib.glob("*.py"):
+            names.update(re.findall(r"([\w-]+)\.test\"", test.read_text()))
+        for language in ("c", "cpp"):
+            programs = folder / "test" / "lib" / language
+            programs.mkdir(parents=True)
+            for name in names:
+                (programs / f"{name}.test").symlink_to(script)
+        self.environment = {**environment, "BUILD_ROOT": str(folder), "PYTHONPATH": str(mpy.ROOT)}
+
+    def tests(self):
+        """Return the names of all tests, a set of str."""
+        others = {"test", "mosq_test_helper"}
+        return {path.stem for path in self.lib.glob("*.py")} - others
+
+    def data(self):
+        """Return the names of the files of message sequences, a set of str."""
+        return {path.name for path in (self.lib / "data").glob("*.json")}
+
+    def sequences(self, data):
+        """Return how many sequences that apply are in the file `data`."""
+        groups = json.loads((self.lib / "data" / data).read_text())
+        return sum(len(group["tests"]) for group in differences.applicable(data, groups))
+
+    def run(self, name, data=None, timeout_s=100):
+        """Run the test `name`, or of the message sequences the file `data`; return a Run."""
+        folder = self._folder / (data or name)
+        folder.mkdir()
+        for language in ("c", "cpp"):  # some tests look for their programs here
+            (folder / language).symlink_to(self._folder / "test" / "lib" / language)
+        start = time.monotonic()
+        command = [sys.executable, "-B", str(HERE / "drive.py"), str(self.lib / f"{name}.py")]
+        with open(folder / "out.log", "w+") as out:
+            child = process.spawn(
+                command + ([data] if data else []),
+                cwd=folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                out.write(f"\nFAIL: still running after {timeout_s} s\n")
+            code = process.end(child)
+        seconds = time.monotonic() - start
+        log = folder / "clients.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return Run(code, (folder / "out.log").read_text(errors="replace"), text, seconds)
