@@ -669,6 +669,7 @@ class MQTTClient:
             raise _later("failing", "refusal")(self, code)
         if present and clean:
             raise errors.ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+        self._clean = not present  # until our side of the session is new too
         if five:
             await five.accepted(decoder)
         decoder.partial = self._streams
@@ -680,15 +681,15 @@ class MQTTClient:
         self._since_ms = now
         self.stats.connects += 1
         self._refusals = 0
-        self._slow = self._clean = self._foreign = False
+        self._slow = self._foreign = False
         self._reset_at = _LINK_RESET_AFTER
         session = self._session
-        new, unknown = session.resume(present, now)
+        unknown = session.resume(present, now)
+        self._clean = False
         for out in session.releasing:
             self._send(packet.ack(_PUBREL, out.id))
-        again = len(session.again) + len(session.releasing) + len(new)
+        again = len(session.again) + len(session.releasing)
         self.stats.resent += again
-        self._queue = new + self._queue
         if not present:
             for sub in self._dispatcher.subscriptions:
                 sub.granted = None
@@ -700,7 +701,7 @@ class MQTTClient:
             out = self._birth
             if out not in self._queue + session.inflight + session.releasing:
                 self._birth = self._encode(will.topic, will.birth, will.qos, will.retain)
-                self._queue.insert(len(new), self._birth)
+                self._queue.insert(0, self._birth)
         self._pump()
         self._announce = True
         self._hook()
@@ -783,11 +784,12 @@ class MQTTClient:
                         continue
                     now = time.ticks_ms()
                     out = session.acknowledged(kind, n, now, code > 127)
+                    if out and kind != _PUBCOMP:
+                        out.code = code
                     if kind == _PUBREC and code < 128:
                         self._send(self._wire.ack(_PUBREL, n, 0 if out else 146))
                     elif out:
                         stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
-                        out.code = code
                         if code > 127 and code != 146:
                             _later("failing", "undelivered")(self, out, code)
                         out.set()
@@ -838,12 +840,16 @@ class MQTTClient:
 
     def _handled(self, message):
         """Acknowledge what is handled, in order of arrival."""
-        while message.qos and self.connected:
-            ready = self._session.next_ack()
-            if not ready:
-                return
-            kind = _PUBACK if ready.qos == 1 else _PUBREC
-            self._send(self._wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
+        try:
+            while message.qos and self.connected:
+                ready = self._session.next_ack()
+                if not ready:
+                    return
+                kind = _PUBACK if ready.qos == 1 else _PUBREC
+                self._send(self._wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
+                self._session.acked(ready)
+        except MemoryError as e:  # it is sent on the next connection
+            self._lost(e)
 
     async def _watch(self, t):
         """Keepalive and every deadline of a connection; raises what ended it."""

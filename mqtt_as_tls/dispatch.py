@@ -198,10 +198,7 @@ class Dispatcher:
                     raise
                 self._client._report("handler of %r", sub.filter, e)
             message = None
-            try:
-                self.finish(sub)
-            except MemoryError as e:  # its acknowledgement: on the next connection
-                self._client._lost(e)
+            self.finish(sub)
             if sub.task is None:  # removed
                 return
 

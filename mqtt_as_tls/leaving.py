@@ -93,7 +93,9 @@ def _stop(client):
             sub.signal = Signal()
     dispatcher.held = []
     dispatcher.size = 0
-    client._session._inbound = []  # no handler finishes them: a redelivery is handled anew
+    session = client._session
+    # no handler finishes the others: a redelivery is handled anew
+    session._inbound = [message for message in session._inbound if message.done]
     waiting = client._queue + _unacknowledged(client)
     client._queue = []
     client._queued = 0

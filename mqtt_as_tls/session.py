@@ -70,12 +70,15 @@ class Session:
         Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `again`: its packet is
         ready to be sent.
         """
-        if out.id:
-            self.again.remove(out)
-        else:
-            out.id = n = self._next_id()
+        again = out in self.again
+        if not out.id:
+            n = self._next_id()
+            if not again:
+                self.inflight.append(out)
+            out.id = n  # now that there was memory for it
             packet.set_id(out.packet, n)
-            self.inflight.append(out)
+        if again:
+            self.again.remove(out)
         out.sent_ms = now_ms
 
     def request(self, record):
@@ -111,12 +114,12 @@ class Session:
                     return out  # repeated
                 if kind == _PUBCOMP and waiting is self.inflight:
                     break  # PUBREC has to come first
-                waiting.remove(out)
-                if out in self.again:
-                    self.again.remove(out)
                 if kind == _PUBREC and not refused:
                     out.sent_ms = now_ms
                     self.releasing.append(out)
+                waiting.remove(out)
+                if out in self.again:
+                    self.again.remove(out)
                 return out
         self.stray += 1
         return None
@@ -135,42 +138,44 @@ class Session:
 
         present  bool, session present
 
-        With it, what was in flight still is: PUBREL has to be sent for all in `releasing`, then
-        all in `again`, whose DUP flag is set, through `publish` before any other ([MQTT-4.4.0-1,
-        -4.6.0-1]). Requests are forgotten: their answer belonged to the connection.
+        What was in flight still is: PUBREL has to be sent for all in `releasing`, then all in
+        `again` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP flag is
+        set; without a session they are new ones. Requests are forgotten: their answer belonged to
+        the connection.
 
-        Returns two lists of messages that are no longer in flight, oldest first: QoS 1 to be
-        published again as new ones, and QoS 2 that may or may not have been delivered. Both are
-        empty with `present`.
+        Returns a list of QoS 2 messages that may or may not have been delivered, as the session
+        is lost; they are no longer in flight. Empty with `present`.
         """
-        new = []
         unknown = []
-        inbound = self._inbound
+        kept = []
         self.requests = {}
-        self._inbound = []
         if not present:
-            unknown = self.releasing
+            unknown += self.releasing
+            again = []
             for out in self.inflight:
-                packet.set_dup(out.packet, False)
-                out.id = 0
-                (new if out.qos == 1 else unknown).append(out)
-            self.inflight = []
+                (again if out.qos == 1 else unknown).append(out)
+            self.inflight = again
             self.releasing = []
             self._unreleased = {}
         for n in self._unreleased:
             self._unreleased[n] = 0
         self.again = list(self.inflight)
         for out in self.again:
-            packet.set_dup(out.packet, True)
+            if not present:
+                out.id = 0
+            packet.set_dup(out.packet, out.id > 0)
             out.sent_ms = now_ms
         for out in self.releasing:
             out.sent_ms = now_ms
-        for message in inbound:
+        for message in self._inbound if present else ():
+            if message.done and message.qos == 2 and message.ack_code < 128:
+                self._unreleased[message.id] = 0  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
-            if present and not (message.stale and message.done and message.qos == 1):
+            elif not (message.stale and message.done):
                 message.stale = True
-                self._inbound.append(message)
-        return new, unknown
+                kept.append(message)
+        self._inbound = kept
+        return unknown
 
     def received(self, message, dup):
         """
@@ -202,7 +207,7 @@ class Session:
         if message.qos == 2:
             if message.id in self._unreleased:
                 message.done = True
-            elif len(self._unreleased) + len(inbound) >= _UNRELEASED:
+            elif len(self._unreleased) >= _UNRELEASED:
                 raise ProtocolError(
                     "QoS 2 messages without end and no PUBREL (section 4.3.3)", 147
                 )
@@ -228,9 +233,9 @@ class Session:
 
     def next_ack(self):
         """
-        Return the message to be acknowledged next, with PUBACK or PUBREC, or None. They go in the
-        order of arrival ([MQTT-4.6.0-2]), each once it is `done`; a message of an earlier
-        connection waits until the broker delivered it again.
+        Return the message to be acknowledged next, with PUBACK or PUBREC, or None; then call
+        `acked`. They go in the order of arrival ([MQTT-4.6.0-2]), each once it is `done`; a
+        message of an earlier connection waits until the broker delivered it again.
         """
         for message in self._inbound:
             if message.stale:
@@ -239,9 +244,12 @@ class Session:
                 break
             if message.qos == 2 and message.ack_code < 128:
                 self._unreleased[message.id] = 1
-            self._inbound.remove(message)
             return message
         return None
+
+    def acked(self, message):
+        """Note that the acknowledgement of what `next_ack` returned is sent."""
+        self._inbound.remove(message)
 
     def released(self, packet_id):
         """

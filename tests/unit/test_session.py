@@ -8,7 +8,14 @@ from mqtt_as_tls.session import Session
 from tests.unit.checks import raises
 
 
+PUBACK = 0x40
+PUBREC = 0x50
+PUBCOMP = 0x70
+
+
 class Message:
+    ack_code = 0
+
     def __init__(self, id, payload=b"", qos=1, topic="t"):
         self.id = id
         self.payload = payload
@@ -17,16 +24,32 @@ class Message:
 
 
 class Outgoing:
+    id = sent_ms = 0
+
     def __init__(self, packet, qos):
         self.packet = packet
         self.qos = qos
 
 
-def send(session, payload=b"x", now_ms=0):
-    """Publish with QoS 1; return the Outgoing."""
-    out = Outgoing(packet.publish(b"t", payload, 1), 1)
+def send(session, payload=b"x", now_ms=0, qos=1):
+    """Publish; return the Outgoing."""
+    out = Outgoing(packet.publish(b"t", payload, qos), qos)
     session.publish(out, now_ms)
     return out
+
+
+def puback(session, out):
+    """PUBACK came for `out` (Outgoing): return what the session knows by that id."""
+    return session.acknowledged(PUBACK, out.id)
+
+
+def resend(session, now_ms=0):
+    """Send what has to be sent again, as far as the window allows; return it (list)."""
+    sent = []
+    while session.again and not session.full():
+        sent.append(session.again[0])
+        session.publish(sent[-1], now_ms)
+    return sent
 
 
 def wire(out):
@@ -40,14 +63,15 @@ def wire(out):
 
 
 def acks(session):
-    """Return all acknowledgements that are due, as (first byte, packet id)."""
+    """Send all acknowledgements that are due; return them as (first byte, packet id)."""
     got = []
     while True:
-        ack = session.next_ack()
-        if ack is None:
+        message = session.next_ack()
+        if message is None:
             return got
-        assert len(ack) == 4 and ack[1] == 2
-        got.append((ack[0], ack[2] << 8 | ack[3]))
+        assert session.next_ack() is message  # until it is sent
+        session.acked(message)
+        got.append((PUBACK if message.qos == 1 else PUBREC, message.id))
 
 
 def receive(session, id, payload=b"", dup=False, qos=1, topic="t"):
@@ -83,7 +107,7 @@ def test_packet_ids_in_use_are_skipped():
     session._id = 65534
     assert send(session).id == 65535
     assert send(session).id == 4
-    assert session.acknowledged(first.id) is first
+    assert puback(session, first) is first
     assert session.answered(2) == "a"
     session._id = 65535
     assert session.request("b") == 1
@@ -95,11 +119,11 @@ def test_packet_ids_in_use_are_skipped():
 def test_requests_and_messages_share_the_packet_ids():
     session = Session(8)
     assert [session.request("a"), send(session).id, session.request("b")] == [1, 2, 3]
-    assert session.acknowledged(1) is None
+    assert session.acknowledged(PUBACK, 1) is None
     assert session.answered(2) is None
     assert session.stray == 2
     assert (session.answered(3), session.answered(1)) == ("b", "a")
-    assert session.acknowledged(2) is not None
+    assert session.acknowledged(PUBACK, 2) is not None
     assert session.stray == 2
 
 
@@ -122,17 +146,17 @@ def test_the_window_bounds_what_is_in_flight():
     assert not session.full()
     send(session)
     assert session.full()
-    session.acknowledged(first.id)
+    puback(session, first)
     assert not session.full()
 
 
 def test_acknowledgements_find_their_message_in_any_order():
     session = Session(8)
     a, b, c = [send(session) for _ in range(3)]
-    assert session.acknowledged(b.id) is b
-    assert session.acknowledged(c.id) is c
+    assert puback(session, b) is b
+    assert puback(session, c) is c
     assert session.inflight == [a]
-    assert session.acknowledged(a.id) is a
+    assert puback(session, a) is a
     assert session.inflight == []
     assert session.stray == 0
 
@@ -141,19 +165,22 @@ def test_lesson_6_a_late_or_repeated_puback_is_counted_and_nothing_more():
     session = Session(8)
     a = send(session)
     b = send(session)
-    assert session.acknowledged(a.id) is a
-    assert session.acknowledged(a.id) is None
-    assert session.acknowledged(777) is None
+    assert puback(session, a) is a
+    assert puback(session, a) is None
+    assert session.acknowledged(PUBACK, 777) is None
     assert session.stray == 2
     assert session.inflight == [b]
 
 
 def test_a_puback_for_a_qos_2_message_is_stray():
     session = Session(8)
-    out = Outgoing(packet.publish(b"t", b"x", 2), 2)
-    session.publish(out, 0)
-    assert session.acknowledged(out.id) is None
+    out = send(session, qos=2)
+    assert puback(session, out) is None
     assert session.inflight == [out]
+    assert session.acknowledged(PUBREC, out.id) is out
+    assert puback(session, out) is None
+    assert session.releasing == [out]
+    assert session.stray == 2
 
 
 def test_the_age_is_that_of_the_oldest_message():
@@ -163,7 +190,7 @@ def test_the_age_is_that_of_the_oldest_message():
     send(session, now_ms=150)
     assert session.oldest_ms(100) == 0
     assert session.oldest_ms(160) == 60
-    session.acknowledged(a.id)
+    puback(session, a)
     assert session.oldest_ms(160) == 10
 
 
@@ -183,15 +210,19 @@ def test_the_age_is_right_when_the_ticks_wrap():
 def test_lesson_7_a_resumed_session_sends_again_with_dup_and_the_same_ids():
     session = Session(8)
     outs = [send(session, b"%d" % i, 10) for i in range(4)]
-    session.acknowledged(outs[1].id)
-    again = session.resume(True, 500)
+    puback(session, outs[1])
+    assert session.resume(True, 500) == []
+    again = list(session.again)
     assert again == [outs[0], outs[2], outs[3]]
     assert [wire(out) for out in again] == [(True, 1, b"0"), (True, 3, b"2"), (True, 4, b"3")]
     assert session.inflight == again
     assert session.oldest_ms(700) == 200
     for out in again:  # while the client walks along the list, acknowledgements come
-        assert session.acknowledged(out.id) is out
-    assert session.inflight == []
+        assert session.again[0] is out
+        session.publish(out, 600)
+        assert wire(out)[:2] == (True, out.id)
+        assert puback(session, out) is out
+    assert session.inflight == session.again == []
     assert not wire(send(session, b"new"))[0]
 
 
@@ -199,29 +230,60 @@ def test_without_a_session_the_messages_are_new_ones_in_the_same_order():
     session = Session(8)
     outs = [send(session, b"%d" % i) for i in range(3)]
     session.resume(True, 0)  # DUP is set
-    again = session.resume(False, 0)
-    assert again == outs
-    assert session.inflight == []
+    assert session.resume(False, 0) == []
+    assert session.again == outs
     assert not session.full()
-    assert session.oldest_ms(9) == -1
-    assert [out.id for out in again] == [0, 0, 0]
-    assert session.acknowledged(1) is None
-    for out in again:
-        session.publish(out, 5)
-    assert [wire(out) for out in again] == [(False, 4, b"0"), (False, 5, b"1"), (False, 6, b"2")]
+    assert [out.id for out in outs] == [0, 0, 0]
+    for n in (1, 2, 3):
+        assert session.acknowledged(PUBACK, n) is None
+    assert resend(session, 5) == outs
+    assert [wire(out) for out in outs] == [(False, 4, b"0"), (False, 5, b"1"), (False, 6, b"2")]
     assert session.inflight == outs
+    assert session.oldest_ms(9) == 4
+    session.resume(True, 10)
+    assert [wire(out) for out in session.again] == [
+        (True, 4, b"0"),
+        (True, 5, b"1"),
+        (True, 6, b"2"),
+    ]
+
+
+def test_a_session_lost_twice_in_a_row_changes_nothing_more():
+    session = Session(8)
+    outs = [send(session, b"%d" % i) for i in range(2)]
+    session.resume(False, 0)
+    session.publish(outs[0], 0)
+    assert session.resume(False, 0) == []
+    assert resend(session) == outs
+    assert [wire(out)[:2] for out in outs] == [(False, 4), (False, 5)]
+
+
+def test_a_resumed_session_where_a_lost_one_was_not_sent_again_yet():
+    session = Session(8)
+    a, b = send(session, b"a"), send(session, b"b")
+    session.resume(False, 0)
+    session.publish(a, 0)
+    session.resume(True, 0)  # the connection broke before `b` had its turn
+    assert resend(session) == [a, b]
+    assert wire(a) == (True, 3, b"a")
+    assert wire(b) == (False, 4, b"b")
+    assert session.inflight == [a, b]
 
 
 def test_the_order_stays_over_several_connections():
     session = Session(8)
     a, b = send(session), send(session)
-    assert session.resume(True, 0) == [a, b]
+    session.resume(True, 0)
+    assert session.again == [a, b]
     c = send(session)
-    session.acknowledged(a.id)
-    assert session.resume(True, 0) == [b, c]
-    assert session.resume(False, 0) == [b, c]
+    assert puback(session, a) is a  # an earlier connection carried it
+    session.resume(True, 0)
+    assert session.again == [b, c]
+    session.resume(False, 0)
+    assert session.again == [b, c]
     session.publish(b, 0)
-    assert session.resume(True, 0) == [b]
+    session.resume(True, 0)
+    assert session.again == [b, c]
     assert wire(b)[0]
 
 
@@ -232,6 +294,221 @@ def test_a_lost_connection_ends_its_requests():
     assert session.requests == {}
     assert session.answered(n) is None
     assert session.stray == 1
+
+
+# QoS 2 out
+
+
+def receipt(session, out, now_ms=0, refused=False):
+    """PUBREC came for `out` (Outgoing)."""
+    return session.acknowledged(PUBREC, out.id, now_ms, refused)
+
+
+def complete(session, out):
+    """PUBCOMP came for `out` (Outgoing)."""
+    return session.acknowledged(PUBCOMP, out.id)
+
+
+def test_a_qos_2_message_is_delivered_by_pubrec_and_pubcomp():
+    """MQTT 3.1.1: [MQTT-4.3.3-1]"""
+    session = Session(8)
+    out = send(session, b"x", qos=2)
+    assert wire(out) == (False, 1, b"x")
+    assert receipt(session, out) is out
+    assert (session.inflight, session.releasing) == ([], [out])
+    assert complete(session, out) is out
+    assert (session.inflight, session.releasing) == ([], [])
+    assert session.stray == 0
+
+
+def test_a_repeated_pubrec_finds_its_message_again_and_one_too_late_none():
+    session = Session(8)
+    out = send(session, qos=2)
+    for _ in range(3):
+        assert receipt(session, out) is out  # each is answered with PUBREL
+    assert session.releasing == [out]
+    assert session.stray == 0
+    assert complete(session, out) is out
+    assert receipt(session, out) is None
+    assert complete(session, out) is None
+    assert session.stray == 2
+
+
+def test_a_pubcomp_before_the_pubrec_is_stray():
+    session = Session(8)
+    out = send(session, qos=2)
+    assert complete(session, out) is None
+    assert session.stray == 1
+    assert session.inflight == [out]
+    assert receipt(session, out) is out
+    assert complete(session, out) is out
+
+
+def test_pubrec_and_pubcomp_for_a_qos_1_message_are_stray():
+    session = Session(8)
+    out = send(session)
+    assert receipt(session, out) is None
+    assert complete(session, out) is None
+    assert session.stray == 2
+    assert session.inflight == [out]
+    assert puback(session, out) is out
+
+
+def test_a_refused_message_is_no_longer_in_flight_and_its_id_is_free():
+    """MQTT 5.0: [MQTT-4.3.3-4]"""
+    session = Session(1)
+    out = send(session, qos=2)
+    assert receipt(session, out, refused=True) is out
+    assert session.inflight == session.releasing == []
+    assert not session.full()
+    assert receipt(session, out) is None
+    assert session.stray == 1
+    session._id = 0
+    assert send(session, qos=2).id == 1
+
+
+def test_a_refusal_after_the_pubrec_changes_nothing():
+    session = Session(8)
+    out = send(session, qos=2)
+    receipt(session, out)
+    assert receipt(session, out, refused=True) is out
+    assert session.releasing == [out]
+
+
+def test_an_id_is_in_use_until_the_pubcomp():
+    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-2.3.1-4]"""
+    session = Session(8)
+    first, second = send(session, qos=2), send(session, qos=2)
+    receipt(session, first)
+    session._id = 65535
+    assert send(session).id == 3
+    complete(session, first)
+    session._id = 65535
+    assert send(session).id == 1
+    assert second.id == 2
+
+
+def test_the_window_counts_a_qos_2_message_until_its_pubcomp():
+    session = Session(2)
+    a = send(session, qos=2)
+    b = send(session, qos=1)
+    assert session.full()
+    receipt(session, a)
+    assert session.full()
+    puback(session, b)
+    assert not session.full()
+    send(session, qos=2)
+    assert session.full()
+    complete(session, a)
+    assert not session.full()
+
+
+def test_the_age_of_a_qos_2_message_is_that_of_its_last_step():
+    session = Session(8)
+    a = send(session, now_ms=100, qos=2)
+    assert session.oldest_ms(150) == 50
+    receipt(session, a, 160)
+    assert session.oldest_ms(170) == 10
+    receipt(session, a, 190)  # repeated: it is the PUBCOMP that is waited for
+    assert session.oldest_ms(200) == 40
+    send(session, now_ms=180)
+    assert session.oldest_ms(200) == 40
+    complete(session, a)
+    assert session.oldest_ms(200) == 20
+
+
+def test_the_age_is_that_of_a_publish_older_than_any_pubrel():
+    session = Session(8)
+    send(session, now_ms=100, qos=2)
+    b = send(session, now_ms=110, qos=2)
+    receipt(session, b, 120)
+    assert session.oldest_ms(130) == 30
+
+
+def test_a_resumed_session_releases_in_the_order_of_the_pubrecs_and_then_sends_again():
+    """MQTT 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-3], [MQTT-4.6.0-4]"""
+    session = Session(8)
+    a, b, c, d, e = [send(session, b"%d" % i, qos=i % 2 + 1) for i in range(5)]
+    f = send(session, b"5", qos=2)
+    for out in (d, f, b):
+        assert receipt(session, out) is out
+    assert session.resume(True, 500) == []
+    assert session.releasing == [d, f, b]
+    assert session.oldest_ms(520) == 20
+    assert resend(session, 510) == [a, c, e]
+    assert [wire(out)[:2] for out in (a, c, e)] == [(True, 1), (True, 3), (True, 5)]
+    assert complete(session, d) is d
+    assert session.resume(True, 600) == []
+    assert session.releasing == [f, b]
+    assert session.again == [a, c, e]
+
+
+def test_a_pubrec_that_was_lost_is_followed_by_the_same_publish():
+    """MQTT 3.1.1: [MQTT-4.3.3-1]"""
+    session = Session(8)
+    out = send(session, b"x", qos=2)
+    session.resume(True, 0)
+    assert resend(session) == [out]
+    assert wire(out) == (True, 1, b"x")
+    assert receipt(session, out) is out
+    session.resume(True, 0)
+    assert session.again == []  # [MQTT-4.3.3-1]: no PUBLISH after PUBREL
+    assert session.releasing == [out]
+    assert complete(session, out) is out
+
+
+def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new():
+    session = Session(8)
+    a, b, c, d = [send(session, b"%d" % i, qos=i % 2 + 1) for i in range(4)]
+    receipt(session, d)
+    unknown = session.resume(False, 0)
+    assert sorted(out.packet[-1:] for out in unknown) == [b"1", b"3"]
+    assert session.releasing == []
+    assert session.inflight == session.again == [a, c]
+    assert resend(session) == [a, c]
+    assert [wire(out) for out in (a, c)] == [(False, 5, b"0"), (False, 6, b"2")]
+    assert receipt(session, b) is None
+    assert complete(session, d) is None
+    assert session.resume(False, 0) == []
+
+
+def test_what_is_sent_again_keeps_within_a_window_that_became_smaller():
+    session = Session(6)
+    outs = [send(session, b"%d" % i, qos=2) for i in range(6)]
+    for out in outs[:2]:
+        receipt(session, out)
+    session.resume(True, 0)
+    session.max_inflight = 3
+    assert not session.full()  # two wait for PUBCOMP
+    assert resend(session) == [outs[2]]
+    assert session.again == outs[3:]
+    complete(session, outs[0])
+    assert resend(session) == [outs[3]]
+    receipt(session, outs[2])
+    assert resend(session) == []
+    complete(session, outs[2])
+    complete(session, outs[1])
+    assert resend(session) == outs[4:]
+    assert session.full()
+    session.resume(True, 0)
+    session.max_inflight = 1
+    for out in outs[3:]:
+        assert resend(session) == [out]
+        assert receipt(session, out) is out
+        assert session.full()
+        assert complete(session, out) is out
+    assert session.inflight == session.releasing == session.again == []
+
+
+def test_an_answer_to_what_was_not_sent_again_yet_takes_it_off_the_list():
+    session = Session(8)
+    a, b, c = send(session), send(session, qos=2), send(session, qos=2)
+    session.resume(True, 0)
+    assert puback(session, a) is a
+    assert receipt(session, b) is b
+    assert session.again == [c]
+    assert session.releasing == [b]
+    assert resend(session) == [c]
 
 
 # In
@@ -407,7 +684,7 @@ def test_bytes_behind_a_slow_handler_are_told():
     assert session.lingering() == 2 * (10 + len("t") + 100)
     slow.done = True
     assert session.lingering() == 50 + 1 + 100 + 2 * (10 + 1 + 100)
-    session.next_ack()
+    session.acked(session.next_ack())
     assert session.lingering() == 2 * (10 + 1 + 100)
     session.resume(True, 0)
     assert session.lingering() == 0  # they are not what the broker sent on this connection
@@ -429,16 +706,21 @@ def test_a_qos_2_message_is_handled_once_until_it_is_released():
     session.resume(True, 0)
     assert not receive(session, 5, b"x", dup=True, qos=2)[1]
     assert acks(session) == [(0x50, 5)]
-    assert session.released(5) == b"\x70\x02\x00\x05"
+    assert session.released(5)
     assert session.stray == 0
     assert receive(session, 5, b"x", qos=2)[1]
 
 
-def test_every_pubrel_is_answered():
+def test_a_pubrel_that_nothing_waits_for_is_told_apart_and_counted():
     session = Session(8)
-    assert session.released(9) == b"\x70\x02\x00\x09"
-    assert session.released(65535) == b"\x70\x02\xff\xff"
+    assert not session.released(9)
+    assert not session.released(65535)
     assert session.stray == 2
+    receive(session, 9, qos=2)[0].done = True
+    assert acks(session) == [(PUBREC, 9)]
+    assert session.released(9)
+    assert not session.released(9)  # the PUBCOMP was lost
+    assert session.stray == 3
 
 
 def test_a_new_session_knows_no_qos_2_message():
@@ -487,12 +769,91 @@ def test_qos_2_without_end_is_a_protocol_error():
     assert receive(session, 257, qos=2)[1]
 
 
-def test_qos_2_that_nobody_handles_is_bounded_too():
+def test_any_number_of_messages_may_wait_for_their_handlers_here():
+    # it is the client that bounds them, by their bytes
     session = Session(8)
-    with raises(ProtocolError, "PUBREL"):
-        for n in range(1, 65536):
-            receive(session, n, qos=2)
-    assert n == 257
+    for n in range(1, 600):
+        assert receive(session, n, qos=n % 2 + 1)[1]
+
+
+# Receive Maximum (MQTT 5)
+
+
+def test_more_than_receive_maximum_is_a_protocol_error():
+    """MQTT 5.0: [MQTT-3.3.4-9]"""
+    for qos in (1, 2):
+        session = Session(8)
+        session.receive_maximum = 3
+        for n in (1, 2, 3):
+            assert receive(session, n, qos=qos)[1]
+        with raises(ProtocolError, "Receive Maximum") as caught:
+            receive(session, 4, qos=qos)
+        assert caught.error.code == 147
+
+
+def test_an_acknowledgement_makes_room_in_receive_maximum():
+    session = Session(8)
+    session.receive_maximum = 2
+    for n in range(1, 100):
+        message, new = receive(session, n)
+        assert new
+        message.done = True
+        assert acks(session) == [(PUBACK, n)]
+
+
+def test_receive_maximum_counts_qos_2_until_its_pubrel():
+    session = Session(8)
+    session.receive_maximum = 2
+    for n in (1, 2):
+        receive(session, n, qos=2)[0].done = True
+    assert acks(session) == [(PUBREC, 1), (PUBREC, 2)]
+    with raises(ProtocolError, "Receive Maximum"):
+        receive(session, 3)
+    session.released(1)
+    assert receive(session, 3)[1]
+
+
+def test_a_refused_qos_2_message_makes_room_at_once_and_its_id_is_free():
+    session = Session(8)
+    session.receive_maximum = 1
+    for _ in range(3):
+        message, new = receive(session, 1, qos=2)
+        assert new
+        message.done = True
+        message.ack_code = 0x80
+        assert acks(session) == [(PUBREC, 1)]
+    assert not session.released(1)
+
+
+def test_receive_maximum_counts_what_came_on_this_connection():
+    session = Session(8)
+    session.receive_maximum = 2
+    receive(session, 1, b"1")
+    receive(session, 2, qos=2)[0].done = True
+    session.resume(True, 0)
+    assert receive(session, 3)[1]
+    assert not receive(session, 1, b"1", dup=True)[1]  # its handler still runs
+    with raises(ProtocolError, "Receive Maximum"):
+        receive(session, 4)
+    session = Session(8)
+    session.receive_maximum = 2
+    receive(session, 2, b"2", qos=2)[0].done = True
+    acks(session)
+    session.resume(True, 0)
+    assert not receive(session, 2, b"2", dup=True, qos=2)[1]
+    assert acks(session) == [(PUBREC, 2)]
+    assert receive(session, 3)[1]
+    with raises(ProtocolError, "Receive Maximum"):
+        receive(session, 4)
+
+
+def test_without_a_receive_maximum_qos_1_is_not_bounded_here():
+    session = Session(8)
+    for n in range(1, 2000):
+        assert receive(session, n)[1]
+
+
+# Without memory
 
 
 def fill_heap():
@@ -518,12 +879,14 @@ def test_a_full_heap_loses_no_acknowledgement_of_qos_2():
     taken = fill_heap()
     try:
         while n < 200:
-            got[n] = session.next_ack()
+            message = session.next_ack()
+            session.acked(message)
+            got[n] = message
             n += 1
     except MemoryError:
         pass
     del taken
-    got = [(ack[0], ack[2] << 8 | ack[3]) for ack in got[:n]] + acks(session)
+    got = [(PUBREC, message.id) for message in got[:n]] + acks(session)
     assert got == [(0x50, n) for n in range(1, 201)]
     for n in range(1, 201):
         assert not receive(session, n, dup=True, qos=2)[1]
@@ -531,3 +894,37 @@ def test_a_full_heap_loses_no_acknowledgement_of_qos_2():
     for n in range(1, 201):
         session.released(n)
     assert session.stray == 0
+
+
+class Full(list):
+    """A list that finds no memory for one item more."""
+
+    def append(self, item):
+        raise MemoryError("no memory")
+
+
+def test_no_memory_for_a_message_in_flight_leaves_it_as_it_was():
+    session = Session(8)
+    session.inflight = Full()
+    out = Outgoing(packet.publish(b"t", b"x", 1), 1)
+    with raises(MemoryError):
+        session.publish(out, 0)
+    assert (out.id, session.inflight, session.again) == (0, [], [])
+    session.inflight = []
+    session.publish(out, 0)
+    assert session.inflight == [out]
+    assert puback(session, out) is out
+
+
+def test_no_memory_at_a_pubrec_leaves_the_message_in_flight():
+    session = Session(8)
+    out = send(session, qos=2)
+    session.releasing = Full()
+    with raises(MemoryError):
+        receipt(session, out)
+    assert session.inflight == [out]
+    session.releasing = []
+    session.resume(True, 0)
+    assert resend(session) == [out]
+    assert receipt(session, out) is out
+    assert complete(session, out) is out
