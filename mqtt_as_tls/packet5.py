@@ -15,11 +15,7 @@ from .properties import decode, length, size, text, varint
 _MALFORMED = const(0x81)
 _PROTOCOL_ERROR = const(0x82)
 _ALIAS_INVALID = const(0x94)
-_CONNACK = const(0x20)
 _PUBLISH = const(0x30)
-_PUBREL = const(0x62)
-_SUBACK = const(0x90)
-_UNSUBACK = const(0xB0)
 _PINGRESP = const(0xD0)
 _DISCONNECT = const(0xE0)
 _AUTH = const(0xF0)
@@ -30,20 +26,27 @@ topic = packet.topic
 _FIRST = const(b"\xff\xff\x20\x30\x40\x50\x62\x70\xff\x90\xff\xb0\xff\xd0\xe0\xf0")
 _LEAST = const(b"\0\0\2\3\2\2\2\2\0\4\0\4\0\0\0\0")
 
-# the reason codes that a server may send (sections 3.x.2.1, 3.9.3, 3.11.3; 2.4 for 0x8C)
-_CODES = {
-    _CONNACK: b"\x00\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8c\x90\x95\x97\x99\x9a\x9b\x9c"
-    b"\x9d\x9f",
-    0x40: b"\x00\x10\x80\x83\x87\x90\x91\x97\x99",
-    0x50: b"\x00\x10\x80\x83\x87\x90\x91\x97\x99",
-    _PUBREL: b"\x00\x92",
-    0x70: b"\x00\x92",
-    _SUBACK: b"\x00\x01\x02\x80\x83\x87\x8f\x91\x97\x9e\xa1\xa2",
-    _UNSUBACK: b"\x00\x11\x80\x83\x87\x8f\x91",
-    _DISCONNECT: b"\x00\x80\x81\x82\x83\x87\x89\x8b\x8c\x8d\x8e\x8f\x90\x93\x94\x95\x96\x97\x98"
-    b"\x99\x9a\x9b\x9c\x9d\x9e\x9f\xa0\xa1\xa2",
-    _AUTH: b"\x00\x18",
-}
+# by packet type: the reason codes that a server may send (sections 3.x.2.1, 3.9.3, 3.11.3; 0x8C in
+# DISCONNECT: table 2-6)
+_CODES = (
+    b"",
+    b"",
+    b"\x00\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8c\x90\x95\x97\x99\x9a\x9b\x9c\x9d\x9f",
+    b"",
+    b"\x00\x10\x80\x83\x87\x90\x91\x97\x99",
+    b"\x00\x10\x80\x83\x87\x90\x91\x97\x99",
+    b"\x00\x92",
+    b"\x00\x92",
+    b"",
+    b"\x00\x01\x02\x80\x83\x87\x8f\x91\x97\x9e\xa1\xa2",
+    b"",
+    b"\x00\x11\x80\x83\x87\x8f\x91",
+    b"",
+    b"",
+    b"\x00\x80\x81\x82\x83\x87\x89\x8b\x8c\x8d\x8e\x8f\x90\x93\x94\x95\x96\x97\x98\x99\x9a\x9b\x9c"
+    b"\x9d\x9e\x9f\xa0\xa1\xa2",
+    b"\x00\x18",
+)
 
 
 def _with_length(properties):
@@ -239,7 +242,7 @@ class Decoder(packet.Decoder):
                     raise ProtocolError("bytes after the properties (5.0 section 3)", _MALFORMED)
 
     def _check(self, code):
-        if code not in _CODES[self._first]:
+        if code not in _CODES[self._first >> 4]:
             raise ProtocolError(
                 "reason code 0x%02x in packet 0x%02x (5.0 section 2.4)" % (code, self._first),
                 _PROTOCOL_ERROR,
