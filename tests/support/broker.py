@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 import paho.mqtt.client as paho
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.support import process
 
@@ -336,6 +338,25 @@ class EmbeddedBroker(Broker):
         return [sys.executable, "-m", "iotcore", "--config", str(path), "--log-level", "CRITICAL"]
 
 
+def _encoded(properties, packet):
+    """Return `properties` (dict or None) as paho's Properties of that packet type, or None."""
+    if properties is None:
+        return None
+    encoded = Properties(packet)
+    for name, value in properties.items():
+        setattr(encoded, name.title().replace("_", ""), value)
+    return encoded
+
+
+def properties_of(message):
+    """Return the properties of paho's MQTTMessage as a dict, under the names of mqtt_as_tls."""
+    found = {}
+    for name, value in vars(message.properties).items():
+        if name[0].isupper():
+            found["".join("_" + c.lower() if c.isupper() else c for c in name)[1:]] = value
+    return found
+
+
 class Peer:
     """
     Another MQTT client (paho), connected when constructed; it comes back after an outage.
@@ -345,6 +366,8 @@ class Peer:
     clean     False keeps its session in the broker (needs `client_id`)
     ca        Identity of the CA that signed the broker: speaks TLS
     identity  Identity that it shows to the broker
+    protocol  4 (MQTT 3.1.1) or 5; with 5, `properties` of CONNECT and `will_properties` are dicts
+              with the names of mqtt_as_tls, user_property a pair
 
     `messages` is the list of what came, paho's MQTTMessage: topic, payload (bytes), qos, retain,
     dup; `received` the same as list of (topic, payload).
@@ -363,6 +386,9 @@ class Peer:
         will=None,
         ca=None,
         identity=None,
+        protocol=4,
+        properties=None,
+        will_properties=None,
         timeout_s=10,
     ):
         self.messages = []
@@ -370,13 +396,19 @@ class Peer:
         self._granted = {}
         self._answer = None
         self._client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean
+            paho.CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=clean if protocol == 4 else None,
+            protocol=protocol,
         )
+        options = {}
+        if protocol == 5:
+            options = {"clean_start": clean, "properties": _encoded(properties, 1)}
         self._client.reconnect_delay_set(1, 1)
         if user is not None:
             self._client.username_pw_set(user, password)
         if will is not None:
-            self._client.will_set(*will)
+            self._client.will_set(*will, properties=_encoded(will_properties, 99))
         if ca is not None:
             context = ssl.create_default_context(cafile=ca.cert_pem)
             if identity is not None:
@@ -386,7 +418,7 @@ class Peer:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
-        self._client.connect(HOST, port, keepalive=60)
+        self._client.connect(HOST, port, keepalive=60, **options)
         self._client.loop_start()
         if not self._wait(lambda: self._answer is not None, timeout_s) or self._answer.is_failure:
             self.close()
@@ -428,16 +460,26 @@ class Peer:
     def received(self):
         return [(each.topic, each.payload) for each in list(self.messages)]
 
-    def subscribe(self, topic_filter, qos=1, timeout_s=10):
-        """Subscribe, and return the code of the broker's SUBACK (0, 1, 2 or 0x80)."""
-        _, packet_id = self._client.subscribe(topic_filter, qos)
+    def subscribe(self, topic_filter, qos=1, timeout_s=10, **options):
+        """
+        Subscribe, and return the code of the broker's SUBACK (0, 1, 2 or 0x80).
+
+        options  of paho's SubscribeOptions (MQTT 5): noLocal, retainAsPublished, retainHandling
+        """
+        if options or self._client.protocol == 5:
+            options = {"options": SubscribeOptions(qos, **options)}
+        else:
+            options = {"qos": qos}
+        _, packet_id = self._client.subscribe(topic_filter, **options)
         if not self._wait(lambda: packet_id in self._granted, timeout_s):
             raise AssertionError(f"no SUBACK for {topic_filter} within {timeout_s} s")
         return self._granted[packet_id][0]
 
-    def publish(self, topic, payload=b"", qos=1, retain=False, timeout_s=10):
-        """Publish, and return when its QoS is fulfilled."""
-        self._client.publish(topic, payload, qos, retain).wait_for_publish(timeout_s)
+    def publish(self, topic, payload=b"", qos=1, retain=False, timeout_s=10, properties=None):
+        """Publish, and return when its QoS is fulfilled; `properties` dict (MQTT 5)."""
+        properties = _encoded(properties, 3)
+        sent = self._client.publish(topic, payload, qos, retain, properties)
+        sent.wait_for_publish(timeout_s)
 
     def wait_for(self, count=1, topic=None, timeout_s=20):
         """
