@@ -9,7 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mqtt_as_tls import packet
 from mqtt_as_tls.session import Session
-from tests.unit.test_session import Outgoing
+from tests.unit.test_session import PUBACK, PUBCOMP, PUBREC, Outgoing
+
+PUBLISH = 0x30
+PUBREL = 0x62
 
 some = st.integers(0, 10**6)
 
@@ -19,61 +22,147 @@ def pick(items, number):
 
 
 def parse(buf):
-    """Return (dup, packet id, payload) of a PUBLISH with QoS 1."""
-    assert buf[0] & 6 == 2
+    """Return (dup, packet id, number) of a PUBLISH with QoS 1 or 2."""
     n = 2 + 2 + (buf[2] << 8 | buf[3])
-    return bool(buf[0] & 8), buf[n] << 8 | buf[n + 1], bytes(buf[n + 2 :])
+    return bool(buf[0] & 8), buf[n] << 8 | buf[n + 1], int(buf[n + 2 :])
+
+
+class Broker:
+    """
+    A broker that counts: it delivers a message when its PUBLISH comes, QoS 2 once per packet id
+    until the PUBREL (section 4.3.3, method B).
+    """
+
+    def __init__(self):
+        self.deliveries = {}  # number -> times
+        self.first = []  # numbers in the order in which they came first
+        self.forget()
+
+    def forget(self):
+        """Lose the session."""
+        self.received = {}  # packet id of QoS 2 -> number, until PUBREL
+
+    def takes(self, packet):
+        """Process what the client sent; return the answer."""
+        kind, n, qos, number = packet
+        if kind == PUBREL:
+            self.received.pop(n, None)
+            return PUBCOMP, n
+        if qos == 1 or n not in self.received:
+            if number not in self.deliveries:
+                self.first.append(number)
+            self.deliveries[number] = self.deliveries.get(number, 0) + 1
+        if qos == 1:
+            return PUBACK, n
+        assert self.received.setdefault(n, number) == number, "an id in use means another message"
+        return PUBREC, n
 
 
 class OutMachine(RuleBasedStateMachine):
-    """What the client sends: packet ids, order, DUP, window, acknowledgements."""
+    """
+    What the client sends: ids, order, DUP, window, and how often the broker delivers it. The
+    broker answers in any order, also twice; a cut loses whatever is under way.
+    """
 
     @initialize(window=st.integers(1, 9), start=st.sampled_from([0, 1, 65530, 65534]))
     def begin(self, window, start):
         self.session = Session(window)
         self.session._id = start
-        self.window = window
+        self.broker = Broker()
         self.count = 0
+        self.qos = {}  # number -> QoS
         self.queue = []  # what a client holds back, oldest first
-        self.sent = []  # model: [payload, packet id] in flight in the order of their sending
+        self.up = []  # sent, not at the broker yet: (kind, packet id, qos, number)
+        self.down = []  # answers under way: (kind, packet id)
+        self.ids = {}  # packet id -> number, of what is in flight
+        self.releasing = []  # packet ids, in the order of the PUBRECs
         self.requests = {}
         self.stray = 0
-        self.delivered = []  # at the broker, in its order
+        self.done = set()  # numbers of which the publisher was told
+        self.unknown = set()  # or told that nobody knows
         self.now = (1 << 30) - 100
 
-    def transmit(self, out):
-        self.session.publish(out, self.now)
-        dup, packet_id, payload = parse(out.packet)
-        assert not dup
-        assert packet_id == out.id
-        assert packet_id not in [n for _, n in self.sent]
-        assert packet_id not in self.requests
-        self.sent.append([payload, packet_id])
+    # The client around the session
 
     def pump(self):
-        while self.queue and not self.session.full():
-            self.transmit(self.queue.pop(0))
+        session = self.session
+        while not session.full():
+            queue = session.again or self.queue
+            if not queue:
+                break
+            out = queue[0]
+            known = out.id
+            session.publish(out, self.now)
+            if queue is self.queue:
+                queue.pop(0)
+            dup, n, number = parse(out.packet)
+            assert n == out.id
+            assert dup == (known != 0)
+            if not known:
+                assert n not in self.ids and n not in self.requests
+                self.ids[n] = number
+            assert self.ids[n] == number
+            self.up.append((PUBLISH, n, out.qos, number))
 
-    @rule()
-    def publish(self):
-        self.count += 1
-        self.queue.append(Outgoing(packet.publish(b"topic", b"%d" % self.count, 1), 1))
+    def answer(self, kind, n):
+        number = self.ids.get(n)
+        out = self.session.acknowledged(kind, n, self.now)
+        if kind == PUBREC:
+            if number is None:
+                assert out is None
+                self.stray += 1
+            elif n not in self.releasing:
+                self.releasing.append(n)
+            self.up.append((PUBREL, n, 2, number))
+        elif number is None or (kind == PUBCOMP and n not in self.releasing):
+            assert out is None
+            self.stray += 1
+        else:
+            assert parse(out.packet)[2] == number
+            self.done.add(number)
+            del self.ids[n]
+            if kind == PUBCOMP:
+                self.releasing.remove(n)
+            times = self.broker.deliveries[number]
+            assert times == 1 or self.qos[number] == 1
         self.pump()
+
+    @rule(qos=st.sampled_from([1, 2]))
+    def publish(self, qos):
+        self.count += 1
+        self.qos[self.count] = qos
+        data = packet.publish(b"topic", b"%d" % self.count, qos)
+        self.queue.append(Outgoing(data, qos))
+        self.pump()
+
+    # The broker and the network
+
+    @rule(count=st.integers(1, 5))
+    @precondition(lambda self: self.up)
+    def broker_takes(self, count):
+        for sent in self.up[:count]:
+            self.down.append(self.broker.takes(sent))
+        del self.up[:count]
 
     @rule(number=some)
-    @precondition(lambda self: self.sent)
-    def broker_acknowledges(self, number):
-        payload, packet_id = pick(self.sent, number)
-        out = self.session.acknowledged(packet_id)
-        assert parse(out.packet)[2] == payload
-        self.sent.remove([payload, packet_id])
-        self.delivered.append(payload)
-        self.pump()
+    @precondition(lambda self: self.down)
+    def an_answer_comes(self, number):
+        answer = pick(self.down, number)
+        self.down.remove(answer)
+        self.answer(*answer)
 
-    @rule(packet_id=st.integers(1, 65535))
-    def broker_acknowledges_what_was_never_sent(self, packet_id):
-        if packet_id not in [n for _, n in self.sent]:
-            assert self.session.acknowledged(packet_id) is None
+    @rule(number=some)
+    @precondition(lambda self: self.down)
+    def an_answer_comes_twice(self, number):
+        answer = pick(self.down, number)
+        self.down.remove(answer)
+        for _ in range(2):
+            self.answer(*answer)
+
+    @rule(packet_id=st.integers(1, 65535), kind=st.sampled_from([PUBACK, PUBREC, PUBCOMP]))
+    def broker_acknowledges_what_was_never_sent(self, packet_id, kind):
+        if packet_id not in self.ids:
+            assert self.session.acknowledged(kind, packet_id) is None
             self.stray += 1
         if packet_id not in self.requests:
             assert self.session.answered(packet_id) is None
@@ -85,7 +174,7 @@ class OutMachine(RuleBasedStateMachine):
             record = object()
             n = self.session.request(record)
             assert n not in self.requests
-            assert n not in [m for _, m in self.sent]
+            assert n not in self.ids
             self.requests[n] = record
 
     @rule(number=some)
@@ -98,25 +187,34 @@ class OutMachine(RuleBasedStateMachine):
     def time_passes(self, ms):
         before = self.session.oldest_ms(self.now)
         self.now = (self.now + ms) % (1 << 30)
-        assert self.session.oldest_ms(self.now) == (before + ms if self.sent else -1)
+        assert self.session.oldest_ms(self.now) == (before + ms if self.ids else -1)
 
-    @rule()
-    def resume(self):
-        again = self.session.resume(True, self.now)
+    def cut(self, window):
+        self.up, self.down = [], []
         self.requests = {}
-        assert [list(parse(out.packet)) for out in again] == [[True, n, p] for p, n in self.sent]
-        assert [out.id for out in again] == [n for _, n in self.sent]
-        assert self.session.oldest_ms(self.now) == (0 if self.sent else -1)
+        self.session.max_inflight = window
 
-    @rule()
-    def start_over(self):
-        again = self.session.resume(False, self.now)
-        self.requests = {}
-        assert [parse(out.packet)[2] for out in again] == [p for p, _ in self.sent]
-        assert [parse(out.packet)[0] for out in again] == [False] * len(again)
-        assert self.session.inflight == []
-        self.sent = []
-        self.queue = again + self.queue
+    @rule(window=st.integers(1, 9))
+    def resume(self, window):
+        self.cut(window)
+        assert self.session.resume(True, self.now) == []
+        assert self.session.oldest_ms(self.now) == (0 if self.ids else -1)
+        assert [out.id for out in self.session.releasing] == self.releasing
+        for n in self.releasing:
+            self.up.append((PUBREL, n, 2, self.ids[n]))
+        self.pump()
+
+    @rule(window=st.integers(1, 9))
+    def start_over(self, window):
+        self.cut(window)
+        self.broker.forget()
+        unknown = {parse(out.packet)[2] for out in self.session.resume(False, self.now)}
+        assert unknown == {number for number in self.ids.values() if self.qos[number] == 2}
+        self.unknown |= unknown
+        self.ids = {}
+        self.releasing = []
+        assert not self.session.releasing
+        assert not [out for out in self.session.inflight if parse(out.packet)[0]]
         self.pump()
 
     @invariant()
@@ -124,18 +222,46 @@ class OutMachine(RuleBasedStateMachine):
         if not hasattr(self, "session"):
             return
         session = self.session
-        assert [[parse(out.packet)[2], out.id] for out in session.inflight] == self.sent
-        used = [n for _, n in self.sent] + list(self.requests)
+        flying = session.inflight + session.releasing
+        assert {out.id: parse(out.packet)[2] for out in flying if out.id} == self.ids
+        used = list(self.ids) + list(self.requests)
         assert len(set(used)) == len(used)
         assert all(0 < n < 65536 for n in used)
         assert session.requests == self.requests
-        assert len(self.sent) <= self.window
-        assert session.full() == (len(self.sent) == self.window)
         assert session.stray == self.stray
-        # nothing is lost, nothing overtakes
-        waiting = [int(p) for p, _ in self.sent] + [int(parse(o.packet)[2]) for o in self.queue]
-        assert waiting == sorted(waiting)
-        assert sorted(waiting + [int(p) for p in self.delivered]) == list(range(1, self.count + 1))
+        # the window: no more than it, but for what a larger one released already
+        sent = len(flying) - len(session.again)
+        assert sent <= max(session.max_inflight, len(self.releasing))
+        assert session.full() == (sent >= session.max_inflight)
+        assert session.full() or not (session.again or self.queue)
+        # nothing overtakes
+        orders = (
+            self.broker.first,
+            [parse(out.packet)[2] for out in session.inflight + self.queue],
+            [parse(out.packet)[2] for out in session.again],
+        )
+        for numbers in orders:
+            assert numbers == sorted(numbers)
+        # nothing is lost, and nothing is delivered twice that must not be
+        waiting = {parse(out.packet)[2] for out in flying + self.queue}
+        assert waiting | self.done | self.unknown == set(range(1, self.count + 1))
+        assert not waiting & (self.done | self.unknown)
+        for number, times in self.broker.deliveries.items():
+            assert times == 1 or self.qos[number] == 1
+        assert self.done <= set(self.broker.deliveries)
+
+    def teardown(self):
+        """The network heals: everything is delivered."""
+        if not hasattr(self, "session"):
+            return
+        self.resume(3)
+        while self.up or self.down:
+            if self.up:
+                self.broker_takes(len(self.up))
+            while self.down:
+                self.an_answer_comes(0)
+        assert self.done | self.unknown == set(range(1, self.count + 1))
+        self.agrees_with_the_model()
 
 
 class Sent:
@@ -155,6 +281,7 @@ class Sent:
 
 class Message:
     topic = "topic"
+    ack_code = 0
 
     def __init__(self, id, qos, payload):
         self.id = id
@@ -220,17 +347,20 @@ class InMachine(RuleBasedStateMachine):
     def the_handler_of_an_arrived_message_returns(self, number):
         pick([s.message for s in self.arrived if not s.message.done], number).done = True
 
-    @rule(lost=st.booleans(), most=st.integers(1, 9))
-    def acknowledge(self, lost, most):
+    @rule(lost=st.booleans(), most=st.integers(1, 9), no_memory=st.sampled_from([0, 0, 0, 1]))
+    def acknowledge(self, lost, most, no_memory):
         """The client sends what is due; the network may lose it (before it breaks)."""
         for _ in range(most):
-            ack = self.session.next_ack()
-            if ack is None:
+            message = self.session.next_ack()
+            if message is None:
                 assert not self.arrived or not self.arrived[0].message.done
                 return
             sent = self.arrived.pop(0)
-            assert sent.message.done and sent.handled
-            assert ack == bytes((0x40 if sent.qos == 1 else 0x50, 2, 0, sent.id))
+            assert message is sent.message and message.done and sent.handled
+            if no_memory:  # for sending it: the connection ends
+                self.resume()
+                return
+            self.session.acked(message)
             sent.held = False
             if lost:
                 continue
@@ -244,7 +374,7 @@ class InMachine(RuleBasedStateMachine):
     def broker_releases(self, number, lost):
         sent = pick([s for s in self.unacked if s.released], number)
         known = sent.id in self.session._unreleased
-        assert self.session.released(sent.id) == bytes((0x70, 2, 0, sent.id))
+        assert self.session.released(sent.id) == known
         self.stray += not known
         assert sent.handled == 1
         if not lost:  # else PUBREL comes again
@@ -256,8 +386,9 @@ class InMachine(RuleBasedStateMachine):
         self.arrived = []
         self.to_send = [s for s in self.unacked if not s.released]
         for sent in self.to_send:
-            if sent.stale and sent.message.done and sent.qos == 1:
-                sent.held = False  # a whole connection did not deliver it: forgotten
+            if sent.message.done and (sent.qos == 2 or sent.stale):
+                sent.held = False  # only its packet id is kept; QoS 1: not even that, after a
+                # whole connection that did not deliver it
             sent.stale = True
 
     @rule()
