@@ -28,6 +28,7 @@ def first(client, hosts, port, options):
         found.append((host, at))
     client._shared = bool(options.pop("shared_session", False))
     client._home = None
+    client._seen = 0
     return found[0]
 
 
@@ -37,8 +38,10 @@ def following(client, lost):
     was `lost`, else the next in the list.
     """
     here = client.host, client.port
-    if lost:
+    if client._seen != client.stats.connects:
+        client._seen = client.stats.connects
         client._home = here
+    if lost:
         return client._hosts[0]
     return client._hosts[(client._hosts.index(here) + 1) % len(client._hosts)]
 

@@ -42,17 +42,26 @@ async def disconnect(client, reason=0, properties=None):
 
     reason, properties  of DISCONNECT (MQTT 5): reason code int (4: the broker is to publish the
                         will), dict or list of pairs
+
+    Raises ValueError and TypeError for a reason and properties that it cannot have.
     """
     if not client.running:
         return
     goodbye = _DISCONNECT
     if reason or properties:
+        if not client._five:
+            from . import mistakes
+
+            raise mistakes.option("reason", reason)
         goodbye = client._wire.disconnect(reason, properties)
     client.running = False
     try:
         will = client.will
         if will and will.goodbye and not reason and client.connected:
-            client._queue.append(client._encode(will.topic, will.payload, will.qos, will.retain))
+            said = client._five and client._five.goodbye_properties
+            client._queue.append(
+                client._encode(will.topic, will.payload, will.qos, will.retain, said)
+            )
             client._pump()
         end = time.ticks_add(time.ticks_ms(), int(client.drain_s * 1000))
         while (

@@ -41,7 +41,8 @@ def option(name, value):
         return ValueError("protocol %r: 4 is MQTT 3.1.1, 5 is MQTT 5.0" % (value,))
     if name == "session_expiry_s":
         return ValueError("session_expiry_s: MQTT 5 only; with 3.1.1 the broker decides")
-    if name in ("properties", "auth", "no_local", "retain_as_published", "retain_handling"):
+    five = "properties auth reason topic_aliases no_local retain_as_published retain_handling"
+    if name in five.split():
         return ValueError("%s: MQTT 5 only: give MQTTClient protocol=5" % name)
     if name == "password":
         return ValueError("password without user: give user= too [MQTT-3.1.2-22]")

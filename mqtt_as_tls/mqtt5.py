@@ -4,12 +4,13 @@ aliases, enhanced authentication, the broker's DISCONNECT. Imported with protoco
 """
 
 import asyncio
+import time
 
 from micropython import const
 
 from . import packet5
-from .errors import ProtocolError, RefusedError
-from .properties import encode
+from .errors import ConnectError, ProtocolError, RefusedError
+from .properties import decode, encode
 from .reasons import words
 
 _CONNECT = const(0x10)
@@ -22,7 +23,9 @@ _EXPIRY_S = const(3600)
 _RECEIVE_MAXIMUM = const(20)
 _FILTERS = const(8)
 # reason codes that a client may put into PUBACK and PUBREC (5.0 section 3.4.2.1)
-_ACK_CODES = const(b"\x00\x10\x80\x83\x87\x90\x91\x97\x99")
+_ACK_CODES = const((0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
+# and into DISCONNECT (section 3.14.2.1)
+_END_CODES = const(b"\x00\x04\x80\x81\x82\x83\x90\x93\x94\x95\x96\x97\x98\x99")
 
 
 def pairs(properties):
@@ -41,6 +44,7 @@ class Wire:
     options  dict; session_expiry_s, properties, auth, topic_aliases are taken out
 
     filters  int, the most topic filters in one SUBSCRIBE
+    goodbye_properties  list of pairs, of the will's payload when the client itself publishes it
 
     Raises TypeError and ValueError for options that cannot be taken.
     """
@@ -53,7 +57,9 @@ class Wire:
     def __init__(self, client, options):
         self._client = client
         self._auth = options.pop("auth", None)
-        self._most_aliases = options.pop("topic_aliases", 0)
+        self._most_aliases = most = options.pop("topic_aliases", 0)
+        if not isinstance(most, int) or not 0 <= most <= 65535:
+            raise ValueError("topic_aliases: 0 to 65535, not %r" % (most,))
         given = pairs(options.pop("properties", None))
         expiry_s = options.pop("session_expiry_s", None)
         if self._auth is not None:
@@ -63,11 +69,10 @@ class Wire:
                     raise ValueError
             except (TypeError, ValueError):
                 raise TypeError("auth: (method str, step function), not %r" % (self._auth,))
-            if "authentication_method" not in [name for name, _ in given]:
-                given.append(("authentication_method", method))
+            given.append(("authentication_method", method))
         names = [name for name, _ in given]
-        if "authentication_data" in names:
-            raise ValueError("authentication_data: what the step function of auth= returns")
+        if "authentication_data" in names or "authentication_method" in names and not self._auth:
+            raise ValueError("authentication: give auth=(method, step function)")
         for name, value in (
             ("session_expiry_interval", _EXPIRY_S if expiry_s is None else expiry_s),
             (
@@ -91,6 +96,7 @@ class Wire:
         will = client.will
         if will:
             own = pairs(will.properties)
+            self.goodbye_properties = [p for p in own if p[0] != "will_delay_interval"]
             if will.delay_s:
                 own.append(("will_delay_interval", will.delay_s))
             self._will = encode(own, 0)
@@ -124,25 +130,31 @@ class Wire:
     def ack(self, first, packet_id, code=0, properties=None):
         """As packet5.ack. What a handler set wrongly is reported, and left out."""
         data = b""
-        if properties or first < 0x60 and code not in _ACK_CODES:
-            try:
-                data = encode(properties, first)
-                if code not in _ACK_CODES:
-                    raise ValueError("ack_code %r is none of PUBACK" % (code,))
-            except (TypeError, ValueError) as e:
-                self._client._report("%s", "acknowledgement", e)
+        try:
+            if first < 0x60 and code not in _ACK_CODES:
+                wrong = code
                 code = 131  # implementation specific error
-                data = b""
-        return packet5.ack(first, packet_id, code, data)
+                raise ValueError("ack_code %r is none of PUBACK" % (wrong,))
+            data = encode(properties, first)
+        except (TypeError, ValueError) as e:
+            self._client._report("%s", "acknowledgement", e)
+        return self._short(packet5.ack, (first, packet_id, code), data)
+
+    def _short(self, encoder, fields, data):
+        # without the properties that the broker has no room for
+        buf = encoder(*fields, data)
+        return buf if len(buf) <= self._maximum_packet_size else encoder(*fields)
 
     def disconnect(self, code, properties):
         """
-        As packet5.disconnect; ValueError for a session expiry where CONNECT had none
-        ([MQTT-3.14.2-2]).
+        As packet5.disconnect; ValueError for a code that no client may send, and for a session
+        expiry where CONNECT had none ([MQTT-3.14.2-1, -2]).
         """
+        if not isinstance(code, int) or code > 255 or code not in _END_CODES:
+            raise ValueError("reason %r is none of DISCONNECT (5.0 section 3.14.2.1)" % (code,))
         if dict(pairs(properties)).get("session_expiry_interval") and not self._expires:
             raise ValueError("session_expiry_interval: CONNECT had none [MQTT-3.14.2-2]")
-        return packet5.disconnect(code, encode(properties, _DISCONNECT))
+        return self._short(packet5.disconnect, (code,), encode(properties, _DISCONNECT))
 
     def Decoder(self, max_packet):
         """Return a packet5.Decoder for a new connection."""
@@ -171,10 +183,15 @@ class Wire:
             client.max_inflight, said.get("receive_maximum", client.max_inflight)
         )
         client._session.receive_maximum = self._receive_maximum
-        client.client_id = said.get("assigned_client_identifier", client.client_id)
-        if self._auth and said.get("authentication_data") is not None:
+        own = client.client_id
+        client.client_id = said.get("assigned_client_identifier", own)
+        if own and own != client.client_id:
+            client.client_id = own
+            raise ProtocolError("a client id that nobody asked for (5.0 section 3.2.2.3.7)", 130)
+        if self._auth:
             self._same_method(said)
-            await self._step(said["authentication_data"])
+            if said.get("authentication_data") is not None:
+                await self._step(said["authentication_data"])
 
     async def _step(self, data):
         result = self._auth[1](data)
@@ -263,7 +280,7 @@ class Wire:
         alias = self._aliases.get(topic)
         if alias is not None:
             return packet5.aliased(buf, alias, False)
-        if not self._free_aliases:
+        if not self._free_aliases or len(buf) + 5 > self._maximum_packet_size:
             return buf
         self._free_aliases -= 1
         self._aliases[topic] = alias = len(self._aliases) + 1
@@ -295,6 +312,17 @@ class Wire:
             sub.granted = None
             sub.asked = False
 
+    def fit(self, size):
+        """Raise RefusedError where a packet of `size` bytes is more than the broker takes."""
+        if size > self._maximum_packet_size:
+            raise RefusedError("the broker takes no such packet: " + words(149), 149)
+
+    @staticmethod
+    def _identified(sub):
+        data = packet5._with_length(sub.properties)
+        said, _ = decode(memoryview(data), 0, len(data), _SUBSCRIBE)
+        return "subscription_identifier" in (said or ())
+
     def unavailable(self, sub):
         """
         Return whether the broker said that it has no such subscription as `sub`; it is refused
@@ -306,9 +334,7 @@ class Wire:
             code = 149
         elif sub.filter.startswith("$share/") and not said.get("shared_subscription_available", 1):
             code = 158
-        elif b"\x0b" in sub.properties[:1] and not said.get(
-            "subscription_identifier_available", 1
-        ):
+        elif not said.get("subscription_identifier_available", 1) and self._identified(sub):
             code = 161
         elif ("+" in sub.filter or "#" in sub.filter) and not said.get(
             "wildcard_subscription_available", 1
@@ -331,7 +357,7 @@ def reauthenticate(client):
     awaited call returns when the broker agrees.
 
     Raises ValueError without `auth`, RuntimeError when not connected; asyncio.TimeoutError after
-    ack_timeout_s. A refusal ends the connection.
+    ack_timeout_s; what ended the connection (RefusedError), as a refusal does.
     """
     five = client._five
     if not five or not five._auth:
@@ -342,9 +368,18 @@ def reauthenticate(client):
 
 
 async def _reauthenticate(client, five):
+    t = client._transport
     five._reauth = done = asyncio.Event()
     try:
-        await five._answer(client._transport, 0x19, await five._step(None))
-        await asyncio.wait_for(done.wait(), client.ack_timeout_s)
+        data = await five._step(None)
+        if client._transport is t:
+            await five._answer(t, 0x19, data)
+        end = time.ticks_add(time.ticks_ms(), int(client.ack_timeout_s * 1000))
+        while not done.is_set():
+            if client._transport is not t:
+                raise client.error or ConnectError("the client was stopped")
+            if time.ticks_diff(end, time.ticks_ms()) <= 0:
+                raise asyncio.TimeoutError
+            await asyncio.sleep_ms(20)
     finally:
         five._reauth = None

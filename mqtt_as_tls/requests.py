@@ -1,6 +1,7 @@
 """request() and respond(): a question and its answer over MQTT 5 (5.0 section 4.10)."""
 
 import asyncio
+from os import urandom
 
 from .errors import MQTTError, RefusedError
 from .mqtt5 import pairs
@@ -25,7 +26,7 @@ class Requests:
         said = client.properties.get("response_information")
         self.topic = said or "response/" + client.client_id
         self.waiting = {}
-        self._count = 0
+        self._count = int.from_bytes(urandom(4), "big")  # none of an earlier run of the program
 
     def next(self):
         """Return correlation data that no waiting request has."""
@@ -58,9 +59,9 @@ def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None)
 
     The awaited call returns the Message of the response.
 
-    Raises TypeError, ValueError and RuntimeError at the call, as publish does, also when 16 wait
-    already; RefusedError, when no one is subscribed to `topic` too (code 16; QoS 1 and 2);
-    asyncio.TimeoutError.
+    Raises TypeError, ValueError and RuntimeError at the call, as publish does; RuntimeError when
+    16 wait already; RefusedError, when no one is subscribed to `topic` too (code 16; QoS 1 and
+    2); asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
     """
     _five(client)
     if client._incoming:
@@ -69,8 +70,6 @@ def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None)
     for name, _ in own:
         if name in ("response_topic", "correlation_data"):
             raise ValueError("%s: request() sets it itself" % name)
-    if client._requests and len(client._requests.waiting) >= _WAITING:
-        raise RuntimeError("%d requests wait for their response already" % _WAITING)
     client._encode(topic, payload, qos, False, own)
     wait = _request(client, topic, payload, qos, own)
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
@@ -89,6 +88,8 @@ async def _request(client, topic, payload, qos, own):
     sub = client._dispatcher.find(requests.topic)
     if sub.granted > 2:
         raise sub.reason
+    if len(requests.waiting) >= _WAITING:
+        raise RuntimeError("%d requests wait for their response already" % _WAITING)
     data = requests.next()
     own += [("response_topic", requests.topic), ("correlation_data", data)]
     requests.waiting[data] = answer = _Request()

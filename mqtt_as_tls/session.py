@@ -242,7 +242,7 @@ class Session:
                 continue
             if not message.done:
                 break
-            if message.qos == 2 and message.ack_code < 128:
+            if message.qos == 2 and message.ack_code in (0, 16):  # else it is refused
                 self._unreleased[message.id] = 1
             return message
         return None

@@ -55,7 +55,13 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     client._check()
     if client._incoming:
         client._incoming.forbid()
-    data = client._five.encode(properties, 0xA2) if properties else b""
+    data = b""
+    if properties:
+        if not client._five:
+            from . import mistakes
+
+            raise mistakes.option("properties", properties)
+        data = client._five.encode(properties, 0xA2)
     subs = []
     for name in filters:
         known = client._dispatcher.find(name)
@@ -77,6 +83,8 @@ async def _unsubscribe(client, subs, properties):
             return
         connects = client.stats.connects
         filters = [sub.data for sub in subs]
+        if client._five:
+            client._five.fit(len(client._wire.unsubscribe(1, filters, properties)))
         client._request(client._wire.unsubscribe, subs, filters, properties)
         while subs[0].granted is None and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
