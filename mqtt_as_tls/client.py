@@ -91,7 +91,7 @@ class _Delivery(Signal):
 
     error = None
     id = queued = code = 0  # queued: bytes that it counts in the queue of enqueue()
-    awaited = False
+    awaited = True
 
     def __init__(self, packet, qos):
         self.packet = packet
@@ -430,6 +430,7 @@ class MQTTClient:
             return False
         self._queued += size
         out.queued = size
+        out.awaited = False
         self._queue.append(out)
         self._pump()
         return True
@@ -448,8 +449,11 @@ class MQTTClient:
     # Out: publishing and subscribing
 
     def _encode(self, topic, payload, qos, retain, properties=None):
-        args = (properties,) if properties else ()
-        buf = self._wire.publish(router.topic(topic), _payload(payload), _qos(qos), retain, *args)
+        if properties and not self._five:
+            _wrong("option", "properties", properties)
+        buf = self._wire.publish(
+            router.topic(topic), _payload(payload), _qos(qos), retain, properties
+        )
         if len(buf) > self.max_packet:
             _wrong("size", len(buf), self.max_packet, "max_packet")
         return _Delivery(buf, qos)
@@ -460,13 +464,13 @@ class MQTTClient:
         self._pump()
         if out.is_set:
             await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
-        out.awaited = True
         try:
             await out
         finally:
-            out.awaited = False
-            if out in self._queue:  # cancelled
-                self._queue.remove(out)
+            if not out.is_set:  # cancelled
+                out.awaited = False
+                if out in self._queue:
+                    self._queue.remove(out)
         if out.error:
             raise out.error
         return out.code
@@ -560,8 +564,7 @@ class MQTTClient:
     def _request(self, encode, record, what, properties):
         """Send a SUBSCRIBE or UNSUBSCRIBE; `record` is a list of Subscription."""
         self._asked_ms = time.ticks_ms()
-        args = (properties,) if properties else ()
-        self._send(encode(self._session.request(record), what, *args))
+        self._send(encode(self._session.request(record), what, properties))
         self._due(self.ack_timeout_s * 1000)
 
     # The connection

@@ -83,7 +83,7 @@ def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
     return _packet(0x10, b"\0\4MQTT\4" + bytes((flags,)) + _u16(keepalive_s) + body)
 
 
-def publish(topic, payload, qos=0, retain=False, more=0):
+def publish(topic, payload, qos=0, retain=False, properties=None, more=0):
     """
     Encode PUBLISH (section 3.3). The packet id is 0 until `set_id`, DUP is 0 until `set_dup`.
 
@@ -92,6 +92,8 @@ def publish(topic, payload, qos=0, retain=False, more=0):
     qos      int, 0 to 2
     retain   bool
     more     int, bytes of the payload that are sent after the packet
+
+    properties  of MQTT 5, here left out, as with the other encoders
 
     Returns a bytearray. Raises ValueError over 268,435,455 bytes.
     """
@@ -141,14 +143,13 @@ def set_dup(buf, dup):
 
 def ack(first, packet_id, code=0, properties=None):
     """
-    Encode PUBACK, PUBREC, PUBREL or PUBCOMP (`first`) for `packet_id` (sections 3.4-3.7).
-
-    code, properties  of MQTT 5, here left out
+    Encode PUBACK, PUBREC, PUBREL or PUBCOMP (`first`) for `packet_id` (sections 3.4-3.7); there
+    is no `code` before MQTT 5.
     """
     return bytes((first, 2, packet_id >> 8, packet_id & 255))
 
 
-def subscribe(packet_id, filters):
+def subscribe(packet_id, filters, properties=None):
     """
     Encode SUBSCRIBE (section 3.8).
 
@@ -163,7 +164,7 @@ def subscribe(packet_id, filters):
     return _packet(0x82, body)
 
 
-def unsubscribe(packet_id, filters):
+def unsubscribe(packet_id, filters, properties=None):
     """Encode UNSUBSCRIBE (section 3.10) of `filters` (list of bytes, not empty)."""
     body = _u16(packet_id)
     for name in filters:
