@@ -90,7 +90,7 @@ class _Delivery(Signal):
     """An outgoing message of the session, and the task that waits for its delivery."""
 
     error = None
-    id = queued = code = 0  # queued: bytes that it counts in the queue of enqueue()
+    id = queued = code = length = 0  # queued: bytes that it counts in the queue of enqueue()
     awaited = True
 
     def __init__(self, packet, qos):
@@ -324,7 +324,7 @@ class MQTTClient:
             sub = self._declare(filter, qos, options)
             sub.handler = handler
             if stream:
-                sub.stream = self._streams = True
+                _later("incoming", "attach")(self, sub)
             return handler
 
         return decorate
@@ -495,7 +495,7 @@ class MQTTClient:
                 self.stats.sent += 1
             self._queued -= out.queued
             out.queued = 0
-            sent = self._send(buf)
+            sent = out.begin(self._transport, buf) if out.length else self._send(buf)
             if out.qos:
                 self._due(self.ack_timeout_s * 1000)
             elif sent:
@@ -611,6 +611,7 @@ class MQTTClient:
                     "%s port %d: no answer within %d s (%s)"
                     % (self._address, self.port, self.connect_timeout_s, t.stage)
                 )
+            t.decoder.partial = self._streams
             self._reader = asyncio.create_task(self._read(t))
             self._begin(t, present, time.ticks_diff(time.ticks_ms(), start))
             await self._watch(t)
@@ -675,7 +676,6 @@ class MQTTClient:
         self._clean = not present  # until our side of the session is new too
         if five:
             await five.accepted(decoder)
-        decoder.partial = self._streams
         return present
 
     def _begin(self, t, present, took_ms):
@@ -761,7 +761,7 @@ class MQTTClient:
                     continue
                 kind = first & 0xF0
                 if first > 255:  # larger than max_packet
-                    await _later("incoming", "receive")(self, t, first)
+                    more = await _later("incoming", "receive")(self, t, first)
                 elif kind == _PUBLISH:
                     self._arrived(first, decoder)
                 elif kind == _PINGRESP:
@@ -866,15 +866,17 @@ class MQTTClient:
         while not self._error:
             self._nudge.clear()
             now = time.ticks_ms()
-            if t.stream_ms is not None:
+            silent = time.ticks_diff(now, t.tx_ms)
+            if t.streams:
+                asked = None  # the answer comes behind them
+            else:
+                silent = max(silent, time.ticks_diff(now, t.rx_ms))
+            if asked != stats.bytes_in:  # any byte is a sign of life
                 asked = None
-                wait = _left(_STALL_MS, now, t.stream_ms, "progress of a stream")
-            elif asked != stats.bytes_in:  # any byte is a sign of life
-                asked = None
-                silent = max(time.ticks_diff(now, t.rx_ms), time.ticks_diff(now, t.tx_ms))
                 wait = interval - silent
                 if wait <= 0:
-                    asked = stats.bytes_in
+                    if not t.streams:
+                        asked = stats.bytes_in
                     self._pinged_ms = pinged = now
                     self._send(_PINGREQ)
                     wait = grace
@@ -882,13 +884,14 @@ class MQTTClient:
                 wait = _left(grace, now, pinged, "answer to a ping")
             if t.blocked:
                 wait = min(wait, _left(_STALL_MS, now, t.moved_ms, "progress in sending"))
-            age = self._session.oldest_ms(now)
-            if t.stream_ms is not None:
-                pass  # their answers come behind it
-            elif age >= 0:
-                wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))
-            if self._session.requests and t.stream_ms is None:
-                wait = min(wait, _left(ack_ms, now, self._asked_ms, "SUBACK"))
+            for stream in t.streams:
+                wait = min(wait, _left(_STALL_MS, now, stream.moved_ms, "progress of a stream"))
+            if not t.streams:
+                age = self._session.oldest_ms(now)
+                if age >= 0:
+                    wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))
+                if self._session.requests:
+                    wait = min(wait, _left(ack_ms, now, self._asked_ms, "SUBACK"))
             left = self._dispatcher.overdue(now)
             if left >= 0:
                 wait = min(wait, left)

@@ -23,6 +23,8 @@ class Message:
     qos         int, 0 to 2, as the broker sent it
     retain      bool, kept by the broker from earlier
     dup         bool, sent before
+    stream      for handlers with stream=True: the payload, to be read in pieces; `payload` is b""
+    length      int, its bytes
     properties  dict of what MQTT 5 carries with it, or None
 
     With MQTT 5 a handler may set what its acknowledgement says:
@@ -31,7 +33,7 @@ class Message:
     ack_properties  dict or list of pairs, or None
     """
 
-    properties = ack_properties = None
+    properties = ack_properties = stream = None
     ack_code = 0
     done = stale = False  # of session
     _claims = 0  # handlers that have not returned
@@ -123,7 +125,7 @@ class Dispatcher:
 
     def lanes(self):
         """Return every Subscription, that of the iterator too."""
-        return self.subscriptions + [self.inbox]
+        return self.subscriptions + self.others
 
     def deliver(self, message):
         """Queue `message` for every handler whose filter matches, else for the iterator."""

@@ -152,6 +152,9 @@ def refused(client, sub):
 def overdue(dispatcher, sub):
     """The handler of `sub`, or the iterator, is too slow: acknowledge the message it has."""
     client = dispatcher._client
+    stream = client._incoming
+    if stream and stream.message is sub.current:
+        return  # it is being read: there is a limit to pauses
     client._say(
         "handler of %r runs for over %d s: message acknowledged, handler goes on"
         % (sub.filter, client.handler_timeout_s)

@@ -164,9 +164,7 @@ class Session:
             if not present:
                 out.id = 0
             packet.set_dup(out.packet, out.id > 0)
-            out.sent_ms = now_ms
-        for out in self.releasing:
-            out.sent_ms = now_ms
+        self.restart(now_ms)
         for message in self._inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code < 128:
                 self._unreleased[message.id] = 0  # handled: only its PUBREC is missing
@@ -176,6 +174,12 @@ class Session:
                 kept.append(message)
         self._inbound = kept
         return unknown
+
+    def restart(self, now_ms):
+        """Have what waits for an acknowledgement wait from now on."""
+        for waiting in (self.inflight, self.releasing):
+            for out in waiting:
+                out.sent_ms = now_ms
 
     def received(self, message, dup):
         """

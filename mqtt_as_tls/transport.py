@@ -95,13 +95,15 @@ class Transport:
     tls_ms     int, what the handshake took
     readable   awaitable: input came
     stage      str, how far `open` came
-    stream_ms  ticks when a payload larger than memory last made progress; None: there is none
+    streams    list of the payloads larger than memory that are under way, each with `moved_ms`,
+               ticks of its last progress
     """
 
     def __init__(self, client):
         self._client = client
-        self._raw = self._sock = self._task = self.stream_ms = None
+        self._raw = self._sock = self._task = None
         self.out = []
+        self.streams = []
         self._sent = self.tls_ms = 0
         self.blocked = False
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
