@@ -91,6 +91,7 @@ class Dispatcher:
         self._client = client
         self.subscriptions = []
         self.inbox = Subscription("messages()", None, 0)
+        self.others = [self.inbox]
         self.open = self._warned = False
         self.held = []
         self.size = 0
