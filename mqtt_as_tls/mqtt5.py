@@ -230,13 +230,19 @@ class Wire:
             raise error
         if not self._reauth:
             raise ProtocolError("AUTH that nobody asked for (5.0 section 4.12.1)")
-        if code:
-            await self.challenged(t, decoder)
-            return
-        said = decoder.properties or {}
-        if said:
-            self._same_method(said)
-            await self._step(said.get("authentication_data"))
+        try:
+            if code:
+                await self.challenged(t, decoder)
+                return
+            said = decoder.properties or {}
+            if said:
+                self._same_method(said)
+                await self._step(said.get("authentication_data"))
+        except ProtocolError:
+            raise
+        except Exception:  # the step function does not believe the broker ([MQTT-4.12.1-2])
+            t.write(packet5.disconnect(128))
+            raise
         self._reauth.set()
 
     def goodbye(self, t, error):
