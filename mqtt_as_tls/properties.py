@@ -138,14 +138,16 @@ def length(buf, at, end):
     n = shift = 0
     byte = 128
     while byte > 127:
-        if at >= end or shift > 21:
-            _malformed("Variable Byte Integer that does not end (5.0 section 1.5.5)")
-        byte = buf[at]
+        byte = 0
+        if at < end and shift < 28:
+            byte = buf[at]
+        else:
+            shift = 7  # a last byte of 0 behind others: malformed as well
         at += 1
         n |= (byte & 127) << shift
         shift += 7
     if shift > 7 and not byte:
-        _malformed("Variable Byte Integer longer than it needs [MQTT-1.5.5-1]")
+        _malformed("Variable Byte Integer malformed (5.0 section 1.5.5)")
     return n
 
 
@@ -226,7 +228,7 @@ def decode(buf, at, end, packet):
                     at = _after(buf, at, stop, n)
                     value = value, text(buf, start + 2, at)
         if i == _RESPONSE_TOPIC:
-            bad = "+" in value or "#" in value
+            bad = not value or "+" in value or "#" in value
         else:
             bad = kind > _NOT_0 and not value or kind == 1 and value > 1
         if not bad and i in (_USER_PROPERTY, _SUBSCRIPTION_IDENTIFIER):

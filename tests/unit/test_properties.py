@@ -136,7 +136,8 @@ def test_an_unknown_identifier_is_malformed():
     for packet in FROM_SERVER:
         for number in range(256):
             if number not in known:
-                refused(MALFORMED, bytes((number,)) + b"\x00\x01\x00\x01\x00", packet)
+                for more in (b"", b"\x00", b"\x00\x01\x00\x01\x00"):
+                    refused(MALFORMED, bytes((number,)) + more, packet)
 
 
 def test_a_refused_name_is_told_where_it_may_be():
@@ -244,6 +245,31 @@ def test_numbers_have_their_full_range():
         assert decode(b"\x02" + data) == {"message_expiry_interval": value}
         given = {"message_expiry_interval": value}
         assert properties.encode(given, PUBLISH) == b"\x02" + data
+
+
+def test_each_property_takes_its_least_value():
+    least = {
+        "subscription_identifier": (1, b"\x01"),
+        "receive_maximum": (1, b"\x00\x01"),
+        "topic_alias": (1, b"\x00\x01"),
+        "maximum_packet_size": (1, b"\x00\x00\x00\x01"),
+        "user_property": (("", ""), b"\x00\x00\x00\x00"),
+        "response_topic": ("r", b"\x00\x01r"),
+    }
+    for number, name, value, data, client, server in TABLE:
+        if name in least:
+            value, data = least[name]
+        elif isinstance(value, (str, bytes)):
+            value = value[:0]
+            data = b"\x00\x00"
+        else:
+            value = 0
+            data = bytes(len(data))
+        data = bytes((number,)) + data
+        for packet in client:
+            assert properties.encode({name: value}, packet) == data
+        for packet in server:
+            assert decode(data, packet) == expected(name, value)
 
 
 def test_a_response_topic_has_no_wildcards():
@@ -473,8 +499,9 @@ def test_values_of_another_type_raise():
         for _, name, value, _, places, _ in TABLE:
             if packet in places and name != "user_property":
                 kind = 5 if isinstance(value, str) else 6 if isinstance(value, bytes) else 1
+                what = {1: "int", 5: "str", 6: "bytes"}[kind]
                 for bad in wrong[kind]:
-                    with raises(TypeError, name):
+                    with raises(TypeError, "property %s: %s, not" % (name, what)):
                         properties.encode({name: bad}, packet)
     for given in (3, True):
         with raises(TypeError):
