@@ -102,10 +102,15 @@ def _stop(client):
             sub.signal = Signal()
     dispatcher.held = []
     dispatcher.size = 0
+    dispatcher.others = [dispatcher.inbox]
     session = client._session
     # no handler finishes the others: a redelivery is handled anew
     session._inbound = [message for message in session._inbound if message.done]
     waiting = client._queue + _unacknowledged(client)
+    for out in list(session.inflight):
+        if out.length:  # its stream is the app's again: it will not be sent once more
+            session.inflight.remove(out)
+            client._clean = True
     client._queue = []
     client._queued = 0
     if not alive:

@@ -30,6 +30,8 @@ TABLE = {
     "dispatch": "router transport failing",
     "subscribing": "packet errors mistakes",
     "leaving": "packet errors mistakes transport",
+    "incoming": "dispatch errors router transport",
+    "outgoing": "client errors failing mistakes router transport",
 }
 TABLE["client"] = " ".join(TABLE)
 TABLE["__init__"] = " ".join(TABLE)

@@ -1,0 +1,370 @@
+"""
+Payloads larger than memory on their way in: a handler declared with stream=True reads them from
+the connection, piece by piece, and the reader waits for it. Imported with the first such handler.
+"""
+
+import asyncio
+import time
+from asyncio import core
+
+from micropython import const
+
+from .dispatch import Message, Subscription
+from .errors import ConnectError, ProtocolError
+from .router import matches
+from .transport import Signal
+
+_STALL_MS = const(10_000)
+_TURN_MS = const(20)
+
+
+class Stream:
+    """The payload of a message, to be read once, from its start to its end."""
+
+    def __init__(self, data, most):
+        self.left = len(data)
+        self._data = memoryview(data)
+        self._most = most  # bytes that read() takes at most
+
+    async def readinto(self, buf):
+        """
+        Read into `buf` (a writable buffer) what is there, waiting for the first byte.
+
+        Returns the number of bytes, 0 at the end. Raises ConnectError when the connection ended
+        before the payload did.
+        """
+        n = min(len(buf), self.left)
+        at = len(self._data) - self.left
+        memoryview(buf)[:n] = self._data[at : at + n]
+        self.left -= n
+        return n
+
+    async def read(self, n=-1):
+        """
+        Return the next `n` bytes, fewer only at the end; without `n` all, but no more than
+        max_packet. Raises as `readinto` does; cancelled, it loses what it has read.
+        """
+        buf = bytearray(min(self._most if n < 0 else n, self.left))
+        view = memoryview(buf)
+        n = 0
+        while n < len(buf):
+            n += await self.readinto(view[n:])
+        return bytes(buf)
+
+
+class _Incoming(Stream):
+    """
+    The payload of the packet that is being received. For a while it stands in for the decoder of
+    the transport, which then reads straight into the buffer of the handler.
+
+    left      int, bytes that neither the handler nor the reader has taken yet
+    over      bool, the handler returned, or there is none: what is left is skipped
+    error     what ended the connection in the middle, or None
+    moved_ms  ticks of the last progress
+    lane      the Subscription made for this message only, or None
+    """
+
+    error = lane = task = None
+    over = False
+
+    def __init__(self, client, t, message, length):
+        self.left = length
+        self.message = message
+        self._most = client.max_packet
+        self._client = client
+        self._t = t
+        self._decoder = t.decoder
+        self._wanted = Signal()  # the handler waits for input, or returned
+        self._came = Signal()  # input came, or none will
+        self.moved_ms = time.ticks_ms()
+
+    def forbid(self):
+        """Raise RuntimeError in the handler, which must not wait for what comes after this."""
+        if core.cur_task is self.task:
+            raise RuntimeError(
+                "its answer comes after the payload that this handler reads: enqueue(), or read"
+                " to the end first"
+            )
+
+    async def readinto(self, buf):
+        view = memoryview(buf)[: self.left]
+        if not len(view):
+            return 0
+        t = self._t
+        decoder = self._decoder
+        start = decoder._start
+        n = min(len(view), decoder._stop - start)
+        if n and not self.error:
+            view[:n] = decoder.buf[start : start + n]
+            decoder._start += n
+            self.fed(n)
+            return n
+        await asyncio.sleep_ms(0)
+        self._view = view
+        self._got = 0
+        while True:
+            if self._client._transport is not t:
+                self.fail()
+            if self.error:
+                raise self.error
+            t.decoder = self
+            try:
+                t.read()
+            except Exception as e:
+                self.fail(e)
+                continue
+            finally:
+                t.decoder = decoder
+            if self._got:
+                return self._got
+            self._came.is_set = False
+            self._wanted.set()
+            await self._came
+
+    def space(self):
+        """As Decoder.space: the buffer of the handler."""
+        return self._view
+
+    def fed(self, n):
+        """As Decoder.fed: note that `n` bytes of the payload are taken."""
+        self._got = n
+        self.left -= n
+        self.moved_ms = time.ticks_ms()
+        if not self.left:
+            self.end()
+            self._wanted.set()
+
+    def fail(self, error=None):
+        """The connection ended in the middle: what was not handled comes again from its start."""
+        if not self.error:
+            self.error = error or ConnectError(
+                "the connection was lost with %d of %d bytes to come"
+                % (self.left, self.message.length)
+            )
+            inbound = self._client._session._inbound
+            if self.message in inbound and not self.over:
+                inbound.remove(self.message)
+        self._came.set()
+        self._wanted.set()
+
+    def end(self):
+        """The reader goes on: every answer that was behind the payload has its time anew."""
+        client = self._client
+        if self in self._t.streams:
+            self._t.streams.remove(self)
+            client._incoming = None
+            client._asked_ms = now = time.ticks_ms()
+            client._session.restart(now)
+            for sub in client._dispatcher.lanes():
+                if sub.current is self.message:
+                    sub.since_ms = now
+            client._due(client.handler_timeout_s * 1000)
+
+    async def returned(self):
+        """The handler returned: let the reader skip what is left."""
+        if not self.error:
+            self.over = True
+        self._wanted.set()
+        while self.left and not self.error:
+            self._came.is_set = False
+            await self._came
+
+    async def pass_on(self):
+        """Let the handler read, as long as it does."""
+        while self.left and not self.over:
+            if self.error:
+                raise self.error
+            await self._wanted
+            if self.left and not (self.over or self.error):
+                await self._t.readable
+            self._wanted.is_set = False
+            self._came.set()
+
+    async def skip(self):
+        """Take what is left in small pieces."""
+        decoder = self._decoder
+        while self.left:
+            n = min(self.left, decoder._stop - decoder._start)
+            if n:
+                decoder._start += n
+                self.fed(n)
+            elif self._t.read():
+                await asyncio.sleep_ms(0)
+            elif decoder._stop == decoder._start:
+                await self._t.readable
+
+
+def attach(client, sub):
+    """The handler of `sub` was declared with stream=True."""
+    handler = sub.handler
+    sub.stream = client._streams = True
+    sub.handler = lambda message: _handle(client, handler, message)
+    if client.connected:
+        client._transport.decoder.partial = True
+
+
+async def _handle(client, handler, message):
+    """Run the handler (of the app) on `message`, which may be a small one: then on a copy."""
+    stream = message.stream
+    own = message
+    if not stream:
+        own = Message(message.topic, b"", message.qos, message.retain, message.dup, message.id)
+        own.properties = message.properties
+        own.length = len(message.payload)
+        own.stream = Stream(message.payload, client.max_packet)
+    elif stream.error:  # before its turn came
+        return
+    else:
+        stream.task = core.cur_task
+    error = None
+    try:
+        try:
+            result = handler(own)
+            if hasattr(result, "send"):
+                await result
+        except Exception as e:
+            error = e
+        if stream:
+            await stream.returned()
+            if error is stream.error:
+                error = None
+        else:
+            message.ack_code = own.ack_code
+            message.ack_properties = own.ack_properties
+    finally:
+        lane = stream and stream.lane
+        if lane and lane.task:  # else the client was stopped
+            client._dispatcher.others.remove(lane)
+            lane.task = None
+    if error:
+        raise error
+
+
+def _header(decoder, qos, five):
+    """
+    Return the offset after the header of the PUBLISH at the start of `decoder`; as long as that is
+    not known, one beyond what is there.
+    """
+    buf = decoder.buf
+    stop = decoder._stop
+    at = decoder.at + 2
+    if at > stop:
+        return at
+    at += (buf[at - 2] << 8 | buf[at - 1]) + (2 if qos else 0)
+    if five:
+        length = shift = 0
+        byte = 128
+        while byte > 127:
+            if at >= stop or shift > 21:
+                return at + 1
+            byte = buf[at]
+            at += 1
+            length |= (byte & 127) << shift
+            shift += 7
+        at += length
+    return at
+
+
+async def receive(client, t, first):
+    """
+    The reader met a PUBLISH over max_packet, of which `first` is the first byte: have a handler
+    read its payload. Returns True when it is through and the reader goes on.
+
+    Raises ProtocolError when no handler with stream=True wants it, or its header is over
+    max_packet; ConnectError.
+    """
+    decoder = t.decoder
+    qos = first >> 1 & 3
+    while True:
+        at = _header(decoder, qos, client._five)
+        need = at - decoder._start
+        if need > client.max_packet:
+            raise ProtocolError(
+                "topic and properties of %d bytes, max_packet is %d" % (need, client.max_packet),
+                149,
+            )
+        if at <= decoder._stop:
+            break
+        decoder._need = need
+        await t.readable
+        t.read()
+        decoder.next()
+    length = decoder.end - at
+    size = decoder.end - decoder._start
+    decoder.end = at
+    topic, packet_id, _ = decoder.publish(qos)
+    for sub in client._dispatcher.subscriptions:
+        if sub.stream and matches(sub.filter, topic):
+            break
+    else:
+        raise ProtocolError(
+            "packet of %d bytes to %r, max_packet is %d" % (size, topic, client.max_packet), 149
+        )
+    decoder._start = at
+    decoder._need = 0
+    client.stats.received += 1
+    dup = first & 8 == 8
+    message = Message(topic, b"", qos, first & 1 == 1, dup, packet_id)
+    message.properties = decoder.properties
+    message.length = length
+    message.stream = stream = _Incoming(client, t, message, length)
+    if qos and not client._session.received(message, dup):
+        client.stats.duplicates += 1
+        stream.over = True
+    t.streams.append(stream)
+    client._due(_STALL_MS)
+    try:
+        if not stream.over:
+            client._incoming = stream
+            await _deliver(client, sub, stream)
+            await stream.pass_on()
+        await stream.skip()
+    finally:
+        if stream.left:
+            stream.fail()
+        stream.end()
+        stream._came.set()
+    client._handled(message)
+    return True
+
+
+async def _deliver(client, sub, stream):
+    """Queue the message of `stream` for the handler of `sub`; return when it is its turn."""
+    d = client._dispatcher
+    message = stream.message
+    d.held.append(message)
+    d.size += message._size()
+    start = time.ticks_ms()
+    pause = 0
+    _queue(d, sub, message)
+    while message in sub.queue:
+        stream.moved_ms = now = time.ticks_ms()
+        late = time.ticks_diff(now, start) > client.handler_timeout_s * 1000
+        if late or _waits(client, sub.task):
+            # its answer comes after this payload, so the handler has to be called beside itself
+            sub.queue.remove(message)
+            message._claims = 0
+            stream.lane = lane = Subscription(sub.filter, sub.data, sub.qos)
+            lane.handler = sub.handler
+            d.others.append(lane)
+            _queue(d, lane, message)
+            break
+        await asyncio.sleep_ms(pause)
+        pause = _TURN_MS
+    if message.done:  # unsubscribed meanwhile
+        stream.over = True
+
+
+def _queue(d, sub, message):
+    if sub.task is None:
+        sub.task = asyncio.create_task(d._serve(sub))
+    d._queue(sub, message)
+
+
+def _waits(client, task):
+    # whether `task` waits for an acknowledgement
+    session = client._session
+    for out in client._queue + session.inflight + session.releasing:
+        if out.qos and out._task is task:
+            return True
+    return False

@@ -1,0 +1,138 @@
+"""
+Payloads larger than memory on their way out: publish(topic, stream, length=n). Imported when one
+is published.
+"""
+
+import asyncio
+import time
+
+from micropython import const
+
+from . import mistakes, router
+from .client import _Delivery, _qos
+from .errors import ConnectError
+from .transport import _closed
+
+_CHUNK = const(1024)  # bytes of memory that a transfer takes, and of a TLS record
+_STALL_MS = const(10_000)
+
+
+class Upload(_Delivery):
+    """
+    An outgoing message whose payload is read from a stream while it is sent. It has the transport
+    for itself meanwhile: what else is written waits behind it.
+
+    packet    bytearray, PUBLISH up to its payload
+    length    int, bytes of the payload
+    moved_ms  ticks of the last progress
+
+    Raises TypeError and ValueError for what cannot be sent.
+    """
+
+    _read = False
+
+    def __init__(self, client, topic, source, length, qos, retain, properties):
+        error = mistakes.stream(source, length, _qos(qos))
+        if not error and properties and not client._five:
+            error = mistakes.option("properties", properties)
+        if error:
+            raise error
+        buf = client._wire.publish(router.topic(topic), b"", qos, retain, properties, more=length)
+        if len(buf) > client.max_packet:
+            raise mistakes.size(len(buf), client.max_packet, "max_packet")
+        super().__init__(buf, qos)
+        self.length = length
+        self._client = client
+        self._source = source
+        # None: it cannot be read twice
+        self._start = source.tell() if hasattr(source, "seek") else None
+
+    def begin(self, t, header):
+        """Send it through the Transport `t`, which is not blocked: `header` first."""
+        t.blocked = True
+        t.tx_ms = t.moved_ms = self.moved_ms = time.ticks_ms()
+        t.streams.append(self)
+        try:
+            t._task = asyncio.create_task(self._pour(t, header))
+        except MemoryError as e:
+            self._client._lost(e)
+        self._client._due(_STALL_MS)
+        return False
+
+    async def _pour(self, t, part):
+        client = self._client
+        source = self._source
+        left = self.length
+        reading = False  # what happens is the stream's doing, not the connection's
+        try:
+            chunk = memoryview(bytearray(min(_CHUNK, left)))
+            while True:
+                await self._send(t, part)
+                if not left:
+                    break
+                self._read = reading = True
+                if left == self.length and self._start is not None:
+                    source.seek(self._start)
+                if left < len(chunk):
+                    chunk = chunk[:left]
+                n = source.readinto(chunk)
+                if hasattr(n, "send"):
+                    n = await n
+                if n == 0:
+                    raise ValueError("the stream ended %d bytes before length=" % left)
+                if n is None:  # nothing yet
+                    await asyncio.sleep_ms(20)
+                    n = 0
+                part = chunk[:n]
+                left -= n
+                reading = False
+            # what else waits for an answer has its time anew
+            client._asked_ms = now = time.ticks_ms()
+            client._session.restart(now)
+            client._due(client.ack_timeout_s * 1000)
+        except asyncio.CancelledError:  # the connection is closed
+            stalled = time.ticks_diff(time.ticks_ms(), t.moved_ms) >= _STALL_MS
+            self._broken(reading and stalled and ConnectError("the stream gave nothing for 10 s"))
+            return
+        except Exception as e:
+            self._broken(reading and not isinstance(e, MemoryError) and e)
+            client._lost(_closed(e))
+            return
+        finally:
+            t.streams.remove(self)
+        await t._drain()
+
+    async def _send(self, t, part):
+        at = 0
+        while at < len(part):
+            n = t._sock.write(part[at:])
+            if n:
+                at += n
+                self._client.stats.bytes_out += n
+                t.tx_ms = t.moved_ms = self.moved_ms = time.ticks_ms()
+                await asyncio.sleep_ms(0)
+            else:
+                await t._writable
+
+    def _broken(self, error):
+        """
+        It was broken off. `error` is what the stream did, if it was the stream: then it cannot be
+        sent again, and the next session has to be new, as this one had the message.
+        """
+        client = self._client
+        inflight = client._session.inflight
+        if not error:
+            if self._start is not None or not self._read:
+                return
+            error = ConnectError("lost, and the stream has no seek(): publish it anew")
+        elif self in inflight:
+            inflight.remove(self)
+            client._clean = True
+        if client._partial is self:
+            client._partial = None
+        if self in client._queue:
+            client._queue.remove(self)
+        if not self.is_set:
+            from .failing import undelivered
+
+            undelivered(client, self, error)
