@@ -148,12 +148,12 @@ class Wire:
     def disconnect(self, code, properties):
         """
         As packet5.disconnect; ValueError for a code that no client may send, and for a session
-        expiry where CONNECT had none ([MQTT-3.14.2-1, -2]).
+        expiry where CONNECT had none ([MQTT-3.14.2-1], 5.0 section 3.14.2.2.2).
         """
         if not isinstance(code, int) or code > 255 or code not in _END_CODES:
             raise ValueError("reason %r is none of DISCONNECT (5.0 section 3.14.2.1)" % (code,))
         if dict(pairs(properties)).get("session_expiry_interval") and not self._expires:
-            raise ValueError("session_expiry_interval: CONNECT had none [MQTT-3.14.2-2]")
+            raise ValueError("session_expiry_interval: CONNECT had none (3.14.2.2.2)")
         return self._short(packet5.disconnect, (code,), encode(properties, _DISCONNECT))
 
     def Decoder(self, max_packet):

@@ -12,6 +12,7 @@ on on the next:
 """
 
 import ast
+import functools
 import re
 import textwrap
 from pathlib import Path
@@ -77,6 +78,7 @@ def tests(path):
                 yield node.name, "".join(lines[first - 1 : node.end_lineno])
 
 
+@functools.cache
 def tags():
     """Return what the tests say they show: a list of (version, id, test)."""
     found = []
@@ -105,8 +107,8 @@ def section(version, known):
     reasons = sum(bool(each.reason) for each in ours)
     counts = (
         f"OASIS, {VERSIONS[version]}. Of {len(known)} statements {len(known) - len(ours)} bind a "
-        f"server only. Of the other {len(ours)}, {tested} are shown by tests; {reasons} cannot be, "
-        "and say why."
+        f"server only. Of the other {len(ours)}, {tested} are shown by tests; {reasons} cannot "
+        "be, and say why."
     )
     lines = [
         f"## MQTT {version}",

@@ -98,10 +98,11 @@ def test_connect_comes_first_and_once_and_reserved_flags_have_their_values(proxy
 @BOTH
 def test_packet_ids_are_where_they_belong_and_never_in_use_twice(proxy, protocol):
     """
-    MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-2.3.1-2], [MQTT-2.3.1-5], [MQTT-2.3.1-6], [MQTT-3.8.3-3],
-    [MQTT-3.8.3-4], [MQTT-3.10.3-2]
-    MQTT 5.0: [MQTT-2.2.1-2], [MQTT-2.2.1-3], [MQTT-2.2.1-5], [MQTT-3.8.3-2], [MQTT-3.8.3-5],
-    [MQTT-3.10.3-2], [MQTT-4.3.2-1]
+    MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-2.3.1-2], [MQTT-2.3.1-5], [MQTT-2.3.1-6], [MQTT-3.3.1-2],
+    [MQTT-3.3.2-1], [MQTT-3.8.3-3], [MQTT-3.8.3-4], [MQTT-3.10.3-2], [MQTT-4.3.1-1]
+    MQTT 5.0: [MQTT-2.2.1-2], [MQTT-2.2.1-3], [MQTT-2.2.1-5], [MQTT-2.2.2-1], [MQTT-3.3.1-2],
+    [MQTT-3.3.2-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-3.10.3-2], [MQTT-4.2.0-1],
+    [MQTT-4.3.1-1], [MQTT-4.3.2-1]
     """
     apps.check(
         """
@@ -125,7 +126,7 @@ def test_packet_ids_are_where_they_belong_and_never_in_use_twice(proxy, protocol
     for each in proxy.seen():
         if each.name == "PUBLISH" and not each.qos:
             # topic, properties, payload
-            assert each.body == b"\0\1t" + empty + b"x"
+            assert not each.dup and each.body == b"\0\1t" + empty + b"x"
         elif each.name in ends:
             used = up if each.direction == "up" else down
             assert each.packet_id > 0 and each.packet_id not in used

@@ -202,7 +202,7 @@ def test_a_qos_2_message_is_one_message_until_its_pubrel(protocol):
     """
     MQTT 3.1.1: [MQTT-2.3.1-6], [MQTT-3.3.4-1], [MQTT-4.3.3-2]
     MQTT 5.0: [MQTT-2.2.1-5], [MQTT-3.3.4-1], [MQTT-4.3.3-8], [MQTT-4.3.3-10], [MQTT-4.3.3-11],
-    [MQTT-4.3.3-12], [MQTT-4.3.3-13]
+    [MQTT-4.3.3-12]
     """
 
     def script(connection):

@@ -105,9 +105,7 @@ def expected(name, value):
 
 
 def test_each_property_is_decoded_where_a_server_may_send_it_and_nowhere_else():
-    """
-    MQTT 5.0: [MQTT-3.14.2-2]
-    """
+    """MQTT 5.0: [MQTT-3.14.2-2]"""
     for packet in FROM_SERVER:
         for number, name, value, data, _, places in TABLE:
             data = bytes((number,)) + data
@@ -118,9 +116,7 @@ def test_each_property_is_decoded_where_a_server_may_send_it_and_nowhere_else():
 
 
 def test_each_property_is_encoded_where_a_client_may_send_it_and_nowhere_else():
-    """
-    MQTT 5.0: [MQTT-3.3.4-6]
-    """
+    """MQTT 5.0: [MQTT-3.3.4-6]"""
     for packet in FROM_CLIENT:
         for number, name, value, data, places, _ in TABLE:
             for given in ({name: value}, [(name, value)]):
@@ -158,9 +154,7 @@ def test_a_refused_name_is_told_where_it_may_be():
 
 
 def test_no_properties_are_none():
-    """
-    MQTT 5.0: [MQTT-2.2.2-1]
-    """
+    """MQTT 5.0: [MQTT-2.2.2-1]"""
     for packet in FROM_SERVER:
         assert decode(b"", packet) is None
         assert decode(b"", packet, b"xyz", b"\x01\x01") is None
@@ -181,9 +175,7 @@ def test_several_properties_come_in_any_order():
 
 
 def test_user_properties_keep_their_order_and_their_repeats():
-    """
-    MQTT 5.0: [MQTT-1.5.7-1]
-    """
+    """MQTT 5.0: [MQTT-1.5.7-1]"""
     data = b"\x26\x00\x01b\x00\x011\x01\x00\x26\x00\x01a\x00\x012\x26\x00\x01b\x00\x011"
     assert decode(data) == {
         "user_property": [("b", "1"), ("a", "2"), ("b", "1")],
@@ -216,9 +208,7 @@ def test_a_byte_is_0_or_1():
 
 
 def test_numbers_that_must_not_be_0():
-    """
-    MQTT 5.0: [MQTT-3.3.2-8]
-    """
+    """MQTT 5.0: [MQTT-3.3.2-8]"""
     refused(PROTOCOL_ERROR, b"\x21\x00\x00", CONNACK)  # receive_maximum
     refused(PROTOCOL_ERROR, b"\x27\x00\x00\x00\x00", CONNACK)  # maximum_packet_size
     refused(PROTOCOL_ERROR, b"\x0b\x00")  # subscription_identifier
@@ -273,9 +263,7 @@ def test_each_property_takes_its_least_value():
 
 
 def test_a_response_topic_has_no_wildcards():
-    """
-    MQTT 5.0: [MQTT-3.3.2-13], [MQTT-3.3.2-14]
-    """
+    """MQTT 5.0: [MQTT-3.3.2-13], [MQTT-3.3.2-14]"""
     for name in ("#", "+", "a/#", "a/+/b", "a+b"):
         data = name.encode()
         refused(PROTOCOL_ERROR, b"\x08" + bytes((0, len(data))) + data)
@@ -287,9 +275,7 @@ def test_a_response_topic_has_no_wildcards():
 
 
 def test_text_is_utf_8_without_nul():
-    """
-    MQTT 5.0: [MQTT-1.5.4-1], [MQTT-1.5.4-2], [MQTT-1.5.7-1], [MQTT-3.3.2-19]
-    """
+    """MQTT 5.0: [MQTT-1.5.4-1], [MQTT-1.5.4-2], [MQTT-1.5.7-1], [MQTT-3.3.2-19]"""
     for data in ILL_FORMED:
         field = bytes((0, len(data))) + data
         for number, packet in (
@@ -306,9 +292,7 @@ def test_text_is_utf_8_without_nul():
 
 
 def test_text_may_be_any_other_and_keeps_its_byte_order_mark():
-    """
-    MQTT 5.0: [MQTT-1.5.4-3]
-    """
+    """MQTT 5.0: [MQTT-1.5.4-3]"""
     for value in ("", "\ufeffx", "k\xe4se \u20ac \U0001f600", "\x01\x7f\x80"):
         data = value.encode()
         field = b"\x03" + bytes((0, len(data))) + data
@@ -364,9 +348,7 @@ def test_a_field_beyond_the_properties_is_malformed():
 
 
 def test_a_variable_byte_integer_is_as_short_as_can_be():
-    """
-    MQTT 5.0: [MQTT-1.5.5-1]
-    """
+    """MQTT 5.0: [MQTT-1.5.5-1]"""
     for value, data in (
         (0, b"\x00"),
         (1, b"\x01"),
@@ -516,9 +498,7 @@ def test_binary_data_is_bytes_like_or_text():
 
 
 def test_text_that_mqtt_cannot_carry_raises():
-    """
-    MQTT 5.0: [MQTT-1.5.4-1], [MQTT-1.5.4-2]
-    """
+    """MQTT 5.0: [MQTT-1.5.4-1], [MQTT-1.5.4-2]"""
     for value in ("\x00", "a\x00b", "\ud800", "x\udfff"):
         for name in ("content_type", "response_topic"):
             with raises(ValueError, name):
