@@ -23,6 +23,25 @@ def size(value, limit, name):
     )
 
 
+def stream(source, length, qos):
+    """Return the error for publish(topic, source, length=length, qos=qos), or None."""
+    if not isinstance(length, int) or isinstance(length, bool):
+        return TypeError("length: bytes to be read from the stream, an int, not %r" % (length,))
+    if not 0 <= length <= 268_435_455:
+        return ValueError("length %d: 0 to 268435455 bytes (section 2.2.3)" % length)
+    if not hasattr(source, "readinto"):
+        return TypeError(
+            "payload with length=: a stream with readinto(), as open(path, 'rb') is, not %s:"
+            " leave length= out" % type(source).__name__
+        )
+    if qos and not (hasattr(source, "seek") and hasattr(source, "tell")):
+        return TypeError(
+            "%s has no seek() and tell(): QoS 1 and 2 may have to send it again, use qos=0"
+            % type(source).__name__
+        )
+    return None
+
+
 def number(name, value, low, high):
     """Return the ValueError for an option out of its range."""
     return ValueError("%s: a number from %d to %d, not %r" % (name, low, high, value))
@@ -50,6 +69,7 @@ def option(name, value):
         "tls": "TLS(ca=...) or None",
         "link": "WiFi(...), another link, or None",
         "will": "Will(...) or None",
+        "store": "FileStore(...) or None",
         "log": "a function that takes a line, or None",
         "handler": "a function that takes a message",
         "on_connect": "an async function without arguments",
