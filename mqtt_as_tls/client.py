@@ -787,7 +787,7 @@ class MQTTClient:
                         continue
                     now = time.ticks_ms()
                     out = session.acknowledged(kind, n, now, code > 127)
-                    if out and kind != _PUBCOMP:
+                    if out and code and kind != _PUBCOMP:
                         out.code = code
                     if kind == _PUBREC and code < 128:
                         self._send(self._wire.ack(_PUBREL, n, 0 if out else 146))
