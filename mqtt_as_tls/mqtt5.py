@@ -88,7 +88,6 @@ class Wire:
         encode(given, _CONNECT)
         self._pairs = given
         said = dict(given)
-        self._receive_maximum = said.get("receive_maximum") or 65535
         self._alias_maximum = said.get("topic_alias_maximum") or 0
         self._expires = bool(said.get("session_expiry_interval"))
         self._limits({})
@@ -101,6 +100,9 @@ class Wire:
                 own.append(("will_delay_interval", will.delay_s))
             self._will = encode(own, 0)
         self._reauth = None
+
+    # That the broker keeps to our Receive Maximum is not enforced: mosquitto 2.0.11, Debian 12's,
+    # sends two messages for each acknowledgement. max_backlog bounds what is taken in.
 
     def _limits(self, said):
         self._maximum_qos = said.get("maximum_qos", 2)
@@ -182,7 +184,6 @@ class Wire:
         client._session.max_inflight = min(
             client.max_inflight, said.get("receive_maximum", client.max_inflight)
         )
-        client._session.receive_maximum = self._receive_maximum
         own = client.client_id
         client.client_id = said.get("assigned_client_identifier", own)
         if own and own != client.client_id:
