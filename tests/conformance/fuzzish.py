@@ -41,7 +41,8 @@ async def obey(client, command):
     except MQTTError:
         pass  # refused, or the connection ended
     except Exception as error:
-        failed(error)
+        if client.running:
+            failed(error)
 
 
 def failed(error):

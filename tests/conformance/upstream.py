@@ -144,7 +144,7 @@ class Upstream:
         groups = json.loads((self.lib / "data" / data).read_text())
         return sum(len(group["tests"]) for group in differences.applicable(data, groups))
 
-    def run(self, name, data=None, timeout_s=100):
+    def run(self, name, data=None, timeout_s=250):
         """Run the test `name`, or of the message sequences the file `data`; return a Run."""
         folder = self._folder / (data or name)
         folder.mkdir()
