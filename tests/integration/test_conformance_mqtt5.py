@@ -380,9 +380,7 @@ def test_no_more_is_under_way_than_the_receive_maximum_and_nothing_else_waits_fo
 
 
 def test_no_topic_alias_above_the_maximum_and_none_without_one():
-    """
-    MQTT 5.0: [MQTT-3.2.2-17], [MQTT-3.2.2-18], [MQTT-3.3.2-7], [MQTT-3.3.2-8], [MQTT-3.3.2-9]
-    """
+    """MQTT 5.0: [MQTT-3.2.2-17], [MQTT-3.2.2-18], [MQTT-3.3.2-8], [MQTT-3.3.2-9]"""
     sent = []
 
     def script(connection):

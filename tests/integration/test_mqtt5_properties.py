@@ -10,7 +10,7 @@ from tests.support.proxy import Proxy
 
 
 def test_properties_go_out_on_every_packet_in_the_order_given(proxy):
-    """MQTT 5.0: [MQTT-3.3.2-17], [MQTT-3.1.3-10], [MQTT-3.14.2-1]"""
+    """MQTT 5.0: [MQTT-3.14.2-1]"""
     apps.check(
         """
         def ordered(name, *more):
@@ -248,7 +248,7 @@ def test_a_disconnect_may_leave_the_will_to_the_broker(proxy, broker):
 
 
 def test_topics_go_out_as_aliases_once_told_and_anew_on_each_connection(proxy, broker):
-    """MQTT 5.0: [MQTT-3.3.2-8], [MQTT-3.1.2-27]"""
+    """MQTT 5.0: [MQTT-3.3.2-8], [MQTT-3.3.2-9]"""
     peer = broker.peer("t/#", qos=1)
     with apps.start(
         """
@@ -285,7 +285,7 @@ def test_topics_go_out_as_aliases_once_told_and_anew_on_each_connection(proxy, b
 
 @pytest.mark.parametrize("allowed", [0, 1])
 def test_no_more_aliases_than_the_broker_takes(allowed):
-    """MQTT 5.0: [MQTT-3.3.2-9], [MQTT-3.2.2-17], [MQTT-3.2.2-18]"""
+    """MQTT 5.0: [MQTT-3.2.2-17], [MQTT-3.2.2-18], [MQTT-3.3.2-9]"""
     sent = []
 
     def script(connection):
@@ -310,7 +310,7 @@ def test_no_more_aliases_than_the_broker_takes(allowed):
 
 
 def test_aliases_of_the_broker_are_resolved_on_their_own_connection():
-    """MQTT 5.0: [MQTT-3.3.2-10], [MQTT-3.3.2-7], [MQTT-3.3.2-12]"""
+    """MQTT 5.0: [MQTT-3.3.2-7], [MQTT-3.3.2-10]"""
     ends = []
 
     def script(connection):

@@ -84,6 +84,10 @@ def receive(session, id, payload=b"", dup=False, qos=1, topic="t"):
 
 
 def test_packet_ids_start_at_1_and_are_in_the_packet():
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-4.3.2-1]
+    MQTT 5.0: [MQTT-2.2.1-3], [MQTT-4.3.2-1], [MQTT-4.3.2-2]
+    """
     session = Session(8)
     outs = [send(session, b"%d" % i) for i in range(3)]
     assert [out.id for out in outs] == [1, 2, 3]
@@ -91,6 +95,10 @@ def test_packet_ids_start_at_1_and_are_in_the_packet():
 
 
 def test_packet_ids_wrap_from_65535_to_1():
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-1]
+    MQTT 5.0: [MQTT-2.2.1-3]
+    """
     session = Session(8)
     for expected in range(1, 65535 + 3):
         if expected > 65535:
@@ -100,6 +108,10 @@ def test_packet_ids_wrap_from_65535_to_1():
 
 
 def test_packet_ids_in_use_are_skipped():
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-2]
+    MQTT 5.0: [MQTT-2.2.1-3], [MQTT-4.3.2-1]
+    """
     session = Session(8)
     first = send(session)  # 1
     assert session.request("a") == 2
@@ -117,6 +129,10 @@ def test_packet_ids_in_use_are_skipped():
 
 
 def test_requests_and_messages_share_the_packet_ids():
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-2]
+    MQTT 5.0: [MQTT-2.2.1-3]
+    """
     session = Session(8)
     assert [session.request("a"), send(session).id, session.request("b")] == [1, 2, 3]
     assert session.acknowledged(PUBACK, 1) is None
@@ -128,6 +144,10 @@ def test_requests_and_messages_share_the_packet_ids():
 
 
 def test_ids_of_messages_in_flight_survive_a_resumed_session():
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-2], [MQTT-2.3.1-3]
+    MQTT 5.0: [MQTT-2.2.1-3]
+    """
     session = Session(8)
     old = send(session)
     session.resume(True, 0)
@@ -140,6 +160,7 @@ def test_ids_of_messages_in_flight_survive_a_resumed_session():
 
 
 def test_the_window_bounds_what_is_in_flight():
+    """MQTT 5.0: [MQTT-4.9.0-2]"""
     session = Session(2)
     assert not session.full()
     first = send(session)
@@ -208,6 +229,10 @@ def test_the_age_is_right_when_the_ticks_wrap():
 
 
 def test_lesson_7_a_resumed_session_sends_again_with_dup_and_the_same_ids():
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-3.3.1-1], [MQTT-3.3.1-3], [MQTT-4.4.0-1], [MQTT-4.6.0-1]
+    MQTT 5.0: [MQTT-3.3.1-1], [MQTT-3.3.1-3], [MQTT-4.4.0-1], [MQTT-4.6.0-1]
+    """
     session = Session(8)
     outs = [send(session, b"%d" % i, 10) for i in range(4)]
     puback(session, outs[1])
@@ -227,6 +252,10 @@ def test_lesson_7_a_resumed_session_sends_again_with_dup_and_the_same_ids():
 
 
 def test_without_a_session_the_messages_are_new_ones_in_the_same_order():
+    """
+    MQTT 3.1.1: [MQTT-3.3.1-3]
+    MQTT 5.0: [MQTT-3.2.2-5], [MQTT-3.3.1-3]
+    """
     session = Session(8)
     outs = [send(session, b"%d" % i) for i in range(3)]
     session.resume(True, 0)  # DUP is set
@@ -271,6 +300,10 @@ def test_a_resumed_session_where_a_lost_one_was_not_sent_again_yet():
 
 
 def test_the_order_stays_over_several_connections():
+    """
+    MQTT 3.1.1: [MQTT-4.6.0-1]
+    MQTT 5.0: [MQTT-4.6.0-1]
+    """
     session = Session(8)
     a, b = send(session), send(session)
     session.resume(True, 0)
@@ -310,7 +343,10 @@ def complete(session, out):
 
 
 def test_a_qos_2_message_is_delivered_by_pubrec_and_pubcomp():
-    """MQTT 3.1.1: [MQTT-4.3.3-1]"""
+    """
+    MQTT 3.1.1: [MQTT-4.3.3-1]
+    MQTT 5.0: [MQTT-4.3.3-1], [MQTT-4.3.3-2]
+    """
     session = Session(8)
     out = send(session, b"x", qos=2)
     assert wire(out) == (False, 1, b"x")
@@ -355,7 +391,7 @@ def test_pubrec_and_pubcomp_for_a_qos_1_message_are_stray():
 
 
 def test_a_refused_message_is_no_longer_in_flight_and_its_id_is_free():
-    """MQTT 5.0: [MQTT-4.3.3-4]"""
+    """MQTT 5.0: [MQTT-4.3.3-4], [MQTT-4.4.0-2]"""
     session = Session(1)
     out = send(session, qos=2)
     assert receipt(session, out, refused=True) is out
@@ -376,7 +412,10 @@ def test_a_refusal_after_the_pubrec_changes_nothing():
 
 
 def test_an_id_is_in_use_until_the_pubcomp():
-    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-2.3.1-4]"""
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-4.3.3-1]
+    MQTT 5.0: [MQTT-4.3.3-1]
+    """
     session = Session(8)
     first, second = send(session, qos=2), send(session, qos=2)
     receipt(session, first)
@@ -389,6 +428,7 @@ def test_an_id_is_in_use_until_the_pubcomp():
 
 
 def test_the_window_counts_a_qos_2_message_until_its_pubcomp():
+    """MQTT 5.0: [MQTT-4.9.0-2]"""
     session = Session(2)
     a = send(session, qos=2)
     b = send(session, qos=1)
@@ -426,7 +466,10 @@ def test_the_age_is_that_of_a_publish_older_than_any_pubrel():
 
 
 def test_a_resumed_session_releases_in_the_order_of_the_pubrecs_and_then_sends_again():
-    """MQTT 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-3], [MQTT-4.6.0-4]"""
+    """
+    MQTT 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4]
+    MQTT 5.0: [MQTT-4.3.3-5], [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4]
+    """
     session = Session(8)
     a, b, c, d, e = [send(session, b"%d" % i, qos=i % 2 + 1) for i in range(5)]
     f = send(session, b"5", qos=2)
@@ -444,7 +487,10 @@ def test_a_resumed_session_releases_in_the_order_of_the_pubrecs_and_then_sends_a
 
 
 def test_a_pubrec_that_was_lost_is_followed_by_the_same_publish():
-    """MQTT 3.1.1: [MQTT-4.3.3-1]"""
+    """
+    MQTT 3.1.1: [MQTT-4.3.3-1]
+    MQTT 5.0: [MQTT-4.3.3-3], [MQTT-4.3.3-6]
+    """
     session = Session(8)
     out = send(session, b"x", qos=2)
     session.resume(True, 0)
@@ -473,6 +519,7 @@ def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new(
 
 
 def test_what_is_sent_again_keeps_within_a_window_that_became_smaller():
+    """MQTT 5.0: [MQTT-4.9.0-2]"""
     session = Session(6)
     outs = [send(session, b"%d" % i, qos=2) for i in range(6)]
     for out in outs[:2]:
@@ -515,6 +562,10 @@ def test_an_answer_to_what_was_not_sent_again_yet_takes_it_off_the_list():
 
 
 def test_a_message_is_acknowledged_once_and_only_when_it_is_done():
+    """
+    MQTT 3.1.1: [MQTT-4.3.2-2]
+    MQTT 5.0: [MQTT-4.3.2-4]
+    """
     session = Session(8)
     a, new = receive(session, 5)
     assert new
@@ -525,6 +576,10 @@ def test_a_message_is_acknowledged_once_and_only_when_it_is_done():
 
 
 def test_acknowledgements_go_in_order_of_arrival():
+    """
+    MQTT 3.1.1: [MQTT-4.6.0-2]
+    MQTT 5.0: [MQTT-4.6.0-2]
+    """
     session = Session(8)
     a, b, c = [receive(session, n)[0] for n in (9, 3, 7)]
     c.done = True
@@ -536,6 +591,10 @@ def test_acknowledgements_go_in_order_of_arrival():
 
 
 def test_an_acknowledged_id_serves_again():
+    """
+    MQTT 3.1.1: [MQTT-4.3.2-2]
+    MQTT 5.0: [MQTT-4.3.2-5]
+    """
     session = Session(8)
     for payload in (b"1", b"2"):
         message, new = receive(session, 5, payload)
@@ -694,6 +753,10 @@ def test_bytes_behind_a_slow_handler_are_told():
 
 
 def test_a_qos_2_message_is_handled_once_until_it_is_released():
+    """
+    MQTT 3.1.1: [MQTT-4.3.3-2]
+    MQTT 5.0: [MQTT-4.3.3-8], [MQTT-4.3.3-10], [MQTT-4.3.3-12]
+    """
     session = Session(8)
     a, new = receive(session, 5, b"x", qos=2)
     assert new
@@ -735,6 +798,10 @@ def test_a_new_session_knows_no_qos_2_message():
 
 
 def test_qos_2_and_1_are_acknowledged_in_one_order():
+    """
+    MQTT 3.1.1: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
+    MQTT 5.0: [MQTT-4.6.0-2], [MQTT-4.6.0-3]
+    """
     session = Session(8)
     a, b = receive(session, 1, qos=2)[0], receive(session, 2, qos=1)[0]
     b.done = True
@@ -814,6 +881,7 @@ def test_receive_maximum_counts_qos_2_until_its_pubrel():
 
 
 def test_a_refused_qos_2_message_makes_room_at_once_and_its_id_is_free():
+    """MQTT 5.0: [MQTT-4.3.3-9]"""
     session = Session(8)
     session.receive_maximum = 1
     for _ in range(3):
