@@ -235,6 +235,7 @@ class MQTTClient:
             ("tls", tls, tls is None or hasattr(tls, "wrap")),
             ("link", link, link is None or hasattr(link, "is_up")),
             ("will", will, will is None or hasattr(will, "birth")),
+            ("store", store, store is None or hasattr(store, "put")),
             ("log", log, log is None or callable(log)),
             ("password", password, password is None or user is not None),
             ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),

@@ -70,6 +70,7 @@ def option(name, value):
         "link": "WiFi(...), another link, or None",
         "will": "Will(...) or None",
         "store": "FileStore(...) or None",
+        "store": "FileStore(...) or None",
         "log": "a function that takes a line, or None",
         "handler": "a function that takes a message",
         "on_connect": "an async function without arguments",

@@ -45,6 +45,7 @@ async def main():
     (new(""), ValueError, "host: a str"),
     (new("a\\0b"), ValueError, "host: a str"),
     (new(client_id=""), ValueError, "client_id: a str"),
+    (new(client_id="", clean_start=0), ValueError, "client_id: a str"),
     (new(client_id=7), ValueError, "client_id: a str", "not 7"),
     (new(client_id="x" * 70000), ValueError, "client_id: a str"),
     (new(user=b"ann"), ValueError, "user: a str"),
@@ -52,11 +53,14 @@ async def main():
     (new(user="ann", password="x" * 65536), ValueError, ""),
     (new(will=Will("t", bytes(65536)), max_packet=90000, max_backlog=90000), ValueError, ""),
     (new(password="secret"), ValueError, "password without user: give user= too"),
-    (new(protocol=5), ValueError, "protocol=5: not yet; 4 is MQTT 3.1.1"),
-    (new(protocol=3), ValueError, "protocol 3: 4 is MQTT 3.1.1"),
+    (new(protocol=3), ValueError, "protocol 3: 4 is MQTT 3.1.1, 5 is MQTT 5.0"),
     (new(protocol="4"), ValueError, "4 is MQTT 3.1.1"),
-    (new(store="/data"), ValueError, "store: not yet"),
+    (new(store="/data"), TypeError, "store: FileStore(...) or None, not '/data'"),
     (new(session_expiry_s=60), ValueError, "session_expiry_s: MQTT 5 only"),
+    (new(properties={"receive_maximum": 5}), ValueError, "properties: MQTT 5 only"),
+    (new(auth=("name", print)), ValueError, "auth: MQTT 5 only: give MQTTClient protocol=5"),
+    (new(will=Will("t", "x", delay_s=5)), ValueError, "MQTT 5 only"),
+    (new(will=Will("t", "x", properties={"content_type": "a"})), ValueError, "MQTT 5 only"),
     (new(tls="ca.pem"), TypeError, "tls: TLS(ca=...) or None, not 'ca.pem'"),
     (new(tls=True), TypeError, "tls: TLS(ca=...) or None"),
     (new(link="my-ssid"), TypeError, "link: WiFi(...), another link, or None"),
@@ -96,8 +100,8 @@ async def main():
     (new(None, "x"), TypeError, "topic: a str, not NoneType"),
     (new("t", 5), TypeError, "payload: bytes-like or str, not int: str(value) or json.dumps"),
     (new("t", None), TypeError, "payload: bytes-like or str"),
-    (new("t", "x", qos=2), ValueError, "qos 2: not yet; use 1"),
-    (new("t", "x", qos=3), ValueError, "qos 3: 0 or 1"),
+    (new("t", "x", qos=3), ValueError, "qos 3: 0, 1 or 2"),
+    (new("t", "x", qos="2"), ValueError, "qos '2': 0, 1 or 2"),
     (new("t", "x", birth=5), TypeError, "payload: bytes-like or str"),
 ])
 """)
@@ -132,11 +136,10 @@ FILTERS = (
     (7, TypeError, "topic filter: a str, not int"),
 )
 QOS = (
-    (2, ValueError, "qos 2: not yet; use 1"),
-    (3, ValueError, "qos 3: 0 or 1"),
-    (-1, ValueError, "qos -1: 0 or 1"),
-    ("1", ValueError, "qos '1': 0 or 1"),
-    (None, ValueError, "qos None: 0 or 1"),
+    (3, ValueError, "qos 3: 0, 1 or 2"),
+    (-1, ValueError, "qos -1: 0, 1 or 2"),
+    ("1", ValueError, "qos '1': 0, 1 or 2"),
+    (None, ValueError, "qos None: 0, 1 or 2"),
 )
 
 async def main():
@@ -167,11 +170,23 @@ async def main():
                 lambda call=call: call("t", bytes(5000)),
                 ValueError, "message of 500", "bytes, max_packet is 4096: raise max_packet",
             ))
+            cases.append((
+                lambda call=call: call("t", "x", properties={"content_type": "a"}),
+                ValueError, "properties: MQTT 5 only: give MQTTClient protocol=5",
+            ))
         for filter, *rest in FILTERS:
             cases.append([lambda filter=filter: client.subscribe(filter)] + rest)
+            cases.append([lambda filter=filter: client.unsubscribe("t", filter)] + rest)
         for qos, *rest in QOS:
             cases.append([lambda qos=qos: client.subscribe("t", qos)] + rest)
-        cases.append((lambda: client.unsubscribe("never"), ValueError, "'never' is not subscr"))
+        for name in ("properties", "no_local", "retain_as_published", "retain_handling"):
+            for call in (client.on, client.subscribe):
+                cases.append((
+                    lambda call=call, name=name: call("t", **{name: 1})
+                    if call is client.subscribe
+                    else call("t", **{name: 1})(print),
+                    ValueError, name + ": MQTT 5 only",
+                ))
         check(cases)
         await client.publish("t", "all is well", qos=1)
         assert client.stats.connects == 1 and client.stats.sent == 1
@@ -190,7 +205,7 @@ async def main():
             call()
     async with client:
         await client.wait_connected()
-        for call in (lambda: client.subscribe("d+"), lambda: client.subscribe("e", 2)):
+        for call in (lambda: client.subscribe("d+"), lambda: client.subscribe("e", 3)):
             with raises(ValueError):
                 call()
         print("granted", await client.subscribe("f", 1))
