@@ -106,14 +106,9 @@ class Session:
         Returns the outgoing message that it is for; None when there is none: late and repeated
         ones are counted. After a PUBREC that is not `refused` the message waits for PUBCOMP.
         """
-        for waiting in (self.inflight, self.releasing):
-            for out in waiting:
-                if out.id != packet_id or (out.qos == 1) != (kind == _PUBACK):
-                    continue
-                if kind == _PUBREC and waiting is self.releasing:
-                    return out  # repeated
-                if kind == _PUBCOMP and waiting is self.inflight:
-                    break  # PUBREC has to come first
+        waiting = self.releasing if kind == _PUBCOMP else self.inflight
+        for out in waiting:
+            if out.id == packet_id and (out.qos == 1) == (kind == _PUBACK):
                 if kind == _PUBREC and not refused:
                     out.sent_ms = now_ms
                     self.releasing.append(out)
@@ -121,6 +116,12 @@ class Session:
                 if out in self.again:
                     self.again.remove(out)
                 return out
+        if kind == _PUBREC:
+            for out in self.releasing:
+                if out.id == packet_id:  # repeated
+                    if refused:
+                        self.releasing.remove(out)
+                    return out
         self.stray += 1
         return None
 
