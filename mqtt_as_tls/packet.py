@@ -342,7 +342,7 @@ class Decoder:
             raise ProtocolError("PUBLISH shorter than its topic (section 3.3.2)", 129)
         name = text(buf[at:n])
         if not name or "+" in name or "#" in name:
-            raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2, -4.7.3-1]" % name)
+            raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2, -4.7.3-1]" % name[:50])
         packet_id = 0
         self.at = n
         if qos:

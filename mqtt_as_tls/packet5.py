@@ -26,6 +26,8 @@ topic = packet.topic
 _FIRST = const(b"\xff\xff\x20\x30\x40\x50\x62\x70\xff\x90\xff\xb0\xff\xd0\xe0\xf0")
 _LEAST = const(b"\0\0\2\3\2\2\2\2\0\4\0\4\0\0\0\0")
 
+_CLIENTS = const(b"\x10\x82\xa2\xc0")  # what only a client sends
+
 # by packet type: the reason codes that a server may send (sections 3.x.2.1, 3.9.3, 3.11.3; 0x8C in
 # DISCONNECT: table 2-6)
 _CODES = (
@@ -220,6 +222,10 @@ class Decoder(packet.Decoder):
     def _bad(self, first, length):
         self._first = first
         kind = first >> 4
+        if first in _CLIENTS:
+            raise ProtocolError(
+                "packet 0x%02x from a server (5.0 section 2.1.2)" % first, _PROTOCOL_ERROR
+            )
         return (
             first != _FIRST[kind]
             or length < _LEAST[kind]
@@ -315,7 +321,7 @@ class Decoder(packet.Decoder):
             raise ProtocolError("PUBLISH shorter than its topic (5.0 section 3.3.2)", _MALFORMED)
         name = text(buf, at, n)
         if "+" in name or "#" in name:
-            raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2]" % name, _PROTOCOL_ERROR)
+            raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2]" % name[:50], _PROTOCOL_ERROR)
         packet_id = 0
         if qos:
             self.at = n
@@ -324,16 +330,16 @@ class Decoder(packet.Decoder):
         properties, self.at = decode(buf, n, end, _PUBLISH)
         if properties and "topic_alias" in properties:
             alias = properties.pop("topic_alias")
-            if alias > self._alias_maximum or not (name or alias in self._topics):
-                raise ProtocolError(
-                    "topic alias %d (5.0 section 3.3.2.3.4)" % alias, _ALIAS_INVALID
-                )
+            if alias > self._alias_maximum:
+                raise ProtocolError("topic alias %d (5.0 section 3.3.4)" % alias, _ALIAS_INVALID)
             if name:
                 self._topics[alias] = name
             else:
-                name = self._topics[alias]
+                name = self._topics.get(alias)
         if not name:
-            raise ProtocolError("PUBLISH without a topic (5.0 section 3.3.2.1)", _PROTOCOL_ERROR)
+            raise ProtocolError(
+                "PUBLISH without topic or known alias (5.0 section 3.3.2.1)", _PROTOCOL_ERROR
+            )
         self.code = 0
         self.properties = properties or None
         return name, packet_id, bytes(buf[self.at : end])
