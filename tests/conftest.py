@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.broker import Broker
 from tests.support.pki import PKI
@@ -13,6 +14,10 @@ if "micropython" not in sys.modules:
     stand_in = types.ModuleType("micropython")
     stand_in.const = lambda value: value
     sys.modules["micropython"] = stand_in
+
+# A busy machine fails no test: how long an example takes says nothing
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -308,7 +308,7 @@ def test_aliases_stand_for_the_topic_that_they_were_last_sent_with(sent):
         else:
             with pytest.raises(ProtocolError, match="alias") as caught:
                 drain(decoder, data, [])
-            assert caught.value.code == 0x94
+            assert caught.value.code == 0x82
             return
 
 
