@@ -403,12 +403,12 @@ def test_a_refused_message_is_no_longer_in_flight_and_its_id_is_free():
     assert send(session, qos=2).id == 1
 
 
-def test_a_refusal_after_the_pubrec_changes_nothing():
+def test_a_refusal_after_the_pubrec_ends_the_message():
     session = Session(8)
     out = send(session, qos=2)
     receipt(session, out)
     assert receipt(session, out, refused=True) is out
-    assert session.releasing == [out]
+    assert session.releasing == session.inflight == []
 
 
 def test_an_id_is_in_use_until_the_pubcomp():
