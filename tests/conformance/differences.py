@@ -59,7 +59,7 @@ CHANGES = {
     "01-extended-auth-continue": (
         "authentication_method",
         "the broker sends AUTH to a client whose CONNECT names no method, which it MUST NOT do "
-        "[MQTT-4.12.0-6]; with a method in CONNECT it may",
+        "[MQTT-4.12.0-6]; now CONNECT names one, and so does CONNACK [MQTT-4.12.0-5]",
     ),
     "01-extended-auth-failure": ("authentication_method", "as 01-extended-auth-continue"),
     "03-publish-c2b-qos1-disconnect": (

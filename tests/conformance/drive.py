@@ -77,11 +77,12 @@ def authentication_method():
     import mosq_test
     import mqtt5_props
 
-    connect = mosq_test.gen_connect
+    connect, connack = mosq_test.gen_connect, mosq_test.gen_connack
     method = mqtt5_props.gen_string_prop(mqtt5_props.AUTHENTICATION_METHOD, "test-method")
     mosq_test.gen_connect = lambda *args, properties, **named: connect(
         *args, properties=properties + method, **named
     )
+    mosq_test.gen_connack = lambda **named: connack(properties=method, **named)
 
 
 def a_byte_more():

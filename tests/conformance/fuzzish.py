@@ -1,8 +1,10 @@
 """
-MicroPython: the client of mosquitto's message sequences. It connects, does what it is told and
-ends with its connection, which must have ended with an MQTTError.
+MicroPython: the client of mosquitto's message sequences. For each it connects, does what it is
+told and ends with its connection, which must have ended with an MQTTError.
 
-    micropython fuzzish.py fuzzish PORT PROTOCOL CLEAN_START [COMMAND]
+One interpreter runs the clients of many sequences, as starting it takes longer than all the rest.
+Each line of stdin is PORT PROTOCOL CLEAN_START [COMMAND]; the exit status that a client would have
+is written to the file `ended`.
 """
 
 import asyncio
@@ -10,32 +12,29 @@ import sys
 
 from mqtt_as_tls import Connected, Disconnected, MQTTClient, MQTTError
 
-_, PORT, PROTOCOL, CLEAN_START, *COMMAND = sys.argv[1:]
-OPTIONS = {}
-PUBLISH = UNSUBSCRIBE = None
-if PROTOCOL == "5":
-    OPTIONS = {
-        "max_backlog": 20 * 4096,
-        "properties": [("session_expiry_interval", None), ("maximum_packet_size", None)],
-    }
-    PUBLISH = [
-        ("payload_format_indicator", 1),
-        ("message_expiry_interval", 0xFFFFFFFF),
-        ("response_topic", "response/topic"),
-        ("correlation_data", b"7deac5c5-8802-44ff-86ce-11479f337419"),
-        ("content_type", "text/plain"),
-        ("user_property", ("key", "value")),
-    ]
-    UNSUBSCRIBE = [("user_property", ("key", "value"))]
+BARE = {
+    "max_backlog": 20 * 4096,
+    "properties": [("session_expiry_interval", None), ("maximum_packet_size", None)],
+}
+PUBLISH = [
+    ("payload_format_indicator", 1),
+    ("message_expiry_interval", 0xFFFFFFFF),
+    ("response_topic", "response/topic"),
+    ("correlation_data", b"7deac5c5-8802-44ff-86ce-11479f337419"),
+    ("content_type", "text/plain"),
+    ("user_property", ("key", "value")),
+]
+UNSUBSCRIBE = [("user_property", ("key", "value"))]
 
 
-async def obey(client, command):
+async def obey(client, five, command):
     try:
         if command.startswith("publish-"):
             qos = int(command[-1])
-            await client.publish("test/publish", "message", qos=qos, properties=PUBLISH)
+            properties = PUBLISH if five else None
+            await client.publish("test/publish", "message", qos=qos, properties=properties)
         elif command == "unsubscribe":
-            await client.unsubscribe("test/subscribe", properties=UNSUBSCRIBE)
+            await client.unsubscribe("test/subscribe", properties=UNSUBSCRIBE if five else None)
         else:
             raise NotImplementedError(command)
     except MQTTError:
@@ -46,29 +45,42 @@ async def obey(client, command):
 
 
 def failed(error):
-    print("FAIL:", sys.argv[1:])
+    print("FAIL:", repr(error))
     sys.print_exception(error)
 
 
-async def main():
+async def run(port, protocol, clean_start, command=None):
+    five = protocol == "5"
     client = MQTTClient(
         "localhost",
-        int(PORT),
+        int(port),
         client_id="fuzzish",
-        protocol=int(PROTOCOL),
-        clean_start=CLEAN_START == "True",
+        protocol=int(protocol),
+        clean_start=clean_start == "True",
         log=None,
-        **OPTIONS,
+        **(BARE if five else {}),
     )
     events = client.events()
     async with client:
         async for event in events:
-            if isinstance(event, Connected) and COMMAND:
-                asyncio.create_task(obey(client, COMMAND[0]))
+            if isinstance(event, Connected) and command:
+                asyncio.create_task(obey(client, five, command))
             if isinstance(event, Disconnected):
                 break
     if not isinstance(event.error, MQTTError):
-        failed(event.error)
+        raise event.error
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+async def main():
+    for line in sys.stdin:
+        code = 0
+        try:
+            await asyncio.wait_for(run(*line.split()), 60)
+        except Exception as error:
+            failed(error)
+            code = 1
+        with open("ended", "w") as ended:
+            print(code, file=ended)
+
+
+asyncio.run(main())

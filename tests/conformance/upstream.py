@@ -17,11 +17,13 @@ What makes a run a failure (Run.problems), as some tests swallow what they find:
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +39,20 @@ WRITTEN_FOR = (2, 1, 2)
 # and its exit status counts.
 SCRIPT = """\
 #!/bin/sh
+trap '' TERM
 unset LD_LIBRARY_PATH
 export PATH={path} MICROPYPATH={search} MOSQUITTO_SSL={ssl}
-trap '' TERM
 name=${{0##*/}}
 name=${{name%.test}}
-case $name in fuzzish) program={fuzzish} ;; *) program={clients} ;; esac
-{micropython} "$program" "$name" "$@" >>clients.log 2>&1
-code=$?
+if [ "$name" = fuzzish ]; then
+    echo "$*" >jobs
+    read -r code <ended
+else
+    {clients} "$name" "$@" >>clients.log 2>&1
+    code=$?
+fi
 echo "$name $* ended with $code" >>clients.log
-exit $code
+exit "$code"
 """
 
 
@@ -114,9 +120,7 @@ class Upstream:
                 path=shlex.quote(environment["PATH"]),
                 search=shlex.quote(environment["MICROPYPATH"]),
                 ssl=shlex.quote(str(tests / "ssl")),
-                fuzzish=shlex.quote(str(HERE / "fuzzish.py")),
-                clients=shlex.quote(str(HERE / "clients.py")),
-                micropython=shlex.join(mpy.command("clients.py")[:-1]),
+                clients=shlex.join(mpy.command(HERE / "clients.py")),
             )
         )
         script.chmod(0o755)
@@ -152,21 +156,42 @@ class Upstream:
             (folder / language).symlink_to(self._folder / "test" / "lib" / language)
         start = time.monotonic()
         command = [sys.executable, "-B", str(HERE / "drive.py"), str(self.lib / f"{name}.py")]
-        with open(folder / "out.log", "w+") as out:
-            child = process.spawn(
-                command + ([data] if data else []),
-                cwd=folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
+        with (
+            open(folder / "out.log", "w") as out,
+            open(folder / "clients.log", "a") as clients,
+            self._fuzzish(folder, clients) if data else nullcontext(),
+        ):
+            child = self._start(command + ([data] if data else []), folder, out)
             try:
                 child.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 out.write(f"\nFAIL: still running after {timeout_s} s\n")
             code = process.end(child)
         seconds = time.monotonic() - start
-        log = folder / "clients.log"
-        text = log.read_text(errors="replace") if log.exists() else ""
-        return Run(code, (folder / "out.log").read_text(errors="replace"), text, seconds)
+        logs = ((folder / log).read_text(errors="replace") for log in ("out.log", "clients.log"))
+        return Run(code, *logs, seconds)
+
+    @contextmanager
+    def _fuzzish(self, folder, log):
+        """Have the interpreter that runs the clients of sequences."""
+        pipes = []
+        for name in ("jobs", "ended"):
+            os.mkfifo(folder / name)
+            pipes.append(os.open(folder / name, os.O_RDWR))  # no end of file between two clients
+        child = self._start(mpy.command(HERE / "fuzzish.py"), folder, log, pipes[0])
+        try:
+            yield
+        finally:
+            process.end(child)
+            for pipe in pipes:
+                os.close(pipe)
+
+    def _start(self, command, folder, out, stdin=subprocess.DEVNULL):
+        return process.spawn(
+            command,
+            cwd=folder,
+            env=self.environment,
+            stdin=stdin,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
