@@ -140,6 +140,12 @@ class Dispatcher:
                     self._queue(sub, message)
             if self.open and not message._claims:
                 self._queue(self.inbox, message)
+        except MemoryError:  # nobody gets it now: it comes again
+            message._claims = 0
+            for sub in self.subscriptions:
+                if message in sub.queue:
+                    sub.queue.remove(message)
+            raise
         finally:
             if not message._claims:
                 self.held.remove(message)

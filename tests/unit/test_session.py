@@ -915,6 +915,19 @@ def test_receive_maximum_counts_what_came_on_this_connection():
         receive(session, 4)
 
 
+def test_receive_maximum_begins_anew_with_a_connection():
+    session = Session(8)
+    session.receive_maximum = 2
+    for n in (1, 2):
+        receive(session, n, qos=2)[0].done = True
+    assert acks(session) == [(PUBREC, 1), (PUBREC, 2)]
+    session.resume(True, 0)  # the broker has only PUBRELs left to send
+    assert receive(session, 3, qos=2)[1]
+    assert receive(session, 4)[1]
+    with raises(ProtocolError, "Receive Maximum"):
+        receive(session, 5)
+
+
 def test_without_a_receive_maximum_qos_1_is_not_bounded_here():
     session = Session(8)
     for n in range(1, 2000):

@@ -1,0 +1,827 @@
+"""QoS 2: every message exactly once, both ways, whatever breaks and when."""
+
+import random
+import time
+
+import pytest
+
+from tests.support import apps
+
+# where a delivery can break off: the packet, and whether it arrives before the connection ends
+OUT = [("PUBLISH", "up"), ("PUBREC", "down"), ("PUBREL", "up"), ("PUBCOMP", "down")]
+IN = [("PUBLISH", "down"), ("PUBREC", "up"), ("PUBREL", "down"), ("PUBCOMP", "up")]
+
+
+def steps(proxy, direction, connection=None):
+    """The packets of deliveries that came by one way, in order: [(name, packet id)]."""
+    return [
+        (each.name, each.packet_id)
+        for each in proxy.seen(direction=direction, connection=connection)
+        if each.name.startswith("PUB")
+    ]
+
+
+def payloads(peer):
+    return [payload.decode() for _, payload in peer.received]
+
+
+def got(app):
+    return [line.split()[1] for line in app.lines if line.startswith("got ")]
+
+
+PUBLISHER = """
+async def main():
+    soonest()
+    async with make(ack_timeout_s=int(sys.argv[2])) as client:
+        tasks = [asyncio.create_task(client.publish("t", each, qos=2)) for each in "abc"]
+        print("codes", await asyncio.gather(*tasks))
+        print(client._session.inflight, client._session.releasing, client._session.stray)
+        await client.publish("t", "d", qos=2)
+        print("connects", client.stats.connects)
+        await told("leave")
+"""
+
+HANDLER = """
+async def main():
+    soonest()
+    client = make()
+
+    @client.on("t", qos=2)
+    async def handler(message):
+        await asyncio.sleep_ms(1)
+        print("got", str(message.payload, "utf-8"), message.qos)
+
+    async with client:
+        await told("leave")
+        print("left over", client._session._inbound, client._session._unreleased)
+"""
+
+
+# Every step, and what an outage there does
+
+
+def test_a_message_goes_in_four_packets(proxy, broker):
+    """MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-3.6.1-1], [MQTT-4.3.3-1], [MQTT-4.3.3-2]"""
+    peer = broker.peer("t", qos=2)
+    with apps.start(HANDLER, proxy.port) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer.publish("t", "x", qos=2)
+        app.wait_for("got x 2")
+        proxy.wait_for("PUBCOMP", "up")
+        n = proxy.seen("PUBLISH", "down")[0].packet_id
+        assert steps(proxy, "down") == [("PUBLISH", n), ("PUBREL", n)]
+        assert steps(proxy, "up") == [("PUBREC", n), ("PUBCOMP", n)]
+        app.send("leave")
+        app.wait_for(r"left over \[\] {}")
+        app.wait()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("name", "direction"), OUT)
+def test_a_cut_while_publishing_costs_no_message_and_repeats_none(
+    proxy, broker, name, direction, after
+):
+    """
+    MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-3.3.1-1], [MQTT-3.6.1-1], [MQTT-4.3.3-1], [MQTT-4.4.0-1],
+    [MQTT-4.6.0-1], [MQTT-4.6.0-4]
+    """
+    peer = broker.peer("t", qos=2)
+    proxy.kill_on(name, direction, after=after)
+    with apps.start(PUBLISHER, proxy.port, 20) as app:
+        app.wait_for(r"codes \[0, 0, 0\]")
+        app.wait_for(r"\[\] \[\] 0")
+        app.wait_for("connects 2")
+        peer.wait_for(4)
+        app.send("leave")
+        app.wait()
+    assert payloads(peer) == ["a", "b", "c", "d"]
+    assert [each.qos for each in peer.messages] == [2] * 4
+    first, second = (
+        [each for each in proxy.seen(direction="up", connection=n) if each.name != "CONNECT"]
+        for n in (1, 2)
+    )
+    released = [each.packet_id for each in first if each.name == "PUBREL"]
+    again = [each for each in second if each.name == "PUBLISH" and each.dup]
+    for each in again:  # the same id and content; never after its PUBREL
+        assert (each.packet_id, each.payload) in [(1, b"a"), (2, b"b"), (3, b"c")]
+        assert each.packet_id not in released
+    assert [each.packet_id for each in again] == sorted(each.packet_id for each in again)
+    names = [each.name for each in second]
+    if again and "PUBREL" in names[: names.index("PUBLISH")]:
+        assert names.index("PUBREL") < names.index("PUBLISH")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("name", "direction"), IN)
+def test_a_cut_while_receiving_costs_no_message_and_repeats_none(
+    proxy, broker, name, direction, after
+):
+    """MQTT 3.1.1: [MQTT-3.1.2-4], [MQTT-4.3.3-2], [MQTT-4.6.0-3]"""
+    with apps.start(HANDLER, proxy.port) as app:
+        proxy.wait_for("SUBACK", "down")
+        proxy.kill_on(name, direction, after=after)
+        peer = broker.peer()
+        for each in "abcd":
+            peer.publish("t", each, qos=2)
+        app.wait_for("got d 2")
+        proxy.wait_for("PUBCOMP", "up", 4)
+        peer.publish("t", "e", qos=2)
+        app.wait_for("got e 2")
+        app.send("leave")
+        app.wait_for("left over")
+        app.wait()
+    assert got(app) == list("abcde")
+    assert proxy.connections == 2
+
+
+@pytest.mark.parametrize(("name", "direction"), OUT)
+def test_a_step_that_is_swallowed_ends_the_connection_in_time_and_is_repeated(
+    proxy, broker, name, direction
+):
+    peer = broker.peer("t", qos=2)
+    proxy.swallow(name, direction, times=1)
+    with apps.start(PUBLISHER, proxy.port, 1) as app:
+        app.wait_for("connection lost: no PUBACK for 1 s")
+        app.wait_for(r"codes \[0, 0, 0\]")
+        app.wait_for("connects 2")
+        app.send("leave")
+        app.wait()
+    peer.wait_for(4)
+    assert sorted(payloads(peer)) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(("name", "direction"), IN)
+def test_an_inbound_step_that_is_swallowed_is_made_up_for_on_the_next_connection(
+    proxy, broker, name, direction
+):
+    with apps.start(HANDLER, proxy.port) as app:
+        proxy.wait_for("SUBACK", "down")
+        proxy.swallow(name, direction, times=1)
+        peer = broker.peer()
+        for each in "abc":
+            peer.publish("t", each, qos=2)
+        app.wait_for("got c 2")
+        proxy.wait_for("PUBCOMP", "up", 2)
+        proxy.rst()
+        app.wait_for("session resumed")
+        peer.publish("t", "d", qos=2)
+        app.wait_for("got d 2")
+        proxy.wait_for("PUBCOMP", "up", 4)
+        app.send("leave")
+        app.wait_for(r"left over \[\] {}")
+        app.wait()
+    assert sorted(got(app)) == list("abcd")
+
+
+# The broker goes
+
+
+@pytest.mark.parametrize("stage", ["PUBREC", "PUBCOMP"])
+def test_a_broker_that_restarts_with_its_state_gets_each_message_once(proxy, broker, stage):
+    """MQTT 3.1.1: [MQTT-4.1.0-1], [MQTT-4.3.3-1], [MQTT-4.4.0-1]"""
+    # a session of the peer's own, else it misses what comes before it is back
+    peer = broker.peer("t", qos=2, client_id="peer", clean=False)
+    peer.close()
+    proxy.swallow(stage, "down")
+    with apps.start(PUBLISHER, proxy.port, 60) as app:
+        proxy.wait_for(stage, "down", 3)
+        broker.restart()
+        proxy.heal()
+        app.wait_for("session resumed")
+        app.wait_for(r"codes \[0, 0, 0\]")
+        app.send("leave")
+        app.wait()
+    peer = broker.peer(client_id="peer", clean=False)
+    peer.wait_for(4)
+    broker.peer("t").publish("t", "end", qos=2)
+    peer.wait_for(5)
+    assert payloads(peer) == ["a", "b", "c", "d", "end"]
+
+
+UNKNOWN = """
+async def events(client):
+    async for event in client.events():
+        if isinstance(event, mqtt_as_tls.Undelivered):
+            print("event", event.topic, type(event.error).__name__)
+
+async def waits(client, topic):
+    try:
+        await client.publish(topic, topic, qos=2)
+    except DeliveryUnknown as e:
+        print("unknown", e.topic, e)
+
+import mqtt_as_tls
+
+async def main():
+    soonest()
+    async with make(ack_timeout_s=60) as client:
+        asyncio.create_task(events(client))
+        await client.wait_connected()
+        tasks = [asyncio.create_task(waits(client, "t/awaited"))]
+        tasks.append(asyncio.create_task(client.publish("t/qos1", "x", qos=1)))
+        await asyncio.sleep_ms(20)
+        client.enqueue("t/queued", "x", qos=2)
+        timed = client.publish("t/timed-out", "x", qos=2, timeout_s=0.1)
+        with raises(asyncio.TimeoutError):
+            await timed
+        print("sent")
+        await asyncio.gather(*tasks)
+        print("after", await client.publish("t/after", "x", qos=2))
+        s = client._session
+        print("in flight", len(s.inflight), len(s.releasing), len(s.again), client._queued)
+        await told("leave")
+"""
+
+
+@pytest.mark.parametrize("stage", ["PUBREC", "PUBCOMP"])
+def test_a_broker_that_lost_its_state_leaves_the_fate_of_a_message_unknown(proxy, broker, stage):
+    proxy.swallow(stage, "down")
+    proxy.swallow("PUBACK", "down", times=1)
+    with apps.start(UNKNOWN, proxy.port) as app:
+        app.wait_for("sent")
+        proxy.wait_for(stage, "down", 3)
+        broker.restart(wipe=True)
+        peer = broker.peer("t/#", qos=2)
+        proxy.heal()
+        app.wait_for("session new, 1 messages sent again")
+        app.wait_for("after 0")
+        app.wait_for("in flight 0 0 0 0")
+        app.send("leave")
+        out = app.wait().out
+    assert "unknown t/awaited the broker lost the session: was 't/awaited' delivered?" in out
+    assert "event t/queued DeliveryUnknown" in out
+    assert "event t/timed-out DeliveryUnknown" in out  # nobody waits any more
+    assert "event t/awaited" not in out
+    assert "message to 't/queued': the broker lost the session" in out
+    peer.wait_for(2)
+    assert [topic for topic, _ in peer.received] == ["t/qos1", "t/after"]
+
+
+def test_what_was_under_way_to_a_lost_session_is_forgotten(proxy, broker):
+    with apps.start(HANDLER, proxy.port) as app:
+        proxy.wait_for("SUBACK", "down")
+        proxy.swallow("PUBREL", "down")
+        broker.peer().publish("t", "old", qos=2)
+        app.wait_for("got old 2")
+        proxy.wait_for("PUBREL", "down")
+        broker.restart(wipe=True)
+        proxy.heal()
+        app.wait_for("session new")
+        proxy.wait_for("SUBACK", "down", 2)
+        broker.peer().publish("t", "new", qos=2)  # with the same packet id
+        app.wait_for("got new 2")
+        proxy.wait_for("PUBCOMP", "up")
+        app.send("leave")
+        app.wait_for(r"left over \[\] {}")
+        app.wait()
+    assert {each.packet_id for each in proxy.seen("PUBLISH", "down")} == {1}
+
+
+# Order and window
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_qos_0_1_and_2_keep_their_order_within_the_window(proxy, broker, most):
+    """MQTT 3.1.1: [MQTT-4.6.0-1], [MQTT-4.6.0-4]"""
+    peer = broker.peer("t/#", qos=2)
+    apps.check(
+        """
+        async def main():
+            async with make(max_inflight=int(sys.argv[2]), drain_s=20) as client:
+                await client.wait_connected()
+                await asyncio.gather(*[
+                    client.publish("t/%d" % (i % 3), str(i), qos=i % 3) for i in range(30)
+                ])
+                for i in range(30, 60):
+                    assert client.enqueue("t/%d" % (i % 3), str(i), qos=i % 3)
+        """,
+        proxy.port,
+        most,
+    )
+    peer.wait_for(60)
+    sent = [int(each.payload) for each in proxy.seen("PUBLISH", "up")]
+    assert sent == list(range(60))
+    for qos in range(3):
+        assert [int(data) for topic, data in peer.received if topic == f"t/{qos}"] == list(
+            range(qos, 60, 3)
+        )
+    open_ids, widest = set(), 0
+    for each in proxy.packets:
+        if each.name == "PUBLISH" and each.qos and each.direction == "up":
+            assert each.packet_id not in open_ids
+            open_ids.add(each.packet_id)
+            widest = max(widest, len(open_ids))
+        elif each.name in ("PUBACK", "PUBCOMP"):
+            open_ids.discard(each.packet_id)
+    assert widest == most
+    assert proxy.connections == 1
+
+
+def test_after_a_reconnect_pubrels_come_first_then_publishes_then_new_ones(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4]"""
+    peer = broker.peer("t", qos=2)
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(ack_timeout_s=60) as client:
+                first = asyncio.gather(*[client.publish("t", each, qos=2) for each in "ab"])
+                first = asyncio.create_task(first)
+                await told("more")
+                more = [client.publish("t", each, qos=n) for each, n in (("c", 1), ("d", 2))]
+                more = asyncio.create_task(asyncio.gather(*more))
+                await told("new")
+                new = asyncio.create_task(client.publish("t", "e", qos=2))
+                await first
+                await more
+                await new
+                print("all", client.stats.connects)
+        """,
+        proxy.port,
+    ) as app:
+        proxy.swallow("PUBCOMP", "down", times=2)
+        proxy.wait_for("PUBCOMP", "down", 2)
+        proxy.stall_up()
+        app.send("more")
+        time.sleep(0.2)
+        proxy.refuse()
+        proxy.rst()
+        app.wait_for("connection lost")
+        app.send("new")
+        time.sleep(0.1)
+        proxy.heal()
+        app.wait_for("all 2")
+        app.wait()
+    again = [
+        (each.name, each.packet_id, each.name == "PUBLISH" and each.dup)
+        for each in proxy.seen(direction="up", connection=2)
+        if each.name.startswith("PUB")
+    ]
+    assert again[:5] == [
+        ("PUBREL", 1, False),
+        ("PUBREL", 2, False),
+        ("PUBLISH", 3, True),
+        ("PUBLISH", 4, True),
+        ("PUBLISH", 5, False),
+    ]
+    peer.wait_for(5)
+    assert sorted(payloads(peer)) == list("abcde")
+
+
+# Publishers that give up waiting
+
+
+@pytest.mark.parametrize("how", ["time-out", "cancel"])
+@pytest.mark.parametrize(("name", "direction"), OUT)
+def test_giving_up_waiting_at_any_step_leaves_the_delivery_as_it_is(
+    proxy, broker, name, direction, how
+):
+    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-2.3.1-4], [MQTT-4.3.3-1]"""
+    peer = broker.peer("t", qos=2)
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(ack_timeout_s=60) as client:
+                await client.wait_connected()
+                await told("publish")
+                if sys.argv[2] == "cancel":
+                    task = asyncio.create_task(client.publish("t", "given up", qos=2))
+                    await told("cancel")
+                    task.cancel()
+                    with raises(asyncio.CancelledError):
+                        await task
+                else:
+                    with raises(asyncio.TimeoutError):
+                        await client.publish("t", "given up", qos=2, timeout_s=0.1)
+                    await told("cancel")
+                print("given up")
+                client._session._id = 65535  # the id is in use: the next one is 2
+                task = asyncio.create_task(client.publish("t", "next", qos=2))
+                await told("go on")
+                await task
+                await until(lambda: not (client._session.inflight or client._session.releasing))
+                client._session._id = 65535
+                await client.publish("t", "last", qos=2)
+                print("connects", client.stats.connects)
+        """,
+        proxy.port,
+        how,
+    ) as app:
+        app.wait_for("connected in")
+        proxy.swallow(name, direction)
+        app.send("publish")
+        proxy.wait_for(name, direction)
+        app.send("cancel")
+        app.wait_for("given up")
+        proxy.wait_for(name, direction, 2)
+        proxy.heal()
+        proxy.rst()
+        app.send("go on")
+        app.wait_for("connects 2")
+        app.wait()
+    peer.wait_for(3)
+    assert payloads(peer) == ["given up", "next", "last"]
+    ids = {each.payload: each.packet_id for each in proxy.seen("PUBLISH", "up")}
+    assert ids == {b"given up": 1, b"next": 2, b"last": 1}
+
+
+def test_a_publisher_that_gives_up_offline_takes_its_message_back(proxy, broker):
+    peer = broker.peer("t", qos=2)
+    proxy.refuse()
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make() as client:
+                with raises(asyncio.TimeoutError):
+                    await client.publish("t", "never sent", qos=2, timeout_s=0.1)
+                print("given up")
+                await client.publish("t", "sent", qos=2)
+        """,
+        proxy.port,
+    ) as app:
+        app.wait_for("given up")
+        proxy.heal()
+        app.wait()
+    peer.wait_for(1)
+    assert payloads(peer) == ["sent"]
+
+
+# Handlers
+
+
+def test_a_handler_that_raises_has_had_its_message(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.3.3-2]"""
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=2)
+            def handler(message):
+                print("got", str(message.payload, "utf-8"), message.qos)
+                raise ValueError("in the handler")
+
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        proxy.kill_on("PUBREC", "up")  # it comes again, and is not handled again
+        peer = broker.peer()
+        for each in "ab":
+            peer.publish("t", each, qos=2)
+        app.wait_for("got b 2")
+        proxy.wait_for("PUBCOMP", "up", 2)
+        app.send("leave")
+        app.wait()
+    assert got(app) == ["a", "b"]
+
+
+def test_a_message_that_comes_again_while_its_handler_runs_is_not_handled_again(proxy, broker):
+    """MQTT 3.1.1: [MQTT-4.3.3-2]"""
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=2)
+            async def handler(message):
+                print("got", str(message.payload, "utf-8"), message.qos)
+                await told("end")
+                print("ends")
+
+            async with client:
+                for n in (1, 2):
+                    await until(lambda: client.stats.duplicates == n)
+                    print("again", n)
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        broker.peer().publish("t", "x", qos=2)
+        app.wait_for("got x 2")
+        for n in (1, 2):
+            proxy.rst()
+            app.wait_for(f"again {n}")
+        assert not proxy.seen("PUBREC")
+        app.send("end")
+        app.wait_for("ends")
+        proxy.wait_for("PUBCOMP", "up")
+        app.send("leave")
+        app.wait()
+    assert got(app) == ["x"]
+
+
+def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=2)
+            async def handler(message):
+                print("got", str(message.payload, "utf-8"), message.qos)
+                await told("end")
+                print("ends")
+
+            async with client:
+                await told("leave")
+                print("left over", client._session._inbound, client._session._unreleased)
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        broker.peer().publish("t", "x", qos=2)
+        app.wait_for("got x 2")
+        proxy.refuse()
+        proxy.rst()
+        app.wait_for("connection lost")
+        app.send("end")
+        app.wait_for("ends")
+        proxy.swallow("PUBLISH", "down")  # a connection too short for the redelivery
+        proxy.heal()
+        proxy.swallow("PUBLISH", "down")
+        app.wait_for("session resumed")
+        proxy.wait_for("PUBLISH", "down", 2)
+        proxy.heal()
+        proxy.rst()
+        proxy.wait_for("PUBCOMP", "up")
+        app.send("leave")
+        app.wait_for(r"left over \[\] {}")
+        app.wait()
+    assert got(app) == ["x"]
+
+
+def test_a_handler_over_its_time_gets_its_message_acknowledged_once(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            client = make(handler_timeout_s=1)
+
+            @client.on("t", qos=2)
+            async def handler(message):
+                print("got", str(message.payload, "utf-8"), message.qos)
+                await told("end")
+
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        broker.peer().publish("t", "x", qos=2)
+        app.wait_for("handler of 't' runs for over 1 s: message acknowledged, handler goes on")
+        proxy.wait_for("PUBCOMP", "up")
+        app.send("end")
+        app.send("leave")
+        app.wait()
+    assert got(app) == ["x"]
+    assert [name for name, _ in steps(proxy, "up")] == ["PUBREC", "PUBCOMP"]
+
+
+def test_qos_2_beyond_the_backlog_comes_again_until_all_is_handled_once(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            client = make(max_packet=500, max_backlog=1000)
+            release = asyncio.Event()
+
+            @client.on("t", qos=2)
+            async def handler(message):
+                print("got", str(message.payload, "utf-8"), message.qos)
+                await release.wait()
+
+            async with client:
+                await told("release")
+                release.set()
+                await told("leave")
+                print("connects", client.stats.connects)
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        for n in range(40):
+            peer.publish("t", str(n), qos=2)
+        app.wait_for(r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga")
+        app.send("release")
+        app.wait_for("got 39 2")
+        app.send("leave")
+        assert int(app.wait_for("connects").split()[1]) > 1
+        app.wait()
+    assert got(app) == [str(n) for n in range(40)]
+
+
+NO_MEMORY = {
+    "for an acknowledgement": "packet, 'ack'",
+    "for the queue of a handler": "Dispatcher, '_queue'",
+    "for the books": "Dispatcher, 'deliver'",
+    "for sending it": "MQTTClient, '_send'",
+}
+
+
+@pytest.mark.parametrize("place", NO_MEMORY)
+def test_a_message_is_handled_once_where_there_was_once_no_memory(proxy, broker, place):
+    with apps.start(
+        """
+        from mqtt_as_tls import packet
+        from mqtt_as_tls.dispatch import Dispatcher
+
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=2)
+            def handler(message):
+                print("got", str(message.payload, "utf-8"), message.qos)
+
+            async with client:
+                await told("fail")
+                fail_once(*eval(sys.argv[2]))
+                print("no memory")
+                await told("leave")
+                print("left over", client._session._inbound, client._session._unreleased)
+        """,
+        proxy.port,
+        NO_MEMORY[place],
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        peer.publish("t", "a", qos=2)
+        proxy.wait_for("PUBCOMP", "up")
+        app.send("fail")
+        app.wait_for("no memory")
+        for each in "bc":
+            peer.publish("t", each, qos=2)
+        app.wait_for("got c 2")
+        proxy.wait_for("PUBCOMP", "up", 3)
+        app.send("leave")
+        app.wait_for(r"left over \[\] {}")
+        app.wait()
+    assert got(app) == ["a", "b", "c"]
+    assert proxy.connections == 2
+
+
+def test_no_memory_for_the_second_handler_gives_neither_of_them_a_message_twice(proxy, broker):
+    with apps.start(
+        """
+        from mqtt_as_tls.dispatch import Dispatcher
+
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=2)
+            def first(message):
+                print("got", str(message.payload, "utf-8"), "first")
+
+            @client.on("+", qos=2)
+            def second(message):
+                print("got", str(message.payload, "utf-8"), "second")
+
+            queue = Dispatcher._queue
+
+            def fails(self, sub, message):
+                queue(self, sub, message)
+                Dispatcher._queue = fails_now
+
+            def fails_now(self, sub, message):
+                Dispatcher._queue = queue
+                raise MemoryError("no memory once")
+
+            async with client:
+                await told("fail")
+                Dispatcher._queue = fails
+                print("no memory")
+                await told("leave")
+                print("held", client._dispatcher.held, client._dispatcher.size)
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        app.send("fail")
+        app.wait_for("no memory")
+        peer = broker.peer()
+        for each in "ab":
+            peer.publish("t", each, qos=2)
+        proxy.wait_for("PUBCOMP", "up", 2)
+        app.send("leave")
+        app.wait_for(r"held \[\] 0")
+        app.wait()
+    lines = [line for line in app.lines if line.startswith("got")]
+    assert sorted(lines) == ["got a first", "got a second", "got b first", "got b second"]
+
+
+# Will
+
+
+def test_a_will_with_qos_2_is_published_and_so_are_birth_and_goodbye(broker):
+    """MQTT 3.1.1: [MQTT-3.1.2-8]"""
+    peer = broker.peer("t/#", qos=2)
+    app = """
+        async def main():
+            will = Will("t/status", "offline", qos=2, birth="online")
+            async with make(will=will) as client:
+                await told("leave")
+        """
+    with apps.start(app, broker.port) as running:
+        peer.wait_for(1)
+        running.kill()
+    peer.wait_for(2)
+    with apps.start(app, broker.port) as running:
+        peer.wait_for(3)
+        running.send("leave")
+        running.wait()
+    peer.wait_for(4)
+    assert payloads(peer) == ["online", "offline"] * 2
+    assert [each.qos for each in peer.messages] == [2] * 4
+
+
+# Outages without end
+
+STORM = """
+async def publisher(client, qos):
+    n = 0
+    while not stopping:
+        await client.publish("up/%d" % qos, str(n), qos=qos)
+        n += 1
+        await asyncio.sleep_ms(1)
+    print("published", qos, n)
+
+stopping = False
+
+async def main():
+    global stopping
+    soonest()
+    client = make(ack_timeout_s=2, connect_timeout_s=2, max_inflight=4)
+    count = [0]
+
+    @client.on("down", qos=2)
+    async def handler(message):
+        await asyncio.sleep_ms(count[0] % 3)
+        print("got", str(message.payload, "utf-8"), message.qos)
+        count[0] += 1
+
+    async with client:
+        tasks = [asyncio.create_task(publisher(client, qos)) for qos in (1, 2, 2)]
+        await told("stop")
+        stopping = True
+        await asyncio.gather(*tasks)
+        await until(lambda: count[0] >= int(sys.argv[2]))
+        print("connects", client.stats.connects, "resent", client.stats.resent)
+        await told("leave")
+"""
+
+
+def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker):
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    peer = broker.peer("up/#", qos=2)
+    sender = broker.peer()
+    kinds = ["PUBLISH", "PUBREC", "PUBREL", "PUBCOMP", "PUBACK"]
+    down = 120
+    try:
+        with apps.start(STORM, proxy.port, down) as app:
+            proxy.wait_for("SUBACK", "down")
+            end = time.monotonic() + 8
+            sent = faults = 0
+            while time.monotonic() < end or sent < down:
+                if sent < down:
+                    sender.publish("down", str(sent), qos=2)
+                    sent += 1
+                # a fault at a time, and some progress between them: else the client suspects a
+                # message of its own and waits for a minute
+                if not proxy.killers and time.monotonic() < end:
+                    proxy.kill_on(
+                        chance.choice(kinds), chance.choice(["up", "down"]), chance.random() < 0.5
+                    )
+                    seen = len(proxy.packets)
+                elif proxy.connections > 1 + faults and len(proxy.packets) > seen + 60:
+                    faults = proxy.connections - 1
+                    proxy.killers = []
+                time.sleep(chance.random() * 0.1)
+            proxy.heal()
+            app.send("stop")
+            published = [app.wait_for("published").split()[1:] for _ in range(3)]
+            stats = app.wait_for("connects").split()
+            app.send("leave")
+            app.wait()
+        assert int(stats[1]) > 5, stats
+        assert got(app) == [str(n) for n in range(down)]
+        twos = [payload.decode() for topic, payload in peer.received if topic == "up/2"]
+        expected = [str(n) for qos, count in published if qos == "2" for n in range(int(count))]
+        assert sorted(twos) == sorted(expected)
+        ones = {payload.decode() for topic, payload in peer.received if topic == "up/1"}
+        assert ones == {
+            str(n) for qos, count in published if qos == "1" for n in range(int(count))
+        }
+    except AssertionError as e:
+        raise AssertionError(f"seed {seed}") from e
