@@ -3,6 +3,7 @@ The reason codes of MQTT 5 in words (5.0 section 2.4). Imported when one is to b
 """
 
 _WORDS = {
+    0x00: "normal",
     0x04: "disconnect with will",
     0x10: "no matching subscribers",
     0x11: "no subscription existed",
