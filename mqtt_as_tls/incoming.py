@@ -61,10 +61,10 @@ class _Incoming(Stream):
     over      bool, the handler returned, or there is none: what is left is skipped
     error     what ended the connection in the middle, or None
     moved_ms  ticks of the last progress
-    lane      the Subscription made for this message only, or None
+    task      that of the handler, or None
     """
 
-    error = lane = task = None
+    error = task = None
     over = False
 
     def __init__(self, client, t, message, length):
@@ -198,46 +198,62 @@ def attach(client, sub):
     """The handler of `sub` was declared with stream=True."""
     handler = sub.handler
     sub.stream = client._streams = True
-    sub.handler = lambda message: _handle(client, handler, message)
+    sub.lane = None
+    sub.handler = lambda message: _handle(client, sub, handler, message)
     if client.connected:
         client._transport.decoder.partial = True
 
 
-async def _handle(client, handler, message):
-    """Run the handler (of the app) on `message`, which may be a small one: then on a copy."""
-    stream = message.stream
+async def _handle(client, sub, handler, message):
+    """
+    Run the handler of the app in a task and a lane of its own; return when it returned, or when
+    the next one has to begin before (see `_turn`).
+    """
+    d = client._dispatcher
+    lane = Subscription(sub.filter, sub.data, sub.qos)
+    lane.since_ms = sub.since_ms
+    d.others.append(lane)
+    lane.task = asyncio.create_task(_run(client, lane, handler, message))
+    lane.current = message
+    sub.current = None
+    sub.lane = lane
+    await lane.signal
+
+
+async def _run(client, lane, handler, message):
     own = message
-    if not stream:
+    stream = message.stream
+    if stream:
+        stream.task = lane.task
+    else:  # a small one: it may have other handlers, which want its payload
         own = Message(message.topic, b"", message.qos, message.retain, message.dup, message.id)
         own.properties = message.properties
         own.length = len(message.payload)
         own.stream = Stream(message.payload, client.max_packet)
-    elif stream.error:  # before its turn came
-        return
-    else:
-        stream.task = core.cur_task
     error = None
     try:
-        try:
+        if not stream or not stream.error:  # lost before its turn came
             result = handler(own)
             if hasattr(result, "send"):
                 await result
-        except Exception as e:
-            error = e
-        if stream:
-            await stream.returned()
-            if error is stream.error:
-                error = None
-        else:
-            message.ack_code = own.ack_code
-            message.ack_properties = own.ack_properties
-    finally:
-        lane = stream and stream.lane
-        if lane and lane.task:  # else the client was stopped
-            client._dispatcher.others.remove(lane)
-            lane.task = None
+    except (Exception, asyncio.CancelledError) as e:
+        if not lane.task:  # stopped
+            raise
+        error = e
+    if stream:
+        await stream.returned()
+        if error is stream.error:
+            error = None
+    else:
+        message.ack_code = own.ack_code
+        message.ack_properties = own.ack_properties
     if error:
-        raise error
+        client._report("handler of %r", lane.filter, error)
+    d = client._dispatcher
+    if lane in d.others:
+        d.others.remove(lane)
+    d.finish(lane)
+    lane.signal.set()
 
 
 def _header(decoder, qos, five):
@@ -316,7 +332,7 @@ async def receive(client, t, first):
     try:
         if not stream.over:
             client._incoming = stream
-            await _deliver(client, sub, stream)
+            await _turn(client, sub, stream)
             await stream.pass_on()
         await stream.skip()
     finally:
@@ -328,37 +344,31 @@ async def receive(client, t, first):
     return True
 
 
-async def _deliver(client, sub, stream):
+async def _turn(client, sub, stream):
     """Queue the message of `stream` for the handler of `sub`; return when it is its turn."""
     d = client._dispatcher
     message = stream.message
     d.held.append(message)
     d.size += message._size()
-    start = time.ticks_ms()
+    if sub.task is None:
+        sub.task = asyncio.create_task(d._serve(sub))
+    d._queue(sub, message)
+    lane = None
     pause = 0
-    _queue(d, sub, message)
     while message in sub.queue:
         stream.moved_ms = now = time.ticks_ms()
-        late = time.ticks_diff(now, start) > client.handler_timeout_s * 1000
-        if late or _waits(client, sub.task):
-            # its answer comes after this payload, so the handler has to be called beside itself
-            sub.queue.remove(message)
-            message._claims = 0
-            stream.lane = lane = Subscription(sub.filter, sub.data, sub.qos)
-            lane.handler = sub.handler
-            d.others.append(lane)
-            _queue(d, lane, message)
-            break
+        if lane is not sub.lane:
+            lane = sub.lane
+            start = now
+        if lane and (
+            _waits(client, lane.task)
+            or time.ticks_diff(now, start) > client.handler_timeout_s * 1000
+        ):
+            lane.signal.set()  # what it waits for comes after this payload: begin with the next
         await asyncio.sleep_ms(pause)
         pause = _TURN_MS
     if message.done:  # unsubscribed meanwhile
         stream.over = True
-
-
-def _queue(d, sub, message):
-    if sub.task is None:
-        sub.task = asyncio.create_task(d._serve(sub))
-    d._queue(sub, message)
 
 
 def _waits(client, task):
