@@ -563,7 +563,7 @@ class MQTTClient:
             self._request(self._wire.subscribe, part, filters, part[0].properties)
 
     def _request(self, encode, record, what, properties):
-        """Send a SUBSCRIBE or UNSUBSCRIBE; `record` is a list of Subscription."""
+        """Send a SUBSCRIBE or UNSUBSCRIBE; `record`: its Subscriptions, a list or a tuple."""
         self._asked_ms = time.ticks_ms()
         self._send(encode(self._session.request(record), what, properties))
         self._due(self.ack_timeout_s * 1000)
@@ -802,11 +802,11 @@ class MQTTClient:
             self._lost(e)
 
     def _granted(self, part, kind, codes):
-        """A SUBACK or UNSUBACK (`kind`) with `codes` came for `part` (list of Subscription)."""
+        """A SUBACK or UNSUBACK (`kind`) with `codes` came for `part`."""
         if codes is None:
             codes = bytes(len(part))
-        if len(codes) != len(part):
-            raise errors.ProtocolError("SUBACK with %d return codes [MQTT-3.8.4-5]" % len(codes))
+        if len(codes) != len(part) or isinstance(part, list) != (kind == _SUBACK):
+            raise errors.ProtocolError("SUBACK or UNSUBACK for another request [MQTT-3.8.4-5]")
         for i, sub in enumerate(part):
             sub.granted = code = codes[i]
             if code > 127:

@@ -85,7 +85,7 @@ async def _unsubscribe(client, subs, properties):
         filters = [sub.data for sub in subs]
         if client._five:
             client._five.fit(len(client._wire.unsubscribe(1, filters, properties)))
-        client._request(client._wire.unsubscribe, subs, filters, properties)
+        client._request(client._wire.unsubscribe, tuple(subs), filters, properties)
         while subs[0].granted is None and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
     for sub in subs:
