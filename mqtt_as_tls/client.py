@@ -13,10 +13,10 @@ import time
 from micropython import const
 
 from . import errors, packet, router
-from .dispatch import Dispatcher, Message, Subscription
+from .dispatch import Delivery, Dispatcher, Message, Subscription
 from .dns import resolve
 from .session import Session
-from .transport import Signal, Transport
+from .transport import Transport
 
 _CONNACK = const(0x20)
 _PUBLISH = const(0x30)
@@ -86,40 +86,12 @@ class Stats:
         self.round_trip_ms = -1
 
 
-class _Delivery(Signal):
-    """An outgoing message of the session, and the task that waits for its delivery."""
-
-    error = None
-    id = queued = code = length = 0  # queued: bytes that it counts in the queue of enqueue()
-    awaited = True
-
-    def __init__(self, packet, qos):
-        self.packet = packet
-        self.qos = qos
-
-
 def _later(module, name):
     return getattr(__import__(module, globals(), None, [name], 1), name)
 
 
 def _wrong(mistake, *args):
     raise _later("mistakes", mistake)(*args)
-
-
-def _payload(data):
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, memoryview):
-        return bytes(data)
-    if not isinstance(data, (bytes, bytearray)):
-        _wrong("payload", data)
-    return data
-
-
-def _qos(qos):
-    if qos not in (0, 1, 2):
-        _wrong("qos", qos)
-    return qos
 
 
 def _text(value, name):
@@ -229,7 +201,7 @@ class MQTTClient:
         if self.max_backlog < self.max_packet:
             _wrong("number", "max_backlog", self.max_backlog, self.max_packet, 268435455)
         if password is not None:
-            password = _payload(password)
+            password = router.payload(password)
         for name, value, good in (
             ("protocol", protocol, protocol in (4, 5)),
             ("tls", tls, tls is None or hasattr(tls, "wrap")),
@@ -254,6 +226,7 @@ class MQTTClient:
         self.tls = tls
         self.will = will
         self.clean_start = bool(clean_start)
+        self._store = store
         self._five = self.properties = None
         self._wire = packet
         if protocol == 5:
@@ -274,9 +247,10 @@ class MQTTClient:
         )
         self._link = link
         self._log = log
+        self._session = Session(self.max_inflight) if store is None else store.session(self)
         self.give_up_after = give_up_after
         self.connected = self.running = self._announce = self._behind = self._busy = False
-        self._clean = self._five is not None
+        self._clean = self._five is not None and not (store is not None and store.restored)
         self.error = self._address = self._birth = self._events = self._partial = None
         self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
         self._transport = self._wake_ms = self._why = self._said = self._incoming = None
@@ -285,13 +259,11 @@ class MQTTClient:
         self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
-        self._store = store
-        self._session = store.session(self) if store else Session(self.max_inflight)
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
         self._hooks = []
         self._tasks = []  # of on_connect
-        self._queue = []  # _Delivery, not sent yet
+        self._queue = []  # Delivery, not sent yet
         if will:
             for data in (will.payload, will.birth or b""):
                 self._encode(will.topic, data, will.qos, will.retain)  # not too large?
@@ -317,7 +289,7 @@ class MQTTClient:
         if sub and sub.handler:
             _wrong("handler", filter)
         router.filter(filter)
-        _qos(qos)
+        router.qos(qos)
 
         def decorate(handler):
             if not callable(handler):
@@ -424,6 +396,12 @@ class MQTTClient:
         """
         self._check()
         out = self._encode(topic, payload, qos, retain, properties)
+        out.awaited = False
+        if self._store is not None:
+            kept = self._session.keep(out)
+            if kept is not None:
+                self._pump()
+                return kept
         size = len(out.packet)
         if size > self.max_queue:
             _wrong("size", size, self.max_queue, "max_queue")
@@ -431,7 +409,6 @@ class MQTTClient:
             return False
         self._queued += size
         out.queued = size
-        out.awaited = False
         self._queue.append(out)
         self._pump()
         return True
@@ -453,11 +430,11 @@ class MQTTClient:
         if properties and not self._five:
             _wrong("option", "properties", properties)
         buf = self._wire.publish(
-            router.topic(topic), _payload(payload), _qos(qos), retain, properties
+            router.topic(topic), router.payload(payload), router.qos(qos), retain, properties
         )
         if len(buf) > self.max_packet:
             _wrong("size", len(buf), self.max_packet, "max_packet")
-        return _Delivery(buf, qos)
+        return Delivery(buf, qos)
 
     async def _deliver(self, out):
         self._check()  # once more: a task may begin after the client was stopped
@@ -481,7 +458,7 @@ class MQTTClient:
         session = self._session
         while self.connected and not self._transport.blocked:
             queue = session.again or self._queue
-            if not queue:
+            if not queue and not (self._store is not None and session.fetch(queue)):
                 return
             out = queue[0]
             if out.qos and session.full():
@@ -521,7 +498,7 @@ class MQTTClient:
 
     def _declare(self, filter, qos, options):
         data = router.filter(filter)
-        _qos(qos)
+        router.qos(qos)
         if options and not self._five:
             for name in options:
                 _wrong("option", name, options[name])

@@ -1,6 +1,6 @@
 """
-From a message that arrived to the handlers that want it: one queue and one task a handler, so
-that the reader never waits for any, and a bound in bytes on all that is not handled yet.
+Messages out and in. From one that arrived to the handlers that want it: one queue and one task a
+handler, so that the reader never waits for any, and a bound in bytes on all that is not handled.
 """
 
 import asyncio
@@ -48,6 +48,28 @@ class Message:
 
     def _size(self):
         return _OVERHEAD + len(self.topic) + len(self.payload)
+
+
+class Delivery(Signal):
+    """
+    An outgoing message of the session, and the task that waits for its delivery.
+
+    packet   bytearray, an encoded PUBLISH
+    id       int, packet id or 0; qos  int
+    queued   int, bytes that it counts in the queue of enqueue()
+    length   int, bytes of the payload that follow the packet
+    awaited  bool, a task waits for it
+    code     int, reason code of its acknowledgement; error  exception, or None
+    entry    what the store knows it by, or None
+    """
+
+    error = entry = None
+    id = queued = code = length = 0
+    awaited = True
+
+    def __init__(self, packet, qos):
+        self.packet = packet
+        self.qos = qos
 
 
 class Subscription:

@@ -137,6 +137,8 @@ def undelivered(client, out, error=None):
     elif isinstance(error, int):
         error = refusal(client, error)
     out.error = error
+    if out.entry:
+        client._session.forget(out)
     if not out.awaited:
         client._say("message to %r: %s" % (topic, error))
         client._event("Undelivered", (topic, error))

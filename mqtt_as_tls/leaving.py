@@ -111,7 +111,7 @@ def _stop(client):
         if out.length:  # its stream is the app's again: it will not be sent once more
             session.inflight.remove(out)
             client._clean = True
-    client._queue = []
+    client._queue = [out for out in client._queue if out.entry]  # the store gave them out
     client._queued = 0
     if not alive:
         client._events = None

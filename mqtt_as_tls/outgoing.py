@@ -9,7 +9,7 @@ import time
 from micropython import const
 
 from . import mistakes, router
-from .client import _Delivery, _qos
+from .dispatch import Delivery
 from .errors import ConnectError
 from .transport import _closed
 
@@ -17,7 +17,7 @@ _CHUNK = const(1024)  # bytes of memory that a transfer takes, and of a TLS reco
 _STALL_MS = const(10_000)
 
 
-class Upload(_Delivery):
+class Upload(Delivery):
     """
     An outgoing message whose payload is read from a stream while it is sent. It has the transport
     for itself meanwhile: what else is written waits behind it.
@@ -32,7 +32,7 @@ class Upload(_Delivery):
     _read = False
 
     def __init__(self, client, topic, source, length, qos, retain, properties):
-        error = mistakes.stream(source, length, _qos(qos))
+        error = mistakes.stream(source, length, router.qos(qos))
         if not error and properties and not client._five:
             error = mistakes.option("properties", properties)
         if error:

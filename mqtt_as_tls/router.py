@@ -1,4 +1,7 @@
-"""Topic names and topic filters: what is valid, what matches (MQTT 3.1.1 section 4.7)."""
+"""
+Topic names and topic filters: what is valid, what matches (MQTT 3.1.1 section 4.7). What else an
+app may publish.
+"""
 
 
 def encode(name):
@@ -52,6 +55,28 @@ def filter(name):
     from . import mistakes
 
     raise mistakes.filter(name)
+
+
+def payload(data):
+    """Return a payload (bytes-like or str) as bytes or bytearray. TypeError for anything else."""
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, memoryview):
+        return bytes(data)
+    if not isinstance(data, (bytes, bytearray)):
+        from . import mistakes
+
+        raise mistakes.payload(data)
+    return data
+
+
+def qos(qos):
+    """Return `qos` (int, 0 to 2). Raises ValueError for anything else."""
+    if qos not in (0, 1, 2):
+        from . import mistakes
+
+        raise mistakes.qos(qos)
+    return qos
 
 
 def matches(filter, topic):

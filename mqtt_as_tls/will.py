@@ -1,7 +1,6 @@
 """The will: what the broker publishes for a client that is gone."""
 
 from . import router
-from .client import _payload, _qos
 
 
 class Will:
@@ -34,10 +33,10 @@ class Will:
     ):
         router.topic(topic)
         self.topic = topic
-        self.payload = _payload(payload)
-        self.qos = _qos(qos)
+        self.payload = router.payload(payload)
+        self.qos = router.qos(qos)
         self.retain = bool(retain)
-        self.birth = None if birth is None else _payload(birth)
+        self.birth = None if birth is None else router.payload(birth)
         self.goodbye = goodbye
         self.delay_s = delay_s
         self.properties = properties
