@@ -253,7 +253,7 @@ def test_a_handler_answers_with_a_reason_code_and_properties(proxy, broker):
     reason = b"\x1f" + field("no number") + user("a", "b")
     wanted = [b"", b"\x99" + five.with_length(reason), b"\x10", b"\x83", b""]
     for name in ("PUBACK", "PUBREC"):
-        sent = [each for each in proxy.seen(name, "up", 1)]
+        sent = proxy.seen(name, "up", 1)
         assert [each.body[2:] for each in sent] == wanted, name
     assert len(proxy.seen("PUBCOMP", "up")) == 3
     assert proxy.connections == 1
