@@ -106,6 +106,9 @@ class FileStore:
     def __len__(self):
         return self.waiting + len(self._flight)
 
+    def __bool__(self):
+        return True  # empty or not, there is one
+
     # Loading
 
     def open(self, protocol, client_id):
@@ -314,12 +317,14 @@ class FileStore:
         self._safe = True
         self._sweep()
 
+    def _waits(self, seg):
+        """Return whether a segment has a message of the queue."""
+        last = self._segments[seg][1]
+        return last >= 0 and (seg, last) >= self._cursor
+
     def _dead(self, seg):
         """Return whether a segment has no message that is still to be delivered."""
-        last = self._segments[seg][1]
-        if last >= 0 and (seg, last) >= self._cursor:
-            return False
-        return seg not in [entry[0] for entry in self._flight]
+        return not self._waits(seg) and seg not in [entry[0] for entry in self._flight]
 
     def _sweep(self):
         if self._safe:  # the newest segment begins with a whole state
@@ -448,6 +453,15 @@ class FileStore:
 
     # What a client calls, see the top
 
+    def session(self, client):
+        """Return the session of `client`; one that is read from flash when this is closed."""
+        if self._segments is None or self._session._client is not client:
+            self.close()
+            from .stored import StoredSession
+
+            self._session = StoredSession(client, self)
+        return self._session
+
     def inflight(self):
         """Return what was in flight when the log was loaded."""
         found = []
@@ -504,7 +518,7 @@ class FileStore:
         """The messages that wait in the oldest segment give way."""
         for seg in sorted(self._segments):
             last = self._segments[seg][1]
-            if (seg, last) >= self._cursor:
+            if self._waits(seg):
                 break
         else:  # those that are missing became unreadable
             self.waiting = 0

@@ -75,6 +75,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.full == "newest" or not self.queue
 
     @rule(size=sizes, qos=st.integers(1, 2))
+    @precondition(lambda self: self.taken is None)
     def add(self, size, qos):
         self.mark()
         self.count += 1
@@ -192,6 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not total:
             return
         n %= total + 1
+        self.failed = True  # what was cut off stays behind
         changes = []
         for name, data in self.journal.changes[position:]:
             size = len(data or "x")

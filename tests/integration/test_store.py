@@ -1,0 +1,241 @@
+"""A client with a store, killed at random moments, and what then arrives at a real broker."""
+
+import os
+import random
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+from tests.support import mpy
+from tests.support.broker import Broker, free_port
+
+KILLS = 8
+QUEUE = ("max_queued_messages 0", "max_inflight_messages 100")  # the broker drops nothing
+DEVICE = mpy.ROOT / "tests" / "device" / "kept.py"
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Broker(tmp_path / "broker", "tcp", persistence=True, lines=QUEUE) as running:
+        yield running
+
+
+class Device:
+    """A device that is started again and again with the same store."""
+
+    def __init__(self, directory, port, protocol=4, qos=1):
+        self.args = port, protocol, directory
+        self.qos = qos
+        self.runs = 0
+        self.lines = []
+
+    def start(self, what, port=None):
+        self.runs += 1
+        port = port or self.args[0]
+        args = (port, *self.args[1:], self.runs, what, self.qos)
+        return mpy.start(DEVICE, *[str(arg) for arg in args])
+
+    def killed(self, what, after_s, port=None):
+        """Run it and kill it after a while; return the lines that it printed."""
+        with self.start(what, port) as program:
+            program.wait_for("started")
+            time.sleep(after_s)
+            result = program.kill()
+        lines = result.out.split("\n")[:-1]
+        assert not [line for line in lines if "Traceback" in line or "not survive" in line], (
+            result.out
+        )
+        self.lines += lines
+        return lines
+
+    def told(self, word):
+        """Return the names that it printed behind `word`, in order."""
+        return [line.split()[1] for line in self.lines if line.startswith(word + " ")]
+
+    def empty(self):
+        """Run it until its store is empty."""
+        with self.start("empty") as program:
+            line = program.wait_for("empty", 60)
+            assert program.wait().code == 0
+        assert line.split()[1] == "0" and line.split()[3] == "0", line
+
+
+def moments(seed, count=KILLS):
+    chance = random.Random(seed)
+    return [chance.choice((0, 0.02, 0.1, 0.3)) * chance.random() for _ in range(count)]
+
+
+def in_order(names):
+    """Whether the numbers behind each prefix ascend."""
+    last = {}
+    for name in names:
+        prefix, number = name.rsplit("-", 1)
+        if int(number) <= last.get(prefix, -1):
+            return False
+        last[prefix] = int(number)
+    return True
+
+
+def arrived(peer, wanted):
+    """Wait for all `wanted` (list of names); return what arrived, in order."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        names = [message.payload.decode() for message in list(peer.messages)]
+        if set(wanted) <= set(names):
+            break
+        time.sleep(0.05)
+    return names
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_was_enqueued_arrives_although_the_device_is_killed(broker, tmp_path, protocol, qos):
+    peer = broker.peer("from/kept", qos=2)
+    device = Device(tmp_path / "store", broker.port, protocol, qos)
+    for after_s in moments(protocol * 10 + qos):
+        device.killed("enqueue", after_s)
+    device.empty()
+    wanted = device.told("kept")
+    assert len(wanted) > KILLS
+    names = arrived(peer, wanted)
+    counts = Counter(names)
+    assert not [name for name in wanted if not counts[name]]
+    if qos == 2:
+        assert not [name for name in counts if counts[name] > 1]
+        assert in_order(names)
+    else:
+        assert in_order(list(dict.fromkeys(names)))
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_what_is_published_with_qos_2_arrives_once_although_the_device_is_killed(
+    broker, tmp_path, protocol
+):
+    peer = broker.peer("from/kept", qos=2)
+    device = Device(tmp_path / "store", broker.port, protocol, 2)
+    for after_s in moments(protocol, 2 * KILLS):
+        device.killed("publish", after_s)
+    device.empty()
+    wanted = device.told("acknowledged")
+    assert len(wanted) > KILLS
+    names = arrived(peer, wanted)
+    counts = Counter(names)
+    assert not [name for name in wanted if not counts[name]]
+    assert not [name for name in counts if counts[name] > 1]
+
+
+def test_what_was_enqueued_without_a_broker_arrives_in_order(broker, tmp_path):
+    peer = broker.peer("from/kept", qos=2)
+    device = Device(tmp_path / "store", broker.port, 4, 1)
+    dead = free_port()
+    for _ in range(3):
+        device.killed("offline", 0.1, dead)
+    wanted = device.told("kept")
+    assert len(wanted) > 50
+    assert peer.messages == []
+    device.empty()
+    names = arrived(peer, wanted)
+    assert in_order(names)
+    assert [name for name in names if name in wanted] == wanted
+
+
+def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp_path):
+    device = Device(tmp_path / "store", broker.port)
+    device.killed("receive", 0.5)  # subscribes
+    sender = broker.peer()
+    wanted = []
+    kills = 0
+    for after_s in moments(3):
+        for _ in range(30):
+            wanted.append(f"m-{len(wanted)}")
+            sender.publish("to/kept", wanted[-1], qos=2)
+        device.killed("receive", after_s)
+        kills += 1
+    with device.start("receive") as program:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            done = device.told("got") + [x.split()[1] for x in program.lines if x[:4] == "got "]
+            if set(wanted) <= set(done):
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)
+        program.kill()
+    counts = Counter(done)
+    assert set(wanted) == set(done)
+    # a handler may have run right before its PUBREC was noted: at most one a kill
+    assert sum(counts.values()) - len(counts) <= kills
+
+
+# Flash that cannot be written
+
+
+def mounted(path, options):
+    """Mount a small tmpfs; skip where that is not allowed."""
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    if os.getuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs to mount a tmpfs")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    mounted(tmp_path / "disk", "size=16k")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+@pytest.fixture
+def read_only_disk(tmp_path):
+    mounted(tmp_path / "disk", "ro")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+def test_a_read_only_directory_is_told_at_once(read_only_disk):
+    out = mpy.check(
+        """
+        import sys
+        from mqtt_as_tls import FileStore, MQTTClient
+        try:
+            MQTTClient("x", client_id="me", store=FileStore(sys.argv[1] + "/store"))
+        except ValueError as e:
+            print(e)
+        """,
+        str(read_only_disk),
+    )
+    assert str(read_only_disk) in out and "a directory to write in is needed" in out
+
+
+def test_a_full_disk_is_noted_and_the_messages_go_on(broker, small_disk):
+    peer = broker.peer("t", qos=2)
+    out = mpy.check(
+        """
+        import asyncio, sys
+        from mqtt_as_tls import FileStore, MQTTClient
+
+        store = FileStore(sys.argv[1] + "/store")
+        client = MQTTClient("127.0.0.1", int(sys.argv[2]), client_id="me", store=store)
+
+        async def main():
+            with open(sys.argv[1] + "/ballast", "wb") as f:
+                try:
+                    while True:
+                        f.write(bytes(512))
+                except OSError:
+                    pass
+            async with client:
+                await client.wait_connected()
+                for i in range(200):
+                    await client.publish("t", str(i), qos=2)
+            print("errors", store.errors > 0)
+
+        asyncio.run(main())
+        """,
+        str(small_disk),
+        str(broker.port),
+    )
+    assert "errors True" in out
+    assert "may not survive a reset" in out
+    assert arrived(peer, ["199"]) == [str(i) for i in range(200)]
