@@ -167,7 +167,7 @@ class Session:
             packet.set_dup(out.packet, out.id > 0)
         self.restart(now_ms)
         for message in self._inbound if present else ():
-            if message.done and message.qos == 2 and message.ack_code < 128:
+            if message.done and message.qos == 2 and message.ack_code in (0, 16):
                 self._unreleased[message.id] = 0  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
             elif not (message.stale and message.done):
