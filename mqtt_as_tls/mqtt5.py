@@ -368,7 +368,7 @@ def reauthenticate(client):
     """
     five = client._five
     if not five or not five._auth:
-        raise ValueError("reauthenticate: give MQTTClient auth=(method, step)")
+        raise ValueError("reauthenticate: MQTT 5 only: give MQTTClient auth=(method, step)")
     if not client.connected:
         raise RuntimeError("reauthenticate: not connected")
     return _reauthenticate(client, five)
