@@ -372,7 +372,7 @@ def secure(ca="test-root-ca", name=None):
 
 async def tls_bad_ca():
     try:
-        TLS(ca="this/file/doesnt/exist")
+        TLS(ca="no/such/ca.crt")
     except ValueError:
         return
     raise AssertionError("no error")

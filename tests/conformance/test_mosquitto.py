@@ -66,7 +66,9 @@ def result(request, upstream):
     pool = ThreadPoolExecutor(WORKERS)
     runs = {test: pool.submit(upstream.run, *test) for test in sorted(selected, key=_order)}
     yield lambda test: runs[test].result()
-    pool.shutdown(cancel_futures=True)
+    pool.shutdown(wait=False, cancel_futures=True)
+    upstream.stop()  # after Ctrl-C, or with -x
+    pool.shutdown()
 
 
 def _order(test):
@@ -77,13 +79,11 @@ def _order(test):
 
 def judge(upstream, run):
     problems = run.problems()
-    if not problems:
-        return
-    text = "\n".join(problems[:40] + [run.report()])
-    if upstream.version > WRITTEN_FOR:
+    if problems and upstream.version > WRITTEN_FOR:
         version = ".".join(map(str, upstream.version))
-        pytest.skip(f"mosquitto {version} is newer than these clients, and it fails: {text}")
-    pytest.fail(text, pytrace=False)
+        pytest.skip(f"fails with mosquitto {version}, newer than the clients here: {problems[0]}")
+    if problems:
+        pytest.fail("\n".join(problems[:40] + [run.report()]), pytrace=False)
 
 
 @pytest.mark.parametrize("test", [(name,) for name in TESTS], ids=TESTS)
@@ -98,6 +98,8 @@ def test_mosquitto(upstream, result, test):
     """
     if test[0] not in upstream.tests():
         pytest.skip("this version of mosquitto has no such test")
+    if test[0].startswith("08-ssl-connect") and upstream.certificates_expired():
+        pytest.skip("the certificates that come with mosquitto are past their end")
     judge(upstream, result(test))
 
 

@@ -25,7 +25,10 @@ import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+
+from cryptography import x509
 
 from tests.conformance import differences
 from tests.support import mpy, process
@@ -113,6 +116,7 @@ class Upstream:
         self.version = tuple(map(int, re.findall(r"\d+", dsc.split("-")[0])))
         self.lib = tests / "lib"
         self._folder = folder
+        self._children = []
         environment = mpy.environment()
         script = folder / "client.sh"
         script.write_text(
@@ -133,6 +137,12 @@ class Upstream:
             for name in names:
                 (programs / f"{name}.test").symlink_to(script)
         self.environment = {**environment, "BUILD_ROOT": str(folder), "PYTHONPATH": str(mpy.ROOT)}
+
+    def certificates_expired(self):
+        """Return whether the certificates that come with the tests are past their end."""
+        pem = (self.lib.parent / "ssl" / "server.crt").read_bytes()
+        end = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+        return end < datetime.now(timezone.utc)
 
     def tests(self):
         """Return the names of all tests, a set of str."""
@@ -187,7 +197,7 @@ class Upstream:
                 os.close(pipe)
 
     def _start(self, command, folder, out, stdin=subprocess.DEVNULL):
-        return process.spawn(
+        child = process.spawn(
             command,
             cwd=folder,
             env=self.environment,
@@ -195,3 +205,11 @@ class Upstream:
             stdout=out,
             stderr=subprocess.STDOUT,
         )
+        self._children.append(child)
+        return child
+
+    def stop(self):
+        """End what still runs."""
+        for child in self._children:
+            if child.poll() is None:
+                process.end(child)
