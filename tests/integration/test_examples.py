@@ -3,11 +3,13 @@ Each example as a user has it, under MicroPython with a board's Wi-Fi, against a
 TLS. What a user changes too is replaced: config.py.
 """
 
+import json
+
 import pytest
 
 from tests.support import mpy
 from tests.support.board import Board
-from tests.support.broker import Broker
+from tests.support.broker import Broker, properties_of
 
 EXAMPLES = mpy.ROOT / "examples"
 CONNECTED = r"^mqtt 127.0.0.1:\d+: connected in \d+ ms \(TLS \d+\), session new"
@@ -188,3 +190,172 @@ def test_cloud_broker_says_that_the_password_is_wrong(board, tmp_path, pki):
         board.settings(1, broker.port)
         with board.start(EXAMPLES / "cloud_broker.py") as running:
             running.wait_for("the broker refused: code 5; not authorised|wrong user or password")
+
+
+def test_request_response_asks_and_answers(board, mtls_broker):
+    board.settings(mtls_broker.port)
+    weather = mtls_broker.peer("weather/rain/get", protocol=5)
+    visitor = mtls_broker.peer("answers/visitor", protocol=5)
+    with board.start(EXAMPLES / "request_response.py") as running:
+        question = weather.wait_for()[0]
+        said = properties_of(question)
+        assert question.payload == b"tomorrow"
+        assert said["response_topic"].startswith("response/mp") and said["correlation_data"]
+        only = {"correlation_data": said["correlation_data"]}
+        weather.publish(said["response_topic"], b"3 mm", properties=only)
+        running.wait_for("^rain tomorrow: 3 mm")
+        for number, (name, answer) in enumerate(
+            {"garden/tank": b"420", "moon": b"unknown"}.items()
+        ):
+            asked = {"response_topic": "answers/visitor", "correlation_data": bytes([number])}
+            visitor.publish("garden/level/get", name, properties=asked)
+            message = visitor.wait_for(number + 1)[-1]
+            assert message.payload == answer
+            assert properties_of(message) == {"correlation_data": bytes([number])}
+
+
+def test_request_response_says_that_nobody_answers(board, mtls_broker):
+    board.settings(mtls_broker.port)
+    with board.start(EXAMPLES / "request_response.py") as running:
+        running.wait_for("^nobody is there to answer")
+
+
+def test_request_response_says_that_no_answer_came(board, mtls_broker):
+    board.settings(mtls_broker.port)
+    mtls_broker.peer("weather/rain/get")  # listens, and says nothing
+    program = (EXAMPLES / "request_response.py").read_text()
+    assert "timeout_s=10" in program
+    with board.start(program.replace("timeout_s=10", "timeout_s=1")) as running:
+        running.wait_for("^no answer within 10 s")
+
+
+def test_store_and_forward_brings_what_was_measured_without_a_broker(board, mtls_broker):
+    """Killed twice while the broker is down: every reading arrives, in order."""
+    board.settings(mtls_broker.port)
+    peer = mtls_broker.peer("garden/#", client_id="watcher", clean=False)
+    program = (EXAMPLES / "store_and_forward.py").read_text()
+    for old, new in (
+        ("sleep(60)", "sleep(0.05)"),
+        ("time.time()", "time.ticks_ms()"),  # one is not like another then
+        (
+            "            await asyncio",
+            "            print('kept', reading)\n            await asyncio",
+        ),
+    ):
+        assert program.count(old) == 1
+        program = program.replace(old, new)
+    mtls_broker.stop()
+    kept = []
+    for _ in range(2):
+        with board.start(program) as running:
+            for _ in range(10):
+                kept.append(running.wait_for("^kept ").removeprefix("kept ").encode())
+            running.kill()
+            assert "not connected" in running.report()
+    mtls_broker.start()
+    with board.start(program) as running:
+        running.wait_for(CONNECTED)
+        while not set(kept) <= {payload for _, payload in peer.received}:
+            peer.wait_for(len(peer.messages) + 1)
+    arrived = list(dict.fromkeys(payload for _, payload in peer.received))  # QoS 1: maybe twice
+    assert [each for each in arrived if each in kept] == kept
+
+
+def test_home_assistant_finds_the_device_and_commands_it(board, mtls_broker):
+    board.settings(mtls_broker.port)
+    home = mtls_broker.peer("garden-1/#")
+    with board.start(EXAMPLES / "home_assistant.py") as running:
+        home.wait_for(topic="garden-1/temperature")
+        late = mtls_broker.peer(
+            "homeassistant/+/garden-1/+/config"
+        )  # restarted: they are retained
+        found = {each.topic.split("/")[3]: each for each in late.wait_for(2)}
+        assert sorted(found) == ["temperature", "valve"]
+        assert all(each.retain for each in found.values())
+        settings = {name: json.loads(each.payload) for name, each in found.items()}
+        for name, each in settings.items():
+            assert each["unique_id"] == f"garden-1-{name}"
+            assert each["availability_topic"] == "garden-1/status"
+            assert each["device"]["identifiers"] == ["garden-1"]
+        assert settings["temperature"]["unit_of_measurement"] == "°C"
+        # What Home Assistant then does with the topics that it was told:
+        valve = settings["valve"]
+        home.publish(valve["command_topic"], b"ON")
+        running.wait_for("pin 15 is 1")
+        assert home.wait_for(topic=valve["state_topic"])[-1].payload == b"ON"
+        assert home.wait_for(topic=settings["temperature"]["state_topic"])[0].payload == b"27.0"
+        assert home.wait_for(topic=valve["availability_topic"])[-1].payload == b"online"
+        running.kill()
+    assert home.wait_for(2, topic="garden-1/status")[-1].payload == b"offline"
+    late = mtls_broker.peer("garden-1/+")
+    assert sorted((m.topic, m.payload) for m in late.wait_for(2)) == [
+        ("garden-1/status", b"offline"),
+        ("garden-1/valve", b"ON"),
+    ]
+
+
+@pytest.fixture
+def aws(tmp_path, pki):
+    """A broker with AWS's limits: mutual TLS, QoS 1, packets of 128 KB."""
+    limits = ["max_qos 1", "max_keepalive 1200"]
+    options = {"pki": pki, "max_packet": 131072, "lines": limits}
+    with Broker(tmp_path / "aws", "tcp", "mtls", **options) as running:
+        yield running
+
+
+def test_aws_iot_reports_its_readings_and_obeys_its_shadow(board, aws):
+    board.settings(aws.ports["mtls"])
+    shadow = "$aws/things/garden-1/shadow/update"
+    cloud = aws.peer("things/garden-1/reading", shadow)
+    with board.start(EXAMPLES / "aws_iot.py") as running:
+        running.wait_for(CONNECTED)
+        assert json.loads(cloud.wait_for(topic="things/garden-1/reading")[0].payload)
+        reported = cloud.wait_for(topic=shadow)[0].payload
+        assert json.loads(reported) == {"state": {"reported": {"interval_s": 60}}}
+        cloud.publish(shadow + "/delta", json.dumps({"version": 2, "state": {"interval_s": 5}}))
+        reported = cloud.wait_for(2, topic=shadow)[-1].payload
+        assert json.loads(reported) == {"state": {"reported": {"interval_s": 5}}}
+        assert " as garden-1 (p5," in aws.log()
+
+
+def test_aws_iot_keeps_to_the_limits_of_such_a_broker(board, aws):
+    """8 filters in a SUBSCRIBE, no QoS 2, no packet over 128 KB; a refused one ends nothing."""
+    board.settings(aws.ports["mtls"])
+    program = (EXAMPLES / "aws_iot.py").read_text()
+    assert "protocol=5," in program
+    more = "protocol=5, max_packet=200_000, max_backlog=200_000,"
+    program = program.replace("protocol=5,", more)
+    before, _ = program.split("async def main")
+    limits = """
+from mqtt_as_tls import RefusedError
+
+for n in range(9):
+    client.on("$aws/things/garden-1/jobs/%d" % n, qos=1)(print)
+
+
+async def main():
+    async with client:
+        await client.wait_connected()
+        print("takes", client.properties["maximum_qos"], client.properties["maximum_packet_size"])
+        for size, qos in ((1, 2), (131_072, 1)):
+            try:
+                await client.publish("things/garden-1/reading", bytes(size), qos=qos)
+            except RefusedError as error:
+                print(hex(error.code), error)
+        await client.publish("things/garden-1/reading", bytes(131_000), qos=1)
+        print("still connected", client.stats.connects)
+
+
+asyncio.run(main())
+"""
+    cloud = aws.peer("things/garden-1/reading")
+    with board.start(before + limits) as running:
+        result = running.wait()
+    assert "takes 1 131072" in result.out, running.report()
+    assert "0x9b the broker takes no such message: QoS not supported" in result.out
+    assert "0x95 the broker takes no such message: packet too large" in result.out
+    assert "still connected 1" in result.out
+    assert len(cloud.wait_for()[0].payload) == 131_000
+    parts = aws.log().split("Received SUBSCRIBE from garden-1")[1:]
+    asked = [part.split("Sending SUBACK to garden-1")[0].count("(QoS 1)") for part in parts]
+    assert sum(asked) == 10 and max(asked) == 8
