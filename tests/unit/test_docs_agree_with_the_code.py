@@ -21,8 +21,23 @@ TIMEOUTS = ROOT / "docs/timeouts.md"
 TLS = ROOT / "docs/tls.md"
 
 # constants that are no time-out and no bound
-OTHERS = {"client._EARLY", "clock._RELEASED", "clock._FROM_1900", "session._TICKS"}
-MODULES = ("client", "clock", "dispatch", "dns", "failing", "leaving", "session", "streams")
+OTHERS = {
+    "client._EARLY",
+    "clock._RELEASED",
+    "clock._FROM_1900",
+    "session._TICKS",
+    "store._ENOSPC",
+}
+_RECORDS = "MAGIC VERSION HEAD QUEUED DIRECT SENT RECEIVED DONE INBOUND RELEASED FRESH"
+OTHERS |= {f"store._{name}" for name in _RECORDS.split()}  # their form, in the log of the store
+MODULES = (
+    *("client", "clock", "dispatch", "dns", "failing", "incoming", "leaving", "mqtt5", "outgoing"),
+    *("requests", "session", "store", "streams"),
+)
+
+
+# arguments whose default is a time-out or a bound
+DEFAULTS = ("tries", "timeout_ms", "timeout_s", "max_bytes")
 
 
 def numbers(module):
@@ -38,13 +53,16 @@ def numbers(module):
             number = isinstance(value, ast.Constant) and type(value.value) is int
             if number and name[1:].isupper() and name[1:] not in TYPES:
                 found[f"{module}.{name}"] = value.value
+        name = getattr(node, "name", "")
+        if isinstance(node, ast.ClassDef):
+            node = next((each for each in node.body if getattr(each, "name", "") == "__init__"), 0)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             names = node.args.args + node.args.kwonlyargs
             values = node.args.defaults + node.args.kw_defaults
             for argument, default in zip(names[::-1], values[::-1], strict=False):
                 value = getattr(default, "value", None)
-                if argument.arg in ("tries", "timeout_ms", "timeout_s") and value is not None:
-                    found[f"{module}.{node.name}({argument.arg})"] = value
+                if argument.arg in DEFAULTS and value is not None:
+                    found[f"{module}.{name}({argument.arg})"] = value
     return found
 
 

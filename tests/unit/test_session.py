@@ -7,7 +7,6 @@ from mqtt_as_tls.errors import ProtocolError
 from mqtt_as_tls.session import Session
 from tests.unit.checks import raises
 
-
 PUBACK = 0x40
 PUBREC = 0x50
 PUBCOMP = 0x70
