@@ -146,7 +146,7 @@ async def main():
 
 
 def test_a_challenge_for_a_client_that_began_none_is_a_protocol_error():
-    """MQTT 5.0: [MQTT-4.12.0-6]"""
+    """MQTT 5.0: [MQTT-4.12.0-7]"""
 
     def script(connection):
         connection.accept(five.auth(0x18, METHOD, data("x")))
@@ -168,7 +168,7 @@ async def main():
 
 
 def test_authenticating_again_succeeds_is_refused_or_is_not_answered():
-    """MQTT 5.0: [MQTT-4.12.1-1], [MQTT-4.12.1-2], [MQTT-3.15.2-2]"""
+    """MQTT 5.0: [MQTT-4.12.1-1], [MQTT-4.12.1-2]"""
 
     def script(connection):
         begun(connection)

@@ -149,7 +149,6 @@ def test_the_properties_of_a_message_reach_another_client_and_come_from_it(broke
 
 
 def test_a_will_has_its_properties_and_comes_after_its_delay_unless_the_client_came_back(broker):
-    """MQTT 5.0: [MQTT-3.1.3-9]"""
     peer = broker.peer("w/#", protocol=5)
     with (
         Proxy(broker.port) as lasting,

@@ -32,7 +32,7 @@ def check(app, port, *args):
 
 
 def test_what_the_acl_denies_is_told_to_the_caller_and_nothing_else_suffers(tmp_path):
-    """MQTT 5.0: [MQTT-4.3.2-1], [MQTT-4.3.3-4]"""
+    """MQTT 5.0: [MQTT-4.3.3-4]"""
     with Broker(tmp_path / "b", acl=ACL) as broker, Proxy(broker.port) as proxy:
         check(
             """
@@ -131,7 +131,7 @@ CODES = [0x86, 0x9C, 0x87, 0x9D, 0x8A, 0x88]  # no three in a row that do not he
 
 
 def test_a_refused_connection_says_why_and_where_to_go():
-    """MQTT 5.0: [MQTT-4.13.2-1], [MQTT-4.11.0-1]"""
+    """MQTT 5.0: [MQTT-4.13.2-1]"""
 
     def script(connection):
         code = CODES[min(connection.number, len(CODES)) - 1]
@@ -175,7 +175,7 @@ async def main():
     ],
 )
 def test_a_broker_that_goes_says_why_and_is_tried_again(code, words):
-    """MQTT 5.0: [MQTT-3.14.4-3], [MQTT-4.13.1-1]"""
+    """MQTT 5.0: [MQTT-4.13.2-1]"""
     ends = []
 
     def script(connection):

@@ -147,7 +147,6 @@ async def main():
 
 
 def test_the_topic_of_responses_is_the_brokers_if_it_names_one():
-    """MQTT 5.0: [MQTT-3.1.2-28]"""
     seen = []
 
     def script(connection):

@@ -90,7 +90,6 @@ def test_retain_handling_says_when_kept_messages_come(proxy, broker):
 
 
 def test_messages_carry_the_identifiers_of_all_the_subscriptions_that_they_match(proxy):
-    """MQTT 5.0: [MQTT-3.3.4-3], [MQTT-3.3.4-4], [MQTT-3.3.4-5]"""
     apps.check(
         """
         async def main():
@@ -150,7 +149,6 @@ def test_several_identifiers_of_one_message_are_a_list():
 
 
 def test_two_clients_share_a_subscription(broker):
-    """MQTT 5.0: [MQTT-4.8.2-4], [MQTT-4.8.2-5]"""
     apps.check(
         """
         async def main():
@@ -174,7 +172,6 @@ def test_two_clients_share_a_subscription(broker):
 
 
 def test_what_the_broker_does_not_have_is_refused_without_asking():
-    """MQTT 5.0: [MQTT-3.2.2-18]"""
     asked = []
 
     def script(connection):
@@ -222,7 +219,7 @@ def test_what_the_broker_does_not_have_is_refused_without_asking():
 
 
 def test_one_unsubscribe_asks_for_many_filters_known_or_not(proxy, broker):
-    """MQTT 5.0: [MQTT-3.10.4-1], [MQTT-3.10.3-2]"""
+    """MQTT 5.0: [MQTT-3.10.3-2]"""
     peer = broker.peer(protocol=5)
     with apps.start(
         """

@@ -376,7 +376,7 @@ def test_after_a_reconnect_pubrels_come_first_then_publishes_then_new_ones(proxy
 def test_giving_up_waiting_at_any_step_leaves_the_delivery_as_it_is(
     proxy, broker, name, direction, how
 ):
-    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-2.3.1-4], [MQTT-4.3.3-1]"""
+    """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-4.3.3-1]"""
     peer = broker.peer("t", qos=2)
     with apps.start(
         """
@@ -724,7 +724,6 @@ def test_no_memory_for_the_second_handler_gives_neither_of_them_a_message_twice(
 
 
 def test_a_will_with_qos_2_is_published_and_so_are_birth_and_goodbye(broker):
-    """MQTT 3.1.1: [MQTT-3.1.2-8]"""
     peer = broker.peer("t/#", qos=2)
     app = """
         async def main():

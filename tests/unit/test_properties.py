@@ -105,7 +105,6 @@ def expected(name, value):
 
 
 def test_each_property_is_decoded_where_a_server_may_send_it_and_nowhere_else():
-    """MQTT 5.0: [MQTT-3.14.2-2]"""
     for packet in FROM_SERVER:
         for number, name, value, data, _, places in TABLE:
             data = bytes((number,)) + data

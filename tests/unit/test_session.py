@@ -846,7 +846,6 @@ def test_any_number_of_messages_may_wait_for_their_handlers_here():
 
 
 def test_more_than_receive_maximum_is_a_protocol_error():
-    """MQTT 5.0: [MQTT-3.3.4-9]"""
     for qos in (1, 2):
         session = Session(8)
         session.receive_maximum = 3
