@@ -55,7 +55,7 @@ _OPTIONS = const(
 # Methods of MQTTClient that are loaded when they are called
 _LATER = const(
     (
-        ("leaving", "connect disconnect"),
+        ("leaving", "connect disconnect wait_connected"),
         ("mqtt5", "reauthenticate"),
         ("requests", "request respond"),
         ("streams", "events messages"),
@@ -229,6 +229,7 @@ class MQTTClient:
         self._store = store
         self._five = self.properties = None
         self._wire = packet
+        self._alive_s = self.keepalive_s
         if protocol == 5:
             self._wire = self._five = _later("mqtt5", "Wire")(self, options)
         elif will and (will.properties or will.delay_s):
@@ -247,10 +248,8 @@ class MQTTClient:
         )
         self._link = link
         self._log = log
-        self._session = Session(self.max_inflight) if store is None else store.session(self)
         self.give_up_after = give_up_after
         self.connected = self.running = self._announce = self._behind = self._busy = False
-        self._clean = self._five is not None and not (store is not None and store.restored)
         self.error = self._address = self._birth = self._events = self._partial = None
         self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
         self._transport = self._wake_ms = self._why = self._said = self._incoming = None
@@ -259,6 +258,8 @@ class MQTTClient:
         self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
+        self._session = Session(self.max_inflight) if store is None else store.session(self)
+        self._clean = self._five is not None and not (store is not None and store.restored)
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
         self._hooks = []
@@ -327,18 +328,6 @@ class MQTTClient:
 
     async def __aexit__(self, *exc):
         await self.disconnect()
-
-    async def wait_connected(self, timeout_s=None):
-        """
-        Return when connected.
-
-        Raises asyncio.TimeoutError after `timeout_s` seconds; RuntimeError when the client is not
-        running, or is stopped meanwhile.
-        """
-        self._check()
-        wait = self._up.wait()
-        await (wait if timeout_s is None else asyncio.wait_for(wait, timeout_s))
-        self._check()
 
     def publish(
         self,
@@ -499,17 +488,14 @@ class MQTTClient:
     def _declare(self, filter, qos, options):
         data = router.filter(filter)
         router.qos(qos)
-        if options and not self._five:
-            for name in options:
-                _wrong("option", name, options[name])
-        sub = self._dispatcher.find(filter)
-        if not sub:
-            sub = Subscription(filter, data, qos)
-            if options:
-                self._five.subscription(sub, options)
-            self._dispatcher.subscriptions.append(sub)
-        elif options:
+        old = self._dispatcher.find(filter)
+        sub = old or Subscription(filter, data, qos)
+        if options:
+            if not self._five:
+                _wrong("option", *list(options.items())[0])
             self._five.subscription(sub, options)
+        if not old:
+            self._dispatcher.subscriptions.append(sub)
         if qos != sub.qos or (sub.granted or 0) > 2:
             sub.qos = qos
             sub.granted = None
@@ -750,7 +736,7 @@ class MQTTClient:
                     raise errors.ProtocolError("a second CONNACK (section 3.2)")
                 elif kind in (_SUBACK, _UNSUBACK):
                     part = session.answered(decoder.packet_id())
-                    codes = decoder.suback() if kind == _SUBACK else decoder.unsuback()
+                    codes = decoder.suback()
                     if part:
                         self._granted(part, kind, codes)
                         self._hook()
@@ -780,16 +766,13 @@ class MQTTClient:
 
     def _granted(self, part, kind, codes):
         """A SUBACK or UNSUBACK (`kind`) with `codes` came for `part`."""
-        if codes is None:
-            codes = bytes(len(part))
+        codes = codes or bytes(len(part))  # an UNSUBACK of MQTT 3.1.1 has none
         if len(codes) != len(part) or isinstance(part, list) != (kind == _SUBACK):
             raise errors.ProtocolError("SUBACK or UNSUBACK for another request [MQTT-3.8.4-5]")
         for i, sub in enumerate(part):
-            sub.granted = code = codes[i]
-            if code > 127:
-                sub.reason = _later("failing", "refusal")(self, code, sub.filter)
-                if kind == _SUBACK and sub.handler and sub.asked:
-                    _later("failing", "refused")(self, sub)
+            sub.granted = codes[i]
+            if codes[i] > 127:
+                _later("failing", "refused")(self, sub)
 
     def _arrived(self, first, decoder):
         qos = first >> 1 & 3
@@ -834,10 +817,9 @@ class MQTTClient:
 
     async def _watch(self, t):
         """Keepalive and every deadline of a connection; raises what ended it."""
-        keepalive_s = (self.properties or {}).get("server_keep_alive", self.keepalive_s)
-        interval = keepalive_s * 750 or 1 << 28  # 0: the server wants no pings
+        interval = self._alive_s * 750 or 1 << 28  # 0: the server wants no pings
         ack_ms = self.ack_timeout_s * 1000
-        grace = min(ack_ms, keepalive_s * 1000)
+        grace = min(ack_ms, self._alive_s * 1000)
         stats = self.stats
         asked = None  # bytes received when PINGREQ was sent
         pinged = 0

@@ -145,10 +145,16 @@ def undelivered(client, out, error=None):
     out.set()
 
 
-def refused(client, sub):
-    """Tell that the broker refused the declared subscription `sub`."""
-    client._say("%s: see its ACL" % sub.reason)
-    client._event("SubscriptionRefused", sub.filter)
+def refused(client, sub, error=None):
+    """
+    The broker refused the subscription `sub`: note why, and tell it of a declared one.
+
+    error  RefusedError; None: what the packet just received says
+    """
+    sub.reason = error or refusal(client, sub.granted, sub.filter)
+    if sub.handler and sub.asked:  # not an UNSUBACK
+        client._say("%s: see its ACL" % sub.reason)
+        client._event("SubscriptionRefused", sub.filter)
 
 
 def overdue(dispatcher, sub):

@@ -34,6 +34,19 @@ async def connect(client, timeout_s=30):
         await asyncio.sleep_ms(20)
 
 
+async def wait_connected(client, timeout_s=None):
+    """
+    `client.wait_connected(...)`: return when connected.
+
+    Raises asyncio.TimeoutError after `timeout_s` seconds; RuntimeError when the client is not
+    running, or is stopped meanwhile.
+    """
+    client._check()
+    wait = client._up.wait()
+    await (wait if timeout_s is None else asyncio.wait_for(wait, timeout_s))
+    client._check()
+
+
 async def disconnect(client, reason=0, properties=None):
     """
     `client.disconnect()`: say goodbye and stop. Publishes the will's payload, waits up to

@@ -184,6 +184,7 @@ class Wire:
         client._session.max_inflight = min(
             client.max_inflight, said.get("receive_maximum", client.max_inflight)
         )
+        client._alive_s = said.get("server_keep_alive", client.keepalive_s)
         own = client.client_id
         client.client_id = said.get("assigned_client_identifier", own)
         if own and own != client.client_id:
@@ -349,12 +350,12 @@ class Wire:
             code = 162
         if not code:
             return False
-        sub.granted = code
-        sub.reason = RefusedError("subscription to %r: %s" % (sub.filter, words(code)), code)
-        if sub.handler:
-            from .failing import refused
+        from .failing import refused
 
-            refused(self._client, sub)
+        sub.granted = code
+        sub.asked = True  # in a way
+        error = RefusedError("subscription to %r: %s" % (sub.filter, words(code)), code)
+        refused(self._client, sub, error)
         return True
 
 

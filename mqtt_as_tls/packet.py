@@ -305,9 +305,7 @@ class Decoder:
             raise ProtocolError("packet id 0 [MQTT-2.3.1-1]")
         return n
 
-    def answer(self):
-        """Return the packet id of a PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4-3.7)."""
-        return self.packet_id()
+    answer = packet_id  # of PUBACK, PUBREC, PUBREL or PUBCOMP (sections 3.4-3.7)
 
     def connack(self):
         """Return (session_present bool, return code int) of a CONNACK (section 3.2)."""
@@ -318,15 +316,15 @@ class Decoder:
         return flags == 1, code
 
     def suback(self):
-        """Return the return codes (bytes of 0, 1, 2 or 0x80) of a SUBACK (section 3.9.3)."""
+        """
+        Return the return codes (bytes of 0, 1, 2 or 0x80) of a SUBACK (section 3.9.3); none of an
+        UNSUBACK (section 3.11).
+        """
         codes = bytes(self.buf[self.at + 2 : self.end])
         for code in codes:
             if code > 2 and code != 128:
                 raise ProtocolError("SUBACK return code 0x%02x [MQTT-3.9.3-2]" % code)
         return codes
-
-    def unsuback(self):
-        """Return None: an UNSUBACK of MQTT 3.1.1 has no codes (section 3.11)."""
 
     def publish(self, qos):
         """

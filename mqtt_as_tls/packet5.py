@@ -292,7 +292,10 @@ class Decoder(packet.Decoder):
         return self.code
 
     def suback(self):
-        """Return the reason codes (bytes) of a SUBACK (section 3.9.3): under 0x80, the QoS."""
+        """
+        Return the reason codes (bytes) of a SUBACK (section 3.9.3): under 0x80, the QoS; or of an
+        UNSUBACK (section 3.11.3).
+        """
         self.properties, at = decode(self.buf, self.at + 2, self.end, self._first)
         codes = bytes(self.buf[at : self.end])
         if not codes:
@@ -301,10 +304,6 @@ class Decoder(packet.Decoder):
             self._check(code)
         self.code = max(codes)
         return codes
-
-    def unsuback(self):
-        """Return the reason codes (bytes) of an UNSUBACK (section 3.11.3)."""
-        return self.suback()
 
     def publish(self, qos):
         """

@@ -82,7 +82,7 @@ def fields(decoder, first):
     if kind == 0x90:
         return decoder.suback()
     if kind == 0xB0:
-        return decoder.unsuback()
+        return decoder.suback()
     if kind == 0xD0:
         return None
     if kind in (0xE0, 0xF0):
@@ -418,7 +418,6 @@ def test_a_length_is_not_believed():
 
 
 def test_connack_flags_are_strict():
-    """MQTT 5.0: [MQTT-3.2.2-1], [MQTT-3.2.2-6]"""
     for flags in range(2, 256):
         refused(bytes((0x20, 3, flags, 0, 0)), MALFORMED, "3.2.2-1")
     for code in bytes.fromhex("80 87 9f"):
@@ -433,8 +432,8 @@ def test_connack_of_mqtt_3_1_1_says_that_the_version_is_not_supported():
 
 def test_reason_codes_are_those_of_the_packet():
     """
-    MQTT 5.0: [MQTT-3.2.2-8], [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1],
-    [MQTT-3.9.3-2], [MQTT-3.11.3-2], [MQTT-3.14.2-1], [MQTT-3.15.2-1]
+    MQTT 5.0: [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1], [MQTT-3.14.2-1],
+    [MQTT-3.15.2-1]
     """
     for first, codes in CODES.items():
         codes = [int(each, 16) for each in codes.split()]
@@ -477,7 +476,6 @@ def test_a_suback_has_codes():
 
 
 def test_packet_id_0_is_refused():
-    """MQTT 5.0: [MQTT-2.2.1-4]"""
     for first in (0x40, 0x50, 0x62, 0x70):
         for rest in (b"", b"\x00", b"\x00\x00"):
             with raises(ProtocolError, "packet id 0"):
@@ -599,7 +597,7 @@ def test_a_topic_alias_stands_for_its_topic():
 
 
 def test_topic_aliases_that_are_refused():
-    """MQTT 5.0: [MQTT-3.1.2-26], [MQTT-3.1.2-27], [MQTT-3.3.2-8], [MQTT-3.3.2-11]"""
+    """MQTT 5.0: [MQTT-3.3.2-8]"""
     for maximum, alias, topic in (
         (0, 1, b"a"),  # none is welcome
         (3, 4, b"a"),  # over the maximum
