@@ -1,6 +1,6 @@
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 __version__: str
 
@@ -8,6 +8,8 @@ _Data = bytes | bytearray | memoryview | str
 _Handler = TypeVar("_Handler", bound=Callable[[Message], Any])
 _Hook = TypeVar("_Hook", bound=Callable[[], Awaitable[Any]])
 _Server = str | tuple[str, int]
+_Properties = Mapping[str, Any] | Sequence[tuple[str, Any]]
+_Step = Callable[[bytes | None], bytes | None | Awaitable[bytes | None]]
 
 class MQTTError(Exception):
     reason: str
@@ -23,11 +25,23 @@ class ResolveError(MQTTError):
 class ConnectError(MQTTError): ...
 class TLSError(MQTTError): ...
 class CertificateError(TLSError): ...
-class RefusedError(MQTTError): ...
+
+class RefusedError(MQTTError):
+    properties: dict[str, Any] | None
+
 class ProtocolError(MQTTError): ...
 
 class DeliveryUnknown(MQTTError):
     topic: str | None
+
+class Source(Protocol):
+    """What `publish(..., length=n)` reads; QoS 1 and 2 also need seek() and tell()."""
+
+    def readinto(self, buf: Any, /) -> int | None: ...
+
+class Stream:
+    async def readinto(self, buf: bytearray | memoryview) -> int: ...
+    async def read(self, n: int = -1) -> bytes: ...
 
 class Message:
     topic: str
@@ -35,7 +49,11 @@ class Message:
     qos: int
     retain: bool
     dup: bool
-    properties: None
+    stream: Stream | None
+    length: int
+    properties: dict[str, Any] | None
+    ack_code: int
+    ack_properties: _Properties | None
 
 class Connected:
     session_present: bool
@@ -48,6 +66,10 @@ class Suspect:
 
 class SubscriptionRefused:
     filter: str
+
+class Undelivered:
+    topic: str
+    error: MQTTError
 
 class Stats:
     connects: int
@@ -62,11 +84,14 @@ class Stats:
     round_trip_ms: int
 
 class Will:
-    topic: bytes
-    payload: bytes
+    topic: str
+    payload: bytes | bytearray
     qos: int
     retain: bool
-    birth: bytes | None
+    birth: bytes | bytearray | None
+    goodbye: bool
+    delay_s: int
+    properties: _Properties | None
     def __init__(
         self,
         topic: str,
@@ -74,7 +99,31 @@ class Will:
         qos: int = 0,
         retain: bool = False,
         birth: _Data | None = None,
+        *,
+        goodbye: bool = True,
+        delay_s: int = 0,
+        properties: _Properties | None = None,
     ) -> None: ...
+
+class FileStore:
+    directory: str
+    max_bytes: int
+    error: OSError | None
+    errors: int
+    damaged: int
+    dropped: int
+    refused: int
+    writes: int
+    bytes: int
+    restored: bool
+    log: Callable[[str], Any] | None
+    def __init__(
+        self,
+        directory: str,
+        max_bytes: int = 65536,
+        full: Literal["newest", "oldest"] = "newest",
+    ) -> None: ...
+    def __len__(self) -> int: ...
 
 class TLS:
     context: Any
@@ -146,9 +195,10 @@ class MQTTClient:
     running: bool
     error: Exception | None
     stats: Stats
+    properties: dict[str, Any] | None
     def __init__(
         self,
-        host: str,
+        host: str | Sequence[str | tuple[str, int]],
         port: int | None = None,
         *,
         link: Link | None = None,
@@ -160,7 +210,13 @@ class MQTTClient:
         log: Callable[[str], Any] | None = print,
         clean_start: bool = False,
         give_up_after: int | None = None,
-        protocol: int = 4,
+        protocol: Literal[4, 5] = 4,
+        store: FileStore | None = None,
+        shared_session: bool = False,
+        session_expiry_s: int | None = None,
+        properties: _Properties | None = None,
+        auth: tuple[str, _Step] | None = None,
+        topic_aliases: int = 0,
         keepalive_s: float = 60,
         connect_timeout_s: float = 30,
         ack_timeout_s: float = 20,
@@ -171,7 +227,17 @@ class MQTTClient:
         max_inflight: int = 8,
         max_queue: int = 8192,
     ) -> None: ...
-    def on(self, filter: str, qos: int = 0) -> Callable[[_Handler], _Handler]: ...
+    def on(
+        self,
+        filter: str,
+        qos: int = 0,
+        *,
+        stream: bool = False,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+        properties: _Properties | None = None,
+    ) -> Callable[[_Handler], _Handler]: ...
     def on_connect(self, handler: _Hook) -> _Hook: ...
     async def __aenter__(self) -> MQTTClient: ...
     async def __aexit__(
@@ -181,25 +247,64 @@ class MQTTClient:
         traceback: TracebackType | None,
     ) -> None: ...
     async def connect(self, timeout_s: float = 30) -> None: ...
-    async def disconnect(self) -> None: ...
+    async def disconnect(self, reason: int = 0, properties: _Properties | None = None) -> None: ...
     async def wait_connected(self, timeout_s: float | None = None) -> None: ...
     async def publish(
+        self,
+        topic: str,
+        payload: _Data | Source = b"",
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        timeout_s: float | None = None,
+        properties: _Properties | None = None,
+        length: int | None = None,
+    ) -> int: ...
+    def enqueue(
         self,
         topic: str,
         payload: _Data = b"",
         *,
         qos: int = 0,
         retain: bool = False,
-        timeout_s: float | None = None,
-    ) -> None: ...
-    def enqueue(
-        self, topic: str, payload: _Data = b"", *, qos: int = 0, retain: bool = False
+        properties: _Properties | None = None,
     ) -> bool: ...
-    async def subscribe(
-        self, filter: str, qos: int = 0, *, timeout_s: float | None = None
+    async def request(
+        self,
+        topic: str,
+        payload: _Data = b"",
+        *,
+        qos: int = 0,
+        timeout_s: float | None = 10,
+        properties: _Properties | None = None,
+    ) -> Message: ...
+    async def respond(
+        self,
+        message: Message,
+        payload: _Data = b"",
+        *,
+        qos: int | None = None,
+        properties: _Properties | None = None,
     ) -> int: ...
-    async def unsubscribe(self, filter: str, *, timeout_s: float | None = None) -> None: ...
+    async def subscribe(
+        self,
+        filter: str,
+        qos: int = 0,
+        *,
+        timeout_s: float | None = None,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+        retain_handling: int = 0,
+        properties: _Properties | None = None,
+    ) -> int: ...
+    async def unsubscribe(
+        self,
+        *filters: str,
+        timeout_s: float | None = None,
+        properties: _Properties | None = None,
+    ) -> None: ...
+    async def reauthenticate(self) -> None: ...
     def messages(self) -> Messages: ...
     def events(
         self,
-    ) -> AsyncIterator[Connected | Disconnected | Suspect | SubscriptionRefused]: ...
+    ) -> AsyncIterator[Connected | Disconnected | Suspect | SubscriptionRefused | Undelivered]: ...

@@ -1,7 +1,10 @@
 """What editors and type checkers are told is what the package has."""
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 import mqtt_as_tls
 from mqtt_as_tls import explain
@@ -20,10 +23,29 @@ def class_of(module, name):
 
 
 def parameters(function):
-    """Return the names of a function's parameters, in order, `self` and `client` left out."""
+    """
+    Return the names of a function's parameters, in order, `self` and `client` left out. What it
+    takes as **options and hands on is what MQTT 5 knows of a subscription.
+    """
     arguments = function.args
     names = [each.arg for each in arguments.args + arguments.kwonlyargs]
+    if arguments.vararg:
+        names.insert(len(arguments.args), "*" + arguments.vararg.arg)
+    if arguments.kwarg and function.name in ("on", "subscribe"):
+        names += sorted(popped(functions(class_of(tree("mqtt5.py"), "Wire"))["subscription"]))
     return [name for name in names if name not in ("self", "client", "cls")]
+
+
+def popped(function):
+    """Return the names that a function takes out of its `options`, in order."""
+    return [
+        node.args[0].value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") == "pop"
+        and node.func.value.id == "options"
+        and isinstance(node.args[0], ast.Constant)
+    ]
 
 
 def functions(node):
@@ -47,7 +69,8 @@ def test_every_public_name_is_in_the_stub_and_no_other():
     told = {node.name for node in STUB.body if isinstance(node, ast.ClassDef)}
     names = {name for _, names in mqtt_as_tls._NAMES for name in names.split()}
     assert names - told == set()
-    assert told - names == {"Link", "Messages", "Stats"}  # what is got, not imported
+    # what is got or given, not imported
+    assert told - names == {"Link", "Messages", "Source", "Stats", "Stream"}
 
 
 def test_the_clients_methods_take_what_the_stub_says():
@@ -58,14 +81,23 @@ def test_the_clients_methods_take_what_the_stub_says():
     public = {name for name in has if not name.startswith("_")}
     assert public == {name for name in told if not name.startswith("_")}
     for name in public:
-        assert parameters(told[name]) == parameters(has[name]), name
+        assert sorted(parameters(told[name])) == sorted(parameters(has[name])), name
+        positional = [
+            [each.arg for each in function.args.args if each.arg not in ("self", "client")]
+            for function in (told[name], has[name])
+        ]
+        assert positional[0] == positional[1], name
 
 
 def test_the_clients_options_are_those_of_the_stub():
     told = parameters(functions(class_of(STUB, "MQTTClient"))["__init__"])
     has = parameters(functions(class_of(CLIENT, "MQTTClient"))["__init__"])
     options = [name for name, *_ in constant(CLIENT, "_OPTIONS")]
-    assert told == has + options
+    five = popped(functions(class_of(tree("mqtt5.py"), "Wire"))["__init__"])
+    several = popped(functions(tree("failover.py"))["first"])
+    assert told[: len(has)] == has
+    assert told[-len(options) :] == options
+    assert sorted(told[len(has) : -len(options)]) == sorted(five + several)
 
 
 def test_the_defaults_of_the_options_are_those_of_the_stub():
@@ -77,6 +109,45 @@ def test_the_defaults_of_the_options_are_those_of_the_stub():
     }
     for name, default, _, _ in constant(CLIENT, "_OPTIONS"):
         assert told[name] == default, name
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("will", "Will"), ("store", "FileStore"), ("tls", "TLS"), ("wifi", "WiFi")],
+)
+def test_what_an_app_makes_takes_what_the_stub_says(module, name):
+    told = functions(class_of(STUB, name))["__init__"].args
+    has = functions(class_of(tree(module + ".py"), name))["__init__"].args
+    for part in ("args", "kwonlyargs"):
+        assert [each.arg for each in getattr(told, part)] == [
+            each.arg for each in getattr(has, part)
+        ]
+    for part in ("defaults", "kw_defaults"):  # of TLS(ca=...) the code alone has one
+        values = [each and ast.unparse(each) for each in getattr(told, part)]
+        assert (
+            values == [each and ast.unparse(each) for each in getattr(has, part)][-len(values) :]
+        )
+
+
+@pytest.mark.parametrize("name", ["readinto", "read"])
+def test_a_stream_has_the_methods_of_its_stub(name):
+    told = functions(class_of(STUB, "Stream"))[name]
+    has = functions(class_of(tree("incoming.py"), "Stream"))[name]
+    assert parameters(told) == parameters(has)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("dispatch", "Message"), ("will", "Will"), ("store", "FileStore"), ("client", "MQTTClient")],
+)
+def test_the_attributes_of_the_stub_are_in_the_docstring(module, name):
+    """A docstring names each attribute that an app may read."""
+    text = ast.get_docstring(class_of(tree(module + ".py"), name))
+    told = [
+        each.target.id for each in class_of(STUB, name).body if isinstance(each, ast.AnnAssign)
+    ]
+    assert told
+    assert [each for each in told if not re.search(rf"\b{each}\b", text)] == []
 
 
 def test_explain_takes_what_its_stub_says():
