@@ -63,13 +63,14 @@ def option(name, value):
     five = "properties auth reason topic_aliases no_local retain_as_published retain_handling"
     if name in five.split():
         return ValueError("%s: MQTT 5 only: give MQTTClient protocol=5" % name)
+    if name == "shared_session":
+        return ValueError("shared_session: for a list of hosts, not for one")
     if name == "password":
         return ValueError("password without user: give user= too [MQTT-3.1.2-22]")
     hints = {
         "tls": "TLS(ca=...) or None",
         "link": "WiFi(...), another link, or None",
         "will": "Will(...) or None",
-        "store": "FileStore(...) or None",
         "store": "FileStore(...) or None",
         "log": "a function that takes a line, or None",
         "handler": "a function that takes a message",
