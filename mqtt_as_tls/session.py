@@ -23,8 +23,7 @@ class Session:
     """
     One session with one broker.
 
-    max_inflight     int, the most QoS 1 and 2 messages that wait for their last acknowledgement
-    receive_maximum  int, the most inbound ones that may; None: only QoS 2 is bounded (MQTT 3.1.1)
+    max_inflight  int, the most QoS 1 and 2 messages that wait for their last acknowledgement
 
     An outgoing message is an object with these attributes:
 
@@ -33,8 +32,6 @@ class Session:
     id       int, packet id; 0 until it is in flight
     sent_ms  int, when it (or its PUBREL) was last handed to a connection
     """
-
-    receive_maximum = None
 
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight
@@ -47,7 +44,7 @@ class Session:
         self._inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
-        self._unreleased = {}  # -> whether it was on this connection
+        self._unreleased = {}
 
     def full(self):
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
@@ -158,8 +155,6 @@ class Session:
             self.inflight = again
             self.releasing = []
             self._unreleased = {}
-        for n in self._unreleased:
-            self._unreleased[n] = 0
         self.again = list(self.inflight)
         for out in self.again:
             if not present:
@@ -168,7 +163,7 @@ class Session:
         self.restart(now_ms)
         for message in self._inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code in (0, 16):
-                self._unreleased[message.id] = 0  # handled: only its PUBREC is missing
+                self._unreleased[message.id] = True  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
             elif not (message.stale and message.done):
                 message.stale = True
@@ -192,8 +187,7 @@ class Session:
         Returns True when it is new and has to be handled; False for a redelivery of one that is
         being handled or was handled ([MQTT-4.3.3-2]).
 
-        Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL, or more than
-        `receive_maximum` for an acknowledgement.
+        Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
         """
         message.done = message.stale = False
         inbound = self._inbound
@@ -216,12 +210,6 @@ class Session:
                 raise ProtocolError(
                     "QoS 2 messages without end and no PUBREL (section 4.3.3)", 147
                 )
-        if self.receive_maximum:
-            live = sum(self._unreleased.values())
-            for old in inbound:
-                live += not old.stale
-            if live >= self.receive_maximum:
-                raise ProtocolError("more messages than Receive Maximum [MQTT-3.3.4-9]", 147)
         inbound.append(message)
         return not message.done
 
@@ -248,7 +236,7 @@ class Session:
             if not message.done:
                 break
             if message.qos == 2 and message.ack_code in (0, 16):  # else it is refused
-                self._unreleased[message.id] = 1
+                self._unreleased[message.id] = True
             return message
         return None
 

@@ -34,7 +34,7 @@ class StoredSession(Session):
             packet.set_id(buf, out.id)
             (self.releasing if entry[3] else self.inflight).append(out)
         for n in store.inbound:
-            self._unreleased[n] = 0
+            self._unreleased[n] = True
 
     def _outgoing(self, entry, buf):
         out = Delivery(buf, buf[0] >> 1 & 3)

@@ -842,46 +842,9 @@ def test_any_number_of_messages_may_wait_for_their_handlers_here():
         assert receive(session, n, qos=n % 2 + 1)[1]
 
 
-# Receive Maximum (MQTT 5)
-
-
-def test_more_than_receive_maximum_is_a_protocol_error():
-    for qos in (1, 2):
-        session = Session(8)
-        session.receive_maximum = 3
-        for n in (1, 2, 3):
-            assert receive(session, n, qos=qos)[1]
-        with raises(ProtocolError, "Receive Maximum") as caught:
-            receive(session, 4, qos=qos)
-        assert caught.error.code == 147
-
-
-def test_an_acknowledgement_makes_room_in_receive_maximum():
-    session = Session(8)
-    session.receive_maximum = 2
-    for n in range(1, 100):
-        message, new = receive(session, n)
-        assert new
-        message.done = True
-        assert acks(session) == [(PUBACK, n)]
-
-
-def test_receive_maximum_counts_qos_2_until_its_pubrel():
-    session = Session(8)
-    session.receive_maximum = 2
-    for n in (1, 2):
-        receive(session, n, qos=2)[0].done = True
-    assert acks(session) == [(PUBREC, 1), (PUBREC, 2)]
-    with raises(ProtocolError, "Receive Maximum"):
-        receive(session, 3)
-    session.released(1)
-    assert receive(session, 3)[1]
-
-
 def test_a_refused_qos_2_message_makes_room_at_once_and_its_id_is_free():
     """MQTT 5.0: [MQTT-4.3.3-9]"""
     session = Session(8)
-    session.receive_maximum = 1
     for _ in range(3):
         message, new = receive(session, 1, qos=2)
         assert new
@@ -889,47 +852,6 @@ def test_a_refused_qos_2_message_makes_room_at_once_and_its_id_is_free():
         message.ack_code = 0x80
         assert acks(session) == [(PUBREC, 1)]
     assert not session.released(1)
-
-
-def test_receive_maximum_counts_what_came_on_this_connection():
-    session = Session(8)
-    session.receive_maximum = 2
-    receive(session, 1, b"1")
-    receive(session, 2, qos=2)[0].done = True
-    session.resume(True, 0)
-    assert receive(session, 3)[1]
-    assert not receive(session, 1, b"1", dup=True)[1]  # its handler still runs
-    with raises(ProtocolError, "Receive Maximum"):
-        receive(session, 4)
-    session = Session(8)
-    session.receive_maximum = 2
-    receive(session, 2, b"2", qos=2)[0].done = True
-    acks(session)
-    session.resume(True, 0)
-    assert not receive(session, 2, b"2", dup=True, qos=2)[1]
-    assert acks(session) == [(PUBREC, 2)]
-    assert receive(session, 3)[1]
-    with raises(ProtocolError, "Receive Maximum"):
-        receive(session, 4)
-
-
-def test_receive_maximum_begins_anew_with_a_connection():
-    session = Session(8)
-    session.receive_maximum = 2
-    for n in (1, 2):
-        receive(session, n, qos=2)[0].done = True
-    assert acks(session) == [(PUBREC, 1), (PUBREC, 2)]
-    session.resume(True, 0)  # the broker has only PUBRELs left to send
-    assert receive(session, 3, qos=2)[1]
-    assert receive(session, 4)[1]
-    with raises(ProtocolError, "Receive Maximum"):
-        receive(session, 5)
-
-
-def test_without_a_receive_maximum_qos_1_is_not_bounded_here():
-    session = Session(8)
-    for n in range(1, 2000):
-        assert receive(session, n)[1]
 
 
 # Without memory
