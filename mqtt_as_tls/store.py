@@ -57,6 +57,7 @@ _RELEASED = const(8)  # id 2
 _FRESH = const(9)  # empty
 
 _OVERHEAD = const(8)  # bytes of a record besides its body
+_GROWTH = const(32)  # of HEAD and the log by a record that is no message, at most
 _LEAST = const(8192)
 _ENOSPC = const(28)
 _ENTRY = const("<IHHB")  # segment, offset, packet id or 0, PUBREC came
@@ -345,9 +346,10 @@ class FileStore:
         try:
             if self._file:
                 used = self._segments[self._now][0]
-                room = self._limit - self.bytes - n - self._overhead()
+                # the next segment, which makes room, must find room itself
+                room = self._limit - self.bytes - n - self._overhead() - _GROWTH
                 if not self._dead(self._now):
-                    room -= 64 + self._overhead()  # the next segment must be able to make way
+                    room -= self._overhead() + _GROWTH
             if not self._file or room < 0 or (used + n > self._size and used > self._base):
                 self._roll()
             if self.bytes + n > self._limit:

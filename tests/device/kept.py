@@ -1,6 +1,7 @@
 """
 A device with a store, to be killed at any moment: enqueues or publishes numbered messages and
-prints which ones it was promised, or empties its store and ends.
+prints which ones it was promised (a line that was not cut ends with a dot), or empties its store
+and ends.
 
     kept.py PORT PROTOCOL DIRECTORY RUN WHAT QOS
 
@@ -28,7 +29,7 @@ client = MQTTClient(
 
 @client.on("to/kept", qos=2)
 def arrived(message):
-    print("got", message.payload.decode())
+    print("got", message.payload.decode(), ".")
 
 
 async def publisher(lane):
@@ -36,7 +37,7 @@ async def publisher(lane):
     while True:
         name = "%s-%s-%d" % (run, lane, i)
         await client.publish("from/kept", name, qos=qos)
-        print("acknowledged", name)
+        print("acknowledged", name, ".")
         i += 1
 
 
@@ -45,7 +46,7 @@ async def enqueue():
     while True:
         name = "%s-q-%d" % (run, i)
         if client.enqueue("from/kept", name, qos=qos):
-            print("kept", name)
+            print("kept", name, ".")
             i += 1
             await asyncio.sleep_ms(0)
         else:

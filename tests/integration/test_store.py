@@ -22,6 +22,11 @@ def broker(tmp_path):
         yield running
 
 
+def told(lines, word):
+    """Return the names behind `word`; a line without its dot was cut by the kill."""
+    return [line.split()[1] for line in lines if line.startswith(word + " ") and line[-2:] == " ."]
+
+
 class Device:
     """A device that is started again and again with the same store."""
 
@@ -43,7 +48,7 @@ class Device:
             program.wait_for("started")
             time.sleep(after_s)
             result = program.kill()
-        lines = result.out.split("\n")[:-1]
+        lines = result.out.split("\n")
         assert not [line for line in lines if "Traceback" in line or "not survive" in line], (
             result.out
         )
@@ -52,7 +57,7 @@ class Device:
 
     def told(self, word):
         """Return the names that it printed behind `word`, in order."""
-        return [line.split()[1] for line in self.lines if line.startswith(word + " ")]
+        return told(self.lines, word)
 
     def empty(self):
         """Run it until its store is empty."""
@@ -156,7 +161,7 @@ def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp
     with device.start("receive") as program:
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            done = device.told("got") + [x.split()[1] for x in program.lines if x[:4] == "got "]
+            done = device.told("got") + told(program.lines, "got")
             if set(wanted) <= set(done):
                 break
             time.sleep(0.05)

@@ -347,6 +347,38 @@ def test_a_full_store_refuses_the_newest():
         store.close()
 
 
+def test_a_full_store_is_emptied_through_any_window():
+    for window in (1, 3, 8, 20):
+        for size in (10, 33, 150):
+            with Directory() as path:
+                store = opened(path)
+                n = 0
+                while store.put(message(n, size, qos=2)) is True:
+                    n += 1
+                store.close()
+                store = opened(path)
+                flight = []
+                packet_id = 0
+                while True:
+                    while store.waiting and len(flight) < window:
+                        entry, packet = store.next()
+                        assert number(packet) == packet_id
+                        packet_id += 1
+                        store.sent(entry, packet_id)
+                        flight.append(entry)
+                        store.inbound_add(packet_id)
+                    if not flight:
+                        break
+                    entry = flight.pop(0)
+                    store.received(entry)
+                    store.done(entry)
+                    store.inbound_remove(store.inbound[0])
+                    assert store.bytes == used(path) <= LEAST
+                assert packet_id == n and store.errors == 0 and store.damaged == 0
+                store.close()
+                assert reloaded(path) == ([], [], [])
+
+
 def test_a_full_store_lets_the_oldest_give_way():
     with Directory() as path:
         store = opened(path, full="oldest")
