@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from tests.support.broker import Broker, free_port
 KILLS = 8
 QUEUE = ("max_queued_messages 0", "max_inflight_messages 100")  # the broker drops nothing
 DEVICE = mpy.ROOT / "tests" / "device" / "kept.py"
+LITTLEFS = mpy.ROOT / "tests" / "device" / "littlefs.py"
 
 
 @pytest.fixture
@@ -171,6 +173,20 @@ def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp
     assert set(wanted) == set(done)
     # a handler may have run right before its PUBREC was noted: at most one a kill
     assert sum(counts.values()) - len(counts) <= kills
+
+
+# littlefs, the file system of the boards
+
+
+def test_power_cuts_within_littlefs_lose_only_what_was_being_written():
+    out = mpy.check(LITTLEFS, "cut", heap="8M", timeout_s=60)
+    assert int(out.split()[-2]) > 200, out
+
+
+def test_a_message_costs_few_erases_of_the_flash():
+    out = mpy.check(LITTLEFS, "wear", heap="8M")
+    erases = [float(figure) for figure in re.findall(r"([\d.]+) erases", out)]
+    assert erases[0] < 2.2 and erases[1] < 3.8, out
 
 
 # Flash that cannot be written
