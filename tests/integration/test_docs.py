@@ -434,6 +434,24 @@ async def main():
 asyncio.run(main())
 """,
     "pc": _CONNECT,
+    "stream in": """
+import os
+async def test():
+    await client.publish("garden/picture", bytes(9000), qos=1)
+    while not client._streams or "picture.jpg" not in os.listdir():
+        await asyncio.sleep(0.01)
+    print(os.stat("picture.jpg")[6])
+""",
+    "stream out": """
+@client.on("garden/log", qos=1, stream=True)
+async def log(message):
+    print(message.length, len(await message.stream.read()))
+async def test():
+    with open("big", "wb") as file:
+        file.write(bytes(4000))
+    await send("big")
+    await asyncio.sleep(0.2)
+""",
     "mutual": _CONNECT_WITH_TLS,
     "ntp": '\nprint("ok")\n',
     "several CAs": _CONNECT_WITH_TLS,
@@ -457,6 +475,8 @@ EXPECTED = {
     "networks": ["True DE garden-1 ['192.168.4.1']"],
     "own link": ["nic True"],
     "watchdog": ["machine: watchdog 8000"],
+    "stream in": ["9000"],
+    "stream out": ["4000 4000"],
     "script": ["stopped True"],
     "pinned": ["True"],
     "unverified": ["False"],

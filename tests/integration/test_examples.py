@@ -113,6 +113,25 @@ def test_actuator_obeys_and_tells_its_state(board, mtls_broker):
     ]
 
 
+def test_firmware_over_mqtt_installs_only_what_is_right(board, mtls_broker):
+    board.settings(mtls_broker.port)
+    peer = mtls_broker.peer("garden/app")
+    images = [bytes([number]) * 300_000 for number in range(2)]
+    right, other = (hashlib.sha256(image).hexdigest() for image in images)
+    installed = board.directory / "app.bin"
+    with board.start(EXAMPLES / "firmware_over_mqtt.py") as running:
+        running.wait_for(CONNECTED)
+        mtls_broker.wait_for_log("garden/image/+")
+        peer.publish(f"garden/image/{other}", images[0])
+        assert peer.wait_for(1)[-1].payload == f"not {other}".encode()
+        assert not installed.exists()
+        for number in (0, 1):
+            name = (right, other)[number]
+            peer.publish(f"garden/image/{name}", images[number])
+            assert peer.wait_for(2 + number)[-1].payload == f"installed {name}".encode()
+            assert installed.read_bytes() == images[number]
+
+
 def test_battery_sensor_publishes_and_sleeps(board, mtls_broker):
     board.settings(mtls_broker.port)
     peer = mtls_broker.peer("garden/#")

@@ -1,0 +1,41 @@
+"""Receive a file of any size in pieces, and put it in its place only when its SHA-256 is right."""
+
+import asyncio
+import hashlib
+import os
+from binascii import hexlify
+
+import config
+
+from mqtt_as_tls import MQTTClient
+
+client = MQTTClient(config.host, config.port, link=config.link, tls=config.tls)
+piece = bytearray(1024)
+
+
+# mosquitto_pub -q 1 -t "garden/image/$(sha256sum app.bin | cut -c -64)" -f app.bin ...
+@client.on("garden/image/+", qos=1, stream=True)
+async def image(message):
+    wanted = message.topic.split("/")[-1]
+    summed = hashlib.sha256()
+    with open("app.new", "wb") as file:
+        while True:
+            n = await message.stream.readinto(piece)  # raises when the connection is lost:
+            if not n:  # the broker sends it all again then
+                break
+            summed.update(memoryview(piece)[:n])
+            file.write(memoryview(piece)[:n])
+    if hexlify(summed.digest()).decode() == wanted:
+        os.rename("app.new", "app.bin")
+        await client.publish("garden/app", "installed " + wanted, qos=1)
+    else:
+        await client.publish("garden/app", "not " + wanted, qos=1)
+
+
+async def main():
+    async with client:
+        while True:
+            await asyncio.sleep(3600)  # everything happens in the handler
+
+
+asyncio.run(main())
