@@ -19,7 +19,8 @@ class Ejabberd(Broker):
     The MQTT part of ejabberd (mod_mqtt), started by its Erlang code as whoever runs the tests.
 
     Of the arguments of Broker it takes `directory` only; plain TCP. Everybody may come who has a
-    user name NAME@localhost; `peer` has one.
+    user name NAME@localhost; `peer` has one. Topics have one level or two; more
+    are denied.
 
     It keeps retained messages across a restart, no sessions, has no shared subscriptions, and
     sends a Server Keep Alive in every CONNACK.
@@ -46,7 +47,12 @@ class Ejabberd(Broker):
                 "auth_method": ["anonymous"],
                 "anonymous_protocol": "both",
                 "allow_multiple_connections": True,
-                "modules": {"mod_mqtt": {}},
+                "modules": {
+                    "mod_mqtt": {
+                        "access_publish": {"+": "all", "+/+": "all"},
+                        "access_subscribe": {"+": "all", "+/+": "all"},
+                    }
+                },
             }
         )
 
