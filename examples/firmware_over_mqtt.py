@@ -13,7 +13,7 @@ client = MQTTClient(config.host, config.port, link=config.link, tls=config.tls)
 piece = bytearray(1024)
 
 
-# mosquitto_pub -q 1 -t "garden/image/$(sha256sum app.bin | cut -c -64)" -f app.bin ...
+# mosquitto_pub -q 1 -t garden/image/$(sha256sum app.bin | cut -c -64) -f app.bin
 @client.on("garden/image/+", qos=1, stream=True)
 async def image(message):
     wanted = message.topic.split("/")[-1]
@@ -25,11 +25,10 @@ async def image(message):
                 break
             summed.update(memoryview(piece)[:n])
             file.write(memoryview(piece)[:n])
-    if hexlify(summed.digest()).decode() == wanted:
+    right = hexlify(summed.digest()).decode() == wanted
+    if right:
         os.rename("app.new", "app.bin")
-        await client.publish("garden/app", "installed " + wanted, qos=1)
-    else:
-        await client.publish("garden/app", "not " + wanted, qos=1)
+    await client.publish("garden/app", ("installed " if right else "not ") + wanted, qos=1)
 
 
 async def main():

@@ -435,10 +435,10 @@ asyncio.run(main())
 """,
     "pc": _CONNECT,
     "stream in": """
-import os
+import io
 async def test():
-    await client.publish("garden/picture", bytes(9000), qos=1)
-    while not client._streams or "picture.jpg" not in os.listdir():
+    await client.publish("garden/picture", io.BytesIO(bytes(9000)), length=9000, qos=1)
+    while "picture.jpg" not in os.listdir():
         await asyncio.sleep(0.01)
     print(os.stat("picture.jpg")[6])
 """,

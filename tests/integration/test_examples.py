@@ -3,6 +3,7 @@ Each example as a user has it, under MicroPython with a board's Wi-Fi, against a
 TLS. What a user changes too is replaced: config.py.
 """
 
+import hashlib
 import json
 
 import pytest
