@@ -1,4 +1,4 @@
-"""Payloads that nobody keeps in memory, for apps (MicroPython) and for the tests that check them."""
+"""Payloads that nobody keeps in memory, for apps (MicroPython) and the tests that check them."""
 
 import asyncio
 import binascii
