@@ -307,8 +307,7 @@ def test_the_name_that_the_certificate_must_have_follows_the_host(tmp_path, pki)
     with (
         Broker(tmp_path / "a", "tls", pki=pki, identity=named) as a,
         Broker(tmp_path / "b", "tls", pki=pki, identity=numbered) as b,
-    ):
-        with mpy.start(
+        mpy.start(
             """
             import asyncio, sys
             from mqtt_as_tls import MQTTClient, TLS
@@ -333,12 +332,13 @@ def test_the_name_that_the_certificate_must_have_follows_the_host(tmp_path, pki)
             a.port,
             b.port,
             pki.ca.cert_der,
-        ) as app:
-            app.wait_for("CN.*does not match|name")
-            app.wait_for("at localhost True")
-            a.stop()
-            app.wait_for("at 127.0.0.1 True")
-            app.wait()
+        ) as app,
+    ):
+        app.wait_for("CN.*does not match|name")
+        app.wait_for("at localhost True")
+        a.stop()
+        app.wait_for("at 127.0.0.1 True")
+        app.wait()
 
 
 def test_a_list_that_is_none_raises_at_the_call():
