@@ -259,7 +259,9 @@ class MQTTClient:
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
         self._session = Session(self.max_inflight) if store is None else store.session(self)
-        self._clean = self._five is not None and not (store is not None and store.restored)
+        self._clean = self._five is not None and (
+            self.clean_start or store is None or not store.restored
+        )
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
         self._hooks = []

@@ -55,6 +55,29 @@ def test_the_first_connect_of_a_process_starts_clean_and_later_ones_resume(proxy
     for connection in (1, 3):
         assert len(proxy.seen("SUBSCRIBE", "up", connection)) == 1
         assert proxy.seen("SUBSCRIBE", "up", connection + 1) == []
+    for connection in (1, 3):
+        assert len(proxy.seen("SUBSCRIBE", "up", connection)) == 1
+        assert proxy.seen("SUBSCRIBE", "up", connection + 1) == []
+
+
+@pytest.mark.parametrize(("clean_start", "starts"), [(False, [1, 0]), (True, [1, 1])])
+def test_a_store_lets_the_next_program_resume_unless_clean_start_is_wanted(
+    clean_start, starts, proxy, broker, tmp_path
+):
+    for _ in starts:
+        apps.check(
+            f"""
+            from mqtt_as_tls import FileStore
+
+            async def main():
+                store = FileStore(sys.argv[2])
+                async with make(protocol=5, store=store, clean_start={clean_start}) as client:
+                    assert await client.publish("t", "x", qos=1) == 16
+            """,
+            proxy.port,
+            tmp_path / "store",
+        )
+    assert clean_starts(proxy) == starts
 
 
 def test_a_session_ends_when_it_expires(proxy):
@@ -64,7 +87,7 @@ def test_a_session_ends_when_it_expires(proxy):
 
     MQTT 5.0: [MQTT-3.1.2-23]
     """
-    proxy.swallow("PUBACK", times=2)
+    proxy.swallow("PUBACK", "down", times=2)
     with apps.start(
         """
         async def main():
