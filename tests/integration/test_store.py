@@ -1,5 +1,6 @@
 """A client with a store, killed at random moments, and what then arrives at a real broker."""
 
+import ast
 import os
 import random
 import re
@@ -173,6 +174,35 @@ def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp
     assert set(wanted) == set(done)
     # a handler may have run right before its PUBREC was noted: at most one a kill
     assert sum(counts.values()) - len(counts) <= kills
+
+
+# What the session tells the store
+
+SESSION = mpy.ROOT / "tests" / "device" / "stored_tests.py"
+NAMES = [
+    node.name
+    for node in ast.parse(SESSION.read_text()).body
+    if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+]
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """What the program printed: {name of a test: "ok" or the failure}."""
+    found = {}
+    for line in mpy.check(SESSION).splitlines():
+        word, _, name = line.partition(" ")
+        if word in ("ok", "FAILED"):
+            found[name] = word
+            last = name
+        else:
+            found[last] += "\n" + line
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_session(outcomes, name):
+    assert outcomes.get(name, "it did not run") == "ok"
 
 
 # littlefs, the file system of the boards
