@@ -55,9 +55,6 @@ def test_the_first_connect_of_a_process_starts_clean_and_later_ones_resume(proxy
     for connection in (1, 3):
         assert len(proxy.seen("SUBSCRIBE", "up", connection)) == 1
         assert proxy.seen("SUBSCRIBE", "up", connection + 1) == []
-    for connection in (1, 3):
-        assert len(proxy.seen("SUBSCRIBE", "up", connection)) == 1
-        assert proxy.seen("SUBSCRIBE", "up", connection + 1) == []
 
 
 @pytest.mark.parametrize(("clean_start", "starts"), [(False, [1, 0]), (True, [1, 1])])
