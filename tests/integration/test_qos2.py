@@ -257,6 +257,32 @@ def test_a_broker_that_lost_its_state_leaves_the_fate_of_a_message_unknown(proxy
     assert [topic for topic, _ in peer.received] == ["t/qos1", "t/after"]
 
 
+def test_a_session_counts_as_lost_until_the_client_has_taken_note(proxy, broker):
+    # the broker has a new session after the first CONNACK that said so: the next would say present
+    proxy.swallow("PUBREC", "down")
+    with apps.start(
+        """
+        async def main():
+            soonest()
+            async with make(ack_timeout_s=60) as client:
+                await client.wait_connected()
+                fail_once(client._session, "resume")  # no memory
+                with raises(DeliveryUnknown):
+                    await client.publish("t", "x", qos=2)
+                print("unknown")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("PUBREC", "down")
+        broker.restart(wipe=True)
+        proxy.heal()
+        app.wait_for("MemoryError")
+        app.wait_for("unknown")
+        app.wait()
+    cleans = [each.body[7] & 2 for each in proxy.seen("CONNECT") if each.passed]
+    assert cleans == [0] * (len(cleans) - 1) + [2]
+
+
 def test_what_was_under_way_to_a_lost_session_is_forgotten(proxy, broker):
     with apps.start(HANDLER, proxy.port) as app:
         proxy.wait_for("SUBACK", "down")
@@ -760,7 +786,8 @@ stopping = False
 async def main():
     global stopping
     soonest()
-    client = make(ack_timeout_s=2, connect_timeout_s=2, max_inflight=4)
+    options = {"ack_timeout_s": 2, "connect_timeout_s": 2, "max_inflight": 4}
+    client = make(protocol=int(sys.argv[2]), **options)
     count = [0]
 
     @client.on("down", qos=2)
@@ -779,7 +806,8 @@ async def main():
 """
 
 
-def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker):
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protocol):
     seed = random.randrange(10**6)
     chance = random.Random(seed)
     peer = broker.peer("up/#", qos=2)
@@ -797,7 +825,7 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker):
             time.sleep(chance.random() * 0.06)
 
     try:
-        with apps.start(STORM, proxy.port) as app:
+        with apps.start(STORM, proxy.port, protocol) as app:
             proxy.wait_for("SUBACK", "down")
             end = time.monotonic() + 8
             while time.monotonic() < end:
@@ -806,7 +834,8 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker):
                 pause(lambda n=proxy.connections: proxy.connections > n, 1)
                 proxy.killers = []
                 # some progress: else the client suspects a message of its own and waits a minute
-                pause(lambda n=len(proxy.packets): len(proxy.packets) > n + 60, 1)
+                enough = len(proxy.packets) + 60
+                pause(lambda n=enough: len(proxy.packets) > n, 1)
             proxy.heal()
             app.send("stop")
             published = [app.wait_for("published").split()[1:] for _ in range(3)]
