@@ -209,7 +209,7 @@ class MQTTClient:
             ("will", will, will is None or hasattr(will, "birth")),
             ("store", store, store is None or hasattr(store, "put")),
             ("log", log, log is None or callable(log)),
-            ("password", password, password is None or user is not None),
+            ("password", password, password is None or user is not None or protocol == 5),
             ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),
         ):
             if not good:

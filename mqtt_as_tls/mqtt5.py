@@ -121,7 +121,8 @@ class Wire:
 
     def publish(self, topic, payload, qos, retain, properties=None, more=0):
         """As packet5.publish; `properties` dict, list of pairs, or None."""
-        for name, _ in pairs(properties):
+        properties = pairs(properties)
+        for name, _ in properties:
             if name in ("topic_alias", "subscription_identifier"):
                 raise ValueError(
                     "%s: not in a PUBLISH of an app%s"
@@ -364,7 +365,8 @@ def reauthenticate(client):
     `client.reauthenticate()`: authenticate once more on this connection (5.0 section 4.12.1); the
     awaited call returns when the broker agrees.
 
-    Raises ValueError without `auth`, RuntimeError when not connected; asyncio.TimeoutError after
+    Raises ValueError without `auth`, RuntimeError when not connected or when it is under way
+    already; asyncio.TimeoutError after
     ack_timeout_s; what ended the connection (RefusedError), as a refusal does.
     """
     five = client._five
@@ -372,6 +374,8 @@ def reauthenticate(client):
         raise ValueError("reauthenticate: MQTT 5 only: give MQTTClient auth=(method, step)")
     if not client.connected:
         raise RuntimeError("reauthenticate: not connected")
+    if five._reauth:
+        raise RuntimeError("reauthenticate: under way already")
     return _reauthenticate(client, five)
 
 

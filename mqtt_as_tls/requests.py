@@ -53,7 +53,7 @@ def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None)
 
     topic       str without wildcards, where something answers
     payload     bytes-like or str
-    qos         int, 0 to 2, of the request and of the response
+    qos         int, 0 to 2, of the request; the response comes with 1 at most
     timeout_s   seconds, or None
     properties  dict or list of pairs; the response topic and the correlation data are added
 

@@ -145,6 +145,34 @@ async def main():
     assert ends == [[], [], *6 * [goodbye], [(0xE0, b"")]]
 
 
+def test_a_step_that_fails_at_once_is_told_and_tried_again():
+    def script(connection):
+        begun(connection)
+        connection.send(WELCOME)
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = check(
+            """
+async def main():
+    soonest()
+    count = [0]
+
+    async def moody(data):
+        count[0] += 1
+        if count[0] < 4:
+            raise OSError(count[0])
+        return step(data)
+
+    async with make(protocol=5, auth=("HMAC", moody)) as client:
+        await client.wait_connected()
+            """,
+            fake.port,
+        )
+        assert len(fake.connections) == 1
+    assert all(f"not connected: OSError({n},)" in out for n in (1, 2, 3))
+
+
 def test_a_challenge_for_a_client_that_began_none_is_a_protocol_error():
     """MQTT 5.0: [MQTT-4.12.0-7]"""
 
@@ -211,8 +239,12 @@ async def main():
             await client.reauthenticate()
         assert caught.error.code == 0x87
         await until(lambda: client.stats.connects == 3)
+        task = asyncio.create_task(client.reauthenticate())
+        await asyncio.sleep_ms(20)
+        with raises(RuntimeError, "under way"):
+            client.reauthenticate()
         with raises(asyncio.TimeoutError):
-            await client.reauthenticate()
+            await task
         assert client.connected
         client._lost(ConnectError("the test ends this one"))
         await until(lambda: client.stats.connects == 4)

@@ -162,6 +162,24 @@ async def main():
     assert "bad user name or password (0x86): because; go to other.example:1883" in out
 
 
+def test_a_broker_of_3_1_1_says_that_it_is_one():
+    def script(connection):
+        connection.accept(b"\x20\2\0\1")
+
+    with FakeBroker(script) as fake:
+        out = check(
+            """
+async def main():
+    client = make(protocol=5)
+    with raises(RefusedError, "use protocol=4") as caught:
+        await client.connect(timeout_s=0.2)
+    assert caught.error.code == 0x84
+            """,
+            fake.port,
+        )
+    assert "protocol version not supported: use protocol=4 (0x84)" in out
+
+
 # DISCONNECT
 
 

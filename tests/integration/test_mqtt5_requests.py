@@ -146,6 +146,35 @@ async def main():
     peer.close()
 
 
+def test_a_responder_that_fails_lets_the_request_time_out(broker):
+    out = apps.check(
+        """
+async def main():
+    client = make(protocol=5, log=None)
+    other = make(protocol=5, client_id="other")
+    found = []
+
+    @other.on("ask/#", 1)
+    async def asked(message):
+        found.append(message)
+        if len(found) == 1:
+            raise KeyError("temperature")
+        await other.respond(message, "error", qos=0, properties=[("user_property", ("e", "1"))])
+
+    async with client, other:
+        await until(lambda: client.connected)
+        await until(lambda: other._dispatcher.subscriptions[0].granted == 1)
+        with raises(asyncio.TimeoutError):
+            await client.request("ask/a", qos=1, timeout_s=0.1)
+        answer = await client.request("ask/a", qos=1)
+        assert answer.properties["user_property"] == [("e", "1")]
+        assert answer.qos == 0
+        """,
+        broker.port,
+    )
+    assert "handler of 'ask/#' failed: KeyError('temperature',)" in out
+
+
 def test_the_topic_of_responses_is_the_brokers_if_it_names_one():
     seen = []
 

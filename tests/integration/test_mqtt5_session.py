@@ -7,6 +7,7 @@ import pytest
 from tests.support import apps, five
 from tests.support.broker import Broker
 from tests.support.fake_broker import FakeBroker
+from tests.support.five import field
 from tests.support.proxy import Proxy
 
 
@@ -156,6 +157,34 @@ def test_a_client_id_that_the_broker_assigned_is_kept(proxy):
     assert first.body.endswith(b"\0\0") and name not in first.body
     assert second.body.endswith(five.field(name))
     assert [each.body[0] for each in proxy.seen("CONNACK")] == [0, 1]
+
+
+def test_a_password_needs_no_user_name_and_a_user_name_no_password():
+    """MQTT 5.0: [MQTT-3.1.2-16], [MQTT-3.1.2-18]"""
+    seen = []
+
+    def script(connection):
+        body = connection.accept(five.connack())
+        seen.append((body[7], body[body.index(b"device") + 6 :]))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                for user, password in ((None, b"\\xff"), ("u", None), ("u", "p"), (None, None)):
+                    client = make(protocol=5, log=None, user=user, password=password)
+                    await client.connect()
+                    await client.disconnect()
+            """,
+            fake.port,
+        )
+    assert seen == [
+        (0x42, field(b"\xff")),
+        (0x82, field("u")),
+        (0xC2, field("u") + field("p")),
+        (0x02, b""),
+    ]
 
 
 def test_the_keepalive_is_the_one_that_the_broker_wants(tmp_path):
