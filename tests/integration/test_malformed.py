@@ -3,18 +3,19 @@ Packets that no server may send, one a connection: the client says which rule wa
 and goes on with its session on the next connection.
 """
 
+import functools
 import re
 
 import pytest
 
 from tests.support import apps
 from tests.support import bad_packets as bad
-from tests.support.bad_packets import TOO_LARGE, connack, message, packet
+from tests.support.bad_packets import PROTOCOL_ERROR, TOO_LARGE, connack, message, packet
 from tests.support.fake_broker import FakeBroker
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 BYE = (0xE0, b"")
-# bytes that a connection may take: its own, a packet as it came, and once more its topic or payload
+# bytes that a connection may take: its own, a packet as it came, and its topic or payload again
 ROOM = 8192 + 2 * bad.MAX_PACKET
 
 APP = """
@@ -61,17 +62,22 @@ class Server(FakeBroker):
 
     cases  list of (before CONNACK: bool, (name, bytes, reason code))
 
+    pieces  bool, send single bytes
+    close   bool, close after the bytes of the case
+    connack  function of session present (bool): what answers CONNECT
+
     ends     list: the packets that the client sent after its CONNECT, for each case
     hellos   list of the flags of every CONNECT
     """
 
-    def __init__(self, protocol, cases, pieces=False, close=False):
+    def __init__(self, protocol, cases, pieces=False, close=False, connack=None):
         self.protocol = protocol
         self.cases = cases
         self.ends = []
         self.hellos = []
         self._pieces = pieces
         self._close = close
+        self._connack = connack or functools.partial(bad.connack, protocol)
         super().__init__(self._play)
 
     def _play(self, connection):
@@ -79,7 +85,7 @@ class Server(FakeBroker):
         first, body = connection.packet()
         assert first == 0x10
         self.hellos.append(body[7])
-        present = connack(self.protocol, connection.number > 1)
+        present = self._connack(connection.number > 1)
         if number < 0:
             connection.send(present)
             first, body = connection.packet()
@@ -154,7 +160,7 @@ def refused(protocol, cases, options="{}", **how):
             wrong.append(f"{name}: {error} {text}, the server got {end}")
         elif code != TOO_LARGE and not re.search(r"section|MQTT-", text):
             wrong.append(f"{name}: {text} names no section")
-        elif took > ROOM and not how:  # in pieces it turns over more
+        elif took > ROOM and not how.get("pieces"):  # in pieces it turns over more
             wrong.append(f"{name}: took {took} bytes")
     assert not wrong, "\n".join([f"{len(wrong)} of {len(cases)}", *wrong])
 
@@ -199,3 +205,331 @@ def test_a_wrong_property_ends_the_connection():
     [MQTT-3.3.2-8], [MQTT-3.3.2-13], [MQTT-3.3.2-14], [MQTT-3.3.2-19]
     """
     refused(5, bad.properties())
+
+
+# Packets that come when they must not
+
+
+def wrong_answers(protocol):
+    """Return functions of a packet id: what does not answer a SUBSCRIBE of two filters."""
+    end = b"\0" if protocol == 5 else b""
+
+    def suback(codes):
+        return lambda packet_id: packet(0x90, packet_id + end + codes)
+
+    def unsuback(codes):
+        return lambda packet_id: packet(0xB0, packet_id + end + codes)
+
+    return [
+        suback(b"\1"),
+        suback(b"\1\1\1"),
+        suback(b"\1\x80\1"),
+        unsuback(b"" if protocol == 4 else b"\0\0"),
+        suback(b"\1\3" if protocol == 4 else b"\1\x11"),
+    ]
+
+
+@BOTH
+def test_an_answer_that_does_not_fit_what_was_asked_ends_the_connection(protocol):
+    subscribed = wrong_answers(protocol)
+    end = b"\0" if protocol == 5 else b""
+    fits = packet(0x90, b"\0\7" + end + b"\1\1")[4:]
+    unsubscribed = [lambda n: packet(0x90, n + fits)]  # SUBACK
+    if protocol == 5:
+        for codes in (b"\0", b"\0\0\0"):
+            unsubscribed.append(lambda n, codes=codes: packet(0xB0, n + end + codes))
+    ends = []
+
+    def script(connection):
+        connection.accept(connack(protocol))
+        first, body = connection.packet()
+        if subscribed:
+            assert first == 0x82
+            connection.send(subscribed.pop()(body[:2]))
+            ends.append(connection.until_closed())
+            return
+        if first == 0x82:
+            connection.send(packet(0x90, body[:2] + fits))
+            first, body = connection.packet()
+        assert first == 0xA2
+        if unsubscribed:
+            connection.send(unsubscribed.pop()(body[:2]))
+            ends.append(connection.until_closed())
+            return
+        connection.send(packet(0xB0, body[:2] + (b"\0\0\x11" if protocol == 5 else b"")))
+        ends.append(connection.until_closed())
+
+    count = len(subscribed) + len(unsubscribed)
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                client = make(protocol=int(sys.argv[2]))
+                for name in ("a", "b"):
+                    client.on(name, qos=1)(print)
+                async with client:
+                    while [s for s in client._dispatcher.subscriptions if s.granted != 1]:
+                        await asyncio.sleep_ms(5)
+                    client.on("c", qos=1)
+                    await client.unsubscribe("a", "b")
+                    assert client.stats.connects == int(sys.argv[3])
+            """,
+            fake.port,
+            protocol,
+            count + 1,
+        )
+    bye = [(0xE0, b"\x82")] if protocol == 5 else []
+    assert ends == [bye] * count + [[BYE]]
+    assert "SUBACK" in out
+
+
+@BOTH
+def test_a_session_after_a_clean_start_ends_the_connection(protocol):
+    """MQTT 5.0: [MQTT-3.2.2-4]"""
+    ends = []
+
+    def script(connection):
+        connection.accept(connack(protocol, connection.number == 1))
+        ends.append(connection.until_closed())
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                soonest()
+                async with make(protocol=int(sys.argv[2]), clean_start=True) as client:
+                    await client.wait_connected()
+                    assert isinstance(client.error, ProtocolError)
+            """,
+            fake.port,
+            protocol,
+        )
+    assert ends == [[(0xE0, b"\x82")] if protocol == 5 else [], [BYE]]
+
+
+def test_a_topic_alias_that_the_client_did_not_allow_or_does_not_know_ends_the_connection():
+    """MQTT 5.0: [MQTT-3.3.2-7], [MQTT-3.3.2-8]"""
+
+    def using(alias, topic=b""):
+        return message(5, topic, properties=b"\x23" + alias.to_bytes(2, "big"))
+
+    cases = [
+        ("alias 0", using(0, b"t"), bad.ALIAS_INVALID),
+        ("alias 0, no topic", using(0), bad.ALIAS_INVALID),
+        ("alias 3 of 2", using(3, b"t"), bad.ALIAS_INVALID),
+        ("alias 65535", using(65535), bad.ALIAS_INVALID),
+        ("unknown", using(1), PROTOCOL_ERROR),
+        ("known, then another", using(1, b"t") + using(1) + using(2), PROTOCOL_ERROR),
+        ("of an earlier connection", using(1), PROTOCOL_ERROR),
+        ("of a packet that was refused", using(2, b"+") + using(2), PROTOCOL_ERROR),
+    ]
+    refused(5, late(cases), "{'properties': {'topic_alias_maximum': 2}}")
+
+
+@BOTH
+def test_messages_without_end_that_the_server_never_releases_end_the_connection(protocol):
+    ends = []
+
+    def script(connection):
+        connection.accept(connack(protocol, connection.number > 1))
+        if connection.number == 1:
+            for n in range(1, 257):
+                connection.send(message(protocol, b"t", b"x", 2, n))
+                assert connection.packet() == (0x50, n.to_bytes(2, "big"))
+            connection.send(message(protocol, b"t", b"x", 2, 257))
+        ends.append(connection.until_closed())
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async with make(protocol=int(sys.argv[2])) as client:
+                    await until(lambda: client.stats.connects == 2)
+                    assert client.error.code == 0x93
+            """,
+            fake.port,
+            protocol,
+        )
+    assert "QoS 2 messages without end" in out
+    assert ends == [[(0xE0, b"\x93")] if protocol == 5 else [], [BYE]]
+
+
+def test_auth_that_does_not_go_on_with_what_began_ends_the_connection():
+    """MQTT 5.0: [MQTT-4.12.0-5]"""
+    own, other = b"\x15\0\1m", b"\x15\0\1o"
+
+    def auth(code, properties):
+        return bad.with_code("AUTH", code, properties)
+
+    def accepting(properties, present=True):
+        return packet(0x20, bytes((present, 0, len(properties))) + properties)
+
+    early = [
+        ("no method", auth(0x18, b"")),
+        ("another method", auth(0x18, other)),
+        ("success before CONNACK", auth(0, own)),
+        ("no body", b"\xf0\0"),
+        ("CONNACK without method", connack(5, True)),
+        ("CONNACK with another method", accepting(other)),
+        ("CONNACK with data and no method", accepting(b"\x16\0\1x")),
+    ]
+    here = [
+        ("nobody asked", auth(0x18, own)),
+        ("nobody asked, success", auth(0, own)),
+        ("another method", auth(0x18, other)),
+    ]
+    cases = [(True, (name, data, PROTOCOL_ERROR)) for name, data in early]
+    cases += [(False, (name, data, PROTOCOL_ERROR)) for name, data in here]
+    options = "{'auth': ('m', lambda data: b'x')}"
+    refused(5, cases, options, connack=functools.partial(accepting, own))
+
+
+# What is no error
+
+
+@BOTH
+def test_answers_to_nothing_are_answered_or_counted(protocol):
+    """
+    MQTT 3.1.1: [MQTT-4.3.3-2]
+    MQTT 5.0: [MQTT-4.3.3-11]
+    """
+    sent = []
+    expected = []
+    unknown = b"\x92" if protocol == 5 else b""
+    for name in ("PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBACK", "UNSUBACK"):
+        sent.append((name, bad.GOOD[protocol][name]))
+        if protocol == 5:
+            codes = sorted(bad.allowed(name))
+            sent += [(name, bad.with_code(name, code)) for code in codes]
+    if protocol == 5:
+        sent += [each for each in bad.accepted() if each[0].startswith(("PUB", "SUB", "UNSUB"))]
+    for name, data in sent:
+        code = data[4] if protocol == 5 and data[1] > 2 else 0
+        if name == "PUBREC" and code < 0x80:
+            expected.append((0x62, b"\0\7" + unknown))
+        elif name == "PUBREL":
+            expected.append((0x70, b"\0\7" + unknown))
+    got = []
+
+    def script(connection):
+        connection.accept(connack(protocol))
+        connection.send(b"".join([data for _, data in sent]) + b"\xd0\0")
+        connection.send(message(protocol, b"end", qos=1))
+        while (0x40, b"\0\7") not in got:
+            got.append(connection.packet())
+        connection.send(message(protocol, b"end", b"last"))
+        got.extend(connection.until_closed())
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                async with make(protocol=int(sys.argv[2])) as client:
+                    async for message in client.messages():
+                        if message.payload == b"last":
+                            break
+                    assert client.stats.connects == 1
+                    print("stray", client._session.stray)
+            """,
+            fake.port,
+            protocol,
+        )
+    assert got == [*expected, (0x40, b"\0\7"), BYE]
+    strays = [name for name, _ in sent if name != "PUBLISH"]
+    assert f"stray {len(strays)}\n" in out
+
+
+def test_every_reason_of_a_server_to_refuse_or_to_go_is_told():
+    cases = []
+    for name in ("CONNACK", "DISCONNECT"):
+        codes = sorted(bad.allowed(name) - ({0} if name == "CONNACK" else set()))
+        for code in codes:
+            data = bad.with_code(name, code, b"\x1f\0\3why\x26\0\1a\0\1b")
+            cases.append((name == "CONNACK", (f"{name} {code}", data, code)))
+    cases.append((False, ("DISCONNECT, short", b"\xe0\0", 0)))
+    cases.append((False, ("DISCONNECT, 1 byte", b"\xe0\1\x8b", 0x8B)))
+    cases.append((False, ("DISCONNECT, all", dict(bad.accepted())["DISCONNECT"], 0)))
+    server = Server(5, cases)
+    for (_, (name, _, code)), told, end in zip(cases, server.play(), server.ends, strict=True):
+        assert told[:2] == ("RefusedError", str(code)) and end == [], (name, told, end)
+
+
+def test_a_connack_with_all_that_it_may_have_is_taken():
+    said = dict(bad.accepted())["CONNACK"]
+    with FakeBroker(lambda c: (c.accept(said), c.until_closed())) as fake:
+        apps.check(
+            """
+            async def main():
+                async with make(protocol=5, client_id="") as client:
+                    await client.wait_connected()
+                    assert len(client.properties) == 15, client.properties
+            """,
+            fake.port,
+        )
+
+
+# Packets that are not whole, and garbage
+
+
+@BOTH
+def test_a_packet_cut_anywhere_is_the_end_of_the_connection_only(protocol):
+    goods = [(False, good) for good in bad.GOOD[protocol].values()]
+    goods.append((True, connack(protocol)))
+    goods.append((False, message(protocol, b"topic", b"payload", 2)))
+    if protocol == 5:
+        goods += [(name == "CONNACK", good) for name, good in bad.accepted()]
+    cases = []
+    for early, good in goods:
+        for n in range(1, len(good), 1 if len(good) < 20 else 5):
+            cases.append((early, (f"{good} cut at {n}", good[:n], None)))
+    server = Server(protocol, cases, close=True)
+    for case, told, end in zip(cases, server.play(), server.ends, strict=True):
+        assert told[0] == "ConnectError" and end == [], (case, told, end)
+
+
+def test_the_rest_of_a_packet_is_not_waited_for_for_ever():
+    def script(connection):
+        if connection.number == 1:
+            connection.accept(b"\x20\x03\0")
+        else:
+            connection.accept(connack(5))
+        if connection.number == 2:
+            connection.send(message(5, b"t", b"payload")[:-1])
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                options = {"keepalive_s": 1, "connect_timeout_s": 1}
+                async with make(protocol=5, **options) as client:
+                    await until(lambda: client.stats.connects == 2)
+                    assert not client.stats.received
+            """,
+            fake.port,
+        )
+    assert re.search(r"no answer within 1 s \(MQTT\)", out)
+    assert "no answer to a ping for 1 s" in out
+
+
+@BOTH
+def test_garbage_ends_the_connection_and_nothing_else(protocol):
+    cases = [(n % 4 == 0, case) for n, case in enumerate(bad.garbage(protocol, 5, 400))]
+    server = Server(protocol, cases, close=True)
+    codes = set()
+    for (_, case), (error, _, took, text), end in zip(
+        cases, server.play(), server.ends, strict=True
+    ):
+        about = case, error, text, end
+        assert error in ("ProtocolError", "RefusedError", "ConnectError"), about
+        assert took < 4 * ROOM, about
+        last = end.pop() if end and end[-1][0] == 0xE0 else None
+        assert {first for first, _ in end} <= {0x40, 0x50, 0x62, 0x70}, about
+        if error == "ProtocolError" and protocol == 5:
+            codes.add(last[1][0])
+        else:
+            assert last is None, about
+    assert {0x81, 0x82} <= codes <= {0x81, 0x82, 0x94, 0x95} if protocol == 5 else not codes
