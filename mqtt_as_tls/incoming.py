@@ -171,14 +171,14 @@ class _Incoming(Stream):
 
     async def pass_on(self):
         """Let the handler read, as long as it does."""
-        while self.left and not self.over:
-            if self.error:
-                raise self.error
+        while not self.error and self.left and not self.over:
             await self._wanted
             if self.left and not (self.over or self.error):
                 await self._t.readable
             self._wanted.is_set = False
             self._came.set()
+        if self.error:
+            raise self.error
 
     async def skip(self):
         """Take what is left in small pieces."""
@@ -210,10 +210,15 @@ async def _handle(client, sub, handler, message):
     the next one has to begin before (see `_turn`).
     """
     d = client._dispatcher
-    lane = Subscription(sub.filter, sub.data, sub.qos)
+    try:
+        lane = Subscription(sub.filter, sub.data, sub.qos)
+        d.others.append(lane)
+        lane.task = asyncio.create_task(_run(client, lane, handler, message))
+    except MemoryError as e:
+        if message.stream:
+            message.stream.fail(e)  # the broker sends it again
+        raise
     lane.since_ms = sub.since_ms
-    d.others.append(lane)
-    lane.task = asyncio.create_task(_run(client, lane, handler, message))
     lane.current = message
     sub.current = None
     sub.lane = lane
@@ -348,10 +353,10 @@ async def _turn(client, sub, stream):
     """Queue the message of `stream` for the handler of `sub`; return when it is its turn."""
     d = client._dispatcher
     message = stream.message
-    d.held.append(message)
-    d.size += message._size()
     if sub.task is None:
         sub.task = asyncio.create_task(d._serve(sub))
+    d.held.append(message)
+    d.size += message._size()
     d._queue(sub, message)
     lane = None
     pause = 0

@@ -742,6 +742,67 @@ def test_a_slow_handler_is_acknowledged_after_reading_as_any_other(broker, proxy
     assert acks(proxy) == [1]
 
 
+def test_a_handler_may_be_declared_while_connected(broker):
+    with start(
+        """
+        async def main():
+            client = make(max_packet=512)
+            async with client:
+                await client.wait_connected()
+
+                @client.on("large", qos=1, stream=True)
+                async def large(message):
+                    print("got", *await drink(message.stream))
+
+                await told("leave")
+        """,
+        broker.port,
+    ) as app:
+        broker.wait_for_log("large (QoS 1)")
+        broker.peer().publish("large", content(9000))
+        app.wait_for(f"got {digest(content(9000))} 9000")
+
+
+@pytest.mark.parametrize("owner, name", [("asyncio", "create_task"), ("Transport", "read")])
+def test_a_payload_for_which_memory_ran_out_comes_again(broker, proxy, owner, name):
+    with start(
+        """
+        from mqtt_as_tls.transport import Transport
+
+        async def main():
+            soonest()
+            client = make(max_packet=512)
+
+            @client.on("large", qos=2, stream=True)
+            async def large(message):
+                if FAIL == "read" and message.length > 100_000 and not message.dup:
+                    fail_once(Transport, "read")
+                print("got", *await drink(message.stream))
+
+            async with client:
+                await told("fail")
+                if FAIL == "create_task":
+                    fail_once(asyncio, "create_task")
+                print("will fail")
+                await told("leave")
+        """,
+        proxy.port,
+        names=f"FAIL = {name!r}",
+    ) as app:
+        broker.wait_for_log("large (QoS 2)")
+        peer = broker.peer()
+        peer.publish("large", content(9000))
+        app.wait_for("got")
+        app.send("fail")
+        app.wait_for("will fail")
+        peer.publish("large", content(200_000), qos=2)
+        app.wait_for("connection lost: MemoryError|connection lost: no memory")
+        app.wait_for(f"got {digest(content(200_000))} 200000")
+        app.send("leave")
+        app.wait()
+    assert proxy.connections == 2
+
+
 # Out: what is published from a stream
 
 
@@ -949,13 +1010,13 @@ def test_an_upload_that_the_broker_does_not_take_begins_again(broker, bytes_prox
     assert len(peer.wait_for()[-1].payload) == 20 * MB
 
 
-def test_an_upload_may_take_longer_than_the_deadlines_of_packets(broker, proxy):
+def test_an_upload_may_take_longer_than_the_deadlines_of_packets(broker, bytes_proxy):
     """Nor may what waits for an acknowledgement, or for its turn, suffer from it."""
     peer = broker.peer("#", qos=2)
     check(
         """
         async def main():
-            client = make(max_packet=512, keepalive_s=1, ack_timeout_s=1)
+            client = make(max_packet=512, keepalive_s=2, ack_timeout_s=1)
             async with client:
                 up = asyncio.create_task(client.publish("up", Slow(9000, 300, 700), length=9000))
                 await asyncio.sleep_ms(500)
@@ -964,10 +1025,10 @@ def test_an_upload_may_take_longer_than_the_deadlines_of_packets(broker, proxy):
                 await client.publish("last", qos=1)
             print(client.stats.connects)
         """,
-        proxy.port,
+        bytes_proxy.port,
     )
     assert peer.wait_for(2)[0].payload == content(9000)
-    assert proxy.connections == 1
+    assert bytes_proxy.connections == 1
 
 
 def test_several_uploads_and_messages_both_ways_at_once(broker, proxy):
