@@ -1,18 +1,18 @@
 """
 The session and the outgoing queue on flash: an append-only log that survives a power cut at any
-byte. What a client calls:
+byte. What a session (module stored) calls:
 
 open(protocol, client_id) -> bool   load what is there; False: it was open already
 restored         bool, a session was found
 inflight()       [(entry, packet bytearray)] to be taken up again: first those that wait for
                  PUBACK or PUBREC, in the order of their sending, then those whose PUBREC came, in
-                 the order of the PUBRECs. entry[ID] is the packet id, entry[RECEIVED] a bool; the
-                 id in the packet may be 0
+                 the order of the PUBRECs. The id in the packet may be 0
 inbound          list of the packet ids of inbound QoS 2 messages that wait for their PUBREL
 put(packet)      keep a message of enqueue(): True; False: full; None: the flash failed
 waiting          int, messages that `next` has yet to give
 next()           (entry, packet bytearray) of the oldest one that waits, or None. It stays in the
-                 log until `done`, and is given again after a reset unless `sent` came
+                 log until `done`, and is given again after a reset unless `sent` came; one of
+                 both has to come before the next is taken
 sent(entry, id)  it goes into flight with this packet id
 add(packet, id)  a publish() goes into flight: its entry, or None when it could not be kept
 received(entry)  its PUBREC came: call it before PUBREL is sent
@@ -22,7 +22,8 @@ fresh()          the broker lost the session: the ids are void. What stays in fl
                  by next() after a reset; what is not to be sent again needs done(entry) first
 close()
 
-len(store) is the number of messages in it. An entry is opaque but for ENTRY[2] and [3].
+len(store) is the number of messages in it. Of an entry, [2] is the packet id or 0, [3] is true
+once its PUBREC came.
 
 A call that changes something returns when it is on flash, at the cost of one write. A flash that
 fails is noted (`error`, `errors`, and `log`) and never raised: the state in memory goes on, and
@@ -82,16 +83,20 @@ class FileStore:
     restored  bool, a session was found
     log       function that takes a line (str), or None
 
-    Raises TypeError and ValueError for arguments out of their range.
+    Raises ValueError for arguments out of their range.
     """
 
     def __init__(self, directory, max_bytes=65536, full="newest"):
-        if not isinstance(directory, str) or not directory:
-            raise TypeError("directory: a path (str), not %r" % (directory,))
-        if not isinstance(max_bytes, int) or max_bytes < _LEAST:
-            raise ValueError("max_bytes: a number from %d on, not %r" % (_LEAST, max_bytes))
-        if full not in ("newest", "oldest"):
-            raise ValueError("full: newest or oldest, not %r" % (full,))
+        if (
+            not isinstance(directory, str)
+            or not isinstance(max_bytes, int)
+            or max_bytes < _LEAST
+            or full not in ("newest", "oldest")
+        ):
+            raise ValueError(
+                "FileStore(%r, %r, %r): a path, a number from %d on, newest or oldest"
+                % (directory, max_bytes, full, _LEAST)
+            )
         self.directory = directory
         self.max_bytes = max_bytes
         self.largest = min(max_bytes // 4, 65000)
@@ -385,8 +390,8 @@ class FileStore:
             end = 14 + 9 * n
             if (body[:2], body[end + 2 * m :]) != self._name:
                 raise ValueError(
-                    "has the log of client id %r, protocol %d: give each client a directory of its"
-                    " own, or remove its files" % (str(body[end + 2 * m :], "utf-8"), body[1])
+                    "log of client id %r, protocol %d: give each client a directory, or remove it"
+                    % (str(body[end + 2 * m :], "utf-8"), body[1])
                 )
             self._cursor = unpack_from("<II", body, 2)
             self._flight = [list(unpack_from(_ENTRY, body, 14 + 9 * i)) for i in range(n)]
@@ -483,10 +488,9 @@ class FileStore:
         """Keep an encoded PUBLISH. Raises ValueError when it is larger than `largest`."""
         n = len(packet)
         if n > self.largest:
-            raise ValueError(
-                "message of %d bytes, the store takes %d: raise its max_bytes or send less"
-                % (n, self.largest)
-            )
+            from .mistakes import size
+
+            raise size(n, self.largest, "a quarter of max_bytes")
         if not self._make_room(n):
             return None if self.error else False
         at = self._append(_QUEUED, packet)

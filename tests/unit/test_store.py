@@ -449,7 +449,7 @@ def test_a_message_larger_than_the_store_takes_raises():
     with Directory() as path:
         store = opened(path)
         assert store.put(message(1, store.largest - 10)) is True
-        with raises(ValueError, "raise its max_bytes"):
+        with raises(ValueError, "raise a quarter of max_bytes"):
             store.put(message(2, store.largest + 1))
         assert store.add(message(2, store.largest + 1), 1) is None
         store.close()
@@ -479,14 +479,8 @@ def test_a_smaller_max_bytes_later_loses_nothing():
 
 
 def test_arguments_out_of_range_raise():
-    for args, kind in (
-        (("",), TypeError),
-        ((None,), TypeError),
-        (("/x", 8191), ValueError),
-        (("/x", "big"), ValueError),
-        (("/x", 8192, "both"), ValueError),
-    ):
-        with raises(kind):
+    for args in ((None,), (b"/x",), ("/x", 8191), ("/x", "big"), ("/x", 8192, "both")):
+        with raises(ValueError, "a number from 8192 on"):
             FileStore(*args)
 
 
