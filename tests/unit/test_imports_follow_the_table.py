@@ -33,7 +33,7 @@ TABLE = {
     "mqtt5": "packet5 properties errors reasons failing",
     "requests": "errors mqtt5 transport",
     "stored": "session packet dispatch errors",
-    "store": "stored errors",
+    "store": "stored errors mistakes",
     "subscribing": "packet errors mistakes dispatch router",
     "leaving": "packet errors mistakes transport",
     "incoming": "dispatch errors router transport",
