@@ -8,6 +8,7 @@ of the log anew where they are not what the client says now.
 """
 
 import contextlib
+import hmac
 import os
 import re
 import shutil
@@ -17,9 +18,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tests.support import docs, mpy, process
+from tests.support import docs, five, mpy, process
 from tests.support.board import WIFI, Board
 from tests.support.broker import HOST, Broker, free_port, is_listening, mosquitto
+from tests.support.fake_broker import FakeBroker
 
 README = docs.FILES[0]
 
@@ -485,6 +487,67 @@ EXPECTED = {
 
 SERVER_ONLY = ("several CAs",)  # these show no client certificate
 
+# docs/mqtt5.md: the same for the client of that page
+FRAGMENTS |= {
+    "mqtt5 client": """
+async def test():
+    await client.wait_connected()
+    print(sorted(client.properties))
+""",
+    "mqtt5 properties": """
+async def test():
+    await client.wait_connected()
+    await report(21.55)
+    await asyncio.sleep(0.2)
+""",
+    "mqtt5 request": """
+async def test():
+    tank = MQTTClient("broker.lan", client_id="tank", protocol=5, log=None, tls=client.tls)
+    @tank.on("garden/level/get", qos=1)
+    async def tell(message):
+        if message.payload == b"tank":
+            await tank.respond(message, "420")
+    print(await level("tank"))
+    async with tank:
+        await tank.wait_connected()
+        await asyncio.sleep(0.2)
+        print(await level("tank"))
+""",
+    "mqtt5 respond": """
+async def test():
+    await asyncio.sleep(0.2)
+    for name in ("tank", "barrel"):
+        answer = await client.request("garden/level/get", name, qos=1)
+        print(name, answer.payload)
+""",
+    "mqtt5 ack": """
+async def test():
+    await asyncio.sleep(0.2)
+    for payload in ("60", "often"):
+        await client.publish("garden/settings", payload, qos=1)
+    await asyncio.sleep(0.2)
+    print(client.stats.connects)
+""",
+    "mqtt5 will": _CONNECT,
+    "mqtt5 subscribe": """
+async def test():
+    await asyncio.sleep(0.2)
+    friend = MQTTClient("broker.lan", client_id="friend", protocol=5, log=None, tls=client.tls)
+    async with friend:
+        await client.publish("chat/me", "I say", qos=1)
+        await friend.publish("chat/you", "hello", qos=1)
+        await asyncio.sleep(0.2)
+""",
+}
+EXPECTED |= {
+    "mqtt5 client": ["['receive_maximum', 'topic_alias_maximum']"],
+    "mqtt5 properties": ["b'21.6' text/plain [('unit', 'celsius'), ('sensor', 'north')]"],
+    "mqtt5 request": ["cannot ask: no one is subscribed to 'garden/level/get'", "None", "420"],
+    "mqtt5 respond": ["tank b'420'", "barrel b'0'"],
+    "mqtt5 ack": ["every 60 s", "1"],
+    "mqtt5 subscribe": ["chat/you b'hello' [7]"],
+}
+
 
 @pytest.fixture
 def both_brokers(tmp_path, pki):
@@ -497,7 +560,10 @@ def test_fragment(name, board, both_brokers, pki):
     shutil.copy(pki.ca.cert_der, board.directory / "certs/next-ca.der")
     shutil.copy(pki.broker_self_signed.cert_pem, board.directory / "certs/broker.crt")
     after = FRAGMENTS[name]
-    program = _BEFORE + docs.text(name) + after + (_RUN if "def test" in after else "")
+    before = _BEFORE
+    if name.startswith("mqtt5 "):
+        before = before.replace('"broker.lan",', '"broker.lan", protocol=5,')
+    program = before + docs.text(name) + after + (_RUN if "def test" in after else "")
     options = {"env": {"FAKE_WIFI": "workshop:battery staple"}} if name == "networks" else {}
     port = both_brokers.ports["tls" if name in SERVER_ONLY else "mtls"]
     if name in SERVER_ONLY:
@@ -559,6 +625,165 @@ run()
         running.interrupt()
         running.wait_for("^interrupted")
         running.wait_for("^runs")
+
+
+# docs/guide.md: what a broker does that forgets, or that is one of two
+
+_PLAIN = """\
+import asyncio
+from mqtt_as_tls import MQTTClient
+client = MQTTClient("broker.lan", client_id="garden-1")
+"""
+
+
+def forgetful(connection):
+    """Lose the session of the first connection once three QoS 2 messages are under way."""
+    connection.accept()
+    if connection.number > 1:
+        connection.until_closed()
+    for _ in range(3):
+        assert connection.packet()[0] == 0x34
+
+
+def test_nobody_knows_whether_a_qos_2_message_of_a_lost_session_arrived(board):
+    """One whose publisher waits, one that is cancelled, one of the queue."""
+    program = """
+async def main():
+    async with client:
+        watching = asyncio.create_task(watch())
+        opening = asyncio.create_task(open_gate())
+        cancelled = asyncio.create_task(client.publish("cancelled", "x", qos=2))
+        await asyncio.sleep(0)
+        client.enqueue("queued", "x", qos=2)
+        await client.wait_connected()
+        cancelled.cancel()
+        await opening
+        await asyncio.sleep(0.1)
+asyncio.run(main())
+"""
+    program = _PLAIN + docs.text("unknown") + docs.text("undelivered") + program
+    with (
+        FakeBroker(forgetful) as broker,
+        board.start(for_board(program, broker.port)) as running,
+    ):
+        result = running.wait()
+    assert result.code == 0, running.report()
+    lines = result.out.splitlines()
+    assert "nobody knows: look at the gate before you try again" in lines
+    lost = [line for line in lines if line.startswith("perhaps lost: ")]
+    assert [line.split()[2] for line in lost] == ["cancelled", "queued"]
+    assert all("DeliveryUnknown" in line for line in lost)
+
+
+def test_of_several_brokers_the_first_that_lives_is_taken(tmp_path, board, pki):
+    app = """
+@client.on("garden/valve", qos=1)
+def valve(message):
+    print("valve", message.payload)
+async def main():
+    async with client:
+        while True:
+            await client.wait_connected()
+            print("at", client.port)
+            while client.connected:
+                await asyncio.sleep(0.05)
+asyncio.run(main())
+"""
+    with (
+        Broker(tmp_path / "first", "mtls", "tcp", pki=pki) as first,
+        Broker(tmp_path / "backup", "mtls", "tcp", pki=pki) as backup,
+    ):
+        program = docs.text("several brokers")
+        names = '["broker.lan", "backup.lan"]'
+        assert names in program
+        program = program.replace(names, f'[("{HOST}", {first.port}), ("{HOST}", {backup.port})]')
+        before = "import asyncio\nfrom mqtt_as_tls import MQTTClient, TLS\n"
+        with board.start(for_board(before + program + app, 0)) as running:
+            running.wait_for(f"^at {first.port}$")
+            first.stop()
+            running.wait_for(f"^at {backup.port}$")
+            backup.peer().publish("garden/valve", b"1")
+            running.wait_for("^valve b'1'")
+            first.start()
+            backup.stop()
+            running.wait_for(f"^at {first.port}$")
+            first.peer().publish("garden/valve", b"2")
+            running.wait_for("^valve b'2'")
+
+
+# docs/mqtt5.md
+
+
+def said(board, port, program):
+    """Run `program` on the board, with the client of docs/mqtt5.md; return its stdout."""
+    before = _BEFORE.replace('"broker.lan",', '"broker.lan", protocol=5, log=None,')
+    with board.start(for_board(before + program, port)) as running:
+        result = running.wait()
+    assert result.code == 0, running.report()
+    return result.out
+
+
+def test_mistakes_with_properties(board, mtls_broker):
+    program = """
+other = MQTTClient("broker.lan", client_id="other", log=None)
+def show(client, name):
+    try:
+        client.publish("garden/temperature", "21.5", properties={name: 5})
+    except Exception as error:
+        print("%s: %s" % (type(error).__name__, error))
+async def main():
+    async with client, other:
+        show(client, "contenttype")
+        show(client, "will_delay_interval")
+        show(other, "content_type")
+asyncio.run(main())
+"""
+    assert said(board, mtls_broker.port, program) == docs.text("mqtt5 mistakes")
+
+
+def test_a_broker_says_that_a_publish_is_not_allowed(tmp_path, board, pki):
+    program = """
+from mqtt_as_tls import RefusedError
+async def main():
+    async with client:
+        await try_it()
+asyncio.run(main())
+"""
+    with Broker(tmp_path / "broker", "mtls", pki=pki, acl="topic garden/#\n") as broker:
+        out = said(board, broker.port, docs.text("mqtt5 refused") + program)
+    assert out == docs.text("mqtt5 refusal")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_authentication_with_proofs_of_both_sides(known, board):
+    """The sketch of the page, against the same written with Python's own hmac."""
+    source = docs.text("mqtt5 auth")
+    secret = re.search(r'SECRET = b"(.*)"', source)[1].encode()
+    assert len(secret) == 32
+    method = b"\x15" + five.field("HMAC-EXAMPLE")
+    seen = []
+
+    def script(connection):
+        _, body = connection.packet()
+        nonce = body.split(b"\x16" + (25).to_bytes(2, "big") + b"garden-1 ")[1][:16]
+        connection.send(five.auth(0x18, method, b"\x16" + five.field(b"salt")))
+        first, body = connection.packet()
+        proof = hmac.digest(secret, b"device" + nonce + b"salt", "sha256")
+        seen.append((first, body[-32:] == proof))
+        mine = hmac.digest(secret if known else b"?", b"broker" + nonce + b"salt", "sha256")
+        connection.send(five.connack(method, b"\x16" + five.field(mine)))
+        connection.until_closed()
+
+    with FakeBroker(script) as broker:
+        program = re.sub(r"    tls=.*\n", "", source).replace(
+            "    protocol=5,", '    protocol=5, client_id="garden-1",'
+        )
+        assert program.count("tls") == 0
+        before = "import asyncio\nfrom mqtt_as_tls import MQTTClient\n"
+        after = "\nasyncio.run(client.connect(timeout_s=3))\n"
+        with board.start(before + for_board(program, broker.port) + after) as running:
+            running.wait_for("connected in" if known else "does not know the secret")
+    assert seen[0] == (0xF0, True)
 
 
 # docs/tls.md: commands
