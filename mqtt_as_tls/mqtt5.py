@@ -192,9 +192,12 @@ class Wire:
             client.client_id = own
             raise ProtocolError("a client id that nobody asked for (5.0 section 3.2.2.3.7)", 130)
         if self._auth:
-            self._same_method(said)
-            if said.get("authentication_data") is not None:
-                await self._step(said["authentication_data"])
+            await self._done(said)
+
+    async def _done(self, said):
+        self._same_method(said)
+        if "authentication_data" in said:
+            await self._step(said["authentication_data"])
 
     async def _step(self, data):
         result = self._auth[1](data)
@@ -211,10 +214,10 @@ class Wire:
         """AUTH came while connecting, or while authenticating again: answer it."""
         if decoder.reason() != 0x18:
             raise ProtocolError("AUTH that does not continue (5.0 section 3.15.2.1)")
-        self._same_method(decoder.properties or {})
-        await self._answer(
-            t, 0x18, await self._step(decoder.properties.get("authentication_data"))
-        )
+        said = decoder.properties or {}
+        self._same_method(said)
+        # None stands for a beginning
+        await self._answer(t, 0x18, await self._step(said.get("authentication_data", b"")))
 
     async def _answer(self, t, code, data):
         own = [("authentication_method", self._auth[0]), ("authentication_data", data)]
@@ -239,8 +242,7 @@ class Wire:
                 return
             said = decoder.properties or {}
             if said:
-                self._same_method(said)
-                await self._step(said.get("authentication_data"))
+                await self._done(said)
         except ProtocolError:
             raise
         except Exception:  # the step function does not believe the broker ([MQTT-4.12.1-2])

@@ -173,6 +173,31 @@ async def main():
     assert all(f"not connected: OSError({n},)" in out for n in (1, 2, 3))
 
 
+def test_none_is_for_the_beginning_alone():
+    """The step function gets b"" for a challenge without data, and no call for an end without."""
+
+    def script(connection):
+        begun(connection)
+        connection.send(five.auth(0x18, METHOD))
+        assert connection.packet()[0] == 0xF0
+        connection.send(five.connack(METHOD))
+        assert connection.packet()[0] == 0xF0
+        connection.send(five.auth(0, METHOD))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        check(
+            """
+async def main():
+    async with make(protocol=5, auth=("HMAC", step), log=None) as client:
+        await client.wait_connected()
+        await client.reauthenticate()
+    assert steps == [None, b"", None], steps
+            """,
+            fake.port,
+        )
+
+
 def test_a_challenge_for_a_client_that_began_none_is_a_protocol_error():
     """MQTT 5.0: [MQTT-4.12.0-7]"""
 
