@@ -128,7 +128,7 @@ OURS = (
     (errors.RefusedError("the broker refused", 2), "client id", "client_id="),
     (errors.RefusedError("the broker refused", 1), "no MQTT 3.1.1", "update"),
     (errors.RefusedError("subscription refused", 128), "subscription", "ACL"),
-    (errors.ProtocolError("reserved bits set [MQTT-3.3.1-4]"), "no MQTT 3.1.1", "port"),
+    (errors.ProtocolError("reserved bits set [MQTT-3.3.1-4]"), "no MQTT", "port"),
 )
 
 # as people paste it, and other libraries raise it
