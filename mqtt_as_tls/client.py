@@ -15,6 +15,7 @@ from micropython import const
 from . import errors, packet, router
 from .dispatch import Delivery, Dispatcher, Message, Subscription
 from .dns import resolve
+from .router import wrong
 from .session import Session
 from .transport import Transport
 
@@ -57,6 +58,7 @@ _LATER = const(
     (
         ("leaving", "connect disconnect wait_connected"),
         ("mqtt5", "reauthenticate"),
+        ("queueing", "enqueue"),
         ("requests", "request respond"),
         ("streams", "events messages"),
         ("subscribing", "subscribe unsubscribe"),
@@ -90,14 +92,10 @@ def _later(module, name):
     return getattr(__import__(module, globals(), None, [name], 1), name)
 
 
-def _wrong(mistake, *args):
-    raise _later("mistakes", mistake)(*args)
-
-
 def _text(value, name):
-    data = b"" if value == "" else router.encode(value)
+    data = router.encode(value)
     if data is None:
-        _wrong("text", name, value)
+        wrong("text", name, value)
     return data
 
 
@@ -108,7 +106,7 @@ def _left(limit_ms, now, since, what):
     return left
 
 
-def _default_id():
+def _default_id(store):
     global _own_id
     if _own_id is None:
         from binascii import hexlify
@@ -120,6 +118,8 @@ def _default_id():
         except (ImportError, AttributeError):
             from os import urandom
 
+            if store is not None:
+                wrong("store")
             data = urandom(8)
         _own_id = "mp" + hexlify(data).decode()
     return _own_id
@@ -150,6 +150,7 @@ class MQTTClient:
     properties   dict or list of pairs, of CONNECT; a value of None leaves out what is there by
                  default
     auth         (method str, step function): enhanced authentication
+    topic_aliases  int: the most topics of a connection that QoS 0 messages send as a number; 0
 
     Numbers, with their defaults:
 
@@ -192,14 +193,14 @@ class MQTTClient:
         for name, value, low, high in _OPTIONS:
             value = options.pop(name, value)
             if not isinstance(value, (int, float)) or not low <= value <= high:
-                _wrong("number", name, value, low, high)
+                wrong("number", name, value, low, high)
             setattr(self, name, value)
         if port is None:
             port = 8883 if tls else 1883
         if not isinstance(port, int) or not 0 < port < 65536:
-            _wrong("number", "port", port, 1, 65535)
+            wrong("number", "port", port, 1, 65535)
         if self.max_backlog < self.max_packet:
-            _wrong("number", "max_backlog", self.max_backlog, self.max_packet, 268435455)
+            wrong("number", "max_backlog", self.max_backlog, self.max_packet, 268435455)
         if password is not None:
             password = router.payload(password)
         for name, value, good in (
@@ -213,16 +214,14 @@ class MQTTClient:
             ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),
         ):
             if not good:
-                _wrong("option", name, value)
+                wrong("option", name, value)
         self._hosts = None
         if not isinstance(host, str):
             host, port = _later("failover", "first")(self, host, port, options)
-        if not host:
-            _wrong("text", "host", host)
         _text(host, "host")
         self.host = host
         self.port = port
-        self.client_id = _default_id() if client_id is None else client_id
+        self.client_id = _default_id(store) if client_id is None else client_id
         self.tls = tls
         self.will = will
         self.clean_start = bool(clean_start)
@@ -233,13 +232,12 @@ class MQTTClient:
         if protocol == 5:
             self._wire = self._five = _later("mqtt5", "Wire")(self, options)
         elif will and (will.properties or will.delay_s):
-            _wrong("option", "properties", will.properties)
+            wrong("option", "properties", will.properties)
         for name in options:
-            _wrong("option", name, options[name])
-        if not self.client_id and not (self._five or clean_start):
-            _wrong("text", "client_id", client_id)
+            wrong("option", name, options[name])
+        own = self.client_id != "" or not (protocol == 5 or clean_start)
         self._hello = self._wire.connect(
-            _text(self.client_id, "client_id"),
+            _text(self.client_id, "client_id") if own else b"",
             int(self.keepalive_s),
             False,
             None if user is None else _text(user, "user"),
@@ -252,8 +250,9 @@ class MQTTClient:
         self.connected = self.running = self._announce = self._behind = self._busy = False
         self.error = self._address = self._birth = self._events = self._partial = None
         self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
-        self._transport = self._wake_ms = self._why = self._said = self._incoming = None
-        self._requests = None
+        self._transport = self._wake_ms = self._why = self._said = self._incoming = (
+            self._requests
+        ) = None
         self._streams = self._foreign = False
         self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
         self._reset_at = _LINK_RESET_AFTER
@@ -290,13 +289,13 @@ class MQTTClient:
         """
         sub = self._dispatcher.find(filter)
         if sub and sub.handler:
-            _wrong("handler", filter)
+            wrong("handler", filter)
         router.filter(filter)
         router.qos(qos)
 
         def decorate(handler):
             if not callable(handler):
-                _wrong("option", "handler", handler)
+                wrong("option", "handler", handler)
             sub = self._declare(filter, qos, options)
             sub.handler = handler
             if stream:
@@ -308,7 +307,7 @@ class MQTTClient:
     def on_connect(self, handler):
         """Decorator: run `handler` (async, no arguments) after every connect, in its own task."""
         if not callable(handler):
-            _wrong("option", "on_connect", handler)
+            wrong("option", "on_connect", handler)
         self._hooks.append(handler)
         return handler
 
@@ -378,32 +377,6 @@ class MQTTClient:
             return self._deliver(out)
         return asyncio.wait_for(self._deliver(out), timeout_s)
 
-    def enqueue(self, topic, payload=b"", *, qos=0, retain=False, properties=None):
-        """
-        Put a message on the outgoing queue, without waiting.
-
-        Returns False when the queue (max_queue bytes) is full, else True.
-        Raises as `publish` does at the call, and ValueError for one larger than the queue.
-        """
-        self._check()
-        out = self._encode(topic, payload, qos, retain, properties)
-        out.awaited = False
-        if self._store is not None:
-            kept = self._session.keep(out)
-            if kept is not None:
-                self._pump()
-                return kept
-        size = len(out.packet)
-        if size > self.max_queue:
-            _wrong("size", size, self.max_queue, "max_queue")
-        if self._queued + size > self.max_queue:
-            return False
-        self._queued += size
-        out.queued = size
-        self._queue.append(out)
-        self._pump()
-        return True
-
     def __getattr__(self, name):
         for module, names in _LATER:
             if name in names.split():
@@ -413,18 +386,18 @@ class MQTTClient:
 
     def _check(self):
         if not self.running:
-            _wrong("not_running")
+            wrong("not_running")
 
     # Out: publishing and subscribing
 
     def _encode(self, topic, payload, qos, retain, properties=None):
         if properties and not self._five:
-            _wrong("option", "properties", properties)
+            wrong("option", "properties", properties)
         buf = self._wire.publish(
             router.topic(topic), router.payload(payload), router.qos(qos), retain, properties
         )
         if len(buf) > self.max_packet:
-            _wrong("size", len(buf), self.max_packet, "max_packet")
+            wrong("size", len(buf), self.max_packet, "max_packet")
         return Delivery(buf, qos)
 
     async def _deliver(self, out):
@@ -494,7 +467,7 @@ class MQTTClient:
         sub = old or Subscription(filter, data, qos)
         if options:
             if not self._five:
-                _wrong("option", *list(options.items())[0])
+                wrong("option", *list(options.items())[0])
             self._five.subscription(sub, options)
         if not old:
             self._dispatcher.subscriptions.append(sub)

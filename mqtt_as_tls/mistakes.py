@@ -82,6 +82,11 @@ def option(name, value):
     return TypeError("MQTTClient has no argument %r" % name)
 
 
+def store():
+    """Return the ValueError for a store of a client whose id is another one at every start."""
+    return ValueError("store: give client_id=: this board has no id of its own to find it again")
+
+
 def handler(filter):
     """Return the ValueError for a second handler of one filter."""
     return ValueError("topic filter %r has a handler: call both functions from one" % filter)

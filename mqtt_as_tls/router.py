@@ -4,6 +4,13 @@ app may publish.
 """
 
 
+def wrong(mistake, *args):
+    """Raise what the function `mistake` (str) of `mistakes` returns for `args`."""
+    from . import mistakes
+
+    raise getattr(mistakes, mistake)(*args)
+
+
 def encode(name):
     """
     Return `name` as UTF-8 bytes; None for what is no text of MQTT (section 1.5.3) or empty, and so
@@ -28,9 +35,7 @@ def topic(name):
     """
     data = encode(name)
     if not data or "+" in name or "#" in name:
-        from . import mistakes
-
-        raise mistakes.topic(name)
+        wrong("topic", name)
     return data
 
 
@@ -52,9 +57,7 @@ def filter(name):
                 bad = True
         if not bad:
             return data
-    from . import mistakes
-
-    raise mistakes.filter(name)
+    return wrong("filter", name)
 
 
 def payload(data):
@@ -64,18 +67,14 @@ def payload(data):
     if isinstance(data, memoryview):
         return bytes(data)
     if not isinstance(data, (bytes, bytearray)):
-        from . import mistakes
-
-        raise mistakes.payload(data)
+        wrong("payload", data)
     return data
 
 
 def qos(qos):
     """Return `qos` (int, 0 to 2). Raises ValueError for anything else."""
     if qos not in (0, 1, 2):
-        from . import mistakes
-
-        raise mistakes.qos(qos)
+        wrong("qos", qos)
     return qos
 
 

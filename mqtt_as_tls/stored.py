@@ -7,6 +7,7 @@ from micropython import const
 
 from . import packet
 from .dispatch import Delivery
+from .router import wrong
 from .session import Session
 
 _PUBREC = const(0x50)
@@ -24,6 +25,8 @@ class StoredSession(Session):
 
     def __init__(self, client, store):
         super().__init__(client.max_inflight)
+        if not client.client_id:
+            wrong("store")
         self._client = client
         self._store = store
         store.log = client._say
@@ -33,6 +36,8 @@ class StoredSession(Session):
             out.id = entry[2]
             packet.set_id(buf, out.id)
             (self.releasing if entry[3] else self.inflight).append(out)
+        if store.restored and client._hosts and not client._shared:
+            client._foreign = True  # which of the brokers has the session is not known
         for n in store.inbound:
             self._unreleased[n] = True
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import mpy
-from tools import freeze
+from tools import debian, freeze
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -140,17 +140,19 @@ require("mqtt_as_tls")
     ids=["no apt", "no mirror", "no network"],
 )
 def test_where_the_sources_cannot_be_had_it_says_so(tmp_path, apt_get, reason):
-    if sys.platform != "linux" or not freeze.KEYRING.exists():
+    if sys.platform != "linux" or not debian.KEYRING.exists():
         pytest.skip("apt's part of freezing is for Debian")
     programs, tools = tmp_path / "bin", tmp_path / "tools"
     programs.mkdir()
     tools.mkdir()
-    shutil.copy(ROOT / "tools" / "freeze.py", tools)  # with a cache of its own
+    for name in ("freeze.py", "debian.py"):  # with a cache of their own
+        shutil.copy(ROOT / "tools" / name, tools)
     if apt_get:
         (programs / "apt-get").write_text(f"#!/bin/sh\n{apt_get}\n")
         (programs / "apt-get").chmod(0o755)
     ran = subprocess.run(
-        [sys.executable, tools / "freeze.py"],
+        [sys.executable, "-m", "tools.freeze"],
+        cwd=tmp_path,
         env={"PATH": str(programs)},
         capture_output=True,
         text=True,
@@ -178,8 +180,11 @@ def working(mtls_broker, pki):
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the limit then.
 
 
-def test_a_working_app_imports_at_most_26_kb_of_mpy(working, tmp_path):
-    """The design's budget is 20 KB, and 34 KB for everything."""
+def test_a_working_app_imports_at_most_28_kb_of_mpy(working, tmp_path):
+    """
+    With MQTT 3.1.1: that MQTT 5, streams and the store can be had costs it 2 KB at most. The
+    design's budget is 20 KB, and 34 KB for everything.
+    """
     sizes = had(freeze.compile_into, tmp_path / "mqtt_as_tls")
     lines = [
         f"{name:12} {size:6,} B {'' if name in working else '  not imported'}"
@@ -188,8 +193,8 @@ def test_a_working_app_imports_at_most_26_kb_of_mpy(working, tmp_path):
     of_app, everything = sum(sizes[name] for name in working), sum(sizes.values())
     table = "\n".join([*lines, f"a working app {of_app:,} B, everything {everything:,} B"])
     print(table)
-    assert of_app <= 26_130, table
-    assert everything <= 39_900, table
+    assert of_app <= 26_130 + 2_048, table
+    assert everything <= 73_700, table
 
 
 def importing(modules):
@@ -219,12 +224,12 @@ def test_the_frozen_package_takes_at_most_9_kb_of_heap_to_import(pico, working):
     assert taken <= 8_740
 
 
-def test_the_mpy_files_take_at_most_31_kb_of_heap_to_import(pico, working, tmp_path):
+def test_the_mpy_files_take_at_most_33_kb_of_heap_to_import(pico, working, tmp_path):
     """The design's budget is 26 KB."""
     had(freeze.compile_into, tmp_path / "mqtt_as_tls")
     taken = heap_of_import(working, tmp_path)
     print(f".mpy: {taken:,} B")
-    assert taken <= 31_240
+    assert taken <= 31_240 + 2_048
 
 
 def test_the_package_imports_from_source_in_a_heap_of_110_kb(pico, working):
