@@ -110,7 +110,10 @@ ROWS = (
     ),
     (1128, "the subscription is not allowed|check the broker's ACL"),
     ("max_packet", "more than this client takes|raise max_packet=, or have less sent"),
-    ("protocolerror", "that is no MQTT, or a broker with a mistake|check host and port, update the broker"),
+    (
+        "protocolerror",
+        "that is no MQTT, or a broker with a mistake|check host and port, update the broker",
+    ),
 )
 
 
