@@ -558,7 +558,7 @@ def test_large_and_small_messages_are_handled_and_acknowledged_in_order(broker, 
         for size in sizes:
             peer.publish("a", content(size))
             peer.publish("b", content(size % 300))
-        app.wait_for(f"a {sizes[-1]}")
+        proxy.wait_for("PUBACK", "up", 2 * len(sizes))
         app.send("leave")
         app.wait()
     assert [line for line in app.lines if line[0] == "a"] == [f"a {size}" for size in sizes]
