@@ -1,0 +1,53 @@
+"""
+The device package `mqtt_as_tls`, as this tool ships it, and its table of errors.
+
+Installed, the package's files lie in this folder; in the repository they are its own mqtt_as_tls/.
+"""
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+NAME = "mqtt_as_tls"
+
+
+@functools.lru_cache(None)
+def folder():
+    """Return the Path of the device package; raise FileNotFoundError where it is missing."""
+    here = Path(__file__).resolve().parent
+    for place in (here / NAME, here.parents[2] / NAME):
+        if (place / "__init__.py").exists():
+            return place
+    raise FileNotFoundError(f"{NAME} is not beside mqttls: install mqttls again")
+
+
+def files():
+    """Return {name below the board's /lib: content (bytes)} of what goes onto a board."""
+    found = sorted(folder().rglob("*.py"))
+    return {f"{NAME}/{path.relative_to(folder()).as_posix()}": path.read_bytes() for path in found}
+
+
+def version():
+    """Return the version of the device package, "1.2.3"."""
+    text = (folder() / "__init__.py").read_text()
+    return re.search(r'^__version__ = "(.*)"', text, re.M)[1]
+
+
+@functools.lru_cache(None)
+def table():
+    """Return the device's own module `explain`: its ROWS, and explain(error, year=None)."""
+    spec = importlib.util.spec_from_file_location(f"{NAME}.explain", folder() / "explain.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def explain(error, year=None):
+    """
+    Return (cause, cure) of an error, each "" where the table does not know it.
+
+    error  an exception, or what a console shows of one, such as "OSError(-30592, …)"
+    year   what the board's clock says, where that is known
+    """
+    return table().explain(error, year=year)
