@@ -1,0 +1,318 @@
+"""
+The folder in which everything is kept, and how it is written.
+
+    mqtt-pki/                 0700
+      settings.json           what `init` was told
+      ca.crt ca.key           the authority; ca/SERIAL.crt and .key are older ones, in a roll-over
+      crl.pem revoked.json    what was revoked
+      broker/                 what the broker needs, and its install script
+      devices/NAME/           what the board NAME needs
+      archive/SERIAL/         what was replaced or revoked, by the certificate's serial number
+
+A command changes it in one `Change`: new files are written beside the old ones, into `.new`; a
+rename of that folder to `.commit` decides; then they move to their places. Whoever is killed
+before the rename has changed nothing; who is killed after it is finished off by the next command.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from .report import Failure
+
+SETTINGS = "settings.json"
+NAME_RULE = "1 to 64 of A-Z a-z 0-9 _ . -, not a dot or dash at the start"
+LOCK_WAIT_S = 60
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_NEW, _COMMIT, _TREE, _REMOVALS = ".new", ".commit", "tree", "remove.json"
+
+
+def is_name(text):
+    """
+    Tell whether `text` may name a device: 1 to 64 of [A-Za-z0-9_.-].
+
+    The name becomes the certificate's CN, the broker's user name, a part of topics and a folder:
+    mosquitto would take / + # in it, which poisons the ACL; dots or dashes at the start make
+    hidden folders, "..", and what looks like an option.
+    """
+    return _NAME.fullmatch(text) is not None
+
+
+def check_name(text):
+    """Return `text`, or raise Failure when it may not name a device."""
+    if not is_name(text):
+        raise Failure(f"{text!r} cannot be a device's name", f"use {NAME_RULE}", stage="files")
+    return text
+
+
+def write(path, data, mode=0o600):
+    """
+    Write `data` (bytes or str) to `path` so that it is there whole or not at all.
+
+    A temporary file beside it, made with `mode` from the start, is synced and renamed.
+    Raises OSError with the file's name.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_new(temporary, data, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_new(path, data, mode):
+    if isinstance(data, str):
+        data = data.encode()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        os.fchmod(file, mode)  # whatever the umask
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        os.close(file)
+
+
+def _make_folder(path):
+    if not path.is_dir():
+        _make_folder(path.parent)
+        os.mkdir(path, 0o700)  # Path.mkdir would give the folders above it the umask's mode
+
+
+def _sync_folder(path):
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems sync no folders
+            raise
+    finally:
+        os.close(folder)
+
+
+def read_json(path):
+    """Return what the JSON file `path` holds; raise Failure when it is damaged or unreadable."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError:
+        raise Failure(
+            f"{path} is damaged: it is not JSON",
+            "put it back from a backup of the folder",
+            stage="files",
+        ) from None
+
+
+class Directory:
+    """
+    The folder of a user's certificates.
+
+    path       Path of it
+    settings   dict of settings.json
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path, *, create=False, write=True):
+        """
+        Give the Directory, locked against another run, an interrupted change finished.
+
+        create  make it (0700) where there is none
+        write   False for a command that only looks: works on a read-only disk, too
+
+        Raises Failure when it is not there, not one of ours, or busy for LOCK_WAIT_S; OSError.
+        """
+        self = cls(path)
+        if create:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+        if not self.path.is_dir():
+            if self.path.exists():
+                raise Failure(f"{self.path} is not a folder", "choose another --dir")
+            raise self._missing()
+        with self._locked():
+            try:
+                self._recover()
+            except OSError:
+                if write:
+                    raise
+            if create:
+                self._refuse_strangers()
+            elif not (self.path / SETTINGS).exists():
+                raise self._missing()
+            yield self
+
+    def _missing(self):
+        return Failure(
+            f"there are no certificates in {self.path}",
+            "make them with: mqttls init --broker NAME-OR-ADDRESS, or say where with --dir",
+            stage="files",
+        )
+
+    def _refuse_strangers(self):
+        others = [each for each in os.listdir(self.path) if not each.startswith(".")]
+        if others and not (self.path / SETTINGS).exists():
+            raise Failure(
+                f"{self.path} holds other files ({sorted(others)[0]}, …)",
+                "choose an empty or a new folder with --dir",
+                stage="files",
+            )
+        os.chmod(self.path, 0o700)
+
+    @contextlib.contextmanager
+    def _locked(self):
+        folder = os.open(self.path, os.O_RDONLY)  # the lock ends with the process, however it ends
+        try:
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    pass
+                if time.monotonic() > deadline:
+                    raise Failure(
+                        f"another mqttls has been working in {self.path} for {LOCK_WAIT_S} s",
+                        "wait for it to end, or end it",
+                        stage="files",
+                    )
+                time.sleep(0.05)
+            yield
+        finally:
+            os.close(folder)
+
+    @property
+    def settings(self):
+        return read_json(self.path / SETTINGS)
+
+    def device(self, name):
+        """Return the Path of the device's folder, there or not; Failure on an impossible name."""
+        return self.path / "devices" / check_name(name)
+
+    def existing_device(self, name):
+        """Return the Path of the device's folder; Failure when there is no such device."""
+        folder = self.device(name)
+        if not folder.is_dir():
+            known = self.devices()
+            have = f"there are {', '.join(known[:8])}" if known else "there is none yet"
+            raise Failure(
+                f"there is no device {name!r} in {self.path}",
+                f"{have}; make it with: mqttls device add {name}",
+                stage="files",
+            )
+        return folder
+
+    def devices(self):
+        """Return the names of all devices (list of str), sorted."""
+        folder = self.path / "devices"
+        if not folder.is_dir():
+            return []
+        return sorted(each.name for each in folder.iterdir() if is_name(each.name))
+
+    @contextlib.contextmanager
+    def change(self):
+        """
+        Give a Change; at the end of the `with` all of it is done, or after an exception nothing.
+        """
+        os.mkdir(self.path / _NEW, 0o700)
+        change = Change(self.path)
+        try:
+            yield change
+            change._seal()
+            os.rename(self.path / _NEW, self.path / _COMMIT)
+        except BaseException:
+            shutil.rmtree(self.path / _NEW, ignore_errors=True)
+            raise
+        _sync_folder(self.path)
+        self._finish()
+
+    def _recover(self):
+        """Undo what was not decided, finish what was."""
+        if (self.path / _NEW).exists():
+            shutil.rmtree(self.path / _NEW)
+        if (self.path / _COMMIT).exists():
+            self._finish()
+
+    def _finish(self):
+        done = self.path / _COMMIT
+        if (done / _TREE).exists():
+            _move_into(done / _TREE, self.path)
+        if (done / _REMOVALS).exists():
+            for each in read_json(done / _REMOVALS):
+                _remove(self.path / each)
+        _sync_folder(self.path)
+        shutil.rmtree(done)
+
+
+def _move_into(source, target):
+    """Move what is in the folder `source` into `target`; folders that are new move as a whole."""
+    for each in sorted(source.iterdir()):
+        place = target / each.name
+        if each.is_dir() and place.is_dir():
+            _move_into(each, place)
+        else:
+            os.replace(each, place)
+    _sync_folder(target)
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Change:
+    """What one command is going to change; see Directory.change. Paths are relative to it."""
+
+    def __init__(self, root):
+        self._root = root
+        self._tree = root / _NEW / _TREE
+        self._removals = []
+        os.mkdir(self._tree, 0o700)
+
+    def put(self, path, data, mode=0o600):
+        """Have the file `path` hold `data` (bytes or str)."""
+        new = self._tree / path
+        _make_folder(new.parent)
+        new.unlink(missing_ok=True)
+        _write_new(new, data, mode)
+
+    def put_json(self, path, value):
+        self.put(path, json.dumps(value, indent=2) + "\n")
+
+    def keep(self, serial, *paths):
+        """Copy the files or folders `paths`, as they are now, to archive/`serial`/."""
+        for path in paths:
+            old = self._root / path
+            for each in sorted(old.rglob("*")) if old.is_dir() else [old]:
+                if each.is_file():
+                    name = each.relative_to(self._root)
+                    self.put(f"archive/{serial}/{name}", each.read_bytes())
+
+    def remove(self, path):
+        """Have the file or folder `path` gone."""
+        self._removals.append(str(path))
+
+    def _seal(self):
+        if self._removals:
+            _write_new(self._root / _NEW / _REMOVALS, json.dumps(self._removals), 0o600)
+        for folder, _, _ in os.walk(self._root / _NEW):
+            _sync_folder(folder)
