@@ -216,7 +216,7 @@ def _extension(certificate, kind):
 
 
 def alternative_names(certificate):
-    """Return (list of DNS names, list of IP addresses as str); both empty where there is no SAN."""
+    """Return (DNS names, IP addresses), two lists of str, both empty where there is no SAN."""
     names = _extension(certificate, x509.SubjectAlternativeName)
     if names is None:
         return [], []
