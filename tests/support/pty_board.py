@@ -1,0 +1,170 @@
+"""
+A board on a serial port, for mpremote: MicroPython's unix port between two bridged ptys.
+
+Its flash is a file of the PC with littlefs on it, as large as a Pico W's; `machine` and `network`
+come from tests/fakes; nothing else of the PC's files is in its reach.
+"""
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import threading
+import time
+import tty
+from pathlib import Path
+
+from tests.support import mpy, process
+
+_BLOCK = 4096
+_BLOCKS = 212  # 848 KB
+
+# Runs before the prompt: the fakes first, because afterwards the PC's files are out of reach.
+_BOOT = """\
+import os, sys, vfs
+sys.path.insert(0, {fakes!r})
+for name in {modules!r}: __import__(name)
+sys.path[:] = ["", ".frozen", "/lib"]
+
+class Flash:
+    def __init__(self, path):
+        self.file = open(path, "r+b")
+    def readblocks(self, block, buf, offset=0):
+        self.file.seek(block * {block} + offset)
+        self.file.readinto(buf)
+    def writeblocks(self, block, buf, offset=0):
+        self.file.seek(block * {block} + offset)
+        self.file.write(buf)
+    def ioctl(self, operation, argument):
+        if operation == 4:
+            return {blocks}
+        if operation == 5:
+            return {block}
+        return 0
+
+flash = Flash({path!r})
+try:
+    lfs = vfs.VfsLfs2(flash, progsize=256)
+except OSError:
+    vfs.VfsLfs2.mkfs(flash, progsize=256)
+    lfs = vfs.VfsLfs2(flash, progsize=256)
+os.chdir("/")
+vfs.umount("/")
+vfs.mount(lfs, "/")
+os.chdir("/")
+del name, os, sys, vfs, flash, lfs, Flash
+"""
+
+
+class PtyBoard:
+    """
+    A board that is plugged in from construction to `close`. Use it in a `with`.
+
+    flash     Path of the file that is its flash; made where there is none
+    fakes     modules of tests/fakes that it has; without "machine" it has no clock to set
+    wifi      (name, password) of the network in its reach
+    heap      as mpy.run takes it
+
+    `port` is the path of its serial port, `passed` counts the bytes that came from the PC.
+    """
+
+    def __init__(self, flash, *, fakes=("machine", "network"), wifi=None, heap=None):
+        self.passed = 0
+        self._pull_at = None
+        if not flash.exists():
+            flash.write_bytes(bytes(_BLOCK * _BLOCKS))
+        ours, theirs = pty.openpty()  # the board's stdin and stdout
+        self._host, far = pty.openpty()  # what mpremote opens
+        self._board = ours
+        for fd in (theirs, far):
+            tty.setraw(fd)
+        self.port = os.ttyname(far)
+        self._far = far  # kept open: the port is there while nobody has it open
+        boot = _BOOT.format(
+            fakes=str(mpy.ROOT / "tests/fakes"),
+            modules=[*fakes],
+            path=str(flash),
+            block=_BLOCK,
+            blocks=_BLOCKS,
+        )
+        line = mpy.command(boot, heap=heap)
+        line.insert(1, "-i")
+        self._child = process.spawn(
+            line,
+            env={**os.environ, "MICROPYPATH": ".frozen", "FAKE_WIFI": ":".join(wifi or ())},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        self._stop, self._stopped = os.pipe()
+        self._wait_for_prompt()
+        self._bridge = threading.Thread(target=self._carry, daemon=True)
+        self._bridge.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _wait_for_prompt(self, timeout_s=20):
+        seen = b""
+        deadline = time.monotonic() + timeout_s
+        while not seen.endswith(b">>> "):
+            ready, _, _ = select.select([self._board], [], [], deadline - time.monotonic())
+            assert ready, f"the board does not come up: {seen!r}"
+            seen += os.read(self._board, 4096)
+
+    def _carry(self):
+        with contextlib.suppress(OSError):
+            while True:
+                ready, _, _ = select.select([self._host, self._board, self._stop], [], [])
+                if self._stop in ready:
+                    break
+                if self._host in ready:
+                    data = os.read(self._host, 4096)
+                    self.passed += len(data)
+                    if self._pull_at is not None and self.passed >= self._pull_at:
+                        break
+                    if b"\x03" in data and self._runs_a_program():
+                        os.kill(self._child.pid, signal.SIGINT)  # as a board's serial driver does
+                        data = data.replace(b"\x03", b"")
+                    os.write(self._board, data)
+                if self._board in ready:
+                    os.write(self._host, os.read(self._board, 4096))
+        self._unplug()
+
+    def _runs_a_program(self):
+        # The unix port catches SIGINT while it does, and at its prompt would die of it.
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        caught = int(re.search(r"^SigCgt:\s*(\S+)", status, re.M)[1], 16)
+        return bool(caught & 1 << signal.SIGINT - 1)
+
+    def _unplug(self):
+        process.end(self._child)
+        for fd in (self._host, self._far, self._board):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def unplug_after(self, count):
+        """Pull the plug when `count` more bytes have come from the PC: the port is gone then."""
+        self._pull_at = self.passed + count
+
+    def signal(self, number):
+        """Send it a signal: SIGSTOP makes a board that hangs, SIGCONT ends that."""
+        process.signal_group(self._child, number)
+
+    @property
+    def plugged(self):
+        """Whether it still is there."""
+        return self._bridge.is_alive()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            os.close(self._stopped)
+        self._bridge.join(10)
+        with contextlib.suppress(OSError):
+            os.close(self._stop)
