@@ -140,9 +140,11 @@ class Directory:
         Raises Failure when it is not there, not one of ours, or busy for LOCK_WAIT_S; OSError.
         """
         self = cls(path)
+        new = False
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
+                new = True
         if not self.path.is_dir():
             if self.path.exists():
                 raise Failure(f"{self.path} is not a folder", "choose another --dir")
@@ -157,7 +159,13 @@ class Directory:
                 self._refuse_strangers()
             elif not (self.path / SETTINGS).exists():
                 raise self._missing()
-            yield self
+            try:
+                yield self
+            except BaseException:
+                if new:
+                    with contextlib.suppress(OSError):  # something is in it: it stays
+                        os.rmdir(self.path)
+                raise
 
     def _missing(self):
         return Failure(
@@ -297,6 +305,10 @@ class Change:
 
     def put_json(self, path, value):
         self.put(path, json.dumps(value, indent=2) + "\n")
+
+    def has(self, path):
+        """Tell whether the file `path` was put."""
+        return (self._tree / path).exists()
 
     def keep(self, serial, *paths):
         """Copy the files or folders `paths`, as they are now, to archive/`serial`/."""

@@ -1,18 +1,148 @@
-"""`mqttls status`"""
+"""`mqttls status`: what there is, for which names, until when, and what is wrong with it."""
 
+import os
+import stat
+
+from .. import x509
+from ..authority import Authority, is_due
 from ..files import Directory
+from ..report import Failure
+from .init import suffix
 
 NAME = "status"
 SUMMARY = "what exists, for which names, until when"
 
 
 def add(parser):
-    """It takes nothing but the common options."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these devices")
 
 
 def run(arguments, report):
-    """Say what the folder holds; a problem found makes it 1."""
+    """Say what the folder holds; a problem found makes the status 1."""
     with Directory.opened(arguments.dir, write=False) as directory:
-        report.say(f"{directory.path}: {len(directory.devices())} devices")
-        report.data["devices"] = directory.devices()
+        for name in arguments.names:
+            directory.existing_device(name)
+        authority = Authority(directory)
+        if not arguments.names:
+            _authority(authority, report)
+            _broker(authority, report, suffix(arguments))
+            _revocation(authority, report, suffix(arguments))
+            _rights(directory, report)
+        _devices(authority, arguments, report)
     return report.status
+
+
+def _until(certificate):
+    return f"until {certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+def _authority(authority, report):
+    secret = "encrypted" if b"ENCRYPTED" in _read(authority.root / "ca.key") else "not encrypted"
+    found = []
+    for which, certificate in zip(("", " (older)"), authority.trusted, strict=False):
+        name = x509.common_name(certificate)
+        kind = x509.key_kind(certificate.public_key())
+        report.say(f"authority{which}  {name}, {kind}, {_until(certificate)}, key {secret}")
+        found.append(_as_data(certificate))
+        if is_due(certificate):
+            report.problem("dates", f"the authority {name!r} ends soon", cure="mqttls renew --ca")
+    report.data["authorities"] = found
+    if authority.older:
+        report.note("a roll-over is under way; mqttls renew --ca says what comes next")
+
+
+def _broker(authority, report, where):
+    names = ", ".join(authority.settings["names"])
+    kind = "passwords" if authority.settings["server_only"] else "client certificates"
+    report.say(f"broker     {names}, port {authority.settings['port']}, {kind}")
+    why = authority.broker_problem()
+    if why:
+        report.problem(
+            "files", f"the broker's certificate: {why}", cure=f"mqttls renew --broker{where}"
+        )
+        return
+    certificate = x509.load_certificate(authority.root / "broker" / "broker.crt")
+    report.say(f"           certificate {_until(certificate)}")
+    report.data["broker"] = {
+        **_as_data(certificate),
+        "names": authority.settings["names"],
+        "port": authority.settings["port"],
+        "server_only": authority.settings["server_only"],
+    }
+    if is_due(certificate):
+        report.problem(
+            "dates",
+            f"the broker's certificate is valid {_until(certificate)}",
+            cure=f"mqttls renew --broker{where}, then sudo sh install.sh reload",
+        )
+
+
+def _revocation(authority, report, where):
+    why = authority.crl_problem()
+    if why:
+        cure = f"mqttls renew{where}, then sudo sh install.sh"
+        report.problem("files", f"crl.pem: {why}", cure=cure)
+        return
+    newest = max(each.last_update_utc for each in x509.load_crls(authority.root / "crl.pem"))
+    age = (x509.now() - newest).days
+    count = len(authority.revoked())
+    report.say(f"revoked    {count}; the list is {age} days old")
+    report.data["crl"] = {"updated": newest.isoformat(), "age_days": age, "revoked": count}
+
+
+def _rights(directory, report):
+    """Keys that others can read."""
+    if os.stat(directory.path).st_mode & 0o077:
+        report.problem("files", f"others can read {directory.path}", cure="chmod 700 on it")
+    for path in [*directory.path.rglob("*.key"), *directory.path.rglob("key.*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            report.problem("files", f"others can read {path} ({mode:o})", cure=f"chmod 600 {path}")
+
+
+def _devices(authority, arguments, report):
+    names = arguments.names or authority.directory.devices()
+    where = suffix(arguments)
+    report.say(f"devices    {len(names)}")
+    width = max(map(len, names), default=0)
+    found = []
+    for name in names:
+        why = authority.device_problem(name)
+        one = {"name": name, "problem": why}
+        text, cure = "", f"mqttls device add {name}{where}"
+        try:
+            certificate = authority.device_certificate(name)
+        except (Failure, FileNotFoundError):
+            certificate = None
+        if certificate is not None:
+            one.update(_as_data(certificate))
+            text = _until(certificate)
+            if not why and is_due(certificate):
+                why, cure = f"its certificate ends {text[6:]}", f"mqttls renew {name}{where}"
+        elif authority.settings["server_only"]:
+            text = "password"
+        if name in authority.settings["admins"]:
+            text += ", every topic"
+        one["admin"] = name in authority.settings["admins"]
+        report.say(f"  {name:{width}}  {text}".rstrip())
+        found.append(one)
+        if why:
+            report.problem("client certificate", f"{name}: {why}", cure=cure)
+    report.data["devices"] = found
+
+
+def _as_data(certificate):
+    return {
+        "name": x509.common_name(certificate),
+        "serial": x509.serial_of(certificate),
+        "key": x509.key_kind(certificate.public_key()),
+        "until": certificate.not_valid_after_utc.isoformat(),
+    }
+
+
+def _read(path):
+    """Return the bytes of a file, b"" where there is none: a CA's key may be kept elsewhere."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

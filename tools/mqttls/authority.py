@@ -1,0 +1,338 @@
+"""
+Who signs what: the authority in a folder, the broker's certificate, the devices', revocation.
+
+Methods named put_… add files to a Change and decide nothing about when.
+
+In a roll-over there are two authorities. The broker trusts both, boards get both; what is issued
+to devices comes from the new one, the broker's own certificate from the old one, which every
+board knows. Once every board has been provisioned, the broker's comes from the new one, too, and
+the old one goes to the archive.
+"""
+
+import datetime
+import functools
+
+from . import broker, passphrase, x509
+from .files import SETTINGS, read_json
+from .report import Failure
+
+DUE_DAYS = 90
+DAYS = {"ca": 7300, "broker": 1825, "device": 3650}
+REVOKED, BOARD = "revoked.json", "board.json"
+
+_DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
+
+
+def ends_in(days):
+    """Return the time that is `days` from now."""
+    return x509.now() + datetime.timedelta(days=days)
+
+
+class Authority:
+    """
+    The authority of a Directory.
+
+    settings     dict: names, port, bind, key, server_only, encrypted, docker, admins, days
+    certificate  that of the current CA; `older` is that of the one before, in a roll-over, or None
+    """
+
+    def __init__(self, directory, settings=None):
+        self.directory = directory
+        self.root = directory.path
+        self.settings = settings or directory.settings
+
+    # The authorities
+
+    @functools.cached_property
+    def certificate(self):
+        return x509.load_certificate(self.root / "ca.crt")
+
+    @functools.cached_property
+    def older(self):
+        found = sorted((self.root / "ca").glob("*.crt"))
+        return x509.load_certificate(found[0]) if found else None
+
+    @property
+    def trusted(self):
+        """The certificates that boards and broker trust, the current one first (list)."""
+        return [self.certificate, *([self.older] if self.older else [])]
+
+    @functools.cached_property
+    def identity(self):
+        """The current CA with its key; asks for the passphrase where it needs one."""
+        return x509.load_identity(self.root / "ca.crt", self.root / "ca.key", self.passphrase)
+
+    @functools.cached_property
+    def older_identity(self):
+        stem = self.root / "ca" / x509.serial_of(self.older)
+        return x509.load_identity(f"{stem}.crt", f"{stem}.key", self.passphrase)
+
+    @functools.cached_property
+    def _passphrase(self):
+        return passphrase.ask("the CA's key")
+
+    def passphrase(self):
+        """Return the passphrase of the CA's key (bytes), asked for once."""
+        return self._passphrase
+
+    def put_settings(self, change):
+        change.put_json(SETTINGS, self.settings)
+
+    def put_authority(self, change, identity, secret=None):
+        """Make `identity` the current CA; `secret` encrypts its key (bytes or None)."""
+        change.put("ca.crt", x509.cert_pem(identity.certificate))
+        change.put("ca.key", x509.key_pem(identity.key, secret))
+        self.identity, self.certificate = identity, identity.certificate
+
+    # The broker
+
+    def broker_problem(self):
+        """Return why the broker's certificate must be issued anew (str), or "" if it is good."""
+        folder = self.root / "broker"
+        try:
+            found = x509.load_identity(folder / "broker.crt", folder / "broker.key")
+        except FileNotFoundError as error:
+            return f"{error.filename} is missing"
+        except Failure as failure:
+            return failure.fact
+        if set(x509.names_of(found.certificate)) != set(self.settings["names"]):
+            return "its names changed"
+        if x509.key_kind(found.key) != self.settings["key"]:
+            return "its kind of key changed"
+        if not x509.issuer_among(found.certificate, self.trusted):
+            return "it is from another authority"
+        return _expired(found.certificate)
+
+    def put_broker(self, change, days=None):
+        """Issue the broker's certificate anew; the old one goes to the archive. Return it."""
+        old = self.root / "broker" / "broker.crt"
+        if old.exists():
+            change.keep(_serial_in(old), "broker/broker.crt", "broker/broker.key")
+        names = self.settings["names"]
+        found = x509.issue(
+            names[0] if len(names[0]) <= 64 else "broker",
+            x509.SERVER,
+            self.settings["key"],
+            ends_in(days or self.settings["days"]["broker"]),
+            issuer=self.older_identity if self.older else self.identity,
+            names=names,
+        )
+        change.put("broker/broker.crt", x509.cert_pem(found.certificate))
+        change.put("broker/broker.key", x509.key_pem(found.key))
+        return found
+
+    def put_broker_files(self, change, passwords=None, gone=()):
+        """
+        Write what the broker needs besides its certificate.
+
+        passwords  {name: password} of devices that are made in the same change
+        gone       names of devices that are removed in it
+        """
+        server_only = self.settings["server_only"]
+        at = (self.root / "broker").resolve()
+        change.put("broker/ca.crt", x509.cert_pem(*self.trusted))
+        change.put("broker/mosquitto.conf", broker.configuration(self.settings, at))
+        change.put("broker/acl", broker.acl(self.settings["admins"]))
+        change.put("broker/install.sh", broker.install_script(self.settings), 0o700)
+        if server_only:
+            change.put("broker/passwords", self._passwords(passwords or {}, gone))
+        if self.settings.get("docker"):
+            text = broker.configuration(self.settings, "/mosquitto/config", docker=True)
+            change.put("broker/mosquitto.docker.conf", text)
+            change.put("broker/compose.yaml", broker.compose(self.settings))
+        if not change.has("crl.pem") and self.crl_problem():
+            self.put_crl(change)
+
+    def _passwords(self, wanted, gone):
+        """Return the broker's password file; lines that are there stay as they are."""
+        path = self.root / "broker" / "passwords"
+        lines = {}
+        if path.exists():
+            for line in path.read_text().splitlines(keepends=True):
+                lines[line.partition(":")[0]] = line
+        wanted = dict(wanted)
+        for name in self.directory.devices():
+            if name not in wanted:
+                wanted[name] = self.device_settings(name).get("password")
+        return "".join(
+            lines.get(name) or broker.password_line(name, password)
+            for name, password in sorted(wanted.items())
+            if password and name not in gone
+        )
+
+    # Revocation
+
+    def revoked(self):
+        """Return what was revoked: list of dicts with serial, name, revoked, authority."""
+        path = self.root / REVOKED
+        return read_json(path) if path.exists() else []
+
+    def crl_problem(self):
+        """Return why the revocation lists must be written anew (str), or "" if they are good."""
+        try:
+            lists = x509.load_crls(self.root / "crl.pem")
+            if (self.root / "crl.pem").read_bytes() != (
+                self.root / "broker" / "crl.pem"
+            ).read_bytes():
+                return "the broker has another list"
+        except FileNotFoundError as error:
+            return f"{error.filename} is missing"
+        except Failure as failure:
+            return failure.fact
+        if len(lists) != len(self.trusted):
+            return "a list is missing"
+        for one, authority in zip(lists, self.trusted, strict=True):
+            if not one.is_signature_valid(authority.public_key()):
+                return "a list is from another authority"
+            if one.next_update_utc < x509.now():
+                return f"it expired on {one.next_update_utc:%Y-%m-%d}: the broker refuses everyone"
+            if {each.serial_number for each in one} != {
+                int(each["serial"], 16)
+                for each in self.revoked()
+                if each["authority"] == x509.serial_of(authority)
+            }:
+                return "it does not hold what was revoked"
+        return ""
+
+    def put_crl(self, change, revoked=None):
+        """Write the revocation lists, one for each authority, from `revoked` or revoked.json."""
+        revoked = self.revoked() if revoked is None else revoked
+        identities = [self.identity, *([self.older_identity] if self.older else [])]
+        text = b""
+        for each in identities:
+            serials = {
+                one["serial"]: datetime.datetime.fromisoformat(one["revoked"])
+                for one in revoked
+                if one["authority"] == each.serial
+            }
+            text += x509.crl_pem(each, serials)
+        change.put("crl.pem", text)
+        change.put("broker/crl.pem", text)
+
+    def serials_of(self, name):
+        """Return {serial: certificate} of every certificate that a device has or had."""
+        paths = [self.directory.device(name) / "cert.crt"]
+        paths += (self.root / "archive").glob(f"*/devices/{name}/cert.crt")
+        found = [x509.load_certificate(each) for each in paths if each.exists()]
+        return {x509.serial_of(each): each for each in found}
+
+    # Devices
+
+    def device_settings(self, name):
+        """Return the dict of the device's tls.json, {} where there is none."""
+        path = self.directory.device(name) / "tls.json"
+        return read_json(path) if path.exists() else {}
+
+    def device_certificate(self, name):
+        """Return the device's certificate; None where devices have passwords."""
+        path = self.directory.device(name) / "cert.crt"
+        if self.settings["server_only"] and not path.exists():
+            return None
+        return x509.load_certificate(path)
+
+    def device_problem(self, name):
+        """Return why the device must be made anew (str), or "" if it is good."""
+        folder = self.directory.device(name)
+        try:
+            if self.settings["server_only"]:
+                if not self.device_settings(name).get("password"):
+                    return "it has no password"
+                return ""
+            found = x509.load_identity(folder / "cert.crt", folder / "key.der")
+            if (folder / "cert.der").read_bytes() != x509.cert_der(found.certificate):
+                return f"{folder}/cert.der is not what cert.crt is"
+        except FileNotFoundError as error:
+            return f"{error.filename} is missing"
+        except Failure as failure:
+            return failure.fact
+        if x509.common_name(found.certificate) != name:
+            return f"its certificate is that of {x509.common_name(found.certificate)!r}"
+        if not x509.issuer_among(found.certificate, self.trusted):
+            return "its certificate is from another authority"
+        if x509.serial_of(found.certificate) in {each["serial"] for each in self.revoked()}:
+            return "its certificate was revoked"
+        return _expired(found.certificate)
+
+    def put_device(self, change, name, *, host=None, port=None, days=None):
+        """
+        Make a device, or make it anew; what it had goes to the archive.
+
+        host, port  of the broker as this device knows it; those of the settings when None
+
+        Returns its password (str) where devices have passwords, else None.
+        """
+        folder = self.directory.device(name)
+        if self.settings["server_only"]:
+            password = self.device_settings(name).get("password") or broker.new_password()
+            self.put_device_settings(change, name, host=host, port=port, password=password)
+            return password
+        had = [f"devices/{name}/{each}" for each in _DEVICE_FILES if (folder / each).exists()]
+        if had:
+            change.keep(_serial_in(folder / "cert.crt"), *had)
+        found = x509.issue(
+            name,
+            x509.CLIENT,
+            self.settings["key"],
+            ends_in(days or self.settings["days"]["device"]),
+            issuer=self.identity,
+        )
+        change.put(f"devices/{name}/cert.crt", x509.cert_pem(found.certificate))
+        change.put(f"devices/{name}/cert.der", x509.cert_der(found.certificate))
+        change.put(f"devices/{name}/key.der", x509.key_der(found.key))
+        change.put(f"devices/{name}/key.pem", x509.key_pem(found.key))
+        self.put_device_settings(change, name, host=host, port=port)
+        return None
+
+    def put_device_settings(self, change, name, *, host=None, port=None, password=None):
+        """Write the CAs and tls.json of a device; a host or port of its own stays. Return it."""
+        before = self.device_settings(name)
+        own = {key: before[key] for key in ("own_host", "own_port") if key in before}
+        if host:
+            own["own_host"] = host
+        if port:
+            own["own_port"] = port
+        files = ["ca.der", "ca2.der"][: len(self.trusted)]
+        for file, certificate in zip(files, self.trusted, strict=True):
+            change.put(f"devices/{name}/{file}", x509.cert_der(certificate))
+        change.put(f"devices/{name}/ca.crt", x509.cert_pem(*self.trusted))
+        if len(files) == 1:
+            change.remove(f"devices/{name}/ca2.der")
+        host = own.get("own_host", self.settings["names"][0])
+        settings = {
+            "host": host,
+            "port": own.get("own_port", self.settings["port"]),
+            "client_id": name,
+            "server_hostname": host,
+            "ca": files,
+        }
+        if self.settings["server_only"]:
+            settings["user"] = name
+            settings["password"] = password or before.get("password") or broker.new_password()
+        else:
+            settings["cert"], settings["key"] = "cert.der", "key.der"
+        settings.update(own)
+        change.put_json(f"devices/{name}/tls.json", settings)
+        return settings
+
+    def board(self, name):
+        """Return what `provision` noted about the device's board (dict), {} when it never ran."""
+        path = self.directory.device(name) / BOARD
+        return read_json(path) if path.exists() else {}
+
+
+def is_due(certificate, days=DUE_DAYS):
+    """Tell whether the certificate ends within `days`."""
+    return certificate.not_valid_after_utc < ends_in(days)
+
+
+def _expired(certificate):
+    end = certificate.not_valid_after_utc
+    return f"it expired on {end:%Y-%m-%d}" if end < x509.now() else ""
+
+
+def _serial_in(path):
+    """Return the serial number of the certificate in a file, a time stamp when it has none."""
+    try:
+        return x509.serial_of(x509.load_certificate(path))
+    except (Failure, OSError):
+        return f"unreadable-{x509.now():%Y%m%dT%H%M%S}"

@@ -1,0 +1,206 @@
+"""What mosquitto needs: its configuration, who may do what, passwords, and how to install it."""
+
+import base64
+import hashlib
+import os
+import secrets
+
+_CONFIGURATION = """\
+# mosquitto for boards over TLS; written by mqttls, which writes it anew: change mqttls's options
+# (mqttls broker-conf --help) or add a file of your own to conf.d instead.
+{note}
+per_listener_settings false
+allow_anonymous false
+acl_file {at}/acl
+{users}{extra}
+listener {listen}
+certfile {at}/broker.crt
+keyfile {at}/broker.key
+{clients}# The oldest TLS that is accepted. Boards speak 1.2: tlsv1.3 would lock them out.
+tls_version tlsv1.2
+"""
+
+_NOTE_MUTUAL = """\
+# Only clients with a certificate of this authority get in, and their certificate's name is their
+# user name. These rules hold for every listener of this mosquitto."""
+
+_NOTE_SERVER_ONLY = """\
+# Clients check the broker's certificate and give a user name and a password. These rules hold for
+# every listener of this mosquitto."""
+
+_CLIENTS = """\
+cafile {at}/ca.crt
+crlfile {at}/crl.pem
+require_certificate true
+use_identity_as_username true
+"""
+
+_PERSISTENCE = """\
+persistence true
+persistence_location /mosquitto/data/
+log_dest stdout
+"""
+
+_ACL = """\
+# Written by mqttls. A device NAME may use the topics devices/NAME/… and no others.
+pattern readwrite devices/%u/#
+"""
+
+_ACL_ADMIN = """
+# mqttls device add {name} --admin
+user {name}
+topic readwrite #
+topic read $SYS/#
+"""
+
+_INSTALL = """\
+#!/bin/sh
+# Puts these files where mosquitto reads them, then has it use them. Run it on the broker:
+#
+#   sudo sh install.sh           after a first installation, a revocation, a new authority
+#   sudo sh install.sh reload    after the renewal of the broker's certificate: nobody is cut off
+#
+# ETC    mosquitto's folder (/etc/mosquitto; with Homebrew: $(brew --prefix)/etc/mosquitto)
+# OWNER  the user that mosquitto runs as (mosquitto)
+# START  command instead of `systemctl restart mosquitto`; "true" for none
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+etc=${{ETC:-/etc/mosquitto}}
+owner=${{OWNER:-mosquitto}}
+verb=${{1:-restart}}
+files="{files}"
+
+fail() {{
+    echo "install.sh: $1" >&2
+    exit 1
+}}
+
+case $verb in restart | reload) ;; *) fail "it takes nothing or: reload" ;; esac
+[ -d "$etc" ] || fail "there is no $etc: install mosquitto first, or set ETC to its folder"
+id "$owner" >/dev/null 2>&1 || fail "there is no user $owner: set OWNER to mosquitto's user"
+for file in $files mosquitto.conf; do
+    [ -r "$here/$file" ] || fail "$here/$file is missing: run mqttls broker-conf"
+done
+
+umask 077
+mkdir -p "$etc/mqttls" "$etc/conf.d"
+chmod 755 "$etc/conf.d"
+for file in $files; do
+    cp "$here/$file" "$etc/mqttls/$file.new"
+    chown "$owner" "$etc/mqttls/$file.new"
+done
+chown "$owner" "$etc/mqttls"
+for file in $files; do
+    mv "$etc/mqttls/$file.new" "$etc/mqttls/$file"
+done
+sed -E "s|^((ca\\|cert\\|key\\|crl\\|acl_\\|password_)file) .*/|\\1 $etc/mqttls/|" \\
+    "$here/mosquitto.conf" >"$etc/conf.d/mqttls.conf.new"
+chmod 644 "$etc/conf.d/mqttls.conf.new"
+mv "$etc/conf.d/mqttls.conf.new" "$etc/conf.d/mqttls.conf"
+echo "installed $etc/conf.d/mqttls.conf and $etc/mqttls/"
+
+main=$etc/mosquitto.conf
+if ! grep -Eqs "^include_dir[[:space:]]+$etc/conf.d/?[[:space:]]*$" "$main"; then
+    fail "$main does not read conf.d: add this line to it, then run me again:
+include_dir $etc/conf.d"
+fi
+if [ -n "${{START:-}}" ]; then
+    $START
+elif command -v systemctl >/dev/null 2>&1; then
+    systemctl "$verb" mosquitto || fail "mosquitto did not start; its log says why:
+journalctl -u mosquitto -n 20; tail /var/log/mosquitto/mosquitto.log"
+    sleep 1
+    systemctl is-active --quiet mosquitto || fail "mosquitto ended; its log says why:
+journalctl -u mosquitto -n 20; tail /var/log/mosquitto/mosquitto.log"
+    echo "mosquitto {listens}"
+else
+    echo "now $verb mosquitto (Homebrew: brew services restart mosquitto)"
+fi
+"""
+
+_COMPOSE = """\
+# mosquitto in Docker; written by mqttls. Start it in this folder: docker compose up -d
+# After a change by mqttls: docker compose restart (a renewed broker certificate alone:
+# docker compose kill -s HUP mosquitto, and nobody is cut off)
+services:
+  mosquitto:
+    image: eclipse-mosquitto:2
+    restart: unless-stopped
+    # The owner of these files, so that the key stays readable by nobody else
+    user: "{user}"
+    command: mosquitto -c /mosquitto/config/mosquitto.docker.conf
+    ports:
+      - "{published}:{port}"
+    volumes:
+      - .:/mosquitto/config:ro
+      - data:/mosquitto/data
+    # a new volume belongs to root
+    depends_on:
+      data-is-mine:
+        condition: service_completed_successfully
+  data-is-mine:
+    image: eclipse-mosquitto:2
+    user: root
+    entrypoint: ["chown", "{user}", "/mosquitto/data"]
+    volumes:
+      - data:/mosquitto/data
+volumes:
+  data:
+"""
+
+
+def configuration(settings, at, *, docker=False):
+    """
+    Return the text of mosquitto.conf.
+
+    settings  dict of settings.json
+    at        folder of the files that it names, as mosquitto sees it
+    docker    it runs in a container: on every address of it, with its state on a volume
+    """
+    server_only = settings["server_only"]
+    bind = settings.get("bind")
+    return _CONFIGURATION.format(
+        note=_NOTE_SERVER_ONLY if server_only else _NOTE_MUTUAL,
+        at=at,
+        users=f"password_file {at}/passwords\n" if server_only else "",
+        extra=_PERSISTENCE if docker else "",
+        listen=f"{settings['port']} {bind}" if bind and not docker else settings["port"],
+        clients="" if server_only else _CLIENTS.format(at=at),
+    )
+
+
+def acl(admins):
+    """Return the text of the ACL; `admins` are names that may use every topic."""
+    return _ACL + "".join(_ACL_ADMIN.format(name=each) for each in sorted(admins))
+
+
+def install_script(settings):
+    """Return the text of install.sh."""
+    files = "broker.crt broker.key ca.crt crl.pem acl"
+    if settings["server_only"]:
+        files += " passwords"
+    return _INSTALL.format(files=files, listens=f"listens on port {settings['port']}")
+
+
+def compose(settings):
+    """Return the text of compose.yaml."""
+    port, bind = settings["port"], settings.get("bind")
+    return _COMPOSE.format(
+        user=f"{os.getuid()}:{os.getgid()}",
+        published=f"{bind}:{port}" if bind else port,
+        port=port,
+    )
+
+
+def new_password():
+    """Return a random password (str) of 20 letters and digits, 100 bits."""
+    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+    return "".join(secrets.choice(alphabet) for _ in range(20))
+
+
+def password_line(user, password):
+    """Return the line of mosquitto's password file: PBKDF2 with SHA-512, as mosquitto_passwd."""
+    salt = os.urandom(12)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    salt, digest = (base64.b64encode(each).decode() for each in (salt, digest))
+    return f"{user}:$7$101${salt}${digest}\n"

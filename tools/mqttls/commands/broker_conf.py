@@ -1,0 +1,64 @@
+"""`mqttls broker-conf`: what the broker needs besides its certificate."""
+
+from ..authority import Authority
+from ..files import Directory
+from .init import address, port, put_all_device_settings, suffix
+
+NAME = "broker-conf"
+SUMMARY = "write mosquitto's configuration, also for Docker or with passwords"
+
+
+def add(parser):
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--mutual", action="store_true", help="devices show certificates (as init has it)"
+    )
+    kind.add_argument(
+        "--server-only",
+        action="store_true",
+        help="devices show a user name and a password; makes those that are missing",
+    )
+    parser.add_argument("--port", type=port, help="port of the broker")
+    parser.add_argument("--bind", type=address, help="the only address that the broker listens on")
+    parser.add_argument(
+        "--docker", action="store_true", help="compose.yaml and a configuration for it, too"
+    )
+
+
+def run(arguments, report):
+    with Directory.opened(arguments.dir) as directory:
+        authority = Authority(directory)
+        settings = authority.settings
+        before = dict(settings)
+        settings["port"] = arguments.port or settings["port"]
+        settings["bind"] = arguments.bind or settings["bind"]
+        settings["docker"] = settings["docker"] or arguments.docker
+        settings["server_only"] = not arguments.mutual and (
+            arguments.server_only or settings["server_only"]
+        )
+        with directory.change() as change:
+            authority.put_settings(change)
+            passwords = put_all_device_settings(authority, change)
+            if not settings["server_only"]:
+                for name in directory.devices():
+                    if authority.device_problem(name):
+                        authority.put_device(change, name)
+            authority.put_broker_files(change, passwords)
+        folder = directory.path / "broker"
+        report.made(folder / "mosquitto.conf", "with acl, crl.pem, install.sh")
+        if settings["server_only"]:
+            report.made(folder / "passwords", "of each device; in clear text in its tls.json")
+        report.say()
+        report.say((folder / "mosquitto.conf").read_text().rstrip())
+        report.data["conf"] = str(folder / "mosquitto.conf")
+        if settings["docker"]:
+            report.say()
+            report.made(folder / "compose.yaml", "and mosquitto.docker.conf")
+            report.next(f"docker compose -f {folder}/compose.yaml up -d")
+        else:
+            report.next(f"sudo sh {folder}/install.sh", "on the broker")
+            report.next(f"mosquitto -c {folder}/mosquitto.conf", "or a trial run, as any user")
+        if any(settings[key] != before[key] for key in ("port", "server_only")):
+            for name in directory.devices():
+                report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")
+    return report.status

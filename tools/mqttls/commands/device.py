@@ -1,0 +1,161 @@
+"""`mqttls device add`: a key and a certificate for each board."""
+
+from pathlib import Path
+
+from .. import fleet
+from ..authority import Authority
+from ..files import NAME_RULE, Directory, is_name
+from ..report import Failure, Usage
+from .init import suffix
+
+NAME = "device"
+SUMMARY = "make keys and certificates for boards"
+
+_AT_ONCE = 25  # devices a change: what is lost when it is killed
+
+
+def add(parser):
+    below = parser.add_subparsers(dest="action", metavar="add", required=True)
+    one = below.add_parser(
+        "add",
+        help="make a key and a certificate for each name; skips what is there and valid",
+        description="Make a key and a certificate for each name. Those that are there and valid "
+        "stay as they are.",
+    )
+    one.add_argument("names", nargs="*", metavar="NAME", help=f"of a board: {NAME_RULE}")
+    one.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="a file with a name a line, or with the columns name, host, port",
+    )
+    one.add_argument(
+        "--admin", action="store_true", help="it may use every topic: for a PC, Home Assistant, …"
+    )
+    one.add_argument("--days", type=days, help="how long the certificate is valid (3650)")
+
+
+def days(text):
+    """Return a number of days (int), for argparse."""
+    number = int(text)
+    if not 0 < number <= 36500:
+        raise ValueError
+    return number
+
+
+def run(arguments, report):
+    if bool(arguments.names) == bool(arguments.csv):
+        raise Usage("give names, or --csv FILE: mqttls device add kitchen cellar")
+    bad = [each for each in arguments.names if not is_name(each)]
+    if bad:
+        raise Usage(f"{', '.join(map(repr, bad))} cannot be a device's name: use {NAME_RULE}")
+    with Directory.opened(arguments.dir) as directory:
+        authority = Authority(directory)
+        if arguments.csv:
+            wanted = fleet.read(arguments.csv, authority.settings["names"])
+        else:
+            wanted = [{"name": each} for each in dict.fromkeys(arguments.names)]
+        _refuse_twins(directory, wanted)
+        return _add(directory, authority, wanted, arguments, report)
+
+
+def _refuse_twins(directory, wanted):
+    """Names that differ in case only are one folder on a Mac, and two users for the broker."""
+    names = {each.lower(): each for each in directory.devices()}
+    for one in wanted:
+        name = one["name"]
+        other = names.setdefault(name.lower(), name)
+        if other != name:
+            raise Failure(
+                f"{name!r} and {other!r} differ in upper and lower case only",
+                "choose another name: nothing was made",
+                stage="files",
+            )
+
+
+def _add(directory, authority, wanted, arguments, report):
+    settings = authority.settings
+    admins = set(settings["admins"])
+    if arguments.admin:
+        admins |= {each["name"] for each in wanted}
+    todo, kept = [], []
+    for done, one in enumerate(wanted):
+        report.progress(done, len(wanted), "looked at")
+        there = directory.device(one["name"]).is_dir()
+        why = authority.device_problem(one["name"]) if there else "new"
+        (todo if why else kept).append({**one, "why": why})
+    report.progress(len(wanted), len(wanted))
+    if sorted(admins) != settings["admins"]:
+        settings["admins"] = sorted(admins)
+        with directory.change() as change:
+            authority.put_settings(change)
+            authority.put_broker_files(change)
+        report.note("the broker must read its ACL anew: sudo sh install.sh reload")
+    made = []
+    for start in range(0, len(todo), _AT_ONCE):
+        passwords = {}
+        with directory.change() as change:
+            for one in todo[start : start + _AT_ONCE]:
+                report.progress(len(made), len(todo), one["name"])
+                made.append(one["name"])
+                host, port = one.get("host"), one.get("port")
+                secret = authority.put_device(
+                    change, one["name"], host=host, port=port, days=arguments.days
+                )
+                if secret:
+                    passwords[one["name"]] = secret
+            if passwords:
+                authority.put_broker_files(change, passwords)
+    report.progress(len(todo), len(todo))
+    moved = _settings_anew(directory, authority, kept)
+    _tell(directory, authority, todo, kept, moved, arguments, report)
+    return report.status
+
+
+def _settings_anew(directory, authority, kept):
+    """Write host and port of a CSV into devices whose certificates stay; return their names."""
+    moved = []
+    for one in kept:
+        before = authority.device_settings(one["name"])
+        if all(one.get(key) in (None, before.get(key)) for key in ("host", "port")):
+            continue
+        with directory.change() as change:
+            authority.put_device_settings(
+                change, one["name"], host=one.get("host"), port=one.get("port")
+            )
+        moved.append(one["name"])
+    return moved
+
+
+def _tell(directory, authority, todo, kept, moved, arguments, report):
+    folder = Path(directory.path, "devices")
+    names = [each["name"] for each in todo]
+    for one in todo[:10]:
+        what = "password in tls.json"
+        if not authority.settings["server_only"]:
+            end = authority.device_certificate(one["name"]).not_valid_after_utc
+            what = f"key and certificate, until {end:%Y-%m-%d}"
+        again = "" if one["why"] == "new" else f"; made anew, because {one['why']}"
+        report.made(folder / one["name"], what + again)
+    if len(todo) > 10:
+        report.say(f"… and {len(todo) - 10} more: {len(todo)} devices in all")
+        report.made_files += [{"path": str(folder / each), "what": ""} for each in names[10:]]
+    if kept:
+        shown = ", ".join(each["name"] for each in kept[:5]) + (", …" if len(kept) > 5 else "")
+        report.say(f"{len(kept)} valid already, left as they are: {shown}")
+    if moved:
+        report.say(f"new host or port: {', '.join(moved)}")
+    report.data["added"] = names
+    report.data["kept"] = [each["name"] for each in kept]
+    report.data["moved"] = moved
+    if authority.settings["server_only"] and todo:
+        report.note("the broker must read its passwords anew: sudo sh install.sh reload")
+    first = (names + moved + [each["name"] for each in kept])[0]
+    if first in authority.settings["admins"] and not authority.settings["server_only"]:
+        at = folder / first
+        report.next(
+            f"mosquitto_sub --cafile {at}/ca.crt --cert {at}/cert.crt --key {at}/key.pem "
+            f"-h {authority.settings['names'][0]} -p {authority.settings['port']} -v -t '#'",
+            "everything that passes",
+        )
+    else:
+        report.next(f"mqttls provision {first}{suffix(arguments)}", "puts it on the board")

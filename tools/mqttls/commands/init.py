@@ -1,0 +1,165 @@
+"""`mqttls init`: authority, broker's certificate and configuration."""
+
+from .. import passphrase, x509
+from ..authority import DAYS, Authority, ends_in
+from ..files import SETTINGS, Directory
+from ..report import Failure, Usage
+
+NAME = "init"
+SUMMARY = "make the authority, the broker's certificate and its configuration"
+
+SLOWER = {"p384": "1.7", "p521": "2.9", "rsa2048": "2.7", "rsa4096": "15.5"}
+
+
+def add(parser):
+    parser.add_argument(
+        "--broker",
+        action="append",
+        required=True,
+        metavar="NAME",
+        dest="names",
+        help="a name or IP address that devices reach the broker under; give it for each one, "
+        "the first is what devices use",
+    )
+    parser.add_argument("--key", choices=x509.KEY_KINDS, help="kind of all keys (p256)")
+    parser.add_argument("--port", type=port, help="port of the broker (8883)")
+    parser.add_argument("--bind", type=address, help="the only address that the broker listens on")
+    parser.add_argument(
+        "--server-only",
+        action="store_true",
+        help="devices check the broker, and show it a password instead of a certificate",
+    )
+    parser.add_argument(
+        "--encrypt-ca",
+        action="store_true",
+        help="encrypt the authority's key with a passphrase, which is asked for or read from the "
+        f"file named by ${passphrase.VARIABLE}",
+    )
+
+
+def port(text):
+    """Return the port in `text` (int), for argparse."""
+    number = int(text)
+    if not 0 < number < 65536:
+        raise ValueError
+    return number
+
+
+def address(text):
+    """Return the IP address in `text` (str), for argparse."""
+    if not x509.is_address(text):
+        raise ValueError
+    return text
+
+
+def run(arguments, report):
+    try:
+        names = list(dict.fromkeys(x509.parse_name(each) for each in arguments.names))
+    except Failure as failure:
+        raise Usage(f"--broker {failure.fact}: {failure.cure}") from None
+    with Directory.opened(arguments.dir, create=True) as directory:
+        if (directory.path / SETTINGS).exists():
+            return _again(directory, names, arguments, report)
+        return _first(directory, names, arguments, report)
+
+
+def _first(directory, names, arguments, report):
+    settings = {
+        "version": 1,
+        "names": names,
+        "port": arguments.port or 8883,
+        "bind": arguments.bind,
+        "key": arguments.key or "p256",
+        "server_only": arguments.server_only,
+        "docker": False,
+        "admins": [],
+        "days": DAYS,
+    }
+    secret = passphrase.ask("the CA's key", twice=True) if arguments.encrypt_ca else None
+    authority = Authority(directory, settings)
+    with directory.change() as change:
+        authority.put_settings(change)
+        authority.put_authority(
+            change, x509.new_authority(settings["key"], ends_in(DAYS["ca"])), secret
+        )
+        issued = authority.put_broker(change)
+        authority.put_broker_files(change)
+    path = directory.path
+    ca = authority.certificate
+    report.made(path / "ca.crt", f"authority, until {ca.not_valid_after_utc:%Y-%m-%d}")
+    report.made(path / "ca.key", "its key: keep a copy in a safe place, give it to nobody")
+    _tell_broker(report, path, authority, issued)
+    report.made(path / "broker/mosquitto.conf", "and acl, ca.crt, crl.pem, install.sh beside it")
+    if settings["key"] in SLOWER and not settings["server_only"]:
+        report.note(
+            f"with {settings['key']} keys a board's handshake takes {SLOWER[settings['key']]} "
+            "times as long as with p256"
+        )
+    report.next(f"sudo sh {path}/broker/install.sh", "on the broker; copy the folder there first")
+    report.next(f"mqttls device add NAME{suffix(arguments)}", "for each board")
+    return report.status
+
+
+def _again(directory, names, arguments, report):
+    """Change what differs; the authority stays, so that boards go on trusting it."""
+    authority = Authority(directory)
+    settings, path = authority.settings, directory.path
+    before = {**settings, "names": list(settings["names"])}
+    settings["names"] = names
+    for key in ("key", "port", "bind"):
+        settings[key] = getattr(arguments, key) or settings[key]
+    settings["server_only"] = settings["server_only"] or arguments.server_only
+    why = authority.broker_problem()
+    encrypt = arguments.encrypt_ca and b"ENCRYPTED" not in (path / "ca.key").read_bytes()
+    if settings == before and not why and not encrypt and not authority.crl_problem():
+        report.say(f"{path} is complete: nothing to do")
+        report.next(f"mqttls status{suffix(arguments)}")
+        return report.status
+    secret = passphrase.ask("the CA's key", twice=True) if encrypt else None
+    issued = None
+    with directory.change() as change:
+        authority.put_settings(change)
+        if encrypt:
+            change.put("ca.key", x509.key_pem(authority.identity.key, secret))
+        if why:
+            issued = authority.put_broker(change)
+        extra = put_all_device_settings(authority, change)
+        authority.put_broker_files(change, extra)
+    report.say(f"the authority in {path} stays: boards go on trusting it")
+    if encrypt:
+        report.made(path / "ca.key", "encrypted")
+    if issued:
+        report.say(f"the broker's certificate was issued anew: {why}")
+        _tell_broker(report, path, authority, issued)
+    report.made(path / "broker/mosquitto.conf", "")
+    report.next(f"sudo sh {path}/broker/install.sh", "on the broker")
+    changed = [key for key in ("port", "server_only") if settings[key] != before[key]]
+    if names[0] != before["names"][0] or changed:
+        for name in directory.devices():
+            report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")
+    return report.status
+
+
+def put_all_device_settings(authority, change):
+    """Write tls.json of every device anew; return {name: password} where they have those."""
+    passwords = {}
+    for name in authority.directory.devices():
+        settings = authority.put_device_settings(change, name)
+        if "password" in settings:
+            passwords[name] = settings["password"]
+    return passwords
+
+
+def _tell_broker(report, path, authority, issued):
+    names = ", ".join(authority.settings["names"])
+    end = issued.certificate.not_valid_after_utc
+    report.made(path / "broker/broker.crt", f"for {names}, until {end:%Y-%m-%d}")
+    report.data["names"] = authority.settings["names"]
+    report.data["until"] = end.isoformat()
+
+
+def suffix(arguments):
+    """Return what a suggested command needs to find the same folder: "" or " --dir …"."""
+    from ..cli import DIRECTORY
+
+    return "" if arguments.dir == DIRECTORY else f" --dir {arguments.dir}"

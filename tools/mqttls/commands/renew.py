@@ -1,0 +1,235 @@
+"""`mqttls renew`: what ends soon, or what is named; the authority's roll-over."""
+
+from .. import x509
+from ..authority import DAYS, DUE_DAYS, Authority, ends_in, is_due
+from ..files import Directory
+from ..report import Failure, Usage
+from .device import days
+from .init import suffix
+
+NAME = "renew"
+SUMMARY = "new certificates for what ends soon; a new authority"
+
+_AT_ONCE = 25
+
+
+def add(parser):
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these devices, due or not")
+    parser.add_argument("--broker", action="store_true", help="the broker's, due or not")
+    parser.add_argument("--all", action="store_true", help="the broker's and every device's")
+    parser.add_argument(
+        "--within",
+        type=days,
+        default=DUE_DAYS,
+        metavar="DAYS",
+        help=f"due is what ends within so many days ({DUE_DAYS})",
+    )
+    parser.add_argument("--days", type=days, help="how long the new ones are valid")
+    parser.add_argument(
+        "--ca",
+        action="store_true",
+        help="begin the roll-over to a new authority, or say its state",
+    )
+    parser.add_argument(
+        "--finish", action="store_true", help="with --ca: boards have both, drop the old one"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="with --ca --finish: also when some boards are not known to have the new one",
+    )
+
+
+def run(arguments, report):
+    if arguments.finish and not arguments.ca or arguments.force and not arguments.finish:
+        raise Usage("--finish belongs to --ca, --force to --ca --finish")
+    if arguments.ca and (arguments.names or arguments.broker or arguments.all):
+        raise Usage("--ca renews everything: give no names with it")
+    with Directory.opened(arguments.dir) as directory:
+        authority = Authority(directory)
+        if not arguments.ca:
+            return _renew(directory, authority, arguments, report)
+        if not authority.older:
+            if arguments.finish:
+                raise Failure("no roll-over is under way", "begin one with: mqttls renew --ca")
+            return _begin(directory, authority, arguments, report)
+        waiting = _waiting(directory, authority)
+        if arguments.finish and (arguments.force or not waiting):
+            return _finish(directory, authority, arguments, report)
+        return _tell_state(waiting, arguments, report)
+
+
+def _renew(directory, authority, arguments, report):
+    for name in arguments.names:
+        directory.existing_device(name)
+    named = arguments.names or arguments.broker
+    names = list(dict.fromkeys(arguments.names))
+    if not named and not authority.settings["server_only"]:
+        names = [
+            each
+            for each in directory.devices()
+            if arguments.all
+            or authority.device_problem(each)
+            or is_due(authority.device_certificate(each), arguments.within)
+        ]
+    elif authority.settings["server_only"] and names:
+        raise Failure(
+            "devices have passwords here, which do not end",
+            "to change one: mqttls revoke NAME, then mqttls device add NAME",
+        )
+    why = authority.broker_problem()
+    broker = arguments.broker or arguments.all
+    if not named and not broker:
+        path = authority.root / "broker" / "broker.crt"
+        broker = why or is_due(x509.load_certificate(path), arguments.within)
+    crl = authority.crl_problem()
+    if broker:
+        with directory.change() as change:
+            found = authority.put_broker(change, arguments.days)
+            authority.put_broker_files(change)
+        end = found.certificate.not_valid_after_utc
+        report.made(directory.path / "broker/broker.crt", f"until {end:%Y-%m-%d}")
+        report.data["broker"] = {"serial": found.serial, "until": end.isoformat()}
+    elif crl:
+        with directory.change() as change:
+            authority.put_crl(change)
+        report.made(directory.path / "crl.pem", f"because {crl}")
+    _renew_devices(directory, authority, names, arguments, report)
+    report.data["devices"] = names
+    if not broker and not names and not crl:
+        report.say(f"nothing ends within {arguments.within} days")
+    if is_due(authority.certificate, arguments.within):
+        end = authority.certificate.not_valid_after_utc
+        report.problem(
+            "dates",
+            f"the authority itself ends on {end:%Y-%m-%d}, and with it what it issued",
+            cure=f"mqttls renew --ca{suffix(arguments)}",
+        )
+    if crl:
+        report.next(f"sudo sh {directory.path}/broker/install.sh", "on the broker")
+    elif broker:
+        report.next(
+            f"sudo sh {directory.path}/broker/install.sh reload", "on the broker; cuts nobody off"
+        )
+    for name in names[:3]:
+        report.next(f"mqttls provision {name}{suffix(arguments)}", "until then the old one works")
+    return report.status
+
+
+def _renew_devices(directory, authority, names, arguments, report):
+    for start in range(0, len(names), _AT_ONCE):
+        with directory.change() as change:
+            for at, name in enumerate(names[start : start + _AT_ONCE], start):
+                report.progress(at, len(names), name)
+                authority.put_device(change, name, days=arguments.days)
+    report.progress(len(names), len(names))
+    for name in names:
+        end = authority.device_certificate(name).not_valid_after_utc
+        report.made(directory.path / "devices" / name, f"until {end:%Y-%m-%d}")
+
+
+# The roll-over
+
+
+def _begin(directory, authority, arguments, report):
+    """
+    A new authority beside the old one; devices get certificates from the new one, and both.
+
+    An authority that has ended is of no use to anybody: then the new one replaces it at once.
+    """
+    old = authority.identity  # asks for the passphrase, and tells of a damaged file, before all
+    encrypted = b"ENCRYPTED" in (authority.root / "ca.key").read_bytes()
+    secret = authority.passphrase() if encrypted else None
+    dead = old.certificate.not_valid_after_utc < x509.now()
+    until = ends_in(arguments.days or DAYS["ca"])
+    new = x509.new_authority(authority.settings["key"], until)
+    with directory.change() as change:
+        change.keep(old.serial, "ca.crt", "ca.key")
+        if not dead:
+            change.put(f"ca/{old.serial}.crt", x509.cert_pem(old.certificate))
+            change.put(f"ca/{old.serial}.key", x509.key_pem(old.key, secret))
+            authority.older, authority.older_identity = old.certificate, old
+        authority.put_authority(change, new, secret)
+        _put_everything(directory, authority, change, broker=dead, report=report)
+    report.made(directory.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
+    if dead:
+        report.note("the old authority had ended: the new one takes its place at once")
+    else:
+        report.say("the old authority stays in ca/: the broker trusts both")
+    report.next(f"sudo sh {directory.path}/broker/install.sh", "on the broker, first")
+    for name in directory.devices()[:3]:
+        report.next(f"mqttls provision {name}{suffix(arguments)}", "and every other device")
+    if not dead:
+        report.next(f"mqttls renew --ca --finish{suffix(arguments)}", "when all boards are done")
+    report.data["authority"] = new.serial
+    return report.status
+
+
+def _put_everything(directory, authority, change, *, broker, report):
+    if broker:
+        authority.put_broker(change)
+    names = directory.devices()
+    for at, name in enumerate(names):
+        report.progress(at, len(names), name)
+        authority.put_device(change, name)
+    report.progress(len(names), len(names))
+    authority.put_crl(change)
+    authority.put_broker_files(change)
+
+
+def _waiting(directory, authority):
+    """Return the devices whose boards are not known to have the new authority, with the reason."""
+    current = x509.serial_of(authority.certificate)
+    found = {}
+    for name in directory.devices():
+        board = authority.board(name)
+        certificate = authority.device_certificate(name)
+        if not board:
+            found[name] = "not provisioned by this tool yet"
+        elif current not in board.get("ca", ()):
+            found[name] = "its board has the old authority only"
+        elif certificate is not None and board.get("cert") != x509.serial_of(certificate):
+            found[name] = "its board has an older certificate"
+    return found
+
+
+def _tell_state(waiting, arguments, report):
+    report.data["waiting"] = waiting
+    where = suffix(arguments)
+    if not waiting:
+        report.say("a roll-over is under way, and every board has the new authority")
+        report.next(f"mqttls renew --ca --finish{where}")
+        return report.status
+    text = "; ".join(f"{name}: {why}" for name, why in list(waiting.items())[:10])
+    if arguments.finish:
+        raise Failure(
+            f"{len(waiting)} devices would lose contact: {text}",
+            f"mqttls provision NAME{where} for each, or --force if you know better",
+            stage="chain",
+        )
+    report.say(f"a roll-over is under way; {len(waiting)} boards lack the new authority: {text}")
+    for name in list(waiting)[:3]:
+        report.next(f"mqttls provision {name}{where}")
+    report.next(f"mqttls renew --ca --finish{where}", "when all boards are done")
+    return report.status
+
+
+def _finish(directory, authority, arguments, report):
+    """The broker's certificate comes from the new authority; nobody trusts the old one."""
+    old = x509.serial_of(authority.older)
+    authority.older = None
+    with directory.change() as change:
+        authority.put_broker(change)
+        for name in directory.devices():
+            authority.put_device_settings(change, name)
+        authority.put_crl(change)
+        authority.put_broker_files(change)
+        change.remove(f"ca/{old}.crt")
+        change.remove(f"ca/{old}.key")
+    report.made(directory.path / "broker/broker.crt", "from the new authority")
+    report.say(f"the old authority is trusted no more; it is in archive/{old}/")
+    report.next(f"sudo sh {directory.path}/broker/install.sh", "on the broker")
+    report.next(
+        f"mqttls provision NAME{suffix(arguments)}", "some day: takes the old one off the board"
+    )
+    return report.status

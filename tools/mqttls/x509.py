@@ -1,0 +1,359 @@
+"""
+Certificates that every mbedTLS of MicroPython accepts, and OpenSSL at its strictest.
+
+P-256 with SHA-256 unless asked otherwise; an authority whose basicConstraints say CA:TRUE,
+pathlen 0; one use for each certificate; random serial numbers; valid from 2020 on, so that a
+board's first connection works before its clock is set.
+"""
+
+import datetime
+import ipaddress
+import re
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from .report import Failure
+
+KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
+VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+CA, SERVER, CLIENT = "ca", "server", "client"
+
+_PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
+_SEC1 = serialization.PrivateFormat.TraditionalOpenSSL  # SEC1 (EC) or PKCS#1 (RSA)
+_PKCS8 = serialization.PrivateFormat.PKCS8
+_PLAIN = serialization.NoEncryption()
+_CURVES = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}
+_USES = {SERVER: ExtendedKeyUsageOID.SERVER_AUTH, CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH}
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+def now():
+    """Return the time of now, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+
+
+# Keys
+
+
+def new_key(kind="p256"):
+    """Return a new private key; `kind` is one of KEY_KINDS."""
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind]())
+    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
+
+
+def key_kind(key):
+    """Return the kind of a private or public key (str): p256, rsa2048, …, Ed25519PublicKey."""
+    if hasattr(key, "curve"):
+        names = {curve.name: kind for kind, curve in _CURVES.items()}
+        return names.get(key.curve.name, key.curve.name)
+    if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
+        return f"rsa{key.key_size}"
+    return type(key).__name__.strip("_")
+
+
+def key_pem(key, passphrase=None):
+    """Return the key as PEM (bytes), PKCS#8; encrypted when there is a `passphrase` (bytes)."""
+    lock = serialization.BestAvailableEncryption(passphrase) if passphrase else _PLAIN
+    return key.private_bytes(_PEM, _PKCS8, lock)
+
+
+def key_der(key):
+    """Return the key as a board wants it (bytes): SEC1 DER, of an RSA key PKCS#1 DER."""
+    return key.private_bytes(_DER, _SEC1, _PLAIN)
+
+
+def load_key(path, passphrase=None):
+    """
+    Return the private key in the file `path`, PEM or DER.
+
+    passphrase  None, or a function that returns it (bytes) when the key is encrypted
+
+    Raises Failure when the file is damaged or the passphrase is wrong; OSError.
+    """
+    data = Path(path).read_bytes()
+    load = serialization.load_der_private_key
+    if data.lstrip().startswith(b"-----"):
+        load = serialization.load_pem_private_key
+    try:
+        try:
+            return load(data, None)
+        except TypeError:  # it is encrypted
+            if passphrase is None:
+                raise Failure(
+                    f"{path} is encrypted", "decrypt it with: openssl pkey -in FILE", stage="files"
+                ) from None
+        return load(data, passphrase())
+    except ValueError as error:
+        if b"ENCRYPTED" in data and "decrypt" in str(error).lower():
+            raise Failure(
+                f"wrong passphrase for {path}", "try again with the right one", stage="files"
+            ) from None
+        raise _damaged(path, "private key") from None
+
+
+def _damaged(path, what):
+    return Failure(
+        f"{path} is damaged: there is no {what} in it",
+        "put it back from a backup of the folder, or make it anew",
+        stage="files",
+    )
+
+
+# Names
+
+
+def parse_name(text):
+    """
+    Return the name or address of a broker (str) as certificates hold it: lower case.
+
+    Raises Failure when it can be neither.
+    """
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    cure = "give a host name or an IP address only"
+    if "://" in text or "/" in text:
+        raise Failure(f"{text!r} is not a name but an address of another form", cure)
+    if text.count(":") == 1:
+        raise Failure(f"{text!r} has a port in it", f"{cure}, and the port with --port")
+    if not text.isascii():
+        raise Failure(f"{text!r} is not ASCII", "give its xn-- form, as DNS has it")
+    labels = text.split(".")
+    if len(text) > 253 or not all(_LABEL.fullmatch(each) for each in labels):
+        raise Failure(f"{text!r} is neither a host name nor an IP address", cure)
+    if labels[-1].isdigit():
+        raise Failure(f"{text!r} is not an IP address: four numbers from 0 to 255", cure)
+    return text.lower()
+
+
+def is_address(name):
+    """Tell whether `name` is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def names_of(certificate):
+    """Return the names and addresses in its subjectAltName, each once, in order (list of str)."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return list(dict.fromkeys(str(each.value) for each in found))
+
+
+def common_name(certificate):
+    """Return the common name of its subject (str), "" when it has none."""
+    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+# Certificates
+
+
+class Identity:
+    """A certificate and its private key; `key` may be None where nobody needs to sign."""
+
+    def __init__(self, certificate, key=None):
+        self.certificate, self.key = certificate, key
+
+    @property
+    def serial(self):
+        """Its serial number, 40 hexadecimal digits (str)."""
+        return serial_of(self.certificate)
+
+
+def serial_of(certificate):
+    """Return the serial number of a certificate, 40 hexadecimal digits (str)."""
+    return f"{certificate.serial_number:040x}"
+
+
+def issue(name, use, kind, until, *, issuer=None, names=(), valid_from=VALID_FROM):
+    """
+    Return a new Identity.
+
+    name    its common name, at most 64 characters
+    use     CA, SERVER or CLIENT
+    kind    of its key, one of KEY_KINDS
+    until   datetime of its end; the issuer's, when that comes first
+    issuer  Identity of the authority; None: signed with its own key
+    names   of a server: host names and IP addresses (str); the latter go in as both forms,
+            because mbedTLS up to 3.4 looks at DNS names only
+    """
+    key = new_key(kind)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer = issuer.key if issuer else key
+    if issuer:
+        until = min(until, issuer.certificate.not_valid_after_utc)
+    authority = use == CA
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(valid_from)
+        .not_valid_after(until)
+        .add_extension(x509.BasicConstraints(authority, 0 if authority else None), critical=True)
+        .add_extension(_key_usage(authority), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False
+        )
+    )
+    if not authority:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([_USES[use]]), critical=False)
+    if names:
+        builder = builder.add_extension(_alternatives(names), critical=False)
+    return Identity(builder.sign(signer, hashes.SHA256()), key)
+
+
+def new_authority(kind, until):
+    """Return a new CA (Identity); six random digits in its name tell it from others."""
+    return issue(f"mqttls CA {_mark()}", CA, kind, until)
+
+
+def _mark():
+    return f"{x509.random_serial_number() & 0xFFFFFF:06x}"
+
+
+def _key_usage(authority):
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternatives(names):
+    found = [x509.DNSName(each) for each in names]
+    found += [x509.IPAddress(ipaddress.ip_address(each)) for each in names if is_address(each)]
+    return x509.SubjectAlternativeName(found)
+
+
+def cert_pem(*certificates):
+    """Return the certificates as PEM (bytes), one after the other."""
+    return b"".join(each.public_bytes(_PEM) for each in certificates)
+
+
+def cert_der(certificate):
+    """Return the certificate as DER (bytes)."""
+    return certificate.public_bytes(_DER)
+
+
+def load_certificates(path):
+    """
+    Return the certificates in the file `path`, PEM (one or more) or DER (one), as a list.
+
+    Raises Failure when it is damaged or has none; OSError.
+    """
+    data = Path(path).read_bytes()
+    try:
+        if data.lstrip().startswith(b"-----"):
+            return x509.load_pem_x509_certificates(data)
+        return [x509.load_der_x509_certificate(data)]
+    except ValueError:
+        raise _damaged(path, "certificate") from None
+
+
+def load_certificate(path):
+    """Return the first certificate in the file `path`; raise Failure, OSError."""
+    return load_certificates(path)[0]
+
+
+def load_identity(certificate, key, passphrase=None):
+    """Return the Identity of two files; raise Failure when one is damaged or they differ."""
+    found = Identity(load_certificate(certificate), load_key(key, passphrase))
+    if not belongs(found.certificate, found.key):
+        raise Failure(
+            f"{certificate} and {key} do not belong together",
+            "put both back from a backup of the folder, or make both anew",
+            cause="the certificate holds another public key",
+            stage="files",
+        )
+    return found
+
+
+def belongs(certificate, key):
+    """Tell whether the certificate is that of the private key."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    mine = certificate.public_key().public_bytes(_DER, form)
+    return mine == key.public_key().public_bytes(_DER, form)
+
+
+def is_issued_by(certificate, authority):
+    """Tell whether the certificate's signature was made by `authority` (a certificate)."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def issuer_among(certificate, authorities):
+    """Return which of the `authorities` (certificates) issued the certificate, or None."""
+    for each in authorities:
+        if is_issued_by(certificate, each):
+            return each
+    return None
+
+
+# Revocation
+
+
+def crl_pem(authority, serials):
+    """
+    Return the PEM (bytes) of the list of what `authority` (Identity) revoked.
+
+    serials  {serial number as hexadecimal str: datetime of its revocation}
+
+    It is valid as long as the authority: mosquitto refuses every client once it has passed.
+    """
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now())
+        .next_update(max(authority.certificate.not_valid_after_utc, now() + _A_DAY))
+        .add_extension(x509.CRLNumber(int(now().timestamp())), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), False
+        )
+    )
+    for serial, when in sorted(serials.items()):
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(int(serial, 16))
+            .revocation_date(when)
+            .build()
+        )
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(_PEM)
+
+
+_A_DAY = datetime.timedelta(days=1)
+_CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\n?", re.DOTALL)
+
+
+def load_crls(path):
+    """Return the revocation lists in the PEM file `path` (list); raise Failure, OSError."""
+    try:
+        lists = [x509.load_pem_x509_crl(each) for each in _CRL.findall(Path(path).read_bytes())]
+    except ValueError:
+        lists = []
+    if not lists:
+        raise _damaged(path, "revocation list")
+    return lists
