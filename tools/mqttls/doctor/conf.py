@@ -18,8 +18,8 @@ _HERE = "configuration"
 # Options that belong to the listener above them.
 _OF_LISTENER = set(
     "cafile capath certfile keyfile crlfile require_certificate use_identity_as_username "
-    "use_subject_as_username tls_version ciphers dhparamfile psk_hint psk_file protocol bind_address "
-    "bind_interface mount_point max_connections tls_engine tls_keyform".split()
+    "use_subject_as_username tls_version ciphers dhparamfile psk_hint psk_file protocol "
+    "bind_address bind_interface mount_point max_connections tls_engine tls_keyform".split()
 )
 # Options that belong to it only with per_listener_settings true.
 _SECURITY = set("acl_file password_file allow_anonymous psk_file plugin auth_plugin".split())

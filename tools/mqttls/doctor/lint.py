@@ -405,7 +405,10 @@ def server(certificate):
         have = ", ".join(getattr(each, "_name", each.dotted_string) for each in purposes)
         out.append(found(31, f"the broker's certificate is for {have}, not for serverAuth"))
     usage = _extension(certificate, x509.KeyUsage)
-    if usage is not None and not usage.digital_signature:
+    rsa_without = isinstance(public_key(certificate), rsa.RSAPublicKey) and (
+        usage is not None and usage.key_encipherment
+    )  # RSA key exchange needs no signature
+    if usage is not None and not usage.digital_signature and not rsa_without:
         out.append(found(11, "the keyUsage of the broker's certificate lacks digitalSignature"))
     return out
 

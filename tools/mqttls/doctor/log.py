@@ -20,8 +20,8 @@ _LINES = tuple(
     for pattern, row, cause in (
         (r"wrong version number|http request", 4, None),
         (r"unsupported protocol|wrong ssl version|no protocols available", 7,
-         "client and broker have no TLS version in common: the broker may want TLS 1.3, MicroPython "
-         "has 1.2"),
+         "client and broker have no TLS version in common: the broker may want TLS 1.3, "
+         "MicroPython has 1.2"),
         (r"no shared cipher|no suitable key share|no suitable groups|no shared group", 10,
          "no cipher or curve in common, or the broker's certificate does not allow it "
          "(keyUsage without digitalSignature)"),
@@ -34,7 +34,8 @@ _LINES = tuple(
         (r"bad signature|decrypt error.*client|wrong signature", 27, None),
         (r"alert unknown ca", 17, None),
         (r"alert certificate expired", 14, None),
-        (r"alert certificate revoked", 17, "the client says that the broker's certificate is revoked"),
+        (r"alert certificate revoked", 17,
+         "the client says that the broker's certificate is revoked"),
         (r"alert bad certificate", 15,
          "the client does not accept the broker's certificate: name, dates or CA"),
         (r"alert unsupported certificate", 31, None),
@@ -68,8 +69,8 @@ _LINES = tuple(
         (r"disconnected due to protocol error|disconnected due to malformed packet", 4,
          "what came was no MQTT: TLS on a plain port, or another program"),
         (r"unexpected eof while reading", 6,
-         "a client hung up in the middle of the handshake: it did not trust the broker, ran out of "
-         "memory, or only looked"),
+         "a client hung up in the middle of the handshake: it did not trust the broker, ran out "
+         "of memory, or only looked"),
     )
 )  # fmt: skip
 
