@@ -1,0 +1,288 @@
+"""`mqttls provision` on the unix port of MicroPython on a pty, up to a handshake with it."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.support.pty_board import PtyBoard
+from tools.mqttls import device, onboard
+from tools.mqttls.board import Board
+from tools.mqttls.cli import main
+
+WIFI = ("my-ssid", "my-password")
+
+# What an app does with what it was given
+APP = """\
+import asyncio, config
+from mqtt_as_tls import MQTTClient
+
+async def main():
+    client = MQTTClient(config.host, config.port, client_id=config.client_id, link=config.link,
+        tls=config.tls, log=None)
+    await client.connect(timeout_s=20)
+    await client.publish("devices/kitchen/t", "21.5", qos=1)
+    await client.disconnect()
+    print("acknowledged", config.link is not None, config.tls.verified)
+
+asyncio.run(main())
+"""
+
+
+def make_directory(path, pki, port, identity=None, name="kitchen"):
+    folder = path / "devices" / name
+    folder.mkdir(parents=True)
+    (path / "settings.json").write_text("{}")
+    identity = identity or pki.device
+    shutil.copy(pki.ca.cert_der, folder / "ca.der")
+    shutil.copy(identity.cert_der, folder / "cert.der")
+    shutil.copy(identity.key_der, folder / "key.der")
+    (folder / "tls.json").write_text(
+        json.dumps(
+            {
+                "host": "127.0.0.1",
+                "port": port,
+                "client_id": name,
+                "server_hostname": None,
+                "ca": ["ca.der"],
+                "cert": "cert.der",
+                "key": "key.der",
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def directory(tmp_path, pki):
+    return make_directory(tmp_path / "mqtt-pki", pki, 8883)
+
+
+@pytest.fixture
+def board(tmp_path):
+    with PtyBoard(tmp_path / "flash", wifi=WIFI) as running:
+        yield running
+
+
+@pytest.fixture
+def provision(directory, board, tmp_path, capsys):
+    """Runs the command; returns (exit status, what it printed)."""
+    secret = tmp_path / "wifi-password"
+    secret.write_text(WIFI[1] + "\n")
+
+    def run(*arguments, port=None, name="kitchen", wifi=True):
+        line = ["provision", name, "--dir", str(directory), "--port", port or board.port]
+        if wifi:
+            line += ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(secret)]
+        status = main([*line, *arguments])
+        out, err = capsys.readouterr()
+        return status, out + err
+
+    return run
+
+
+def files_on(port):
+    """Return {path: content} of all files on the board."""
+    walk = """
+        import json, os
+        def walk(folder):
+            for name, kind, *_ in os.ilistdir(folder):
+                path = folder.rstrip("/") + "/" + name
+                if kind == 0x4000:
+                    yield from walk(path)
+                else:
+                    yield path
+        print(json.dumps(list(walk("/"))))
+    """
+    with Board(port) as board:
+        return {path: board.read(path) for path in board.ask(walk, "listing")}
+
+
+def test_a_board_connects_with_mutual_tls_with_what_provision_wrote(
+    mtls_broker, pki, tmp_path, board, capsys
+):
+    directory = make_directory(tmp_path / "pki", pki, mtls_broker.port)
+    secret = tmp_path / "wifi-password"
+    secret.write_text(WIFI[1] + "\n")
+    line = ["provision", "kitchen", "--dir", str(directory), "--port", board.port]
+    line += ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(secret)]
+    assert main(line) == 0, capsys.readouterr()
+    out = capsys.readouterr().out
+    assert f"made  board:/lib/mqtt_as_tls  (the library {device.version()}, 30 files," in out
+    assert "certificate and key belong together" in out
+    assert "whoever holds the board can read its key" in out
+    assert WIFI[1] not in out
+    peer = mtls_broker.peer("#")
+    with Board(board.port) as connected:
+        assert "acknowledged True True\n" in connected.run(APP, "the app", timeout_s=60)
+    peer.wait_for()
+    assert peer.received == [("devices/kitchen/t", b"21.5")]
+
+
+def test_a_second_run_writes_nothing(provision, board):
+    assert provision()[0] == 0
+    before = files_on(board.port)
+    passed = board.passed
+    status, out = provision()
+    assert status == 0
+    assert "made" not in out and "files were there already, the same" in out
+    assert board.passed - passed < 20_000
+    assert files_on(board.port) == before
+
+
+def test_every_file_is_as_on_the_pc(provision, board, directory):
+    assert provision()[0] == 0
+    found = files_on(board.port)
+    for path, data in onboard.library().items():
+        assert found.pop(path) == data
+    for name in ("ca.der", "cert.der", "key.der"):
+        assert found.pop(f"/certs/{name}") == (directory / "devices/kitchen" / name).read_bytes()
+    tls = json.loads(found.pop("/certs/tls.json"))
+    assert tls["ca"] == ["/certs/ca.der"] and tls["key"] == "/certs/key.der"
+    assert json.loads(found.pop("/certs/wifi.json"))["ssid"] == WIFI[0]
+    assert found.pop("/config.py") == onboard.config()
+    assert not found
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would(provision, board):
+    status, out = provision("--dry-run")
+    assert status == 0
+    assert files_on(board.port) == {}
+    for path in ("/lib/mqtt_as_tls", "/certs/key.der", "/certs/wifi.json", "/config.py"):
+        assert f"would write {path}" in out
+    with Board(board.port) as connected:
+        assert connected.info()["time"] > 0
+        clock = connected.run("from machine import RTC\nprint(RTC().datetime()[0])", "clock")
+    assert clock == "2021\n"
+
+
+def test_the_clock_is_set(provision, board):
+    _, out = provision()
+    assert "clock set" in out
+    with Board(board.port) as connected:
+        clock = connected.run("from machine import RTC\nprint(RTC().datetime()[0])", "clock")
+    assert int(clock) >= 2026
+
+
+def test_a_board_unplugged_half_way_says_so_and_the_next_run_goes_on(provision, tmp_path, board):
+    board.unplug_after(150_000)
+    status, out = provision()
+    assert status == 1
+    assert "is gone: writing /lib/mqtt_as_tls/" in out
+    assert "run the same command again" in out
+    with PtyBoard(tmp_path / "flash") as again:
+        before = files_on(again.port)
+        assert all(path.endswith(".new") for path in before)  # nothing half-written in use
+        passed = again.passed
+        status, out = provision(port=again.port)
+        assert status == 0, out
+        assert again.passed - passed < 270_000  # of 340,000: it went on where it was
+        assert not [path for path in files_on(again.port) if path.endswith(".new")]
+
+
+def test_a_config_of_the_users_own_stays(provision, board):
+    with Board(board.port) as connected:
+        connected.put({"/config.py": b"mine = 1\n"})
+    status, out = provision()
+    assert status == 0
+    assert "/config.py on the board is your own and stays as it is" in out
+    assert files_on(board.port)["/config.py"] == b"mine = 1\n"
+
+
+def test_a_damaged_file_on_the_board_is_put_right(provision, board):
+    provision()
+    with Board(board.port) as connected:
+        connected.run("open('/certs/key.der', 'wb').write(b'x')", "damage")
+    status, out = provision()
+    assert status == 0
+    assert "made  board:/certs/key.der" in out and out.count("made") == 1
+
+
+def test_without_wifi_options_the_boards_wifi_stays(provision, board):
+    provision()
+    before = files_on(board.port)
+    status, out = provision(wifi=False)
+    assert status == 0 and "made" not in out
+    assert "the Wi-Fi password" in out
+    assert files_on(board.port) == before
+
+
+def test_another_device_takes_the_board_and_what_is_obsolete_goes(
+    provision, board, directory, pki
+):
+    shutil.copytree(directory / "devices/kitchen", directory / "devices/cellar")
+    folder = directory / "devices/cellar"
+    shutil.copy(pki.other_ca.cert_der, folder / "ca2.der")
+    tls = json.loads((folder / "tls.json").read_text())
+    (folder / "tls.json").write_text(
+        json.dumps({**tls, "client_id": "cellar", "ca": ["ca.der", "ca2.der"]})
+    )
+    assert provision(name="cellar")[0] == 0
+    assert "/certs/ca2.der" in files_on(board.port)
+    status, out = provision()
+    assert status == 0
+    assert "this board was 'cellar' until now" in out
+    assert "/certs/ca2.der" not in files_on(board.port)
+
+
+def test_a_key_of_another_certificate_is_found_by_the_board(provision, directory, pki):
+    other = pki.issue("another", "client", issuer=pki.ca)
+    shutil.copy(other.key_der, directory / "devices/kitchen/key.der")
+    status, out = provision()
+    assert status == 1
+    assert "the board cannot use them: ValueError: key /certs/key.der" in out
+
+
+def test_an_expired_certificate_is_not_put_on_a_board(provision, directory, pki, board):
+    shutil.copy(pki.device_expired.cert_der, directory / "devices/kitchen/cert.der")
+    status, out = provision()
+    assert status == 1
+    assert "the certificate of kitchen ended on" in out and "mqttls renew" in out
+    assert files_on(board.port) == {}
+
+
+@pytest.mark.parametrize("name", ["cert.der", "tls.json"])
+def test_a_missing_file_is_said_before_the_board_is_touched(provision, directory, name):
+    (directory / "devices/kitchen" / name).unlink()
+    status, out = provision(port="/dev/nothing")
+    assert status == 1
+    assert f"{name} is missing" in out and "mqttls device add kitchen" in out
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"host": 1}', "{"])
+def test_a_damaged_tls_json_is_said(provision, directory, text):
+    (directory / "devices/kitchen/tls.json").write_text(text)
+    status, out = provision(port="/dev/nothing")
+    assert status == 1
+    assert "tls.json is damaged" in out
+
+
+def test_an_unknown_device_is_said(provision):
+    status, out = provision(name="nobody", port="/dev/nothing")
+    assert status == 1 and "there is no device 'nobody'" in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--wifi-ssid", ""],
+        ["--wifi-ssid", "x" * 33],
+        ["--wifi-open"],
+        ["--wifi-ssid", "a", "--wifi-open", "--wifi-country", "DEU"],
+        ["--wifi-ssid", "a"],  # no terminal to ask on
+    ],
+)
+def test_wrong_wifi_settings_are_refused_before_the_board_is_touched(provision, options):
+    status, _ = provision(*options, wifi=False, port="/dev/nothing")
+    assert status == 2
+
+
+def test_json_is_one_object_without_secrets(provision, board):
+    status, out = provision("--json")
+    found = json.loads(out)
+    assert status == 0 == found["exit"]
+    assert found["command"] == "provision" and found["port"] == board.port
+    assert "/certs/key.der" in found["changed"]
+    assert WIFI[1] not in out
+    assert "board:/certs/key.der" in [each["path"] for each in found["made"]]
+    assert any("whoever holds the board" in note for note in found["notes"])

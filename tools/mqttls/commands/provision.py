@@ -1,0 +1,274 @@
+"""`mqttls provision`: the library, the certificates and the settings onto a board."""
+
+import getpass
+import sys
+from pathlib import Path
+
+from .. import device, onboard, x509
+from ..board import Board, BoardRaised
+from ..files import Directory
+from ..report import Failure, Usage
+
+NAME = "provision"
+SUMMARY = "the library, the certificates and the settings onto a board; its clock set"
+
+# The board's own library reads what was written, as the app will.
+_CHECK = """\
+import gc, sys
+for _m in [_m for _m in sys.modules if _m.startswith("mqtt_as_tls")]:
+    del sys.modules[_m]
+gc.collect()
+import json
+from mqtt_as_tls import TLS
+with open("/certs/tls.json") as _f:
+    _t = json.load(_f)
+TLS(ca=_t["ca"], cert=_t.get("cert"), key=_t.get("key"))
+"""
+
+
+def add(parser):
+    parser.add_argument("device", metavar="NAME", help="the device, as in mqttls device add NAME")
+    parser.add_argument(
+        "--port", default="auto", help="serial port of the board (default: the only board)"
+    )
+    parser.add_argument("--wifi-ssid", metavar="SSID", help="the Wi-Fi that it joins")
+    parser.add_argument(
+        "--wifi-password-file",
+        metavar="FILE",
+        help="the Wi-Fi's password is in the first line of FILE (default: asked)",
+    )
+    parser.add_argument("--wifi-open", action="store_true", help="the Wi-Fi has no password")
+    parser.add_argument(
+        "--wifi-country", metavar="CC", help="two letters, such as DE: its allowed channels"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say what would be written to the board"
+    )
+
+
+def run(arguments, report):
+    with Directory.opened(arguments.dir, write=False) as directory:
+        files = _of_device(directory, arguments.device, report)
+    if report.problems:
+        return 1
+    files.update(_wifi(arguments))
+    with Board(arguments.port) as board:
+        info = board.info()
+        _tell(board, info, report)
+        files.update(_library(info, report))
+        files.update(_config(board, report))
+        obsolete = _obsolete(board, arguments.device, files, report)
+        changed = board.compare(files)
+        report.data["changed"] = sorted(changed)
+        report.data["same"] = len(files) - len(changed)
+        if arguments.dry_run:
+            _dry_run(changed, files, obsolete, report)
+            return 0
+        board.put(files, report.progress)
+        board.remove(obsolete)
+        _wrote(changed, files, report)
+        _clock(board, info, report)
+        _check(board, report)
+        there = board.hashes([onboard.WIFI_JSON, "/main.py"])
+        _readable(arguments.device, {*files, *(path for path in there if there[path])}, report)
+        if there["/main.py"]:
+            report.next(
+                f"mpremote connect {board.port} reset", "its program was stopped: starts it again"
+            )
+    report.next(
+        f"mqttls doctor --device {arguments.device} --board"
+        + ("" if arguments.port == "auto" else f" --port {arguments.port}"),
+        "does it reach the broker?",
+    )
+    return report.status
+
+
+def _of_device(directory, name, report):
+    folder = directory.existing_device(name)
+    files = onboard.settings(folder)
+    if f"{onboard.CERTIFICATES}/cert.der" in files:
+        from cryptography import x509 as library
+
+        try:
+            certificate = library.load_der_x509_certificate((folder / "cert.der").read_bytes())
+        except ValueError:
+            raise Failure(
+                f"{folder / 'cert.der'} is damaged",
+                f"make it anew with: mqttls device add {name}",
+                stage="files",
+            ) from None
+        if certificate.not_valid_after_utc < x509.now():
+            report.problem(
+                "dates",
+                f"the certificate of {name} ended on {certificate.not_valid_after_utc:%Y-%m-%d}",
+                cure="mqttls renew, then this again",
+            )
+    return files
+
+
+def _wifi(arguments):
+    """Return the file with the Wi-Fi settings, {} when none were given."""
+    ssid, country = arguments.wifi_ssid, arguments.wifi_country
+    if ssid is None:
+        if arguments.wifi_password_file or arguments.wifi_open or country:
+            raise Usage("--wifi-ssid is missing: say which Wi-Fi that is for")
+        return {}
+    if not 1 <= len(ssid.encode()) <= 32:
+        raise Usage("--wifi-ssid has 1 to 32 bytes")
+    if country is not None and not (len(country) == 2 and country.isascii() and country.isalpha()):
+        raise Usage(f"--wifi-country {country}: two letters, such as DE")
+    password = None if arguments.wifi_open else _password(ssid, arguments.wifi_password_file)
+    return onboard.wifi(ssid, password, country and country.upper())
+
+
+def _password(ssid, path):
+    if path:
+        lines = Path(path).read_text().splitlines()
+        password = lines[0] if lines else ""
+    elif sys.stdin.isatty():
+        password = getpass.getpass(f"password of the Wi-Fi {ssid}: ")
+    else:
+        raise Usage(
+            "the password of the Wi-Fi is needed, and there is no terminal to ask on: "
+            "--wifi-password-file FILE, or --wifi-open"
+        )
+    most = 64 if not password.strip("0123456789abcdefABCDEF") else 63
+    if not 8 <= len(password.encode()) <= most:
+        raise Usage("a Wi-Fi password has 8 to 63 characters, or 64 hexadecimal digits")
+    return password
+
+
+def _tell(board, info, report):
+    report.data["port"] = board.port
+    report.data["board"] = {key: info[key] for key in ("machine", "version", "id", "free")}
+    version = ".".join(map(str, info["version"]))
+    report.say(
+        f"board on {board.port}: {info['machine'] or info['platform']}, MicroPython {version}, "
+        f"{info['free'] // 1024} KB free"
+    )
+
+
+def _library(info, report):
+    frozen = info["frozen"]
+    if frozen is None:
+        return onboard.library()
+    report.say(f"the library is in its firmware (version {frozen}): nothing to install")
+    if frozen != device.version():
+        report.note(
+            f"this mqttls ships version {device.version()}; the board's is of its firmware "
+            "and changes with that"
+        )
+    return {}
+
+
+def _config(board, report):
+    if onboard.is_ours(board.read(onboard.CONFIG)):
+        return {onboard.CONFIG: onboard.config()}
+    report.note(
+        f"{onboard.CONFIG} on the board is your own and stays as it is; the files are in "
+        f"{onboard.CERTIFICATES}"
+    )
+    return {}
+
+
+def _obsolete(board, name, files, report):
+    """Return paths of certificates on the board that no longer belong to it."""
+    before = onboard.read_tls(board)
+    if not before:
+        return []
+    if before.get("client_id") != name:
+        report.note(f"this board was {before.get('client_id')!r} until now")
+    return [path for path in onboard.named_in(before) if path not in files]
+
+
+def _groups(changed):
+    """Return [(what, paths)] of changed files, the library's as one."""
+    library = [path for path in changed if path.startswith(onboard.LIBRARY)]
+    groups = [(path, [path]) for path in changed if path not in library]
+    if library:
+        groups.insert(0, (f"{onboard.LIBRARY}/{device.NAME}", library))
+    return groups
+
+
+_WHAT = {
+    onboard.TLS_JSON: "which broker, which certificates",
+    onboard.WIFI_JSON: "Wi-Fi",
+    onboard.CONFIG: "import config",
+    f"{onboard.CERTIFICATES}/cert.der": "its certificate",
+    f"{onboard.CERTIFICATES}/key.der": "its key",
+}
+
+
+def _what(path, paths, changed):
+    if path in _WHAT:
+        what = _WHAT[path]
+    elif path.startswith(onboard.LIBRARY):
+        what = f"the library {device.version()}, {len(paths)} files"
+    else:
+        what = "whom it trusts"
+    return f"{what}, {sum(len(changed[each]) for each in paths)} bytes"
+
+
+def _dry_run(changed, files, obsolete, report):
+    for path, paths in _groups(changed):
+        report.say(f"would write {path}  ({_what(path, paths, changed)})")
+    for path in obsolete:
+        report.say(f"would remove {path}")
+    report.say(f"{len(files) - len(changed)} files are there already; nothing was written")
+
+
+def _wrote(changed, files, report):
+    for path, paths in _groups(changed):
+        report.made(f"board:{path}", _what(path, paths, changed))
+    if len(files) > len(changed):
+        report.say(f"{len(files) - len(changed)} files were there already, the same")
+
+
+def _clock(board, info, report):
+    off = board.set_clock()
+    report.data["clock_off_s"] = off
+    if off is None:
+        report.say("it has no clock that could be set")
+    elif abs(off) > 2:
+        report.say(f"clock set; it was {_span(abs(off))} {'behind' if off > 0 else 'ahead'}")
+    else:
+        report.say("clock set; it was right")
+
+
+def _span(seconds):
+    for size, name in ((86400 * 365, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {name}"
+    return f"{seconds} seconds"
+
+
+def _check(board, report):
+    try:
+        board.run(_CHECK, "reading the certificates", timeout_s=60)
+    except BoardRaised as error:
+        if error.error.startswith("MemoryError"):
+            report.note(
+                "no memory left to check them on the board: mqttls doctor does after reset"
+            )
+            return
+        cause, cure = device.explain(error.error)
+        report.problem("files", f"the board cannot use them: {error.error}", cause, cure)
+    else:
+        report.say("the board has read them: certificate and key belong together")
+
+
+def _readable(name, paths, report):
+    """Say what can be read by whoever holds the board."""
+    secrets = [
+        (f"{onboard.CERTIFICATES}/key.der", "its key"),
+        (onboard.TLS_JSON, "the broker's address"),
+        (onboard.WIFI_JSON, "the Wi-Fi password"),
+    ]
+    held = [what for path, what in secrets if path in paths]
+    if not held:
+        return
+    report.data["readable"] = held
+    report.note(
+        f"whoever holds the board can read {' and '.join(held)}: its flash is not encrypted. "
+        f"If it is lost: mqttls revoke {name}"
+    )

@@ -1,0 +1,34 @@
+# Written by `mqttls provision`, which keeps it up to date; without this line it is yours.
+"""What this board was given: import config, then MQTTClient(config.host, config.port, ...)."""
+
+import json
+
+from mqtt_as_tls import TLS, WiFi
+
+
+def _read(name):
+    try:
+        with open("/certs/" + name) as file:
+            return json.load(file)
+    except OSError:
+        return {}
+
+
+_tls = _read("tls.json")
+_wifi = _read("wifi.json")
+
+host = _tls["host"]
+port = _tls["port"]
+client_id = _tls.get("client_id")
+user = _tls.get("user")
+password = _tls.get("password")
+
+tls = TLS(
+    ca=_tls["ca"],
+    cert=_tls.get("cert"),
+    key=_tls.get("key"),
+    server_hostname=_tls.get("server_hostname"),
+)
+
+# None: something else (Ethernet, your own code) brings the network up
+link = _wifi and WiFi(_wifi["ssid"], _wifi["password"], country=_wifi["country"]) or None

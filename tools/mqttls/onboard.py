@@ -1,0 +1,149 @@
+"""What a provisioned board holds: which files, which settings, and how it dials with them."""
+
+import contextlib
+import json
+import re
+from pathlib import Path
+
+from . import device
+from .files import read_json
+from .report import Failure
+
+LIBRARY = "/lib"
+CERTIFICATES = "/certs"
+TLS_JSON = f"{CERTIFICATES}/tls.json"
+WIFI_JSON = f"{CERTIFICATES}/wifi.json"
+CONFIG = "/config.py"
+
+_OURS = b"# Written by `mqttls provision`"
+
+
+def _json(value):
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def library():
+    """Return {path on the board: content} of the device package."""
+    return {f"{LIBRARY}/{name}": data for name, data in device.files().items()}
+
+
+def settings(folder):
+    """
+    Return {path on the board: content} for a device: its certificates, its key, tls.json.
+
+    folder  Path of the device in the directory of certificates
+
+    Raises Failure when a file is missing or damaged.
+    """
+    folder = Path(folder)
+    tls = dict(_tls_json(folder / "tls.json"))
+    files = {}
+
+    def take(name):
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise Failure(
+                f"{path} is missing",
+                f"make it anew with: mqttls device add {folder.name}",
+                stage="files",
+            )
+        files[f"{CERTIFICATES}/{name}"] = path.read_bytes()
+        return f"{CERTIFICATES}/{name}"
+
+    tls["ca"] = [take(name) for name in tls["ca"]]
+    for each in ("cert", "key"):
+        if tls.get(each):
+            tls[each] = take(tls[each])
+    files[TLS_JSON] = _json(tls)
+    return files
+
+
+def _tls_json(path):
+    try:
+        tls = read_json(path)
+        if tls["host"] and tls["ca"] and tls["port"]:
+            return tls
+    except FileNotFoundError:
+        pass
+    except (KeyError, TypeError):
+        raise Failure(
+            f"{path} is damaged: it needs host, port and ca",
+            f"make it anew with: mqttls device add {path.parent.name}",
+            stage="files",
+        ) from None
+    raise Failure(
+        f"{path} is missing",
+        f"make it with: mqttls device add {path.parent.name}",
+        stage="files",
+    )
+
+
+def wifi(ssid, password, country=None):
+    """Return {path on the board: content} of the Wi-Fi settings; `password` None: an open one."""
+    return {WIFI_JSON: _json({"ssid": ssid, "password": password, "country": country})}
+
+
+def config():
+    """Return the content (bytes) of config.py, from which a program takes its settings."""
+    return (Path(device.__file__).parent / "board_config.py").read_bytes()
+
+
+def is_ours(data):
+    """Tell whether a config.py (bytes, or None for no file) may be overwritten."""
+    return data is None or data.startswith(_OURS)
+
+
+def look(board):
+    """
+    Return a dict of what a board holds: what Board.info() says, and
+
+    `name`      of the device (the client id of its tls.json), None where it was not provisioned
+    `tls`       its tls.json (dict), or None
+    `wifi`      name of its Wi-Fi, or None
+    `library`   "same", "other", "none" or "frozen": how its library compares with this tool's
+    `version`   of that library, or None
+    `hashes`    {path: sha256} of the certificates that its tls.json names
+    `cert`      its certificate (DER, bytes), or None
+    """
+    found = board.info()
+    found["micropython"] = found.pop("version")
+    tls = read_tls(board)
+    network = _parse(board.read(WIFI_JSON))
+    found["tls"] = tls
+    found["name"] = tls and tls.get("client_id")
+    found["wifi"] = network and network.get("ssid")
+    found["hashes"] = board.hashes(named_in(tls)) if tls else {}
+    found["cert"] = board.read(tls["cert"]) if tls and tls.get("cert") else None
+    found["library"], found["version"] = _library_of(board, found)
+    return found
+
+
+def read_tls(board):
+    """Return the tls.json of a board (dict), None where it has none or a damaged one."""
+    return _parse(board.read(TLS_JSON))
+
+
+def named_in(tls):
+    """Return the paths of the certificates and the key that a board's tls.json (dict) names."""
+    one = [tls[each] for each in ("cert", "key") if tls.get(each)]
+    return [*(tls.get("ca") or []), *one]
+
+
+def _parse(data):
+    with contextlib.suppress(TypeError, ValueError):
+        found = json.loads(data)
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def _library_of(board, info):
+    if info["frozen"]:
+        return "frozen", info["frozen"]
+    if not board.compare(library()):
+        return "same", device.version()
+    text = board.read(f"{LIBRARY}/{device.NAME}/__init__.py")
+    if text is None:
+        return "none", None
+    found = re.search(rb'^__version__ = "(.*)"', text, re.M)
+    return "other", found and found[1].decode()
