@@ -113,6 +113,16 @@ class Configuration:
     def _wrong(self, row, fact, cure, cause="mosquitto does not start with that"):
         self.findings.append(found(row, fact, stage=_HERE, cause=cause, cure=cure))
 
+    def file(self, path):
+        """
+        Return the path (str) of a file that the configuration names: where it says, or, of a copy
+        that is not on the broker, beside the configuration.
+        """
+        if not path:
+            return ""
+        beside = self.path.parent / Path(path).name
+        return str(beside) if not os.path.exists(path) and beside.is_file() else path
+
     def of(self, listener, name, default=""):
         """Return the value of an option of the kind that can belong to all listeners."""
         return listener.options.get(name, self.options.get(name, default))
@@ -234,12 +244,12 @@ def _access(configuration, listener):
         cause = f"mosquitto 2 refuses {who}: not authorised"
         out.append(found(35, fact, stage=_HERE, cause=cause, cure=cure))
     for option in ("acl_file", "password_file"):
-        path = configuration.of(listener, option)
+        path = configuration.file(configuration.of(listener, option))
         if path and not os.path.isfile(path):
             fact = f"{option} {path} is not there"
             cure = f"make it, or drop the line {option}"
             out.append(found(35, fact, stage=_HERE, cause="mosquitto does not start", cure=cure))
-    acl = configuration.of(listener, "acl_file")
+    acl = configuration.file(configuration.of(listener, "acl_file"))
     if acl and os.path.isfile(acl):
         out += _acl(acl, identity or passwords)
     return out
@@ -267,12 +277,13 @@ def _acl(path, named):
 def _files(configuration, listener, name, when):
     out, files = [], Files()
     options = listener.options
-    certfile, keyfile = options.get("certfile"), options.get("keyfile")
+    certfile = configuration.file(options["certfile"]) if "certfile" in options else ""
+    keyfile = configuration.file(options["keyfile"]) if "keyfile" in options else ""
     if not keyfile:
         fact = f"port {listener.port} has certfile without keyfile"
         return [found(39, fact, cause="mosquitto does not start", cure="keyfile PATH")], files
     for option in ("certfile", "cafile"):
-        path = options.get(option)
+        path = configuration.file(options.get(option, ""))
         if path:
             try:
                 _must_be_pem(path, option)
@@ -303,7 +314,7 @@ def _files(configuration, listener, name, when):
         if not lint.is_ca(each) and each.issuer != each.subject:
             fact = f"{whose} has no CA:TRUE or no keyCertSign"
             out.append(found(18, fact))
-    crlfile = options.get("crlfile")
+    crlfile = configuration.file(options.get("crlfile", ""))
     if crlfile:
         try:
             files.crls, more = lint.crl(crlfile, files.authorities, when, _HERE)
@@ -352,6 +363,8 @@ def _permission(configuration, path):
     # A broker that is started as root reads its key after it became `user`.
     import pwd
 
+    if Path(path).parent == configuration.path.parent:  # a folder that install.sh copies from
+        return []
     user = configuration.options.get("user", "mosquitto")
     try:
         account = pwd.getpwnam(user)

@@ -31,6 +31,7 @@ class Case:
     crls     paths of revocation lists that the broker reads, beside that of `conf`
     broker_ca  paths of the CAs that the broker takes clients from, beside those of `conf`
     known    paths with more certificates, to tell a missing intermediate
+    online   False looks at the files only
     timeout_s  for each of the looks
     """
 
@@ -40,6 +41,7 @@ class Case:
     crls: list = dataclasses.field(default_factory=list)
     broker_ca: list = dataclasses.field(default_factory=list)
     known: list = dataclasses.field(default_factory=list)
+    online: bool = True
     timeout_s: float = 10
 
 
@@ -92,7 +94,7 @@ class _Diagnosis:
             self.configuration()
         self.more_files()
         answer = None
-        if case.target:
+        if case.target and case.online:
             answer = self.look(case.target)
             if answer is not None:
                 self.judge_chain(answer)
@@ -163,13 +165,13 @@ class _Diagnosis:
         configuration = conf.Configuration(self.case.conf)
         port = target.port if target else None
         name = target.name if target else None
-        if port is not None and all(each.port != port for each in configuration.listeners):
-            if configuration.listener() is not None:  # a container's port can be another outside
-                fact = f"{self.case.conf} has no listener on port {port}"
-                have = ", ".join(str(each.port) for each in configuration.listeners)
-                cause = f"its ports are {have}"
-                self.add(remark(2, fact, stage="configuration", cause=cause))
-                port = None
+        ports = [each.port for each in configuration.listeners]
+        if port is not None and port not in ports and configuration.listener() is not None:
+            # a container's port can be another one outside
+            fact = f"{self.case.conf} has no listener on port {port}"
+            cause = f"its ports are {', '.join(map(str, ports))}"
+            self.add(remark(2, fact, stage="configuration", cause=cause))
+            port = None
         findings, files = conf.judge(configuration, port, name)
         self.add(*findings)
         if files:

@@ -95,16 +95,21 @@ def interpreter():
 
 _PROGRAM = """\
 import asyncio, json, sys, time
-from mqtt_as_tls import MQTTClient, TLS
+from mqtt_as_tls import MQTTClient, TLS, WiFi
 
 async def main(o):
     r = {"version": ".".join(str(each) for each in sys.implementation[1][:3]), "ok": False}
     error = None
     try:
         tls = TLS(ca=o["ca"], cert=o["cert"], key=o["key"],
-                  server_hostname=o["server_hostname"], ntp=None)
-        client = MQTTClient(o["host"], o["port"], tls=tls, client_id=o["client_id"],
-                            user=o["user"], password=o["password"], clean_start=True,
+                  server_hostname=o["server_hostname"], ntp=o.get("ntp"))
+        link = None
+        if o.get("wifi"):
+            with open(o["wifi"]) as f:
+                w = json.load(f)
+            link = WiFi(w["ssid"], w["password"], country=w.get("country"))
+        client = MQTTClient(o["host"], o["port"], link=link, tls=tls,
+                            client_id=o["client_id"], user=o["user"], password=o["password"], clean_start=True,
                             connect_timeout_s=o["timeout_s"], keepalive_s=30, log=None)
         await client.__aenter__()
         while not client.connected and client.error is None:
@@ -129,8 +134,29 @@ async def main(o):
         r["cause"], r["cure"] = explain(error, year=time.gmtime()[0])
     print("\\nmqttls:" + json.dumps(r))
 
-asyncio.run(main(json.loads(sys.stdin.readline())))
+asyncio.run(main(json.loads(%s)))
 """
+
+
+def board_program(asked):
+    """
+    Return the program (str) that attempts the connection on a board; parse() reads its output.
+
+    asked  dict of Target's fields with the board's own paths, and `timeout_s` (int), `after_ms`
+           (int), `ntp` (what sets its clock, or None), `wifi` (path of wifi.json, or None)
+    """
+    return _PROGRAM % repr(json.dumps(asked))
+
+
+def parse(out, by=MICROPYTHON):
+    """Return the Attempt that a program's output (str) tells of, or None."""
+    for line in reversed(out[-_MOST_OUTPUT:].splitlines()):
+        if line.startswith("mqttls:"):
+            said = json.loads(line[7:])
+            attempt = Attempt(by=f"{by} {said.pop('version')}", **said)
+            attempt.stage = stage_of(attempt)
+            return attempt
+    return None
 
 
 def dial(target, timeout_s=20):
@@ -149,20 +175,14 @@ def dial(target, timeout_s=20):
 def micropython(path, target, timeout_s):
     """Return the Attempt of the MicroPython at `path`."""
     asked = dataclasses.asdict(target)
-    for name in ("ca", "cert", "key"):  # relative to where we are, and whatever it does
-        value = asked[name]
-        if value:
-            value = (
-                [os.path.abspath(each) for each in value]
-                if name == "ca"
-                else os.path.abspath(value)
-            )
-        asked[name] = value or None
+    asked["ca"] = [os.path.abspath(each) for each in target.ca]
+    for name in ("cert", "key"):
+        asked[name] = os.path.abspath(asked[name]) if asked[name] else None
     asked.update(timeout_s=int(timeout_s), after_ms=int(_AFTER_S * 1000))
     environment = {**os.environ, "MICROPYPATH": f"{device.folder().parent}:.frozen"}
     try:
         done = subprocess.run(
-            [path, "-c", _PROGRAM],
+            [path, "-c", _PROGRAM % "sys.stdin.readline()"],
             input=json.dumps(asked) + "\n",
             env=environment,
             capture_output=True,
@@ -174,11 +194,9 @@ def micropython(path, target, timeout_s):
         return Attempt(error="TimeoutError", text=f"MicroPython hung for {timeout_s} s")
     except OSError as error:
         return Attempt(error="OSError", text=f"{path} cannot be started: {error.strerror}")
-    for line in reversed(done.stdout[-_MOST_OUTPUT:].splitlines()):
-        if line.startswith("mqttls:"):
-            said = json.loads(line[7:])
-            by = f"{MICROPYTHON} {said.pop('version')}"
-            return Attempt(by=by, **said)
+    attempt = parse(done.stdout)
+    if attempt:
+        return attempt
     text = (done.stdout + done.stderr).strip().splitlines()
     return Attempt(error="RuntimeError", text=f"{path} failed: {text[-1] if text else 'silently'}")
 
@@ -330,6 +348,8 @@ def stage_of(attempt):
     text = f"{attempt.error} {attempt.text}".lower()
     if attempt.error == "ResolveError":
         return "resolve"
+    if attempt.error == "LinkError":
+        return "connect"
     if attempt.error == "ConnectError":
         if "cannot connect" in text or "no tcp" in text or "(tcp)" in text:
             return "connect"

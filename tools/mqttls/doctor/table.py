@@ -156,7 +156,7 @@ ROWS = {
     26: (
         "client certificate",
         "the broker's list of revoked certificates (CRL) has expired: it refuses every client",
-        "rebuild it (mqttls renew --crl) and have the broker load it",
+        "rebuild it (mqttls renew) and have the broker load it",
     ),
     27: (
         "client certificate",

@@ -1,0 +1,242 @@
+"""`mqttls doctor`: why a board does not connect, stage by stage."""
+
+import argparse
+import contextlib
+import os
+from pathlib import Path
+
+from ..doctor.diagnose import Case, diagnose
+from ..doctor.dial import Target
+from ..doctor.table import STAGES
+from ..files import Directory, read_json
+from ..report import Failure, Usage
+
+NAME = "doctor"
+SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"
+
+_PORT = 8883
+_MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?"}
+
+
+def add(parser):
+    parser.add_argument(
+        "target", nargs="?", metavar="HOST[:PORT]", help="the broker, as the board dials it"
+    )
+    parser.add_argument("--device", metavar="NAME", help="connect as this device of --dir")
+    parser.add_argument("--board", action="store_true", help="ask the board on USB, too")
+    parser.add_argument(
+        "--port", default="auto", metavar="SERIAL", help="serial port of the board (the only one)"
+    )
+    parser.add_argument("--conf", metavar="FILE", help="the broker's mosquitto.conf")
+    parser.add_argument("--log", metavar="FILE", help="the broker's log")
+    own = parser.add_argument_group("without a device of --dir")
+    own.add_argument("--ca", action="append", metavar="FILE", help="whom the board trusts")
+    own.add_argument("--cert", metavar="FILE", help="the board's certificate")
+    own.add_argument("--key", metavar="FILE", help="its private key")
+    own.add_argument("--name", help="server_hostname, where that is not HOST")
+    own.add_argument("--user", help="user name")
+    own.add_argument("--password-file", metavar="FILE", help="the password is in its first line")
+    parser.add_argument(
+        "--client-id",
+        metavar="ID",
+        help="client id (default: the device's, with -doctor: the same one would throw a live "
+        "board out)",
+    )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=10, metavar="S", help="for each look (10 s)"
+    )
+
+
+def _seconds(text):
+    value = float(text)
+    if not 1 <= value <= 120:
+        raise argparse.ArgumentTypeError("1 to 120 seconds")
+    return value
+
+
+def run(arguments, report):
+    """Return 0 when all is well, 1 when a problem was found."""
+    cases = list(_cases(arguments))
+    for title, case in cases:
+        if arguments.board:
+            from ..doctor import on_board  # the one that needs mpremote
+
+            verdict = on_board.diagnose(case, arguments.port)
+        else:
+            try:
+                verdict = diagnose(case)
+            except OSError as error:
+                raise Failure(
+                    f"{case.log} cannot be read: {error.strerror}",
+                    "give the path of a log that you may read (sudo?), or leave --log away",
+                    stage="files",
+                ) from None
+        _tell(report, title, case, verdict, len(cases) > 1)
+    return report.status
+
+
+def _cases(arguments):
+    """Yield (title, Case): one, or without any target one for all of --dir."""
+    target, case = _target(arguments), Case(timeout_s=arguments.timeout)
+    case.conf, case.log, case.target = arguments.conf, arguments.log, target
+    folder = Path(arguments.dir)
+    if arguments.device:
+        case.crls = _there(folder / "crl.pem")
+        case.broker_ca = _there(folder / "broker/ca.crt")
+    if target:
+        yield f"{target.host} port {target.port}, as a board sees it", case
+    elif arguments.conf or arguments.log:
+        yield "the broker's files", case
+    elif arguments.ca or arguments.cert:
+        yield "the board's files", Case(target=_files_only(arguments), online=False)
+    else:
+        yield from _all_of(arguments)
+
+
+def _there(path):
+    return [str(path)] if path.is_file() else []
+
+
+def _files_only(arguments):
+    return Target("", ca=arguments.ca or [], cert=arguments.cert, key=arguments.key)
+
+
+def _target(arguments):
+    """Return the Target, or None when there is no host."""
+    host = port = None
+    if arguments.target:
+        host, port = _host_port(arguments.target)
+    if arguments.device:
+        if arguments.ca or arguments.cert or arguments.key:
+            raise Usage("--device has its own --ca, --cert and --key: give one or the other")
+        target = _of_device(arguments)
+        target.host, target.port = host or target.host, port or target.port
+    elif host:
+        target = Target(host, port or _PORT, ca=arguments.ca or [])
+        target.cert, target.key = arguments.cert, arguments.key
+        target.client_id = "mqttls-doctor"
+    else:
+        return None
+    target.server_hostname = arguments.name or target.server_hostname
+    target.client_id = arguments.client_id or target.client_id
+    if arguments.user is not None:
+        target.user = arguments.user
+    if arguments.password_file:
+        if target.user is None:
+            raise Usage("--password-file needs --user")
+        lines = Path(arguments.password_file).read_text("utf-8", "replace").splitlines()
+        target.password = lines[0] if lines else ""
+    return target
+
+
+def _host_port(text):
+    """Return (host, port or None) of "broker.lan:8883"; raise Usage when it is neither."""
+    text = text.removeprefix("mqtts://").removeprefix("mqtt://").rstrip("/")
+    host, colon, port = text.partition(":")
+    if ":" in port:
+        raise Usage(f"{text}: boards know no IPv6, give a name or an IPv4 address")
+    if not host or len(host) > 253:
+        raise Usage(f"{text!r}: give HOST or HOST:PORT, such as broker.lan:8883")
+    if not colon:
+        return host, None
+    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
+        raise Usage(f"{port!r} is no port: 1 to 65535, usually 8883")
+    return host, int(port)
+
+
+def _of_device(arguments):
+    with Directory.opened(arguments.dir, write=False) as directory:
+        return _read_device(directory.existing_device(arguments.device))
+
+
+def _read_device(folder):
+    name = folder.name
+    damaged = Failure(
+        f"{folder}/tls.json is missing or damaged",
+        f"make it anew with: mqttls device add {name}",
+        stage="files",
+    )
+    try:
+        said = read_json(folder / "tls.json")
+        one = {each: str(folder / said[each]) for each in ("cert", "key") if said.get(each)}
+        return Target(
+            str(said["host"]),
+            int(said["port"]),
+            said.get("server_hostname"),
+            [str(folder / each) for each in said["ca"]],
+            one.get("cert"),
+            one.get("key"),
+            f"{said.get('client_id') or name}-doctor",
+            said.get("user"),
+            said.get("password"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, FileNotFoundError):
+        raise damaged from None
+
+
+def _all_of(arguments):
+    try:
+        with Directory.opened(arguments.dir, write=False) as directory:
+            folders = [directory.device(each) for each in directory.devices()]
+            targets = [(each.name, _read_device(each)) for each in folders]
+    except Failure as failure:
+        if os.path.isdir(arguments.dir):
+            raise
+        raise Usage(
+            f"{failure.fact}: say what to look at: mqttls doctor HOST:PORT --ca FILE, "
+            "--device NAME, --conf FILE or --log FILE"
+        ) from None
+    root = Path(arguments.dir)
+    for path in _there(root / "broker/mosquitto.conf"):
+        yield "the broker's files", Case(conf=path)
+    crls, broker_ca = _there(root / "crl.pem"), _there(root / "broker/ca.crt")
+    for name, target in targets:
+        yield (
+            f"the files of {name}",
+            Case(target=target, online=False, crls=crls, broker_ca=broker_ca),
+        )
+
+
+def _tell(report, title, case, verdict, several):
+    report.say(title)
+    for stage in STAGES:
+        if stage in verdict.stages:
+            state, detail = verdict.stages[stage]
+            report.say(f"  {stage:<18}  {_MARKS[state]:<6}  {detail}")
+    data = {
+        "title": title,
+        "stages": {
+            stage: {"state": state, "detail": detail}
+            for stage, (state, detail) in verdict.stages.items()
+        },
+        "findings": [each.data() for each in verdict.findings],
+    }
+    if verdict.peek:
+        data["peek"] = verdict.peek
+    if verdict.attempt:
+        data["attempt"] = vars(verdict.attempt)
+    if several:
+        report.data.setdefault("looks", []).append(data)
+    else:
+        report.data.update(data)
+    if verdict.problems:
+        report.data.setdefault("verdict", verdict.problems[0].data())
+    for each in verdict.problems:
+        report.problem(each.stage, each.fact, each.cause, each.cure)
+    for each in verdict.remarks:
+        more = "; ".join(one for one in (each.cause, each.cure) if one)
+        report.note(f"{each.fact}: {more}" if more else each.fact)
+    if not verdict.problems:
+        _all_well(report, case, verdict)
+
+
+def _all_well(report, case, verdict):
+    with contextlib.suppress(AttributeError):
+        if verdict.attempt.ok:
+            report.say("all is well")
+            return
+    if case.target and case.online and not case.target.ca:
+        where = f"{case.target.host}:{case.target.port}"
+        report.next(f"mqttls doctor {where} --device NAME", "checks the chain, and connects")
+    else:
+        report.say("nothing wrong in these files")
