@@ -43,7 +43,7 @@ def test_a_board_says_what_it_is(pty_board):
     assert tuple(info["version"]) >= boards.OLDEST
     assert info["free"] > 0 and info["clock"] and info["wifi"]
     assert info["frozen"] is None
-    assert info["id"] == "e66138528 34f2b2c".replace(" ", "")
+    assert info["id"] == bytes((0xE6, 0x61, 0x38, 0x52, 0x83, 0x4F, 0x2B, 0x2C)).hex()
 
 
 def test_files_arrive_whole_and_a_second_time_nothing_is_written(pty_board):
@@ -132,6 +132,15 @@ def test_a_board_that_hangs_is_not_waited_for(pty_board):
     with pytest.raises(BoardGone, match="no answer from the board") as caught:
         Board(pty_board.port)
     assert "reset button" in caught.value.cure
+
+
+def test_a_soft_reset_empties_the_memory_and_leaves_the_files(pty_board):
+    with Board(pty_board.port) as board:
+        board.put({"/a": b"1"})
+        board.run("x = 1", "x")
+        board.fresh()
+        assert board.run("print('x' in globals())", "x") == "False\n"
+        assert board.read("/a") == b"1"
 
 
 def test_one_program_at_a_time_has_the_port(pty_board):

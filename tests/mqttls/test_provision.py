@@ -225,6 +225,18 @@ def test_another_device_takes_the_board_and_what_is_obsolete_goes(
     assert "/certs/ca2.der" not in files_on(board.port)
 
 
+def test_the_folder_keeps_what_the_board_was_given(provision, directory, pki):
+    provision("--dry-run")
+    note = directory / "devices/kitchen/board.json"
+    assert not note.exists()
+    provision()
+    found = json.loads(note.read_text())
+    assert int(found["cert"], 16) == pki.device.certificate.serial_number
+    assert [int(each, 16) for each in found["ca"]] == [pki.ca.certificate.serial_number]
+    assert found["id"] == bytes((0xE6, 0x61, 0x38, 0x52, 0x83, 0x4F, 0x2B, 0x2C)).hex()
+    assert note.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_key_of_another_certificate_is_found_by_the_board(provision, directory, pki):
     other = pki.issue("another", "client", issuer=pki.ca)
     shutil.copy(other.key_der, directory / "devices/kitchen/key.der")

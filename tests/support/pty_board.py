@@ -89,16 +89,11 @@ class PtyBoard:
             block=_BLOCK,
             blocks=_BLOCKS,
         )
-        line = mpy.command(boot, heap=heap)
-        line.insert(1, "-i")
-        self._child = process.spawn(
-            line,
-            env={**os.environ, "MICROPYPATH": ".frozen", "FAKE_WIFI": ":".join(wifi or ())},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
+        self._line = mpy.command(boot, heap=heap)
+        self._line.insert(1, "-i")
+        self._env = {**os.environ, "MICROPYPATH": ".frozen", "FAKE_WIFI": ":".join(wifi or ())}
+        self._theirs = theirs
+        self._power_on()
         self._stop, self._stopped = os.pipe()
         self._wait_for_prompt()
         self._bridge = threading.Thread(target=self._carry, daemon=True)
@@ -109,6 +104,19 @@ class PtyBoard:
 
     def __exit__(self, *_):
         self.close()
+
+    def _power_on(self):
+        self._child = process.spawn(
+            self._line, env=self._env, stdin=self._theirs, stdout=self._theirs, stderr=self._theirs
+        )
+
+    def _soft_reset(self):
+        # The unix port ends where a board begins anew; that one stays in the raw REPL.
+        process.end(self._child)
+        os.write(self._host, b"OK\r\nMPY: soft reboot\r\n")
+        self._power_on()
+        self._wait_for_prompt()
+        os.write(self._board, b"\x01")
 
     def _wait_for_prompt(self, timeout_s=20):
         seen = b""
@@ -121,7 +129,7 @@ class PtyBoard:
     def _carry(self):
         with contextlib.suppress(OSError):
             while True:
-                ready, _, _ = select.select([self._host, self._board, self._stop], [], [])
+                ready, _, _ = select.select([self._host, self._board, self._stop], [], [], 0.2)
                 if self._stop in ready:
                     break
                 if self._host in ready:
@@ -133,7 +141,9 @@ class PtyBoard:
                         os.kill(self._child.pid, signal.SIGINT)  # as a board's serial driver does
                         data = data.replace(b"\x03", b"")
                     os.write(self._board, data)
-                if self._board in ready:
+                if self._board not in ready and self._child.poll() is not None:
+                    self._soft_reset()
+                elif self._board in ready:
                     os.write(self._host, os.read(self._board, 4096))
         self._unplug()
 
@@ -145,7 +155,7 @@ class PtyBoard:
 
     def _unplug(self):
         process.end(self._child)
-        for fd in (self._host, self._far, self._board):
+        for fd in (self._host, self._far, self._board, self._theirs):
             with contextlib.suppress(OSError):
                 os.close(fd)
 

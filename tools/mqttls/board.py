@@ -170,6 +170,23 @@ class Board:
             except OSError:
                 raise self._gone("talking to it") from None
 
+    def fresh(self):
+        """
+        Reset the board softly: its memory is empty, boot.py ran, main.py did not.
+
+        Raises BoardGone when it does not come back.
+        """
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._transport.enter_raw_repl(soft_reset=True, timeout_overall=_WAIT_S)
+        except self._module.TransportError:
+            raise BoardGone(
+                "the board does not come back from a soft reset",
+                "press its reset button, then run this again; does its boot.py come to an end?",
+            ) from None
+        except OSError:
+            raise self._gone("a soft reset") from None
+
     def _gone(self, doing):
         return BoardGone(
             f"the board on {self.port} is gone: {doing} was not finished",

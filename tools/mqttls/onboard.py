@@ -36,7 +36,8 @@ def settings(folder):
     Raises Failure when a file is missing or damaged.
     """
     folder = Path(folder)
-    tls = dict(_tls_json(folder / "tls.json"))
+    tls = _tls_json(folder / "tls.json")
+    tls = {key: value for key, value in tls.items() if not key.startswith("own_")}
     files = {}
 
     def take(name):

@@ -1,23 +1,22 @@
 """`mqttls provision`: the library, the certificates and the settings onto a board."""
 
 import getpass
+import json
 import sys
 from pathlib import Path
 
-from .. import device, onboard, x509
+from cryptography.x509 import load_der_x509_certificate
+
+from .. import authority, device, files, onboard, x509
 from ..board import Board, BoardRaised
-from ..files import Directory
 from ..report import Failure, Usage
+from .init import suffix
 
 NAME = "provision"
 SUMMARY = "the library, the certificates and the settings onto a board; its clock set"
 
 # The board's own library reads what was written, as the app will.
 _CHECK = """\
-import gc, sys
-for _m in [_m for _m in sys.modules if _m.startswith("mqtt_as_tls")]:
-    del sys.modules[_m]
-gc.collect()
 import json
 from mqtt_as_tls import TLS
 with open("/certs/tls.json") as _f:
@@ -47,63 +46,84 @@ def add(parser):
 
 
 def run(arguments, report):
-    with Directory.opened(arguments.dir, write=False) as directory:
-        files = _of_device(directory, arguments.device, report)
-    if report.problems:
-        return 1
-    files.update(_wifi(arguments))
+    with files.Directory.opened(arguments.dir, write=False) as directory:
+        wanted = onboard.settings(directory.existing_device(arguments.device))
+        certificates = _certificates(arguments.device, wanted)
+    ended = certificates["cert"] and certificates["cert"].not_valid_after_utc
+    if ended and ended < x509.now():
+        raise Failure(
+            f"the certificate of {arguments.device} ended on {ended:%Y-%m-%d}",
+            f"mqttls renew {arguments.device}{suffix(arguments)}, then this again",
+            stage="dates",
+        )
+    wanted.update(_wifi(arguments))
     with Board(arguments.port) as board:
         info = board.info()
         _tell(board, info, report)
-        files.update(_library(info, report))
-        files.update(_config(board, report))
-        obsolete = _obsolete(board, arguments.device, files, report)
-        changed = board.compare(files)
+        wanted.update(_library(info, report))
+        wanted.update(_config(board, report))
+        obsolete = _obsolete(board, arguments.device, wanted, report)
+        changed = board.compare(wanted)
         report.data["changed"] = sorted(changed)
-        report.data["same"] = len(files) - len(changed)
+        report.data["same"] = len(wanted) - len(changed)
         if arguments.dry_run:
-            _dry_run(changed, files, obsolete, report)
+            _dry_run(changed, wanted, obsolete, report)
             return 0
-        board.put(files, report.progress)
+        board.put(wanted, report.progress)
         board.remove(obsolete)
-        _wrote(changed, files, report)
-        _clock(board, info, report)
+        _wrote(changed, wanted, report)
+        _note(arguments, certificates, info, report)
         _check(board, report)
+        _clock(board, report)
         there = board.hashes([onboard.WIFI_JSON, "/main.py"])
-        _readable(arguments.device, {*files, *(path for path in there if there[path])}, report)
+        _readable(arguments.device, wanted, there[onboard.WIFI_JSON], report)
         if there["/main.py"]:
-            report.next(
-                f"mpremote connect {board.port} reset", "its program was stopped: starts it again"
-            )
+            report.next(f"mpremote connect {board.port} reset", "starts its program again")
+    where = suffix(arguments)
+    where += "" if arguments.port == "auto" else f" --port {arguments.port}"
     report.next(
-        f"mqttls doctor --device {arguments.device} --board"
-        + ("" if arguments.port == "auto" else f" --port {arguments.port}"),
-        "does it reach the broker?",
+        f"mqttls doctor --device {arguments.device} --board{where}", "does it reach the broker?"
     )
     return report.status
 
 
-def _of_device(directory, name, report):
-    folder = directory.existing_device(name)
-    files = onboard.settings(folder)
-    if f"{onboard.CERTIFICATES}/cert.der" in files:
-        from cryptography import x509 as library
+def _certificates(name, wanted):
+    """Return {"ca": list, "cert": one or None} of the certificates that go onto the board."""
+    tls = json.loads(wanted[onboard.TLS_JSON])
 
+    def load(path):
         try:
-            certificate = library.load_der_x509_certificate((folder / "cert.der").read_bytes())
+            return load_der_x509_certificate(wanted[path])
         except ValueError:
             raise Failure(
-                f"{folder / 'cert.der'} is damaged",
+                f"{Path(path).name} of {name} is damaged: there is no certificate in it",
                 f"make it anew with: mqttls device add {name}",
                 stage="files",
             ) from None
-        if certificate.not_valid_after_utc < x509.now():
-            report.problem(
-                "dates",
-                f"the certificate of {name} ended on {certificate.not_valid_after_utc:%Y-%m-%d}",
-                cure="mqttls renew, then this again",
-            )
-    return files
+
+    return {
+        "ca": [load(path) for path in tls["ca"]],
+        "cert": load(tls["cert"]) if tls.get("cert") else None,
+    }
+
+
+def _note(arguments, certificates, info, report):
+    """Note in the folder what the board has now: `renew --ca --finish` asks for it."""
+    cert = certificates["cert"]
+    found = {
+        "cert": cert and x509.serial_of(cert),
+        "ca": [x509.serial_of(each) for each in certificates["ca"]],
+        "at": x509.now().isoformat(),
+        "id": info["id"],
+        "machine": info["machine"],
+        "library": info["frozen"] or device.version(),
+    }
+    try:
+        with files.Directory.opened(arguments.dir) as directory:
+            path = directory.existing_device(arguments.device) / authority.BOARD
+            files.write(path, json.dumps(found, indent=2) + "\n")
+    except (OSError, Failure) as error:
+        report.note(f"what the board has could not be noted in {arguments.dir}: {error}")
 
 
 def _wifi(arguments):
@@ -171,14 +191,14 @@ def _config(board, report):
     return {}
 
 
-def _obsolete(board, name, files, report):
+def _obsolete(board, name, wanted, report):
     """Return paths of certificates on the board that no longer belong to it."""
     before = onboard.read_tls(board)
     if not before:
         return []
     if before.get("client_id") != name:
         report.note(f"this board was {before.get('client_id')!r} until now")
-    return [path for path in onboard.named_in(before) if path not in files]
+    return [path for path in onboard.named_in(before) if path not in wanted]
 
 
 def _groups(changed):
@@ -209,22 +229,22 @@ def _what(path, paths, changed):
     return f"{what}, {sum(len(changed[each]) for each in paths)} bytes"
 
 
-def _dry_run(changed, files, obsolete, report):
+def _dry_run(changed, wanted, obsolete, report):
     for path, paths in _groups(changed):
         report.say(f"would write {path}  ({_what(path, paths, changed)})")
     for path in obsolete:
         report.say(f"would remove {path}")
-    report.say(f"{len(files) - len(changed)} files are there already; nothing was written")
+    report.say(f"{len(wanted) - len(changed)} files are there already; nothing was written")
 
 
-def _wrote(changed, files, report):
+def _wrote(changed, wanted, report):
     for path, paths in _groups(changed):
         report.made(f"board:{path}", _what(path, paths, changed))
-    if len(files) > len(changed):
-        report.say(f"{len(files) - len(changed)} files were there already, the same")
+    if len(wanted) > len(changed):
+        report.say(f"{len(wanted) - len(changed)} files were there already, the same")
 
 
-def _clock(board, info, report):
+def _clock(board, report):
     off = board.set_clock()
     report.data["clock_off_s"] = off
     if off is None:
@@ -243,6 +263,7 @@ def _span(seconds):
 
 
 def _check(board, report):
+    board.fresh()  # what ran there has its memory
     try:
         board.run(_CHECK, "reading the certificates", timeout_s=60)
     except BoardRaised as error:
@@ -257,18 +278,19 @@ def _check(board, report):
         report.say("the board has read them: certificate and key belong together")
 
 
-def _readable(name, paths, report):
+def _readable(name, wanted, has_wifi, report):
     """Say what can be read by whoever holds the board."""
-    secrets = [
-        (f"{onboard.CERTIFICATES}/key.der", "its key"),
-        (onboard.TLS_JSON, "the broker's address"),
-        (onboard.WIFI_JSON, "the Wi-Fi password"),
-    ]
-    held = [what for path, what in secrets if path in paths]
-    if not held:
-        return
+    tls = json.loads(wanted[onboard.TLS_JSON])
+    held = []
+    if tls.get("key"):
+        held.append("its key")
+    if tls.get("password"):
+        held.append("its password for the broker")
+    if has_wifi:
+        held.append("the Wi-Fi password")
     report.data["readable"] = held
-    report.note(
-        f"whoever holds the board can read {' and '.join(held)}: its flash is not encrypted. "
-        f"If it is lost: mqttls revoke {name}"
-    )
+    if held:
+        report.note(
+            f"whoever holds the board can read {' and '.join(held)}: its flash is not encrypted. "
+            f"If it is lost: mqttls revoke {name}"
+        )
