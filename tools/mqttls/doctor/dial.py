@@ -109,7 +109,8 @@ async def main(o):
                 w = json.load(f)
             link = WiFi(w["ssid"], w["password"], country=w.get("country"))
         client = MQTTClient(o["host"], o["port"], link=link, tls=tls,
-                            client_id=o["client_id"], user=o["user"], password=o["password"], clean_start=True,
+                            client_id=o["client_id"], user=o["user"],
+                            password=o["password"], clean_start=True,
                             connect_timeout_s=o["timeout_s"], keepalive_s=30, log=None)
         await client.__aenter__()
         while not client.connected and client.error is None:

@@ -58,6 +58,13 @@ _LINES = tuple(
          "the broker cannot load its cafile: missing, unreadable or not PEM"),
         (r"Unable to load certificate revocation file", 26,
          "the broker cannot load its crlfile: missing, unreadable or not PEM"),
+        (r"Unable to open (acl_file|pwfile|password_file)|opening (acl|password) file", 39,
+         "the broker does not start: its acl_file or password_file is missing, or the user that "
+         "it runs as may not read it"),
+        (r"Unknown configuration variable|Error found at .*:\d|Invalid .* value", 39,
+         "the broker does not start: a line of its configuration is wrong"),
+        (r"Starting in local only mode", 2,
+         "without a listener in its configuration mosquitto 2 takes clients of its own PC only"),
         (r"Address already in use", 2,
          "another program, perhaps another broker, has the port"),
         (r"already connected, closing old connection", 38,
