@@ -1,0 +1,141 @@
+"""The wheel of `mqttls`, built from pyproject.toml and installed where nothing else is."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.support.pty_board import PtyBoard
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "tools/mqttls", "mqtt_as_tls")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def run(*command, cwd=None):
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The Path of the wheel."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, "--wheel-dir", target, source)
+    return next(target.glob("*.whl"))
+
+
+def requirements(name, extras=()):
+    """Yield the names of the distributions that `name` needs, and what those need."""
+    for line in importlib.metadata.requires(name) or ():
+        yield from following(Requirement(line), extras)
+
+
+def following(requirement, extras):
+    marker = requirement.marker
+    if marker is None or any(marker.evaluate({"extra": each}) for each in ("", *extras)):
+        version = importlib.metadata.version(requirement.name)
+        assert requirement.specifier.contains(version), f"{requirement} and {version}"
+        yield requirement.name
+        yield from requirements(requirement.name, requirement.extras)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The folder bin/ of a fresh venv that has the wheel and what that asks for, no more."""
+    venv = tmp_path_factory.mktemp("venv")
+    run(sys.executable, "-m", "venv", "--without-pip", venv)
+    python = venv / "bin/python"
+    options = ("--quiet", "--no-deps", "--no-index", "--no-compile")
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel)
+    site = next(venv.glob("lib/python3*/site-packages"))
+    meta = importlib.metadata.PathDistribution(next(site.glob("mqttls-*.dist-info")))
+    needed = {name for line in meta.requires for name in following(Requirement(line), ("board",))}
+    for name in needed:  # from where the tests have them: no network
+        for file in importlib.metadata.files(name):
+            top = file.parts[0]
+            if top != ".." and not (site / top).exists():
+                (site / top).symlink_to(Path(file.locate()).parents[len(file.parts) - 1] / top)
+    return venv / "bin"
+
+
+def mqttls(installed, *arguments, cwd):
+    environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    return subprocess.run(
+        [installed / "mqttls", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_the_wheel_has_every_module_and_the_device_package(wheel, tmp_path):
+    shutil.unpack_archive(wheel, tmp_path, "zip")
+    host = {
+        str(path.relative_to(ROOT / "tools")) for path in (ROOT / "tools/mqttls").rglob("*.py")
+    }
+    device = {
+        f"mqttls/device/mqtt_as_tls/{path.name}" for path in (ROOT / "mqtt_as_tls").glob("*.py*")
+    }
+    found = {str(path.relative_to(tmp_path)) for path in (tmp_path / "mqttls").rglob("*.*")}
+    assert found == host | device
+    for path in (ROOT / "mqtt_as_tls").glob("*.py"):
+        assert (
+            tmp_path / "mqttls/device/mqtt_as_tls" / path.name
+        ).read_bytes() == path.read_bytes()
+
+
+def test_the_command_alone_shows_worked_examples(installed, tmp_path):
+    done = mqttls(installed, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nmqttls ") >= 3 and done.stdout.startswith("mqttls init ")
+
+
+def test_explain_is_the_devices_own_table(installed, tmp_path):
+    done = mqttls(installed, "explain", "OSError(-30592, 'x')", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "refused the TLS handshake" in done.stdout
+
+
+def test_an_unknown_command_is_a_usage_error(installed, tmp_path):
+    assert mqttls(installed, "nothing", cwd=tmp_path).returncode == 2
+
+
+def test_what_is_installed_makes_certificates_and_puts_them_on_a_board(installed, tmp_path):
+    for line in ("init --broker broker.lan --broker 127.0.0.1", "device add kitchen"):
+        done = mqttls(installed, *line.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with PtyBoard(tmp_path / "flash") as board:
+        line = ("provision", "kitchen", "--port", board.port, "--json")
+        done = mqttls(installed, *line, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert "/lib/mqtt_as_tls/client.py" in found["changed"]
+    assert found["readable"] == ["its key"]
+
+
+def test_the_pin_of_mpremote_is_one():
+    from tools.mqttls import board
+
+    for name in ("pyproject.toml", "requirements/test.txt"):
+        assert f"mpremote=={board.PIN}" in (ROOT / name).read_text()
