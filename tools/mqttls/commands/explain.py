@@ -1,11 +1,29 @@
 """`mqttls explain ERROR`: what an error means, from the table that boards have."""
 
+import re
+
 from .. import device
+from ..doctor import log
+from ..doctor.table import ROWS
 
 NAME = "explain"
-SUMMARY = "what an error of a board means, and what to do"
+SUMMARY = "what an error of a board, or a line of the broker's log, means, and what to do"
 
 _MOST = 2000
+_LOG_LINE = re.compile(r"error:0|SSL routines|^\d{10}: |Client .* (disconnected|closed|connected)")
+
+# What only a person at a PC sees: other libraries' errors. Before the rows of the device's table.
+_OTHERS = tuple((*keys, "|".join(ROWS[row][1:])) for row, keys in ((43, ("ssl_params",)),))
+
+
+def look_up(error, year=None):
+    """Return (cause, cure) of an error or a line of the broker's log; "" where it is unknown."""
+    if _LOG_LINE.search(error):
+        finding = log.judge_line(error)
+        if finding:
+            return finding.cause, finding.cure
+    table = device.table()
+    return table.explain(error, year=year, rows=(*_OTHERS, *table.ROWS))
 
 
 def add(parser):
@@ -21,7 +39,7 @@ def add(parser):
 def run(arguments, report):
     """Return 0 when the table knows the error, else 1."""
     error = " ".join(arguments.error)[:_MOST]
-    cause, cure = device.explain(error, year=arguments.year)
+    cause, cure = look_up(error, arguments.year)
     report.data.update(error=error, cause=cause, cure=cure)
     if cause:
         report.say(cause)

@@ -295,22 +295,15 @@ class _Diagnosis:
         if more.end == "done":
             self.believe_the_peek()
             return self.what_it_wants(more, fact)
-        if newer.end == "tls13":
-            self.believe_the_peek()
-            return found(
-                10,
-                fact + "; TLS 1.3 it accepts",
-                cause="its ciphers or curves for TLS 1.2 exclude those of the board",
-            )
         if self.answers_only_with_other_name(answer, address):
             return found(42, f"{fact} for the name {name}")
-        # No client gets through: ciphers alone would let some.
-        return found(
-            11,
-            fact + ", and every other one",
-            cause="the broker's certificate cannot sign a handshake: its keyUsage lacks "
-            "digitalSignature (or no cipher is left at all)",
-        )
+        # Not even a PC's long list of ciphers has one for it: then it is the certificate.
+        cause = "the broker's certificate cannot sign a handshake: its keyUsage lacks "
+        cause += "digitalSignature"
+        if newer.end == "tls13":
+            cause += "; or its settings leave nothing but TLS 1.3"
+        fact += ", and all other ciphers and curves of TLS 1.2"
+        return found(11, fact, cause=cause)
 
     def what_it_wants(self, more, fact):
         """Return the Finding about what the broker chose when offered more than a board has."""

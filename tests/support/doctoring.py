@@ -1,0 +1,252 @@
+"""What the doctor's tests share: wrong certificates, wrong servers, and the doctor's word."""
+
+import contextlib
+import datetime
+import io
+import ipaddress
+import json
+import ssl
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tests.support import mpy, pki
+from tests.support.broker import HOST
+from tests.support.server import server
+from tools.mqttls.cli import main
+from tools.mqttls.doctor import dial
+
+_KEYS = {
+    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
+    "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
+}
+USES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+
+
+def mqttls(*arguments):
+    """Run `mqttls ... --json`; return its JSON object (dict); `exit` is the exit status."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = main([*map(str, arguments), "--json"])
+    said = json.loads(out.getvalue())
+    assert said["exit"] == status
+    return said
+
+
+class Word:
+    """What the doctor said: `.json`, `.rows` of the problems, `.remarks` {row: finding}."""
+
+    def __init__(self, said):
+        self.json = said
+        found = said.get("findings", [])
+        self.problems = [each for each in found if each["level"] == "problem"]
+        self.rows = [each["row"] for each in self.problems]
+        self.remarks = {each["row"]: each for each in found if each["level"] == "remark"}
+        self.first = self.problems[0] if self.problems else None
+        self.stages = {stage: each["state"] for stage, each in said.get("stages", {}).items()}
+        self.attempt = said.get("attempt")
+
+    def __repr__(self):
+        return json.dumps(self.json, indent=1)
+
+    def names(self, row, stage, *words):
+        """
+        Assert that the doctor's verdict is `row` at `stage`, with these `words` in what it says,
+        that it gives a cure, and that the exit status is 1. Returns itself.
+        """
+        assert self.first, self
+        assert self.first["row"] == row, self
+        assert self.first["stage"] == stage, self
+        assert self.first["cause"] and self.first["cure"], self
+        text = f"{self.first['fact']} {self.first['cause']} {self.first['cure']}"
+        for each in words:
+            assert each in text, f"{each!r} is not in {text!r}"
+        assert self.json["exit"] == 1
+        problem = self.json["problems"][0]
+        assert (problem["stage"], problem["fact"]) == (stage, self.first["fact"])
+        return self
+
+
+def doctor(port=None, *arguments, ca=None, device=None, host=HOST, timeout_s=5):
+    """
+    Return the doctor's Word about the broker on `port`.
+
+    ca      Identity that the board trusts, or a list of them
+    device  Identity that the board shows
+    """
+    line = ["doctor", "--timeout", timeout_s]
+    if port is not None:
+        line.append(f"{host}:{port}")
+    for each in ca if isinstance(ca, list) else [ca] if ca else []:
+        line += ["--ca", each.cert_der]
+    if device:
+        line += ["--cert", device.cert_der, "--key", device.key_der]
+    return Word(mqttls(*line, *arguments))
+
+
+def explained(error):
+    """Return "cause | cure" of `mqttls explain ERROR`, which must know it."""
+    said = mqttls("explain", error)
+    assert said["exit"] == 0, said
+    return f"{said['cause']} | {said['cure']}"
+
+
+_BARE = """
+import socket, sys, tls
+port, ca, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+try:
+    context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    if name == "CERT_NONE":
+        context.verify_mode = tls.CERT_NONE
+    if ca:
+        with open(ca, "rb") as file:
+            context.load_verify_locations(file.read())
+    if len(sys.argv) > 4:
+        with open(sys.argv[4], "rb") as cert, open(sys.argv[5], "rb") as key:
+            context.load_cert_chain(cert.read(), key.read())
+    s = socket.socket()
+    s.connect(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+    s = context.wrap_socket(s, server_hostname=name or None)
+    s.write(b"\\x10\\x0f\\x00\\x04MQTT\\x04\\x02\\x00<\\x00\\x03abc")
+    print("CONNACK", s.read(4))
+except Exception as error:
+    print(repr(error))
+"""
+
+
+def bare(port, ca="", name="localhost", *pair, env=None):
+    """
+    Connect as a MicroPython program without this package does; return the error as the console
+    shows it (str), or "CONNACK ...".
+
+    ca  path of DER, "" for none; name  "" for none, "CERT_NONE" for no verification
+    """
+    return " ".join(mpy.check(_BARE, port, ca, name, *pair, env=env).split("\n")).strip()
+
+
+def forge(
+    pki_,
+    name,
+    usage="server",
+    *,
+    issuer=None,
+    key="p256",
+    basic=(False, None),
+    sign=True,
+    key_usage="digital_signature",
+    more=(),
+    names=pki.NAMES,
+    addresses=pki.ADDRESSES,
+    valid_from=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc),
+    valid_to=None,
+    subject=None,
+    hashed=None,
+    pss=False,
+):
+    """
+    Return an Identity as a careless person makes it.
+
+    usage      "server", "client", "" for none
+    basic      (CA, path length), or None for no basicConstraints
+    key_usage  names of KeyUsage's fields with blanks between; None for no keyUsage
+    more       list of (extension, critical)
+    """
+    private = _KEYS[key]()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or name)])
+    signer = issuer.key if issuer else private
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(valid_from)
+        .not_valid_after(valid_to or pki.days(3650))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False
+        )
+    )
+    if basic:
+        builder = builder.add_extension(x509.BasicConstraints(*basic), True)
+    if key_usage is not None:
+        fields = dict.fromkeys(
+            "digital_signature content_commitment key_encipherment data_encipherment "
+            "key_agreement key_cert_sign crl_sign encipher_only decipher_only".split(),
+            False,
+        )
+        fields.update(dict.fromkeys(key_usage.split(), True))
+        builder = builder.add_extension(x509.KeyUsage(**fields), True)
+    if usage:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([USES[usage]]), False)
+    if usage == "server":
+        san = [x509.DNSName(each) for each in names]
+        san += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
+        builder = builder.add_extension(x509.SubjectAlternativeName(san), False)
+    for extension, critical in more:
+        builder = builder.add_extension(extension, critical)
+    if isinstance(signer, ed25519.Ed25519PrivateKey):
+        certificate = builder.sign(signer, None)
+    elif pss:
+        scheme = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+        certificate = builder.sign(signer, hashes.SHA256(), rsa_padding=scheme)
+    else:
+        certificate = builder.sign(signer, hashed or hashes.SHA256())
+    made = pki.Identity(pki_.directory, name, certificate, private, issuer)
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        made.key_pem = made.pkcs8_pem  # there is no other form
+    return made
+
+
+def revocations(issuer, path, *revoked, next_update=None):
+    """Write the CRL of the CA `issuer`, with the certificates of `revoked`, to `path` as PEM."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(pki.days(-100))
+        .next_update(next_update or pki.days(3650))
+    )
+    for each in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(each.certificate.serial_number)
+            .revocation_date(pki.days(-1))
+            .build()
+        )
+    path.write_bytes(builder.sign(issuer.key, hashes.SHA256()).public_bytes(pki._PEM))
+    return path
+
+
+def server_context(identity):
+    """Return Python's ssl context of a server with the certificate of `identity`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.chain_pem, identity.key_pem)
+    return context
+
+
+@contextlib.contextmanager
+def tls_server(context, answer=b"\x20\x02\0\0"):
+    """
+    Serve TLS by `context` (or a function that returns one); yield the port. What comes first is
+    answered with `answer`; b"" closes.
+    """
+
+    def handle(connection):
+        chosen = context() if callable(context) else context
+        with contextlib.suppress(OSError), chosen.wrap_socket(connection, True) as sock:
+            if sock.recv(1000) and answer:
+                sock.sendall(answer)
+                sock.recv(1000)
+
+    with server(handle) as port:
+        yield port
+
+
+def board_is_real():
+    """Tell whether attempts run under MicroPython, not under Python in its place."""
+    return dial.interpreter() is not None
