@@ -56,6 +56,10 @@ def _seconds(text):
 
 def run(arguments, report):
     """Return 0 when all is well, 1 when a problem was found."""
+    if arguments.board and not (arguments.device or arguments.ca or arguments.cert):
+        from ..doctor import on_board
+
+        arguments.device = on_board.name_on(arguments.port)
     cases = list(_cases(arguments))
     for title, case in cases:
         if arguments.board:

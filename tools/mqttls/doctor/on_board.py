@@ -5,43 +5,27 @@ connect. The only module of the doctor that needs mpremote.
 
 import dataclasses
 import hashlib
-import json
 import time
 from pathlib import Path
 
 from .. import device, onboard
 from ..board import Board, BoardError, BoardRaised
-from . import dial
 from . import diagnose as pc
+from . import dial
 from .table import found, remark
 
+_BY = "the board, MicroPython"
 _CLOCK_OFF_S = 3600
 _RELEASED = 1785542400  # as in mqtt_as_tls/clock.py: a clock before it is unset
-_WIFI_S = 60
+_MORE_S = 90  # Wi-Fi, the time server, and importing the library, on top of the attempt
 
-_UP = """\
-import asyncio, json
-_r = {"up": True, "text": ""}
-try:
-    import config
-    if config.link:
-        asyncio.run(config.link.up())
-except Exception as _e:
-    _r = {"up": False, "text": str(_e), "error": type(_e).__name__}
-    if _r["error"] != "LinkError":
-        raise
-print()
-print(json.dumps(_r))
-"""
-
-_IS_UP = """\
+_NETWORK = """\
 import json
 try:
     import network
-    _w = network.WLAN(network.STA_IF)
-    _r = {"up": _w.isconnected(), "address": _w.ifconfig()[0]}
+    _r = network.WLAN(network.STA_IF).isconnected()
 except (ImportError, AttributeError):
-    _r = {"up": None, "address": ""}
+    _r = None
 print()
 print(json.dumps(_r))
 """
@@ -162,43 +146,31 @@ class _Dialler:
         self.findings, self.link = [], None
 
     def __call__(self, target, timeout_s):
-        version = ".".join(map(str, self.held["micropython"]))
-        attempt = dial.Attempt(by=f"the board's {dial.MICROPYTHON} {version}")
         try:
             self.board.fresh()  # the memory of the program that ran there is free
-            if not self.up(attempt):
-                return attempt
-            said = self.ask(target, timeout_s)
+            attempt = self.attempt(target, timeout_s)
         except BoardRaised as error:
+            attempt = dial.Attempt(by=_BY)
             attempt.error, _, attempt.text = error.error.partition(": ")
             attempt.cause, attempt.cure = device.explain(error.error)
             attempt.stage = dial.stage_of(attempt)
-            return attempt
-        said.pop("version", None)
-        for key, value in said.items():
-            setattr(attempt, key, value)
-        attempt.stage = dial.stage_of(attempt)
+        if attempt.error == "LinkError":
+            self.no_link(attempt.text, attempt.cure)
+            attempt.stage = "Wi-Fi"
+        elif self.held["wifi"]:
+            self.link = ("ok", self.held["wifi"])
         return attempt
 
-    def up(self, attempt):
-        """Bring up the board's Wi-Fi; False, and a finding, when that does not work."""
-        said = self.board.ask(_UP, "joining its Wi-Fi", timeout_s=_WIFI_S)
-        if said["up"]:
-            network = self.board.ask(_IS_UP, "asking for its address")
-            if network["up"] is not False:
-                self.link = ("ok", network["address"] or "its own network")
-                return True
-            said["text"] = "it is not in any network"
-            cure = "mqttls provision NAME --wifi-ssid SSID, or let the program bring it up"
-        else:
-            _, cure = device.explain("LinkError: " + said["text"])
-        self.link = ("failed", said["text"])
-        self.findings.append(found(0, f"Wi-Fi: {said['text']}", stage="Wi-Fi", cure=cure))
-        attempt.error, attempt.text = "LinkError", said["text"]
-        attempt.stage = "Wi-Fi"
-        return False
+    def no_link(self, text, cure):
+        self.link = ("failed", text)
+        self.findings.append(found(0, text, cure=cure, stage="Wi-Fi"))
 
-    def ask(self, target, timeout_s):
+    def attempt(self, target, timeout_s):
+        wifi = onboard.WIFI_JSON if self.held["wifi"] else None
+        if not wifi and self.board.ask(_NETWORK, "asking for its network") is False:
+            cure = "mqttls provision NAME --wifi-ssid SSID, or bring Wi-Fi up in boot.py"
+            text = "the board is in no network, and has no Wi-Fi settings"
+            return dial.Attempt(by=_BY, error="LinkError", text=text, cure=cure)
         tls = self.held["tls"]
         asked = {
             "host": target.host,
@@ -210,12 +182,13 @@ class _Dialler:
             "client_id": target.client_id,
             "user": target.user,
             "password": target.password,
-            **dial.limits(timeout_s),
+            "timeout_s": int(timeout_s),
+            "after_ms": 300,
+            "ntp": "pool.ntp.org",
+            "wifi": wifi,
         }
-        out = self.board.run(
-            dial.PROGRAM + f"asyncio.run(main({asked!r}))\n", "connecting", timeout_s + 30
-        )
-        for line in out.splitlines():
-            if line.startswith("mqttls:"):
-                return json.loads(line[7:])
-        raise BoardError(f"connecting: the board answered {out[-200:]!r}")
+        out = self.board.run(dial.board_program(asked), "connecting", timeout_s + _MORE_S)
+        attempt = dial.parse(out, _BY)
+        if attempt is None:
+            raise BoardError(f"connecting: the board answered {out[-200:]!r}")
+        return attempt

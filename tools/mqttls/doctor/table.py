@@ -11,6 +11,8 @@ import dataclasses
 STAGES = (
     "files",
     "configuration",
+    "board",
+    "Wi-Fi",
     "resolve",
     "connect",
     "TLS",
