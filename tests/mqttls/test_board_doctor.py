@@ -108,3 +108,75 @@ def test_a_missing_library_and_a_damaged_key_are_found(mqttls, provisioned, boar
     assert status == 1
     assert "the board has no mqtt_as_tls" in out
     assert "/certs/key.der is missing on the board" in out
+
+
+# status --board, with a folder that init made
+
+
+@pytest.fixture
+def made(tmp_path, board, capsys):
+    """Runs a command with a real folder; makes the device kitchen and puts it on the board."""
+
+    def run(*arguments, port=True):
+        line = [*arguments, "--dir", str(tmp_path / "mqtt-pki")]
+        status = main(line + (["--port", board.port] if port else []))
+        out, err = capsys.readouterr()
+        return status, out + err
+
+    assert run("init", "--broker", "broker.lan", port=False)[0] == 0
+    assert run("device", "add", "kitchen", "cellar", port=False)[0] == 0
+    return run
+
+
+def test_status_says_what_a_board_holds(made, board):
+    assert made("provision", "kitchen")[0] == 0
+    with Board(board.port) as connected:
+        connected.set_clock()
+    status, out = made("status", "--board", "--json")
+    found = json.loads(out)["board"]
+    assert status == 0, out
+    assert found["name"] == "kitchen" and found["same"] is True and found["library"] == "same"
+    assert found["wifi"] is None and found["port"] == board.port and "until" in found
+    status, out = made("status", "--board")
+    assert status == 0
+    assert "kitchen, dials broker.lan port 8883" in out
+    assert "its certificates and key are those of the folder" in out
+
+
+def test_status_says_that_a_board_is_empty(made):
+    status, out = made("status", "--board")
+    assert status == 1
+    assert "PROBLEM (board): it was not provisioned" in out
+    assert "library none" in out
+
+
+def test_status_says_that_a_board_has_a_revoked_certificate(made):
+    made("provision", "kitchen")
+    assert made("revoke", "kitchen", port=False)[0] == 0
+    status, out = made("status", "--board")
+    assert status == 1
+    assert "its certificate was revoked" in out
+
+
+def test_status_says_that_a_board_has_an_older_certificate(made, tmp_path):
+    made("provision", "kitchen")
+    for name in ("cert.crt", "key.der"):
+        (tmp_path / "mqtt-pki/devices/kitchen" / name).unlink()
+    assert made("device", "add", "kitchen", port=False)[0] == 0
+    status, out = made("status", "--board")
+    assert status == 1
+    assert "its /certs/cert.der is not that of the folder" in out
+    assert "mqttls provision kitchen" in out
+    assert made("provision", "kitchen")[0] == 0
+    assert made("status", "--board")[0] == 0
+
+
+def test_a_folder_of_init_is_provisioned_and_a_roll_over_knows_it(made, tmp_path):
+    made("provision", "kitchen")
+    assert made("renew", "--ca", port=False)[0] == 0
+    status, out = made("renew", "--ca", "--finish", port=False)
+    assert status == 1 and "kitchen" in out and "cellar" in out
+    status, out = made("provision", "kitchen")
+    assert status == 0 and "made  board:/certs/ca2.der" in out
+    _, out = made("renew", "--ca", "--finish", port=False)
+    assert "kitchen" not in out and "cellar" in out

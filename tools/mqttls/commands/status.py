@@ -3,7 +3,7 @@
 import os
 import stat
 
-from .. import x509
+from .. import board_status, x509
 from ..authority import Authority, is_due
 from ..files import Directory
 from ..report import Failure
@@ -15,6 +15,7 @@ SUMMARY = "what exists, for which names, until when"
 
 def add(parser):
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these devices")
+    board_status.add(parser)
 
 
 def run(arguments, report):
@@ -29,6 +30,8 @@ def run(arguments, report):
             _revocation(authority, report, suffix(arguments))
             _rights(directory, report)
         _devices(authority, arguments, report)
+        if arguments.board:
+            board_status.tell(authority, arguments.port, report, suffix(arguments))
     return report.status
 
 
