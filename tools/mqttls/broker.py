@@ -38,7 +38,7 @@ use_identity_as_username true
 _PERSISTENCE = """\
 persistence true
 persistence_location /mosquitto/data/
-log_dest stdout
+log_dest stderr
 """
 
 _ACL = """\

@@ -1,0 +1,73 @@
+"""
+A board's app with what `mqttls device add` made: python -m … FOLDER ACTION ARGUMENTS
+
+FOLDER is the device's; it is read anew at each start, as a board reads its flash.
+
+publish TOPIC PAYLOAD   connect once, publish with QoS 1: prints "done", or "failed" and the error
+refused TOPIC           the same, but for 3 s only
+tick TOPIC              publish a counter every 100 ms for ever; prints each event
+"""
+
+import asyncio
+import json
+import sys
+
+from mqtt_as_tls import TLS, MQTTClient
+
+
+def make_client(folder, log=None):
+    """Return an MQTTClient with the settings and files in `folder`."""
+    with open(folder + "/tls.json") as file:
+        settings = json.load(file)
+
+    def path(name):
+        return folder + "/" + name if name else None
+
+    tls = TLS(
+        ca=[path(each) for each in settings["ca"]],
+        cert=path(settings.get("cert")),
+        key=path(settings.get("key")),
+        server_hostname=settings["server_hostname"],
+        ntp=None,
+    )
+    return MQTTClient(
+        settings["host"],
+        settings["port"],
+        tls=tls,
+        client_id=settings["client_id"],
+        user=settings.get("user"),
+        password=settings.get("password"),
+        log=log,
+    )
+
+
+async def once(folder, action, *arguments):
+    client = make_client(folder)
+    try:
+        await client.connect(timeout_s=3 if action == "refused" else 20)
+        await client.publish(*arguments, qos=1, timeout_s=10)
+        print("done")
+    except Exception as error:
+        print("failed", repr(error))
+        return
+    await client.disconnect()
+
+
+async def tick(folder, topic):
+    client = make_client(folder)
+    async with client:
+        asyncio.create_task(tell(client))
+        count = 0
+        while True:
+            await client.publish(topic, str(count), qos=1)
+            count += 1
+            await asyncio.sleep_ms(100)
+
+
+async def tell(client):
+    async for event in client.events():
+        print("event", type(event).__name__)
+
+
+_, folder, action, *arguments = sys.argv
+asyncio.run(tick(folder, *arguments) if action == "tick" else once(folder, action, *arguments))

@@ -1,0 +1,372 @@
+"""mosquitto, as an unprivileged user, with what the tool wrote, and real MicroPython devices."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+
+import pytest
+
+from tests.support import mpy
+from tests.support.broker import mosquitto
+from tests.support.tool import NOBODY, Mosquitto, Watcher, init, mqttls, open_folder
+
+DEVICE = mpy.ROOT / "tests" / "device" / "provisioned.py"
+
+
+@pytest.fixture
+def base():
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def pki(base):
+    return base / "mqtt-pki"
+
+
+def running(pki, port):
+    return Mosquitto(pki / "broker" / "mosquitto.conf", port, pki)
+
+
+def publish(pki, name, topic=None, payload="hello"):
+    """Have the board that holds what devices/`name` holds publish once; return what it printed."""
+    topic = topic or f"devices/{name}/test"
+    return mpy.check(DEVICE, pki / "devices" / name, "publish", topic, payload).strip()
+
+
+def refused(pki, name):
+    """Have such a board try to publish; return the name of the error that it ends in, or ""."""
+    topic = f"devices/{name}/test"
+    said = mpy.check(DEVICE, pki / "devices" / name, "refused", topic).strip()
+    return said[7:].partition("(")[0] if said.startswith("failed ") else ""
+
+
+def provision(pki, name, board):
+    """Put the files of a device onto a board, here a folder, and note it as `provision` does."""
+    shutil.rmtree(board, ignore_errors=True)
+    shutil.copytree(pki / "devices" / name, board)
+    certificate = mqttls(pki, "status", name, "--json").json["devices"][0].get("serial")
+    current = mqttls(pki, "status", "--json").json["authorities"]
+    note = {"cert": certificate, "ca": [each["serial"] for each in current]}
+    (pki / "devices" / name / "board.json").write_text(json.dumps(note))
+
+
+def handshake(pki, port, device="kitchen", *, name="localhost"):
+    """Connect as a PC does at its strictest; return the broker's certificate as DER."""
+    folder = pki / "devices" / device
+    context = ssl.create_default_context(cafile=folder / "ca.crt")
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_cert_chain(folder / "cert.crt", folder / "key.pem")
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        return secure.getpeercert(binary_form=True)
+
+
+def test_an_unprivileged_mosquitto_takes_a_device_with_its_certificate(pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    mqttls(pki, "device", "add", "desk", "--admin")
+    with running(pki, port) as broker, Watcher(pki, "desk", port) as watcher:
+        assert os.geteuid() != 0 or broker.user() != 0
+        assert publish(pki, "kitchen", payload="21.5") == "done"
+        assert watcher.wait_for("devices/kitchen/test") == "21.5"
+        assert "as kitchen (p2, c0, k60, u'kitchen')" in broker.log()
+
+
+def test_revoked_foreign_and_anonymous_devices_are_refused(base, pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    lost = base / "lost"
+    shutil.copytree(pki, lost)
+    foreign = base / "foreign"
+    init(foreign)
+    mqttls(foreign, "device", "add", "kitchen")
+    # it trusts the broker and knows where it is, but comes from another authority
+    for file in ("ca.der", "tls.json"):
+        shutil.copy(pki / "devices" / "kitchen" / file, foreign / "devices" / "kitchen" / file)
+    with running(pki, port) as broker:
+        assert publish(lost, "kitchen") == "done"
+        assert refused(foreign, "kitchen")
+        assert "certificate verify failed" in broker.log()
+        anonymous = base / "anonymous" / "devices" / "kitchen"
+        shutil.copytree(pki / "devices" / "kitchen", anonymous)
+        settings = json.loads((anonymous / "tls.json").read_text())
+        (anonymous / "tls.json").write_text(json.dumps({**settings, "cert": None, "key": None}))
+        assert refused(base / "anonymous", "kitchen")
+        assert "peer did not return a certificate" in broker.log()
+
+        mqttls(pki, "revoke", "kitchen")
+        broker.restart()
+        assert refused(lost, "kitchen")
+        assert publish(pki, "cellar") == "done"
+        # the name may be given again; the old certificate stays out
+        mqttls(pki, "device", "add", "kitchen")
+        assert publish(pki, "kitchen") == "done"
+        assert refused(lost, "kitchen")
+
+
+def test_a_revoked_device_is_refused_with_every_certificate_it_ever_had(base, pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    shutil.copytree(pki, base / "first")
+    mqttls(pki, "renew", "kitchen")
+    shutil.copytree(pki, base / "second")
+    with running(pki, port) as broker:
+        assert publish(base / "first", "kitchen") == "done"
+        assert publish(base / "second", "kitchen") == "done"
+        mqttls(pki, "revoke", "kitchen")
+        broker.restart()
+        assert refused(base / "first", "kitchen")
+        assert refused(base / "second", "kitchen")
+
+
+def test_a_device_has_its_own_topics_only(pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    mqttls(pki, "device", "add", "desk", "--admin")
+    with running(pki, port), Watcher(pki, "desk", port) as watcher:
+        with Watcher(pki, "cellar", port) as nosy:
+            assert publish(pki, "kitchen", "devices/cellar/test", "forged") == "done"
+            assert publish(pki, "kitchen", "elsewhere", "forged") == "done"
+            assert publish(pki, "kitchen", "devices/kitchen/test", "mine") == "done"
+            assert publish(pki, "cellar", "devices/cellar/last", "end") == "done"
+            watcher.wait_for("devices/cellar/last")
+            nosy.wait_for("devices/cellar/last")
+            assert nosy.received == [("devices/cellar/last", "end")]
+        assert watcher.received == [
+            ("devices/kitchen/test", "mine"),
+            ("devices/cellar/last", "end"),
+        ]
+
+
+@pytest.mark.parametrize("key", ["p384", "p521", "rsa2048", "rsa4096"])
+def test_other_kinds_of_keys_connect(pki, key):
+    port = init(pki, "--key", key)
+    mqttls(pki, "device", "add", "kitchen")
+    with running(pki, port):
+        assert publish(pki, "kitchen") == "done"
+        handshake(pki, port)
+    status = mqttls(pki, "status", "--json").json
+    assert {status["authorities"][0]["key"], status["broker"]["key"]} == {key}
+    assert status["devices"][0]["key"] == key
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_the_clients_of_mosquitto_and_strict_openssl_take_the_same_files(pki, name):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    with running(pki, port):
+        assert handshake(pki, port, name=name)
+        folder = pki / "devices" / "kitchen"
+        files = ["--cafile", folder / "ca.crt", "--cert", folder / "cert.crt"]
+        files += ["--key", folder / "key.pem", "-h", name, "-p", str(port)]
+        topic = ["-t", "devices/kitchen/test", "-q", "1"]
+        subprocess.run(
+            ["mosquitto_pub", *files, *topic, "-r", "-m", "kept"], check=True, timeout=20
+        )
+        heard = subprocess.run(
+            ["mosquitto_sub", *files, *topic, "-C", "1", "-W", "15"],
+            check=True,
+            timeout=20,
+            capture_output=True,
+        )
+        assert heard.stdout == b"kept\n"
+
+
+def test_a_renewed_broker_is_taken_in_by_sighup_while_a_device_stays(pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    mqttls(pki, "device", "add", "desk", "--admin")
+    board = pki / "devices" / "kitchen"
+    with (
+        running(pki, port) as broker,
+        Watcher(pki, "desk", port) as watcher,
+        mpy.start(DEVICE, board, "tick", "devices/kitchen/tick") as device,
+    ):
+        device.wait_for("event Connected")
+        before = handshake(pki, port, "desk")
+        mqttls(pki, "renew", "--broker")
+        broker.reload()
+        after = handshake(pki, port, "desk")
+        assert after != before
+        seen = watcher.count("devices/kitchen/tick")
+        watcher.wait_for_count("devices/kitchen/tick", seen + 5)
+        assert not [each for each in device.lines if "Disconnected" in each]
+        broker.restart()  # and with the new certificate, the same configuration connects
+        device.wait_for("event Connected")
+
+
+def test_an_authority_is_rolled_over_without_a_device_losing_contact(base, pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    kitchen, cellar = base / "devices" / "kitchen", base / "devices" / "cellar"
+    provision(pki, "kitchen", kitchen)
+    provision(pki, "cellar", cellar)
+    with running(pki, port) as broker:
+        with mpy.start(DEVICE, kitchen, "tick", "devices/kitchen/tick") as device:
+            device.wait_for("event Connected")
+            assert publish(base, "cellar") == "done"
+            mqttls(pki, "renew", "--ca")
+            broker.restart()
+            device.wait_for("event Connected")  # as provisioned before
+            assert publish(base, "cellar") == "done"
+            assert publish(pki, "cellar") == "done"  # with the new authority's certificate
+            early = mqttls(pki, "renew", "--ca", "--finish", code=1)
+            assert "2 devices would lose contact" in early.err
+            assert "kitchen: its board has the old authority only" in early.err
+            provision(pki, "cellar", cellar)
+            assert publish(base, "cellar") == "done"
+            one_left = mqttls(pki, "renew", "--ca", "--json")
+            assert list(one_left.json["waiting"]) == ["kitchen"]
+        provision(pki, "kitchen", kitchen)
+        with mpy.start(DEVICE, kitchen, "tick", "devices/kitchen/tick") as device:
+            device.wait_for("event Connected")
+            mqttls(pki, "renew", "--ca", "--finish")
+            broker.restart()
+            device.wait_for("event Connected")
+            assert publish(base, "cellar") == "done"
+    assert not list((pki / "ca").iterdir())
+    assert mqttls(pki, "status", "--json").json["problems"] == []
+    assert json.loads((pki / "devices" / "cellar" / "tls.json").read_text())["ca"] == ["ca.der"]
+
+
+def test_a_device_that_missed_the_roll_over_is_out(base, pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    shutil.copytree(pki, base / "old")
+    mqttls(pki, "renew", "--ca")
+    mqttls(pki, "renew", "--ca", "--finish", "--force")
+    with running(pki, port):
+        assert refused(base / "old", "kitchen") == "CertificateError"
+        assert publish(pki, "kitchen") == "done"
+
+
+def test_a_device_is_revoked_during_a_roll_over_with_the_old_certificate_too(base, pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    shutil.copytree(pki, base / "old")
+    mqttls(pki, "renew", "--ca")
+    shutil.copytree(pki, base / "new")
+    mqttls(pki, "revoke", "kitchen")
+    with running(pki, port):
+        assert refused(base / "old", "kitchen")
+        assert refused(base / "new", "kitchen")
+        assert publish(base / "old", "cellar") == "done"
+        assert publish(base / "new", "cellar") == "done"
+
+
+def test_server_only_tls_takes_passwords(base, pki):
+    port = init(pki, "--server-only")
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    with running(pki, port) as broker, Watcher(pki, "kitchen", port) as watcher:
+        assert publish(pki, "kitchen", payload="21.5") == "done"
+        assert watcher.wait_for("devices/kitchen/test") == "21.5"
+        assert publish(pki, "cellar", "devices/kitchen/test", "forged") == "done"
+        settings = pki / "devices" / "cellar" / "tls.json"
+        wrong = base / "wrong" / "devices" / "cellar"
+        shutil.copytree(settings.parent, wrong)
+        found = json.loads(settings.read_text())
+        assert "cert" not in found and len(found["password"]) == 20
+        (wrong / "tls.json").write_text(json.dumps({**found, "password": "guess"}))
+        assert refused(base / "wrong", "cellar") == "RefusedError"
+        shutil.copytree(pki, base / "lost")
+        mqttls(pki, "revoke", "cellar")
+        broker.reload()
+        assert refused(base / "lost", "cellar") == "RefusedError"
+        assert publish(pki, "kitchen") == "done"
+        assert watcher.received == [
+            ("devices/kitchen/test", "21.5"),
+            ("devices/kitchen/test", "hello"),
+        ]
+    assert found["password"] not in (pki / "broker" / "passwords").read_text()
+
+
+def test_a_broker_is_turned_from_certificates_to_passwords_and_back(pki):
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    mqttls(pki, "broker-conf", "--server-only")
+    with running(pki, port):
+        assert publish(pki, "kitchen") == "done"
+        assert "password" in (pki / "devices" / "kitchen" / "tls.json").read_text()
+    mqttls(pki, "broker-conf", "--mutual")
+    with running(pki, port):
+        assert publish(pki, "kitchen") == "done"
+        assert "password" not in (pki / "devices" / "kitchen" / "tls.json").read_text()
+
+
+def install(pki, etc, *arguments, code=0):
+    owner = subprocess.check_output(["id", "-un"], text=True).strip()
+    done = subprocess.run(
+        ["sh", pki / "broker" / "install.sh", *arguments],
+        env={**os.environ, "ETC": str(etc), "OWNER": owner, "START": "true"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--server-only",)])
+def test_the_install_script_installs_what_runs(base, pki, options):
+    port = init(pki, *options)
+    mqttls(pki, "device", "add", "kitchen")
+    etc = base / "etc with space"
+    assert "install mosquitto first" in install(pki, etc, code=1)
+    etc.mkdir()
+    main = etc / "mosquitto.conf"
+    main.write_text("persistence false\n")
+    assert f"include_dir {etc}/conf.d" in install(pki, etc, code=1)
+    main.write_text(f"persistence false\n\ninclude_dir {etc}/conf.d\n")
+    install(pki, etc)
+    install(pki, etc, "reload")
+    assert "it takes nothing or" in install(pki, etc, "remove", code=1)
+    key = etc / "mqttls" / "broker.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert (etc / "mqttls").stat().st_mode & 0o777 == 0o700
+    assert not list(etc.rglob("*.new"))
+    shutil.copytree(pki / "devices", base / "devices")
+    shutil.rmtree(pki)  # the broker is another machine
+    with Mosquitto(main, port, etc):
+        assert publish(base, "kitchen") == "done"
+
+
+INSIDE = """
+mount -t tmpfs none /mnt
+for each in /*; do
+    case $each in /mnt | /proc) continue ;; esac
+    if [ -d "$each" ] && [ ! -L "$each" ]; then
+        mkdir "/mnt$each" && mount --rbind "$each" "/mnt$each"
+    else
+        cp -P "$each" /mnt/
+    fi
+done
+mkdir -p /mnt/mosquitto/config /mnt/mosquitto/data
+chown {user} /mnt/mosquitto/data
+mount --bind {config} /mnt/mosquitto/config
+exec chroot --userspec={user}:{user} /mnt {program} -c /mosquitto/config/mosquitto.docker.conf -v
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount namespace")
+def test_the_docker_variant_runs_with_its_paths(base, pki):
+    """Without Docker: the same paths, bound in a mount namespace of its own."""
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    mqttls(pki, "broker-conf", "--docker")
+    compose = (pki / "broker" / "compose.yaml").read_text()
+    assert f'user: "{os.getuid()}:{os.getgid()}"' in compose
+    assert f"127.0.0.1:{port}:{port}" in compose
+    conf = pki / "broker" / "mosquitto.docker.conf"
+    assert f"listener {port}\n" in conf.read_text()
+    # on loopback only, in a test
+    conf.write_text(conf.read_text().replace(f"listener {port}", f"listener {port} 127.0.0.1"))
+    inside = INSIDE.format(user=NOBODY, config=pki / "broker", program=mosquitto())
+    with Mosquitto(conf, port, pki, command=["unshare", "-m", "sh", "-euc", inside]) as broker:
+        assert publish(pki, "kitchen") == "done"
+        assert "Config loaded from /mosquitto/config" in broker.log()

@@ -1,0 +1,237 @@
+"""The PC's tool as a user runs it, and a mosquitto that runs what it wrote."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.support import mpy, process
+from tests.support.broker import free_port, is_listening, mosquitto
+
+NOBODY = 65534
+
+
+class Outcome:
+    """
+    What a run of mqttls left: `code`, `out`, `err` (str), and `json` where --json was given.
+    """
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    def __repr__(self):
+        return f"exit {self.code}\n{self.out}\n{self.err}"
+
+
+def mqttls(folder, *arguments, code=0, env=None, stdin=subprocess.DEVNULL, wrapper=(), **options):
+    """
+    Run `mqttls ARGUMENTS --dir FOLDER`; return its Outcome.
+
+    code     the exit status that it must have; None for any
+    env      more environment (dict)
+    wrapper  command (list of str) to run it under
+    options  of subprocess.run
+
+    Raises AssertionError with its output when it ends otherwise.
+    """
+    command = [*wrapper, sys.executable, "-m", "tools.mqttls", *map(str, arguments)]
+    if folder is not None:
+        command += ["--dir", str(folder)]
+    done = subprocess.run(
+        command,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        cwd=mpy.ROOT,
+        env={**os.environ, **(env or {})},
+        timeout=100,
+        **options,
+    )
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    if code is not None and done.returncode != code:
+        raise AssertionError(f"mqttls {' '.join(map(str, arguments))}: {outcome}")
+    return outcome
+
+
+def without_root():
+    """Return a wrapper under which root is held to files' modes as anybody is; [] for others."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
+
+
+@contextlib.contextmanager
+def open_folder():
+    """Give a new folder (Path) that a mosquitto of another user can reach; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="mqttls-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def give_away(folder):
+    """Make an unprivileged user the owner of `folder` and what is in it, when we are root."""
+    if os.geteuid() == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY)
+
+
+class Mosquitto:
+    """
+    A mosquitto that runs the configuration at `conf` as an unprivileged user, in a `with`.
+
+    conf    Path of mosquitto.conf; its folder must be reachable by that user (see open_folder)
+    folder  what is given to that user, when we are root, before each start and reload
+    command instead of mosquitto itself; it is started as we are (list of str)
+    """
+
+    def __init__(self, conf, port, folder=None, command=None):
+        self._command = command
+        self.conf, self.port = Path(conf), port
+        self.folder = Path(folder or self.conf.parent)
+        self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._child = None
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        self._log.close()
+
+    def user(self):
+        """Return the number of the user it runs as (Linux)."""
+        return Path(f"/proc/{self._child.pid}").stat().st_uid
+
+    def start(self):
+        """Start it; raise AssertionError with its log when it does not listen."""
+        give_away(self.folder)
+        options = {}
+        if os.geteuid() == 0 and not self._command:
+            options = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        self._child = process.spawn(
+            self._command or [mosquitto(), "-c", str(self.conf), "-v"],
+            stdin=process.NULL,
+            stdout=self._log,
+            stderr=self._log,
+            cwd="/",
+            **options,
+        )
+        deadline = time.monotonic() + 10
+        while not is_listening(self.port):
+            if self._child.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"mosquitto did not start:\n{self.log()}")
+            time.sleep(0.02)
+
+    def stop(self):
+        process.end(self._child, grace_s=5)
+
+    def restart(self):
+        """Stop it and start it: it reads everything anew."""
+        self.stop()
+        self.start()
+
+    def reload(self):
+        """Send SIGHUP; return when it has read its files anew."""
+        give_away(self.folder)
+        before = self.log().count("Reloading config")
+        process.signal_group(self._child, process.SIGHUP)
+        deadline = time.monotonic() + 10
+        while self.log().count("Reloading config") == before:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.02)
+
+    def log(self):
+        """Return all that it said since construction (str)."""
+        return Path(self._log.name).read_text(errors="replace")
+
+
+class Watcher:
+    """
+    mosquitto_sub on every topic that it may read, with the files of the device `name`, in a
+    `with`; `received` is the list of (topic, payload) so far.
+    """
+
+    def __init__(self, pki, name, port):
+        folder = pki / "devices" / name
+        settings = json.loads((folder / "tls.json").read_text())
+        if "password" in settings:
+            proof = ["-u", settings["user"], "-P", settings["password"]]
+        else:
+            proof = ["--cert", folder / "cert.crt", "--key", folder / "key.pem"]
+        self._out = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._child = process.spawn(
+            [
+                "stdbuf",
+                "-oL",
+                "mosquitto_sub",
+                "--cafile",
+                folder / "ca.crt",
+                *proof,
+                "-h",
+                "127.0.0.1",
+            ]
+            + ["-p", str(port), "-q", "1", "-t", "#", "-F", "%t %p", "-d"],
+            stdin=process.NULL,
+            stdout=self._out,
+            stderr=subprocess.STDOUT,
+        )
+        self._wait(lambda: "Subscribed (mid" in self._text())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        process.end(self._child)
+        self._out.close()
+
+    def _text(self):
+        return Path(self._out.name).read_text()
+
+    def _wait(self, is_so):
+        deadline = time.monotonic() + 20
+        while not is_so():
+            if time.monotonic() > deadline or self._child.poll() is not None:
+                raise AssertionError(f"mosquitto_sub:\n{self._text()}")
+            time.sleep(0.05)
+
+    @property
+    def received(self):
+        lines = [each.partition(" ") for each in self._text().splitlines()]
+        return [(each[0], each[2]) for each in lines if "/" in each[0]]
+
+    def count(self, topic):
+        """Return how many messages of `topic` came."""
+        return sum(1 for each in self.received if each[0] == topic)
+
+    def wait_for_count(self, topic, count):
+        """Return when `count` messages of `topic` came; AssertionError after 20 s."""
+        self._wait(lambda: self.count(topic) >= count)
+
+    def wait_for(self, topic):
+        """Return the first payload (str) of `topic`; AssertionError when none comes in 20 s."""
+        self.wait_for_count(topic, 1)
+        return dict(reversed(self.received))[topic]
+
+
+def init(folder, *arguments, code=0, **options):
+    """Run `mqttls init` for a broker on loopback and a free port; return that port."""
+    port = free_port()
+    names = ("--broker", "127.0.0.1", "--broker", "localhost")
+    if "--broker" in arguments:
+        names = ()
+    bind = ("--bind", "127.0.0.1", "--port", port)
+    mqttls(folder, "init", *names, *bind, *arguments, code=code, **options)
+    return port
