@@ -49,7 +49,7 @@ def test_row_12_a_clock_that_was_never_set(tmp_path, pki):
         assert "2024-06-01" in word.remarks[12]["fact"]
         assert "2021-01-01" in word.remarks[12]["fact"]
         try:
-            clock = faketime.Clock(tmp_path, "2021-01-01")
+            clock = faketime.Clock(tmp_path, "2021-01-02")
         except faketime.Unavailable as reason:
             pytest.skip(str(reason))
         error = bare(broker.port, pki.ca.cert_der, env=clock.environment)
@@ -226,7 +226,7 @@ def test_row_32_certificates_beyond_the_boards_buffer(tmp_path, pki):
             "1.2.3.4",
         ),
         ("sha384 fine", {"hashed": hashes.SHA384()}, None),
-        ("sha1", {"hashed": hashes.SHA1()}, "SHA1"),
+        ("sha224", {"hashed": hashes.SHA224()}, "SHA224"),
         ("rsa1024", {"key": "rsa1024"}, "RSA 1024"),
     ],
 )
@@ -279,11 +279,16 @@ def test_row_33_a_pss_signature(tmp_path, pki):
         assert explained(bare(broker.port, ca.cert_der))
 
 
-def test_an_rsa_broker_without_digital_signature_is_good_enough(tmp_path, pki):
+def test_row_11_an_rsa_broker_that_may_only_encipher(tmp_path, pki):
     leaf = forge(pki, "broker ke", issuer=pki.ca, key="rsa2048", key_usage="key_encipherment")
     with shown_by(tmp_path, pki, leaf) as broker:
-        word = doctor(broker.port, ca=pki.ca)
-    assert word.problems == [], word
+        word = doctor(broker.port, ca=pki.ca).names(11, "TLS", "digitalSignature")
+        assert word.attempt["code"] == -31232
+    old = Broker(
+        tmp_path / "old", "tls", pki=pki, identity=leaf, lines=["ciphers AES256-GCM-SHA384"]
+    )
+    with old as broker:  # nothing is signed there
+        assert doctor(broker.port, ca=pki.ca).problems == []
 
 
 @pytest.mark.parametrize("kind", ["broker", "broker_rsa", "broker_by_intermediate"])

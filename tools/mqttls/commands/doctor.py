@@ -89,20 +89,17 @@ def _cases(arguments):
         case.broker_ca = _there(folder / "broker/ca.crt")
     if target:
         yield f"{target.host} port {target.port}, as a board sees it", case
-    elif arguments.conf or arguments.log:
-        yield "the broker's files", case
-    elif arguments.ca or arguments.cert:
-        yield "the board's files", Case(target=_files_only(arguments), online=False)
+    elif arguments.conf or arguments.log or arguments.ca or arguments.cert or arguments.key:
+        case.online = False
+        if arguments.ca or arguments.cert or arguments.key:
+            case.target = Target("", ca=arguments.ca or [], cert=arguments.cert, key=arguments.key)
+        yield "the files", case
     else:
         yield from _all_of(arguments)
 
 
 def _there(path):
     return [str(path)] if path.is_file() else []
-
-
-def _files_only(arguments):
-    return Target("", ca=arguments.ca or [], cert=arguments.cert, key=arguments.key)
 
 
 def _target(arguments):

@@ -161,7 +161,7 @@ class _Diagnosis:
             self.add(error.finding)
 
     def configuration(self):
-        target = self.case.target
+        target = self.case.target if self.case.online else None
         configuration = conf.Configuration(self.case.conf)
         port = target.port if target else None
         name = target.name if target else None
@@ -356,7 +356,7 @@ class _Diagnosis:
         else:
             findings = lint.form(leaf, "the broker's certificate")
             findings += lint.dates(leaf, "the broker's certificate")
-        findings += lint.named(leaf, target.name) + lint.server(leaf)
+        findings += lint.named(leaf, target.name) + lint.server(leaf, answer.cipher)
         if not self.trusted and target.ca:  # its file is damaged, and that was said
             findings = [each for each in findings if each.row != 21]
         known = {(each.row, each.level) for each in self.verdict.findings if each.row in (12, 16)}
@@ -442,7 +442,8 @@ class _Diagnosis:
     def all_the_same(self, attempt):
         # What was predicted did not happen: nothing is reported as failed that worked.
         for at, each in enumerate(self.verdict.findings):
-            if each.level == "problem" and each.stage not in ("files", "configuration"):
+            stays = each.stage in ("files", "configuration") or each.row == 26
+            if each.level == "problem" and not stays:  # (a list is read when the broker starts)
                 fact = f"{each.fact}; {attempt.by} connected all the same"
                 self.verdict.findings[at] = dataclasses.replace(each, fact=fact, level="remark")
         for stage, (state, detail) in list(self.verdict.stages.items()):

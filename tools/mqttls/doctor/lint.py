@@ -396,8 +396,12 @@ def named(certificate, name):
     return []
 
 
-def server(certificate):
-    """Return the findings about whether a certificate is one for servers."""
+def server(certificate, cipher=0xC02B):
+    """
+    Return the findings about whether a certificate is one for servers.
+
+    cipher  int, what the broker chose: with those of RSA key exchange (0x00..) nothing is signed
+    """
     out = []
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
     allowed = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
@@ -405,10 +409,7 @@ def server(certificate):
         have = ", ".join(getattr(each, "_name", each.dotted_string) for each in purposes)
         out.append(found(31, f"the broker's certificate is for {have}, not for serverAuth"))
     usage = _extension(certificate, x509.KeyUsage)
-    rsa_without = isinstance(public_key(certificate), rsa.RSAPublicKey) and (
-        usage is not None and usage.key_encipherment
-    )  # RSA key exchange needs no signature
-    if usage is not None and not usage.digital_signature and not rsa_without:
+    if usage is not None and not usage.digital_signature and cipher >> 8:
         out.append(found(11, "the keyUsage of the broker's certificate lacks digitalSignature"))
     return out
 
@@ -467,7 +468,7 @@ def _why_no_parent(child, whose, sent, trusted, known):
     names = ", ".join(sorted({name_of(each) for each in trusted}))
     wanted = _key_id(child, x509.AuthorityKeyIdentifier)
     for each in [*trusted, *sent[1:]]:
-        if each.subject != child.issuer:
+        if each.subject != child.issuer or each == child:
             continue
         if signed_by(child, each):
             if not is_ca(each):
@@ -495,6 +496,8 @@ def _why_no_parent(child, whose, sent, trusted, known):
                     f"{whose} is signed by the intermediate {issuer}, which the broker does not "
                     f"send, and that one by {name_of(above[0])}",
                 )
+    if child.issuer == child.subject and child is not sent[0]:
+        return found(17, f"the broker's chain ends at the CA {issuer}; the board trusts {names}")
     if child.issuer == child.subject:
         return found(17, f"{whose} is signed by itself ({issuer}); the board trusts {names}")
     return found(
