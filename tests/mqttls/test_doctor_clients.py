@@ -1,14 +1,16 @@
 """The doctor and what a device has: its certificate, its key, CONNACK, the broker's log."""
 
 import os
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.support import mpy
+from tests.support import mpy, process
 from tests.support import pki as made
-from tests.support.broker import Broker, free_port, mosquitto
+from tests.support.broker import Broker, free_port, is_listening, mosquitto
 from tests.support.doctoring import (
     bare,
     doctor,
@@ -87,6 +89,23 @@ def test_row_25_a_foreign_certificate_from_the_log(mutual, pki):
         pki.device_wrong_ca.key_der,
     )
     assert explained(error)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="the program openssl is not installed")
+def test_row_25_a_server_that_lists_other_cas(pki):
+    port = free_port()
+    line = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", "-Verify", "1"]
+    line += ["-verify_return_error", "-CAfile", pki.other_ca.cert_pem]
+    line += ["-cert", pki.broker.cert_pem, "-key", pki.broker.key_pem]
+    child = process.spawn(line, stdin=process.NULL, stdout=process.NULL, stderr=process.NULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not is_listening(port) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        word = doctor(port, ca=pki.ca, device=pki.device)
+        word.names(25, "client certificate", "does not list ca")
+    finally:
+        process.end(child)
 
 
 def test_row_25_revoked(tmp_path, pki):

@@ -14,7 +14,7 @@ import time
 from cryptography import x509
 
 from . import conf, dial, lint, log, peek
-from .table import STAGES, Finding, found, remark
+from .table import ROWS, STAGES, Finding, found, remark
 
 _LOG_S = 0.5  # a broker writes its log a little later
 _CONNACK = {1: 0, 2: 37, 3: 0, 4: 36, 5: 35}
@@ -308,7 +308,7 @@ class _Diagnosis:
     def what_it_wants(self, more, fact):
         """Return the Finding about what the broker chose when offered more than a board has."""
         with contextlib.suppress(ValueError, IndexError):
-            leaf = x509.load_der_x509_certificate(more.chain[0])
+            leaf = lint.parse(more.chain[0])
             for each in lint.form(leaf, "the broker's certificate"):
                 if each.row == 9:
                     return dataclasses.replace(each, fact=f"{fact}; {each.fact}")
@@ -343,7 +343,7 @@ class _Diagnosis:
 
     def judge_chain(self, answer):
         try:
-            sent = [x509.load_der_x509_certificate(each) for each in answer.chain]
+            sent = [lint.parse(each) for each in answer.chain]
             if not sent:
                 raise ValueError("it sends none")
         except ValueError as error:
@@ -490,6 +490,8 @@ class _Diagnosis:
         if attempt.error == "RefusedError":
             row = _CONNACK.get(attempt.code, 0)
             others = {"cause": attempt.cause, "cure": attempt.cure} if not row else {}
+            if row == 37:
+                others["cure"] = self.other_id(row)
             return found(row, shown, stage="CONNACK", **others)
         if attempt.stage == "chain":
             return found(20, shown)
@@ -515,9 +517,19 @@ class _Diagnosis:
                 cure="give --log or --conf, which tell them apart; or issue a new certificate",
             )
         if closed:
-            return found(38, shown)
+            return found(38, shown, cure=self.other_id(38))
         others = {"cause": attempt.cause, "cure": attempt.cure}
         return found(0, shown, stage=attempt.stage, **others)
+
+    def other_id(self, row):
+        """Return the cure of a `row` about client ids, which the doctor's own may have caused."""
+        cure, mine = ROWS[row][2], self.case.target.client_id
+        if mine.endswith("-doctor"):
+            cure += (
+                f"; or it was the doctor's id {mine}: --client-id takes the device's own, which "
+            )
+            cure += "throws out the device if it is connected"
+        return cure
 
     def read_log(self, lines, level="problem"):
         for each in log.judge(lines)[:10]:

@@ -120,6 +120,26 @@ def _split_der(data):
     return out
 
 
+def parse(der):
+    """
+    Return the x509.Certificate in `der` (bytes), with every field that we use looked at once:
+    `cryptography` parses them when they are asked for.
+
+    Raises ValueError.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        for field in ("version", "subject", "issuer", "serial_number", "signature_algorithm_oid"):
+            getattr(certificate, field)
+        name_of(certificate)
+        issuer_of(certificate)
+        if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
+            raise ValueError("it ends before it begins")
+    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(str(error)[:80] or "cut off") from None
+    return certificate
+
+
 def certificates(path, stage="files"):
     """Return the certificates (list of x509.Certificate, not empty) in a PEM or DER file."""
     data = read(path, stage)
@@ -134,11 +154,11 @@ def certificates(path, stage="files"):
     out = []
     for der in ders[:_MOST_CERTIFICATES]:
         try:
-            out.append(x509.load_der_x509_certificate(der))
-        except (ValueError, UnsupportedAlgorithm) as error:
+            out.append(parse(der))
+        except ValueError as error:
             raise _wrong(
                 stage,
-                f"{path} is damaged or no certificate ({str(error)[:80] or 'cut off'})",
+                f"{path} is damaged or no certificate ({error})",
                 "make it again, or copy it again in binary mode",
             ) from None
     return out
@@ -211,7 +231,7 @@ def issuer_of(certificate):
 def _extension(certificate, kind):
     try:
         return certificate.extensions.get_extension_for_class(kind).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, KeyError, TypeError):
         return None
 
 
@@ -315,7 +335,7 @@ def form(certificate, whose):
         out.append(found(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
     try:
         extensions = list(certificate.extensions)
-    except (ValueError, x509.DuplicateExtension) as error:
+    except (ValueError, KeyError, TypeError, x509.DuplicateExtension) as error:
         out.append(found(33, f"the extensions of {whose} are damaged ({str(error)[:80]})"))
         extensions = []
     for each in extensions:
