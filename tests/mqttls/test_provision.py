@@ -1,10 +1,15 @@
 """`mqttls provision` on the unix port of MicroPython on a pty, up to a handshake with it."""
 
 import json
+import os
 import shutil
+import signal
+import sys
+import time
 
 import pytest
 
+from tests.support import mpy, process
 from tests.support.pty_board import PtyBoard
 from tools.mqttls import device, onboard
 from tools.mqttls.board import Board
@@ -298,3 +303,72 @@ def test_json_is_one_object_without_secrets(provision, board):
     assert WIFI[1] not in out
     assert "board:/certs/key.der" in [each["path"] for each in found["made"]]
     assert any("whoever holds the board" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(
+    "number, passed",
+    [(signal.SIGKILL, 5_000), (signal.SIGKILL, 120_000), (signal.SIGINT, 200_000)],
+)
+def test_killed_at_any_moment_nothing_is_half_written_and_the_next_run_finishes(
+    provision, board, directory, number, passed
+):
+    line = [sys.executable, "-m", "tools.mqttls", "provision", "kitchen"]
+    line += ["--dir", str(directory), "--port", board.port]
+    child = process.spawn(line, cwd=mpy.ROOT, stdout=process.NULL, stderr=process.NULL)
+    while board.passed < passed:
+        assert child.poll() is None
+        time.sleep(0.001)
+    os.kill(child.pid, number)
+    assert child.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    process.end(child)
+    assert all(path.endswith(".new") for path in files_on(board.port))
+    status, out = provision(wifi=False)
+    assert status == 0, out
+    found = files_on(board.port)
+    assert found["/certs/key.der"] == (directory / "devices/kitchen/key.der").read_bytes()
+    assert not [path for path in found if path.endswith(".new")]
+
+
+def test_a_frozen_library_is_not_installed_again(provision, board, monkeypatch):
+    info = Board.info
+    monkeypatch.setattr(Board, "info", lambda self: {**info(self), "frozen": "0.0.9"})
+    status, out = provision("--dry-run")
+    assert status == 0
+    assert "the library is in its firmware (version 0.0.9): nothing to install" in out
+    assert "/lib/" not in out and "would write /certs/key.der" in out
+    assert f"this mqttls ships version {device.version()}" in out
+
+
+def test_without_mpremote_it_says_how_to_get_it(provision, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpremote.transport_serial", None)
+    status, out = provision()
+    assert status == 1
+    assert "mpremote is not installed" in out and "-m pip install mpremote==" in out
+
+
+def test_a_device_with_a_password_is_told_that_it_can_be_read(provision, board, directory):
+    folder = directory / "devices/kitchen"
+    (folder / "tls.json").write_text(
+        json.dumps(
+            {
+                "host": "broker.lan",
+                "port": 8883,
+                "client_id": "kitchen",
+                "server_hostname": "broker.lan",
+                "ca": ["ca.der"],
+                "user": "kitchen",
+                "password": "very-secret-word",
+                "own_port": 8883,
+            }
+        )
+    )
+    status, out = provision()
+    assert status == 0
+    assert "its password for the broker and the Wi-Fi password" in out
+    assert "very-secret-word" not in out
+    found = files_on(board.port)
+    assert json.loads(found["/certs/tls.json"])["password"] == "very-secret-word"
+    assert b"own_" not in found["/certs/tls.json"] and "/certs/key.der" not in found
+    with Board(board.port) as connected:
+        out = connected.run("import config\nprint(config.user, config.port)", "config")
+    assert out == "kitchen 8883\n"

@@ -1,5 +1,6 @@
 """The package as firmware has it: frozen from a user's manifest, in the memory of a board."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from tests.support import mpy
 from tools import debian, freeze
+from tools.mqttls import device
+from tools.mqttls.board import INFO
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -55,6 +58,11 @@ def board(request, monkeypatch):
 def pico(monkeypatch):
     """The 32-bit interpreter, which counts memory as a Pico does."""
     use(monkeypatch, had(freeze.unix, 32))
+
+
+def test_mqttls_sees_that_the_package_is_frozen(firmware):
+    said = json.loads(mpy.check(INFO).splitlines()[-1])
+    assert said["frozen"] == device.version()
 
 
 def test_the_frozen_package_has_no_line_numbers(firmware):

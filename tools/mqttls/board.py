@@ -256,7 +256,7 @@ class Board:
 
         Raises BoardError also where its MicroPython is too old for mqtt_as_tls.
         """
-        found = self.ask(_INFO, "asking what it is")
+        found = self.ask(INFO, "asking what it is")
         if tuple(found["version"][:2]) < OLDEST:
             version = ".".join(map(str, found["version"]))
             raise BoardError(
@@ -356,7 +356,7 @@ def _sha256(data):
 
 _EPOCH_SOURCE = "time.gmtime(0)[0] // 2000 * 946684800"
 
-_INFO = f"""\
+INFO = f"""\
 import gc, json, os, sys, time
 gc.collect()
 _s = os.statvfs("/")
