@@ -263,8 +263,9 @@ class Directory:
         if (done / _TREE).exists():
             _move_into(done / _TREE, self.path)
         if (done / _REMOVALS).exists():
-            for each in read_json(done / _REMOVALS):
-                _remove(self.path / each)
+            for number, each in enumerate(read_json(done / _REMOVALS)):
+                with contextlib.suppress(FileNotFoundError):  # done before, or never there
+                    os.rename(self.path / each, done / str(number))
         _sync_folder(self.path)
         shutil.rmtree(done)
 
@@ -278,13 +279,6 @@ def _move_into(source, target):
         else:
             os.replace(each, place)
     _sync_folder(target)
-
-
-def _remove(path):
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 class Change:

@@ -161,8 +161,14 @@ def _begin(directory, authority, arguments, report):
         report.next(f"mqttls provision {name}{suffix(arguments)}", "and every other device")
     if not dead:
         report.next(f"mqttls renew --ca --finish{suffix(arguments)}", "when all boards are done")
+    _tell_admins(authority, report)
     report.data["authority"] = new.serial
     return report.status
+
+
+def _tell_admins(authority, report):
+    for name in authority.settings["admins"]:
+        report.note(f"{name} is a program on a PC: give it the files in devices/{name}/, too")
 
 
 def _put_everything(directory, authority, change, *, broker, report):
@@ -178,10 +184,16 @@ def _put_everything(directory, authority, change, *, broker, report):
 
 
 def _waiting(directory, authority):
-    """Return the devices whose boards are not known to have the new authority, with the reason."""
+    """
+    Return the devices whose boards are not known to have the new authority, with the reason.
+
+    Not those that may use every topic: they are programs on PCs, which nobody provisions.
+    """
     current = x509.serial_of(authority.certificate)
     found = {}
     for name in directory.devices():
+        if name in authority.settings["admins"]:
+            continue
         board = authority.board(name)
         certificate = authority.device_certificate(name)
         if not board:
@@ -202,12 +214,13 @@ def _tell_state(waiting, arguments, report):
         return report.status
     text = "; ".join(f"{name}: {why}" for name, why in list(waiting.items())[:10])
     if arguments.finish:
+        count = "1 device" if len(waiting) == 1 else f"{len(waiting)} devices"
         raise Failure(
-            f"{len(waiting)} devices would lose contact: {text}",
+            f"{count} would lose contact: {text}",
             f"mqttls provision NAME{where} for each, or --force if you know better",
             stage="chain",
         )
-    report.say(f"a roll-over is under way; {len(waiting)} boards lack the new authority: {text}")
+    report.say(f"a roll-over is under way; not ready: {text}")
     for name in list(waiting)[:3]:
         report.next(f"mqttls provision {name}{where}")
     report.next(f"mqttls renew --ca --finish{where}", "when all boards are done")
