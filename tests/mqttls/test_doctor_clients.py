@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.support.doctoring import (
     server_context,
     tls_server,
 )
+from tests.support.server import server
 from tools.mqttls.doctor import dial
 
 
@@ -143,6 +145,14 @@ def test_row_26_a_list_of_an_older_ca(tmp_path, pki):
         doctor(None, "--conf", conf_of(broker)).names(26, "client certificate", "another key")
 
 
+def test_row_26_no_list_of_the_ca_that_issued_the_client(tmp_path, pki):
+    lists = revocations(pki.other_ca, tmp_path / "crl.pem")
+    with Broker(tmp_path / "b", "mtls", pki=pki, lines=[f"crlfile {lists}"]) as broker:
+        word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=pki.device)
+        word.names(26, "client certificate", "no list of ca")
+        assert word.attempt["ok"] is False
+
+
 def test_row_27_key_and_certificate_are_no_pair(mutual, pki, tmp_path):
     other = pki.issue("other device", "client", issuer=pki.ca)
     pair = ["--cert", pki.device.cert_der, "--key", other.key_der]
@@ -162,7 +172,9 @@ def only(*arguments):
     return doctor(None, *arguments)
 
 
-def test_row_28_pem_on_firmware_that_reads_der_only(pki):
+def test_row_28_pem_on_firmware_that_reads_der_only(pki, tls_broker):
+    shown = bare(tls_broker.port, pki.ca.cert_pem)  # depends on the interpreter
+    assert shown.startswith("CONNACK") or "cannot read" in explained(shown)
     word = only(
         "--ca", pki.ca.cert_pem, "--cert", pki.device.cert_pem, "--key", pki.device.key_pem
     )
@@ -305,6 +317,22 @@ def test_row_38_closed_instead_of_connack(pki):
         doctor(port, ca=pki.ca).names(38, "CONNACK", "policy", "client id")
 
 
+def test_silence_instead_of_connack_is_no_refusal(pki):
+    over = threading.Event()
+
+    def handle(connection):
+        with server_context(pki.broker).wrap_socket(connection, True) as sock:
+            sock.recv(1000)
+            over.wait(20)
+
+    with server(handle) as port:
+        word = doctor(port, ca=pki.ca, timeout_s=2)
+        over.set()
+    assert word.first["stage"] == "CONNACK", word
+    assert word.first["row"] == 0, word
+    assert "CONNECT" in word.first["cause"]
+
+
 def test_row_38_two_with_one_client_id(tmp_path, pki):
     with Broker(tmp_path / "b", "tls", pki=pki) as broker:
         one = broker.peer(client_id="twin")
@@ -390,6 +418,7 @@ def test_without_micropython_python_takes_its_place(mutual, pki, monkeypatch):
     word = doctor(mutual.port, ca=pki.ca, device=pki.device)
     assert word.problems == [], word
     assert word.attempt["by"] == "Python's ssl"
+    assert "no MicroPython" in word.remarks[0]["fact"]
     doctor(mutual.port, ca=pki.ca).names(24, "client certificate")
     doctor(mutual.port, ca=pki.ca, device=pki.device_wrong_ca).names(25, "client certificate")
     doctor(mutual.port, ca=pki.other_ca, device=pki.device).names(17, "chain")

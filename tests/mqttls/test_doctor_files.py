@@ -2,7 +2,9 @@
 
 import datetime
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -284,6 +286,16 @@ def test_every_row_has_a_stage_a_cause_and_a_cure():
         assert stage in STAGES
         assert cause
         assert cure
+
+
+def test_every_row_has_a_test():
+    here = Path(__file__).parent
+    names = re.findall(
+        r"def test_rows?_(\d+(?:_and_\d+)*)_",
+        "".join(each.read_text() for each in here.glob("test_doctor_*.py")),
+    )
+    tested = {int(number) for each in names for number in each.split("_and_")}
+    assert tested == set(ROWS)
 
 
 # What init wrote

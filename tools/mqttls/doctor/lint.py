@@ -135,7 +135,7 @@ def parse(der):
         issuer_of(certificate)
         if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
             raise ValueError("it ends before it begins")
-    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise ValueError(str(error)[:80] or "cut off") from None
     return certificate
 
@@ -589,6 +589,12 @@ def client(certificate, private, authorities=(), crls=(), when=None):
         out.append(found(25, fact, cure="issue it from the broker's CA, or add its CA to cafile"))
     for each in crls:
         out += revoked(each, certificate, when)
+    if crls and all(each.issuer != certificate.issuer for each in crls):
+        issuer = issuer_of(certificate)
+        fact = f"the broker's CRL file has no list of {issuer}, which issued {whose}"
+        cause = f"a broker with a crlfile refuses clients of a CA without a list: {issuer}"
+        cure = f"append the list of {issuer} to it (mqttls renew)"
+        out.append(found(26, fact, cause=cause, cure=cure))
     if size(certificate) + 10 > BOARD_OUT:
         fact = f"{whose} has {size(certificate)} bytes; a board sends 4096 at most"
         out.append(found(32, fact, stage="client certificate"))
