@@ -366,7 +366,7 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk):
         assert "No space left" in mqttls(pki, *command, code=1).err
         assert snapshot(pki) == before
     filler.unlink()
-    mqttls(pki, "renew", "--ca")
+    mqttls(pki, "renew", made[0])
 
 
 # Two at once

@@ -158,6 +158,30 @@ def test_an_expired_authority_is_replaced_at_once(pki, monkeypatch):
     assert len(run(pki, "status")["authorities"]) == 1
 
 
+def test_an_expired_authority_issues_nothing(pki, monkeypatch):
+    run(pki, "init", "--broker", "broker.lan")
+    later(monkeypatch, 7301)
+    found = run(pki, "device", "add", "kitchen", code=1)
+    assert found["problems"][0]["fact"].startswith("the authority ended on")
+    assert "renew --ca" in found["problems"][0]["cure"]
+    assert not (pki / "devices").exists()
+
+
+def test_a_pc_whose_clock_was_never_set_issues_nothing(pki, monkeypatch):
+    later(monkeypatch, -20_000)
+    found = run(pki, "init", "--broker", "broker.lan", code=1)
+    assert "this PC's clock says 197" in found["problems"][0]["fact"]
+    assert not pki.exists()
+
+
+def test_the_next_commands_can_be_pasted_from_a_folder_with_a_space(tmp_path):
+    pki = tmp_path / "my certificates"
+    found = run(pki, "init", "--broker", "broker.lan")
+    for each in found["next"]:
+        assert f"'{pki}" in each
+    assert run(pki, "device", "add", "kitchen")["next"][0].endswith(f"--dir '{pki}'")
+
+
 def test_the_revocation_list_lives_as_long_as_the_authority(pki):
     run(pki, "init", "--broker", "broker.lan")
     run(pki, "device", "add", "kitchen", "cellar")

@@ -21,6 +21,7 @@ from .report import Failure
 
 KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
 VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+_RELEASED = datetime.datetime(2025, 1, 1, tzinfo=datetime.timezone.utc)  # a clock before is wrong
 CA, SERVER, CLIENT = "ca", "server", "client"
 
 _PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
@@ -188,7 +189,10 @@ def issue(name, use, kind, until, *, issuer=None, names=(), valid_from=VALID_FRO
     issuer  Identity of the authority; None: signed with its own key
     names   of a server: host names and IP addresses (str); the latter go in as both forms,
             because mbedTLS up to 3.4 looks at DNS names only
+
+    Raises Failure when the PC's clock is wrong or the issuer has ended.
     """
+    _check_clock(issuer)
     key = new_key(kind)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer = issuer.key if issuer else key
@@ -215,6 +219,18 @@ def issue(name, use, kind, until, *, issuer=None, names=(), valid_from=VALID_FRO
     if names:
         builder = builder.add_extension(_alternatives(names), critical=False)
     return Identity(builder.sign(signer, hashes.SHA256()), key)
+
+
+def _check_clock(issuer):
+    time = now()
+    if time < _RELEASED:
+        raise Failure(f"this PC's clock says {time:%Y-%m-%d}", "set it first", stage="dates")
+    if issuer and issuer.certificate.not_valid_after_utc <= time:
+        raise Failure(
+            f"the authority ended on {issuer.certificate.not_valid_after_utc:%Y-%m-%d}",
+            "make a new one with: mqttls renew --ca",
+            stage="dates",
+        )
 
 
 def new_authority(kind, until):

@@ -1,8 +1,10 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
+import shlex
+
 from ..authority import Authority
 from ..files import Directory
-from .init import address, port, put_all_device_settings, suffix
+from .init import address, install_command, port, put_all_device_settings, suffix
 
 NAME = "broker-conf"
 SUMMARY = "write mosquitto's configuration, also for Docker or with passwords"
@@ -54,10 +56,13 @@ def run(arguments, report):
         if settings["docker"]:
             report.say()
             report.made(folder / "compose.yaml", "and mosquitto.docker.conf")
-            report.next(f"docker compose -f {folder}/compose.yaml up -d")
+            report.next(f"docker compose -f {shlex.quote(str(folder))}/compose.yaml up -d")
         else:
-            report.next(f"sudo sh {folder}/install.sh", "on the broker")
-            report.next(f"mosquitto -c {folder}/mosquitto.conf", "or a trial run, as any user")
+            report.next(install_command(directory), "on the broker")
+            report.next(
+                f"mosquitto -c {shlex.quote(str(folder))}/mosquitto.conf",
+                "or a trial run, as any user",
+            )
         if any(settings[key] != before[key] for key in ("port", "server_only")):
             for name in directory.devices():
                 report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")

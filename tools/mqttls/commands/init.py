@@ -1,5 +1,7 @@
 """`mqttls init`: authority, broker's certificate and configuration."""
 
+import shlex
+
 from .. import passphrase, x509
 from ..authority import DAYS, Authority, ends_in
 from ..files import SETTINGS, Directory
@@ -95,7 +97,7 @@ def _first(directory, names, arguments, report):
             f"with {settings['key']} keys a board's handshake takes {SLOWER[settings['key']]} "
             "times as long as with p256"
         )
-    report.next(f"sudo sh {path}/broker/install.sh", "on the broker; copy the folder there first")
+    report.next(install_command(directory), "on the broker; copy the folder there first")
     report.next(f"mqttls device add NAME{suffix(arguments)}", "for each board")
     return report.status
 
@@ -132,7 +134,7 @@ def _again(directory, names, arguments, report):
         report.say(f"the broker's certificate was issued anew: {why}")
         _tell_broker(report, path, authority, issued)
     report.made(path / "broker/mosquitto.conf", "")
-    report.next(f"sudo sh {path}/broker/install.sh", "on the broker")
+    report.next(install_command(directory), "on the broker")
     changed = [key for key in ("port", "server_only") if settings[key] != before[key]]
     if names[0] != before["names"][0] or changed:
         for name in directory.devices():
@@ -162,4 +164,10 @@ def suffix(arguments):
     """Return what a suggested command needs to find the same folder: "" or " --dir …"."""
     from ..cli import DIRECTORY
 
-    return "" if arguments.dir == DIRECTORY else f" --dir {arguments.dir}"
+    return "" if arguments.dir == DIRECTORY else f" --dir {shlex.quote(arguments.dir)}"
+
+
+def install_command(directory, verb=""):
+    """Return the command that installs the broker's files; `verb` "reload" cuts nobody off."""
+    script = shlex.quote(f"{directory.path}/broker/install.sh")
+    return f"sudo sh {script} {verb}".rstrip()

@@ -5,7 +5,7 @@ from ..authority import DAYS, DUE_DAYS, Authority, ends_in, is_due
 from ..files import Directory
 from ..report import Failure, Usage
 from .device import days
-from .init import suffix
+from .init import install_command, suffix
 
 NAME = "renew"
 SUMMARY = "new certificates for what ends soon; a new authority"
@@ -106,11 +106,9 @@ def _renew(directory, authority, arguments, report):
             cure=f"mqttls renew --ca{suffix(arguments)}",
         )
     if crl:
-        report.next(f"sudo sh {directory.path}/broker/install.sh", "on the broker")
+        report.next(install_command(directory), "on the broker")
     elif broker:
-        report.next(
-            f"sudo sh {directory.path}/broker/install.sh reload", "on the broker; cuts nobody off"
-        )
+        report.next(install_command(directory, "reload"), "on the broker; cuts nobody off")
     for name in names[:3]:
         report.next(f"mqttls provision {name}{suffix(arguments)}", "until then the old one works")
     return report.status
@@ -156,7 +154,7 @@ def _begin(directory, authority, arguments, report):
         report.note("the old authority had ended: the new one takes its place at once")
     else:
         report.say("the old authority stays in ca/: the broker trusts both")
-    report.next(f"sudo sh {directory.path}/broker/install.sh", "on the broker, first")
+    report.next(install_command(directory), "on the broker, first")
     for name in directory.devices()[:3]:
         report.next(f"mqttls provision {name}{suffix(arguments)}", "and every other device")
     if not dead:
@@ -241,7 +239,7 @@ def _finish(directory, authority, arguments, report):
         change.remove(f"ca/{old}.key")
     report.made(directory.path / "broker/broker.crt", "from the new authority")
     report.say(f"the old authority is trusted no more; it is in archive/{old}/")
-    report.next(f"sudo sh {directory.path}/broker/install.sh", "on the broker")
+    report.next(install_command(directory), "on the broker")
     report.next(
         f"mqttls provision NAME{suffix(arguments)}", "some day: takes the old one off the board"
     )

@@ -3,7 +3,7 @@
 from .. import x509
 from ..authority import REVOKED, Authority
 from ..files import Directory
-from .init import suffix
+from .init import install_command, suffix
 
 NAME = "revoke"
 SUMMARY = "shut a device out: lost, stolen, sold"
@@ -54,7 +54,7 @@ def run(arguments, report):
         report.data["revoked"] = names
         report.made(directory.path / "crl.pem", "and broker/crl.pem")
         report.next(
-            f"sudo sh {directory.path}/broker/install.sh",
+            install_command(directory),
             "on the broker: until then they get in as before",
         )
         report.next(f"mqttls status{suffix(arguments)}")
