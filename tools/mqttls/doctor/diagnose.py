@@ -175,6 +175,8 @@ class _Diagnosis:
             self.add(remark(2, fact, stage="configuration", cause=cause))
             port = None
         findings, files = conf.judge(configuration, port, name)
+        if target and target.host in ("localhost", "127.0.0.1"):  # that is how it is meant
+            findings = [each for each in findings if (each.row, each.level) != (2, "remark")]
         self.add(*findings)
         if files:
             self.authorities, self.crls, self.known = files.authorities, files.crls, files.known
@@ -464,7 +466,8 @@ class _Diagnosis:
         ]
         shown = f"{attempt.by}: {attempt.shown}"
         if not self.verdict.stages.get("CONNACK"):
-            self.stage("CONNACK", "failed" if attempt.stage == "CONNACK" else "unknown", shown)
+            last = attempt.stage == "CONNACK"
+            self.stage("CONNACK", *(("failed", shown) if last else ("unknown", "not reached")))
         evidence = []
         if self.watch:
             time.sleep(_LOG_S)
@@ -498,6 +501,8 @@ class _Diagnosis:
             others = {"cause": attempt.cause, "cure": attempt.cure} if not row else {}
             if row == 37:
                 others["cure"] = self.other_id(row)
+            if row == 35 and self.case.target.user is None and self.certificate is None:
+                others["cause"] = f"{ROWS[35][1]} (it gave no user name)"
             return found(row, shown, stage="CONNACK", **others)
         if attempt.stage == "chain":
             return found(20, shown)
@@ -515,7 +520,7 @@ class _Diagnosis:
         # A broker that checks the certificate last may seem to close after CONNECT.
         if answer.wants_certificate and (in_handshake or closed):
             if self.certificate is None:
-                return found(24, shown)
+                return found(24, f"the broker asks for one, the device has none; {shown}")
             return found(
                 25,
                 shown,
