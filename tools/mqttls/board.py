@@ -318,7 +318,7 @@ class Board:
             self.run(f"from binascii import a2b_base64 as _d\n_f = open({path!r}, 'wb')", doing)
             for at in range(0, len(data), _CHUNK):
                 piece = data[at : at + _CHUNK]
-                self.run(f"_f.write(_d({base64.b64encode(piece)!r})) and None", doing)
+                self.run(f"_f.write(_d({base64.b64encode(piece)!r}))", doing)
                 done += len(piece)
                 if progress:
                     progress(done, total, path.removesuffix(TEMPORARY))

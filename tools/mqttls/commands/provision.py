@@ -69,6 +69,7 @@ def run(arguments, report):
         if arguments.dry_run:
             _dry_run(changed, wanted, obsolete, report)
             return 0
+        board.fresh()  # what ran there gives its memory back
         board.put(wanted, report.progress)
         board.remove(obsolete)
         _wrote(changed, wanted, report)
@@ -263,7 +264,6 @@ def _span(seconds):
 
 
 def _check(board, report):
-    board.fresh()  # what ran there has its memory
     try:
         board.run(_CHECK, "reading the certificates", timeout_s=60)
     except BoardRaised as error:

@@ -60,8 +60,8 @@ def diagnose(case, port="auto"):
             verdict = pc.diagnose(dataclasses.replace(case, online=False))
         else:
             verdict = pc.diagnose(case, dialler)
-    findings += dialler.findings
     problems = [each.fact for each in findings if each.level == "problem"]
+    findings += dialler.findings
     version = ".".join(map(str, held["micropython"]))
     detail = problems[0] if problems else f"{held['name']}, MicroPython {version}"
     verdict.stages["board"] = ("failed" if problems else "ok", detail)
@@ -74,13 +74,14 @@ def diagnose(case, port="auto"):
 def _sorted(findings, others, dialler):
     if dialler.link and dialler.link[0] == "failed":  # its attempt was none
         others = [each for each in others if dialler.link[1] not in each.fact]
-    both = findings + others
-    return sorted(both, key=lambda each: each.level != "problem")
+    if any(each.row == 17 for each in findings):  # so it was not the memory
+        others = [each for each in others if each.row != 20]
+    return sorted(findings + others, key=lambda each: each.level != "problem")
 
 
 def _held(target, held):
     """Return (findings about what a board holds, whether it cannot even try)."""
-    name = target.client_id.removesuffix("-doctor") if target else "NAME"
+    name = held["name"] or (target and target.client_id.removesuffix("-doctor")) or "NAME"
     again = f"mqttls provision {name}"
     if held["tls"] is None:
         return [found(0, "the board holds no certificates", stage="board", cure=again)], True
@@ -94,11 +95,11 @@ def _held(target, held):
         fact = f"the board's firmware has mqtt_as_tls {held['version']}"
         findings.append(remark(0, fact, stage="board"))
     findings += _certificates(target, held, again)
-    for each in ("host", "port", "server_hostname"):
-        dialled, told = getattr(target, each), held["tls"].get(each)
-        if dialled != told and (dialled or told) and not (each == "server_hostname" and not told):
-            fact = f"the board dials {each} {told}, and {dialled} is looked at here"
-            findings.append(remark(0, fact, stage="board", cure=again))
+    dials = f"{held['tls'].get('host')} port {held['tls'].get('port')}"
+    if dials != f"{target.host} port {target.port}":
+        fact = f"the board dials {dials}; here {target.host} port {target.port} is looked at"
+        cure = f"{again} gives it the address that the folder has"
+        findings.append(remark(0, fact, stage="board", cure=cure))
     findings += _clock(held)
     return findings, held["library"] == "none"
 
@@ -117,7 +118,7 @@ def _certificates(target, held, again):
         row = 17 if path in target.ca else 25 if path == target.cert else 27
         what = {17: "CA", 25: "certificate", 27: "key"}[row]
         fact = f"the board does not hold the {what} in {path}"
-        cause = f"it was provisioned as {held['name']!r}, before that {what} was made anew"
+        cause = f"it was provisioned as {held['name']!r}, with another {what}"
         findings.append(found(row, fact, cause=cause, cure=again, stage="board"))
     return findings
 
