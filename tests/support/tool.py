@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -171,23 +173,18 @@ class Watcher:
             proof = ["-u", settings["user"], "-P", settings["password"]]
         else:
             proof = ["--cert", folder / "cert.crt", "--key", folder / "key.pem"]
-        self._out = tempfile.NamedTemporaryFile()  # noqa: SIM115
+        self._data = b""
+        self._terminal, stdout = pty.openpty()  # a pipe would be buffered
         self._child = process.spawn(
-            [
-                "stdbuf",
-                "-oL",
-                "mosquitto_sub",
-                "--cafile",
-                folder / "ca.crt",
-                *proof,
-                "-h",
-                "127.0.0.1",
-            ]
+            ["mosquitto_sub", "--cafile", folder / "ca.crt", *proof, "-h", "127.0.0.1"]
             + ["-p", str(port), "-q", "1", "-t", "#", "-F", "%t %p", "-d"],
             stdin=process.NULL,
-            stdout=self._out,
-            stderr=subprocess.STDOUT,
+            stdout=stdout,
+            stderr=stdout,
         )
+        os.close(stdout)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self._wait(lambda: "Subscribed (mid" in self._text())
 
     def __enter__(self):
@@ -195,10 +192,16 @@ class Watcher:
 
     def __exit__(self, *_):
         process.end(self._child)
-        self._out.close()
+        self._reader.join(5)
+        os.close(self._terminal)
+
+    def _read(self):
+        with contextlib.suppress(OSError):  # its other side is closed
+            while data := os.read(self._terminal, 4096):
+                self._data += data
 
     def _text(self):
-        return Path(self._out.name).read_text()
+        return self._data.decode()
 
     def _wait(self, is_so):
         deadline = time.monotonic() + 20
