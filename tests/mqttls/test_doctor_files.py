@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from tests.support import mpy
 from tests.support.doctoring import forge
 from tests.support.doctoring import mqttls as in_process
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
-from tools.mqttls.doctor import conf, dial, lint, log
+from tools.mqttls.doctor import conf, dial, lint, log, reading
 from tools.mqttls.doctor.table import ROWS, STAGES
 
 
@@ -147,13 +148,26 @@ def test_a_damaged_certificate_is_told_not_raised(pki, tmp_path_factory, data):
     path = tmp_path_factory.mktemp("der") / "x.der"
     path.write_bytes(bytes(der))
     try:
-        (leaf, *_) = lint.certificates(path)
+        (leaf, *_) = reading.certificates(path)
         lint.chain([leaf], [pki.ca.certificate])
         lint.named(leaf, "localhost")
         lint.server(leaf)
         lint.client(leaf, None, [pki.ca.certificate])
-    except lint.Unreadable as error:
+    except reading.Unreadable as error:
         assert error.finding.cure
+
+
+def test_pem_is_read_in_one_pass_whatever_is_in_it(tmp_path, pki):
+    path = tmp_path / "x.pem"
+    path.write_bytes(b"-----BEGIN CERTIFICATE-----\n" * 37_000)
+    with pytest.raises(reading.Unreadable):
+        reading.certificates(path)
+    text = Path(pki.ca.cert_pem).read_bytes()
+    path.write_bytes(b"a comment\r\n" + text.replace(b"\n", b"\r\n") + b"\n" + text)
+    assert reading.certificates(path) == [pki.ca.certificate] * 2
+    path.write_bytes(text[:-30])
+    with pytest.raises(reading.Unreadable):
+        reading.certificates(path)
 
 
 @pytest.mark.parametrize(
@@ -191,11 +205,11 @@ def test_a_list_of_revoked_ones_in_der(pki, tmp_path):
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = x509.CertificateRevocationListBuilder().issuer_name(pki.ca.certificate.subject)
     made = builder.last_update(now).next_update(now + datetime.timedelta(9))
-    made = made.sign(pki.ca.key, lint.hashes.SHA256())
-    path.write_bytes(made.public_bytes(lint.serialization.Encoding.DER))
-    with pytest.raises(lint.Unreadable, match="DER"):
+    made = made.sign(pki.ca.key, hashes.SHA256())
+    path.write_bytes(made.public_bytes(serialization.Encoding.DER))
+    with pytest.raises(reading.Unreadable, match="DER"):
         lint.crl(path)
-    path.write_bytes(made.public_bytes(lint.serialization.Encoding.PEM))
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     lists, findings = lint.crl(path, [pki.ca.certificate])
     assert len(lists) == 1
     assert [(each.row, each.level) for each in findings] == [(26, "remark")]  # it ends soon

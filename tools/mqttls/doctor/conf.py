@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from . import lint
+from . import lint, reading
 from .peek import BOARD_CIPHERS, CIPHERS
 from .table import found, remark
 
@@ -63,8 +63,8 @@ class Configuration:
 
     def _read(self, path):
         try:
-            text = lint.read(path, _HERE).decode("utf-8", "replace")
-        except lint.Unreadable as error:
+            text = reading.read(path, _HERE).decode("utf-8", "replace")
+        except reading.Unreadable as error:
             self.findings.append(error.finding)
             return
         for number, line in enumerate(text.splitlines(), 1):
@@ -257,8 +257,8 @@ def _access(configuration, listener):
 
 def _acl(path, named):
     try:
-        lines = lint.read(path, _HERE).decode("utf-8", "replace").splitlines()
-    except lint.Unreadable as error:
+        lines = reading.read(path, _HERE).decode("utf-8", "replace").splitlines()
+    except reading.Unreadable as error:
         if os.path.getsize(path):
             return [error.finding]
         lines = []
@@ -287,19 +287,19 @@ def _files(configuration, listener, name, when):
         if path:
             try:
                 _must_be_pem(path, option)
-                loaded = lint.certificates(path, _HERE)
+                loaded = reading.certificates(path, _HERE)
                 if option == "certfile":
                     files.chain = loaded
                 else:
                     files.authorities = loaded
-            except lint.Unreadable as error:
+            except reading.Unreadable as error:
                 out.append(error.finding)
     out += _key(configuration, keyfile, files.chain)
     if files.chain:
         files.known = _beside(certfile) + files.authorities
         leaf = files.chain[0]
         if lint.is_ca(leaf) and len(files.chain) > 1:
-            fact = f"{certfile} begins with the CA {lint.name_of(leaf)}"
+            fact = f"{certfile} begins with the CA {reading.name_of(leaf)}"
             cure = "put the broker's own certificate first, those of CAs after it"
             cause = "the first certificate is the one that the broker shows"
             out.append(found(39, fact, cause=cause, cure=cure))
@@ -309,7 +309,7 @@ def _files(configuration, listener, name, when):
         if name is not None:
             out += lint.named(leaf, name)
     for each in files.authorities:
-        whose = f"the CA {lint.name_of(each)} (cafile)"
+        whose = f"the CA {reading.name_of(each)} (cafile)"
         out += [one for one in lint.dates(each, whose, when) if one.row != 12]
         if not lint.is_ca(each) and each.issuer != each.subject:
             fact = f"{whose} has no CA:TRUE or no keyCertSign"
@@ -319,14 +319,14 @@ def _files(configuration, listener, name, when):
         try:
             files.crls, more = lint.crl(crlfile, files.authorities, when, _HERE)
             out += more
-        except lint.Unreadable as error:
+        except reading.Unreadable as error:
             out.append(error.finding)
     return out, files
 
 
 def _must_be_pem(path, option):
-    if not lint.is_pem(lint.read(path, _HERE)):
-        raise lint.Unreadable(
+    if not reading.is_pem(reading.read(path, _HERE)):
+        raise reading.Unreadable(
             found(
                 39,
                 f"{option} {path} is not PEM",
@@ -338,21 +338,21 @@ def _must_be_pem(path, option):
 
 def _key(configuration, path, chain):
     try:
-        data = lint.read(path, _HERE)
-        if not lint.is_pem(data):
+        data = reading.read(path, _HERE)
+        if not reading.is_pem(data):
             cure = f"openssl pkey -inform DER -in {path} -out {Path(path).with_suffix('.pem')}"
             fact = f"keyfile {path} is not PEM"
             return [found(39, fact, cause="mosquitto reads PEM only", cure=cure)]
-        private = lint.key(path, _HERE)
-    except lint.Unreadable as error:
+        private = reading.key(path, _HERE)
+    except reading.Unreadable as error:
         if error.finding.row == 30:
             cause = "mosquitto asks for its passphrase, and nobody answers"
             cure = f"openssl pkey -in {path} -out PLAIN"
             return [found(39, f"keyfile {path} is encrypted", cause=cause, cure=cure)]
         return [error.finding]
     out = []
-    if chain and not lint._pair(chain[0], private.private):
-        whose = lint.name_of(chain[0])
+    if chain and not lint.is_pair(chain[0], private.private):
+        whose = reading.name_of(chain[0])
         fact = f"keyfile {path} does not belong to the certificate of {whose}"
         cause = "key and certificate of the broker are not a pair"
         out.append(found(39, fact, cause=cause, cure="name the key that was made with it"))
@@ -392,6 +392,6 @@ def _beside(path, most=50):
         names = sorted(Path(path).parent.iterdir())[:500]
         names = [each for each in names if each.suffix in (".crt", ".pem", ".cer")][:most]
         for each in names:
-            with contextlib.suppress(lint.Unreadable, ValueError):
-                out += lint.certificates(each)
+            with contextlib.suppress(reading.Unreadable, ValueError):
+                out += reading.certificates(each)
     return [each for each in out if isinstance(each, x509.Certificate)]

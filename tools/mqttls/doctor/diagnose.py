@@ -13,7 +13,7 @@ import time
 
 from cryptography import x509
 
-from . import conf, dial, lint, log, peek
+from . import conf, dial, lint, log, peek, reading
 from .table import ROWS, STAGES, Finding, found, remark
 
 _LOG_S = 0.5  # a broker writes its log a little later
@@ -139,7 +139,7 @@ class _Diagnosis:
                 self.add(*findings)
         if target.key:
             with self.readable():
-                self.private = lint.key(target.key)
+                self.private = reading.key(target.key)
                 self.add(*lint.device_key(self.private, target.key))
         if (target.cert is None) != (target.key is None):
             missing = "key" if target.key is None else "certificate"
@@ -159,7 +159,7 @@ class _Diagnosis:
     def readable(self):
         try:
             yield
-        except lint.Unreadable as error:
+        except reading.Unreadable as error:
             self.add(error.finding)
 
     def configuration(self):
@@ -190,8 +190,8 @@ class _Diagnosis:
             (self.case.known, self.known),
         ):
             for path in paths:
-                with contextlib.suppress(lint.Unreadable):
-                    into += lint.certificates(path)
+                with contextlib.suppress(reading.Unreadable):
+                    into += reading.certificates(path)
         for path in self.case.crls:
             with self.readable():
                 lists, findings = lint.crl(path, self.authorities)
@@ -312,7 +312,7 @@ class _Diagnosis:
     def what_it_wants(self, more, fact):
         """Return the Finding about what the broker chose when offered more than a board has."""
         with contextlib.suppress(ValueError, IndexError):
-            leaf = lint.parse(more.chain[0])
+            leaf = reading.parse(more.chain[0])
             for each in lint.form(leaf, "the broker's certificate"):
                 if each.row == 9:
                     return dataclasses.replace(each, fact=f"{fact}; {each.fact}")
@@ -347,7 +347,7 @@ class _Diagnosis:
 
     def judge_chain(self, answer):
         try:
-            sent = [lint.parse(each) for each in answer.chain]
+            sent = [reading.parse(each) for each in answer.chain]
             if not sent:
                 raise ValueError("it sends none")
         except ValueError as error:
@@ -366,7 +366,7 @@ class _Diagnosis:
         known = {(each.row, each.level) for each in self.verdict.findings if each.row in (12, 16)}
         findings = [each for each in findings if (each.row, each.level) not in known]
         self.add(*findings)
-        names = " < ".join(lint.name_of(each) for each in sent)
+        names = " < ".join(reading.name_of(each) for each in sent)
         sizes = sum(len(each) for each in answer.chain)
         details = {
             "chain": f"{names} ({sizes} bytes)",
@@ -400,7 +400,9 @@ class _Diagnosis:
         if answer is not None and answer.authorities and not authorities:
             names = [x509.Name.public_bytes(self.certificate.issuer)]
             if not set(names) & set(answer.authorities):
-                fact = f"the broker does not list {lint.issuer_of(self.certificate)} among its CAs"
+                fact = (
+                    f"the broker does not list {reading.issuer_of(self.certificate)} among its CAs"
+                )
                 findings.append(found(25, fact))
         self.add(*findings)
         if answer is None:
@@ -409,7 +411,7 @@ class _Diagnosis:
 
     def show_client(self, answer):
         wrong = self.has_problem("client certificate")
-        name = lint.name_of(self.certificate)
+        name = reading.name_of(self.certificate)
         end = lint.day(self.certificate.not_valid_after_utc)
         if wrong:
             self.stage("client certificate", "failed", wrong[0].fact)

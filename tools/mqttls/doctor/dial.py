@@ -19,8 +19,10 @@ import sys
 import time
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+
 from .. import device
-from . import lint
+from . import reading
 from .peek import BOARD_CIPHERS, CIPHERS
 
 MICROPYTHON, PYTHON = "MicroPython", "Python's ssl"
@@ -220,8 +222,8 @@ def _context(target):
     context.maximum_version = context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(":".join(CIPHERS[each] for each in BOARD_CIPHERS))
     for path in target.ca:
-        for each in lint.certificates(path):
-            der = each.public_bytes(lint.serialization.Encoding.DER)
+        for each in reading.certificates(path):
+            der = each.public_bytes(serialization.Encoding.DER)
             context.load_verify_locations(cadata=der)
     if target.cert:
         _load_pair(context, target)
@@ -232,18 +234,18 @@ def _load_pair(context, target):
     # OpenSSL wants files, in PEM: a temporary folder that only we can read.
     import tempfile
 
-    private = lint.key(target.key).private
+    private = reading.key(target.key).private
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "pair.pem")
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(file, "wb") as out:
-            for each in lint.certificates(target.cert):
-                out.write(each.public_bytes(lint.serialization.Encoding.PEM))
+            for each in reading.certificates(target.cert):
+                out.write(each.public_bytes(serialization.Encoding.PEM))
             out.write(
                 private.private_bytes(
-                    lint.serialization.Encoding.PEM,
-                    lint.serialization.PrivateFormat.PKCS8,
-                    lint.serialization.NoEncryption(),
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.NoEncryption(),
                 )
             )
         context.load_cert_chain(path)
@@ -294,7 +296,7 @@ def python(target, timeout_s):
 
     try:
         context = _context(target)
-    except (lint.Unreadable, ssl.SSLError, ValueError) as error:
+    except (reading.Unreadable, ssl.SSLError, ValueError) as error:
         return failed("ValueError", str(error))
     try:
         raw = socket.create_connection((target.host, target.port), timeout_s)

@@ -5,12 +5,9 @@ Files are read as the board or mosquitto would read them; nothing is changed. `w
 datetime, "now" in all but tests.
 """
 
-import base64
 import dataclasses
 import datetime
 import ipaddress
-import re
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,14 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from . import reading
 from .peek import BOARD_IN, BOARD_OUT
 from .table import found, remark
 
 # Where the clock of a board starts that nobody set (rp2).
 UNSET_CLOCK = datetime.datetime(2021, 1, 1, tzinfo=datetime.timezone.utc)
 
-_MOST_FILE = 1024 * 1024
-_MOST_CERTIFICATES = 100
 _MOST_ABOVE = 8  # MBEDTLS_X509_MAX_INTERMEDIATE_CA
 _MANY_BYTES = 1500
 
@@ -40,15 +36,6 @@ _UNDERSTOOD = (
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 )
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----(.{0,200000}?)-----END \1-----", re.DOTALL)
-
-
-class Unreadable(ValueError):
-    """A file that cannot be used; `finding` says why."""
-
-    def __init__(self, finding):
-        super().__init__(finding.fact)
-        self.finding = finding
 
 
 def now():
@@ -63,169 +50,7 @@ def _date(when):
     return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
-# Reading files
-
-
-def _wrong(stage, fact, cure, row=0, cause=None):
-    return Unreadable(found(row, fact, stage=stage, cause=cause or "", cure=cure))
-
-
-def read(path, stage="files"):
-    """Return the content (bytes) of the file `path`; raises Unreadable."""
-    try:
-        if Path(path).is_dir():
-            raise _wrong(stage, f"{path} is a folder, not a file", "name the file")
-        with open(path, "rb") as file:
-            data = file.read(_MOST_FILE + 1)
-    except OSError as error:
-        fact = f"{path} cannot be read: {error.strerror or error}"
-        raise _wrong(stage, fact, "give the path of a file that you may read") from None
-    if not data.strip():
-        raise _wrong(stage, f"{path} is empty", "make it again")
-    if len(data) > _MOST_FILE:
-        raise _wrong(stage, f"{path} is over 1 MB", "name a file with certificates")
-    return data
-
-
-def blocks(data):
-    """Return [(label, DER)] of the PEM blocks in `data` (bytes); DER b"" where damaged."""
-    out = []
-    for match in _PEM.finditer(data):
-        body = match[2]
-        if b"Proc-Type" in body or b"DEK-Info" in body:
-            out.append(("ENCRYPTED PRIVATE KEY", b""))
-            continue
-        try:
-            der = base64.b64decode(b"".join(body.split()), validate=True)
-        except ValueError:
-            der = b""
-        out.append((match[1].decode(), der))
-    return out
-
-
-def is_pem(data):
-    return b"-----BEGIN " in data
-
-
-def _split_der(data):
-    # Elements, one after the other; the rest when a length is wrong.
-    out = []
-    while data and len(out) < _MOST_CERTIFICATES:
-        size, head = data[1] if len(data) > 1 else 0, 2
-        if size > 127:
-            head = 2 + (size & 127)
-            size = int.from_bytes(data[2:head], "big")
-        out.append(data[: head + size])
-        data = data[head + size :].lstrip(b"\r\n")
-    return out
-
-
-def parse(der):
-    """
-    Return the x509.Certificate in `der` (bytes), with every field that we use looked at once:
-    `cryptography` parses them when they are asked for.
-
-    Raises ValueError.
-    """
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        for field in ("version", "subject", "issuer", "serial_number", "signature_algorithm_oid"):
-            getattr(certificate, field)
-        name_of(certificate)
-        issuer_of(certificate)
-        if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
-            raise ValueError("it ends before it begins")
-    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise ValueError(str(error)[:80] or "cut off") from None
-    return certificate
-
-
-def certificates(path, stage="files"):
-    """Return the certificates (list of x509.Certificate, not empty) in a PEM or DER file."""
-    data = read(path, stage)
-    if is_pem(data):
-        labels = blocks(data)
-        ders = [der for label, der in labels if label.endswith("CERTIFICATE")]
-        if not ders:
-            have = labels[0][0].lower() if labels else "a damaged block"
-            raise _wrong(stage, f"{path} has no certificate, but {have}", "name the other file")
-    else:
-        ders = _split_der(data)
-    out = []
-    for der in ders[:_MOST_CERTIFICATES]:
-        try:
-            out.append(parse(der))
-        except ValueError as error:
-            raise _wrong(
-                stage,
-                f"{path} is damaged or no certificate ({error})",
-                "make it again, or copy it again in binary mode",
-            ) from None
-    return out
-
-
-@dataclasses.dataclass
-class Key:
-    """A private key in a file: `form` is "PKCS#8", "SEC1" or "PKCS#1"."""
-
-    private: object
-    form: str
-    pem: bool
-
-
-def key(path, stage="files"):
-    """Return the Key in a PEM or DER file; raises Unreadable, also when it is encrypted."""
-    data = read(path, stage)
-    label, der, pem = "", data, is_pem(data)
-    if pem:
-        keys = [each for each in blocks(data) if each[0].endswith("PRIVATE KEY")]
-        if not keys:
-            raise _wrong(stage, f"{path} has no private key", "name the key's file")
-        label, der = keys[0]
-    if label == "ENCRYPTED PRIVATE KEY" or _looks_encrypted(der):
-        raise Unreadable(found(30, f"{path} is encrypted", stage=stage))
-    try:
-        private = serialization.load_der_private_key(der, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _wrong(
-            stage,
-            f"{path} is damaged or no private key ({str(error)[:80] or 'cut off'})",
-            "make it again, or copy it again in binary mode",
-        ) from None
-    return Key(private, _form(der, private), pem)
-
-
-def _looks_encrypted(der):
-    # EncryptedPrivateKeyInfo begins with a sequence of an OID, a key with its version.
-    inner = _content(der)
-    return inner[:1] == b"\x30" and _content(inner)[:1] == b"\x06"
-
-
-def _content(der):
-    if len(der) < 2:
-        return b""
-    return der[2 + (der[1] & 127 if der[1] > 127 else 0) :]
-
-
-def _form(der, private):
-    inner = _content(der)  # version, then in PKCS#8 the algorithm: a sequence
-    if inner[:3] in (b"\2\1\0", b"\2\1\1") and inner[3:4] == b"\x30":
-        return "PKCS#8"
-    return "SEC1" if isinstance(private, ec.EllipticCurvePrivateKey) else "PKCS#1"
-
-
 # What a certificate is
-
-
-def name_of(certificate):
-    """Return whom it is for, for messages: its common name, or the whole subject."""
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else certificate.subject.rfc4514_string() or "(no name)"
-
-
-def issuer_of(certificate):
-    names = certificate.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else certificate.issuer.rfc4514_string() or "(no name)"
 
 
 def _extension(certificate, kind):
@@ -408,7 +233,7 @@ def named(certificate, name):
     if dns or addresses:
         have = ", ".join([*dns, *(f"{each} (IP)" for each in addresses)][:20])
     else:
-        have = f"only the common name {name_of(certificate)}"
+        have = f"only the common name {reading.name_of(certificate)}"
     if not new:
         return [found(15, f"{name} is not among the names of the broker's certificate: {have}")]
     if not old:
@@ -463,9 +288,9 @@ def chain(sent, trusted, when=None, known=()):
         if parent is None or parent == at:
             return [*out, _why_no_parent(at, whose, sent, trusted, known)]
         if above:
-            whose = f"the CA {name_of(parent)}"
+            whose = f"the CA {reading.name_of(parent)}"
         else:
-            whose = f"the certificate of {name_of(parent)}, which signed the broker's,"
+            whose = f"the certificate of {reading.name_of(parent)}, which signed the broker's,"
         out += form(parent, whose)
         at, above = parent, above + 1
     return [
@@ -484,8 +309,8 @@ def _parent(child, candidates, above):
 
 
 def _why_no_parent(child, whose, sent, trusted, known):
-    issuer = issuer_of(child)
-    names = ", ".join(sorted({name_of(each) for each in trusted}))
+    issuer = reading.issuer_of(child)
+    names = ", ".join(sorted({reading.name_of(each) for each in trusted}))
     wanted = _key_id(child, x509.AuthorityKeyIdentifier)
     for each in [*trusted, *sent[1:]]:
         if each.subject != child.issuer or each == child:
@@ -493,10 +318,10 @@ def _why_no_parent(child, whose, sent, trusted, known):
         if signed_by(child, each):
             if not is_ca(each):
                 missing = "keyCertSign" if _says_ca(each) else "CA:TRUE"
-                return found(18, f"{name_of(each)} signed {whose}, but has no {missing}")
+                return found(18, f"{reading.name_of(each)} signed {whose}, but has no {missing}")
             return found(
                 18,
-                f"the path length of the CA {name_of(each)} forbids the CA below it",
+                f"the path length of the CA {reading.name_of(each)} forbids the CA below it",
                 cause="the CA's certificate allows fewer CAs below it than there are",
             )
     for each in trusted:
@@ -514,7 +339,7 @@ def _why_no_parent(child, whose, sent, trusted, known):
                 return found(
                     19,
                     f"{whose} is signed by the intermediate {issuer}, which the broker does not "
-                    f"send, and that one by {name_of(above[0])}",
+                    f"send, and that one by {reading.name_of(above[0])}",
                 )
     if child.issuer == child.subject and child is not sent[0]:
         return found(17, f"the broker's chain ends at the CA {issuer}; the board trusts {names}")
@@ -559,7 +384,7 @@ def client(certificate, private, authorities=(), crls=(), when=None):
     authorities  CAs (x509.Certificate) that the broker takes clients from; empty: unknown
     crls         lists (x509.CertificateRevocationList) that the broker reads
     """
-    name = name_of(certificate)
+    name = reading.name_of(certificate)
     whose = f"the client certificate of {name}"
     out = [
         dataclasses.replace(each, stage="client certificate")
@@ -569,7 +394,7 @@ def client(certificate, private, authorities=(), crls=(), when=None):
     for at, each in enumerate(out):
         if each.row in (13, 14) and each.level == "problem":
             out[at] = dataclasses.replace(each, row=25)
-    if private is not None and not _pair(certificate, private.private):
+    if private is not None and not is_pair(certificate, private.private):
         out.append(found(27, f"the key does not belong to {whose}"))
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
     allowed = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
@@ -584,13 +409,14 @@ def client(certificate, private, authorities=(), crls=(), when=None):
     if authorities and not any(
         each.subject == certificate.issuer and signed_by(certificate, each) for each in authorities
     ):
-        names = ", ".join(sorted({name_of(each) for each in authorities}))
-        fact = f"{whose} is from {issuer_of(certificate)}; the broker takes those from {names}"
+        names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
+        issuer = reading.issuer_of(certificate)
+        fact = f"{whose} is from {issuer}; the broker takes those from {names}"
         out.append(found(25, fact, cure="issue it from the broker's CA, or add its CA to cafile"))
     for each in crls:
         out += revoked(each, certificate, when)
     if crls and all(each.issuer != certificate.issuer for each in crls):
-        issuer = issuer_of(certificate)
+        issuer = reading.issuer_of(certificate)
         fact = f"the broker's CRL file has no list of {issuer}, which issued {whose}"
         cause = f"a broker with a crlfile refuses clients of a CA without a list: {issuer}"
         cure = f"append the list of {issuer} to it (mqttls renew)"
@@ -601,7 +427,7 @@ def client(certificate, private, authorities=(), crls=(), when=None):
     return out
 
 
-def _pair(certificate, private):
+def is_pair(certificate, private):
     public = public_key(certificate)
     if public is None:
         return True
@@ -616,7 +442,7 @@ def revoked(crl, certificate, when=None):
     entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
     if entry is None:
         return []
-    fact = f"the client certificate of {name_of(certificate)} was revoked on "
+    fact = f"the client certificate of {reading.name_of(certificate)} was revoked on "
     fact += day(entry.revocation_date_utc)
     return [found(25, fact, cure="issue a new one (mqttls device add)")]
 
@@ -628,20 +454,24 @@ def crl(path, authorities=(), when=None, stage="client certificate"):
     authorities  CAs of the broker's cafile: it wants a list of each one that issued clients
     """
     when = when or now()
-    data = read(path, stage)
-    ders = [der for label, der in blocks(data) if label == "X509 CRL"]
-    if not is_pem(data):
+    data = reading.read(path, stage)
+    ders = [der for label, der in reading.blocks(data) if label == "X509 CRL"]
+    if not reading.is_pem(data):
         fact = f"{path} is DER; mosquitto wants PEM"
-        raise _wrong(stage, fact, f"openssl crl -inform DER -in {path} -out crl.pem", 26)
+        raise reading.wrong(stage, fact, f"openssl crl -inform DER -in {path} -out crl.pem", 26)
     lists, out = [], []
-    for der in ders[:_MOST_CERTIFICATES]:
+    for der in ders[: reading.MOST_CERTIFICATES]:
         try:
             lists.append(x509.load_der_x509_crl(der))
         except ValueError as error:
             fact = f"{path} is damaged ({str(error)[:80]})"
-            raise _wrong(stage, fact, "rebuild it (mqttls revoke, mqttls renew)", 26) from None
+            raise reading.wrong(
+                stage, fact, "rebuild it (mqttls revoke, mqttls renew)", 26
+            ) from None
     if not lists:
-        raise _wrong(stage, f"{path} has no revocation list", "rebuild it (mqttls renew)", 26)
+        raise reading.wrong(
+            stage, f"{path} has no revocation list", "rebuild it (mqttls renew)", 26
+        )
     for each in lists:
         name = each.issuer.rfc4514_string()
         end = each.next_update_utc
@@ -679,12 +509,12 @@ def device_certificates(path, what):
     """
     Return (certificates, findings) of a file for the board; `what` is "ca" or "cert".
 
-    Raises Unreadable.
+    Raises reading.Unreadable.
     """
-    data = read(path)
-    loaded = certificates(path)
+    data = reading.read(path)
+    loaded = reading.certificates(path)
     out = []
-    if is_pem(data):
+    if reading.is_pem(data):
         out.append(remark(28, f"{path} is PEM"))
     elif len(loaded) > 1:
         out.append(

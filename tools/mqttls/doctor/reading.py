@@ -1,0 +1,191 @@
+"""Certificates and keys in files, PEM or DER, as a board or a broker would read them."""
+
+import base64
+import dataclasses
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from .table import found
+
+_MOST_FILE = 1024 * 1024
+MOST_CERTIFICATES = 100
+_BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
+
+
+class Unreadable(ValueError):
+    """A file that cannot be used; `finding` says why."""
+
+    def __init__(self, finding):
+        super().__init__(finding.fact)
+        self.finding = finding
+
+
+def name_of(certificate):
+    """Return whom it is for, for messages: its common name, or the whole subject."""
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else certificate.subject.rfc4514_string() or "(no name)"
+
+
+def issuer_of(certificate):
+    """Return who signed it, as name_of does."""
+    names = certificate.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else certificate.issuer.rfc4514_string() or "(no name)"
+
+
+def wrong(stage, fact, cure, row=0, cause=None):
+    """Return an Unreadable."""
+    return Unreadable(found(row, fact, stage=stage, cause=cause or "", cure=cure))
+
+
+def read(path, stage="files"):
+    """Return the content (bytes) of the file `path`; raises Unreadable."""
+    try:
+        if Path(path).is_dir():
+            raise wrong(stage, f"{path} is a folder, not a file", "name the file")
+        with open(path, "rb") as file:
+            data = file.read(_MOST_FILE + 1)
+    except OSError as error:
+        fact = f"{path} cannot be read: {error.strerror or error}"
+        raise wrong(stage, fact, "give the path of a file that you may read") from None
+    if not data.strip():
+        raise wrong(stage, f"{path} is empty", "make it again")
+    if len(data) > _MOST_FILE:
+        raise wrong(stage, f"{path} is over 1 MB", "name a file with certificates")
+    return data
+
+
+def blocks(data):
+    """Return [(label, DER)] of the PEM blocks in `data` (bytes); DER b"" where damaged."""
+    out, at = [], data.find(_BEGIN)
+    while at >= 0 and len(out) < MOST_CERTIFICATES:
+        head = data.find(_DASHES, at + len(_BEGIN), at + 60)
+        end = data.find(_END, at)
+        if head < 0 or end < head:
+            out.append(("damaged block", b""))
+            break
+        label = data[at + len(_BEGIN) : head].decode("latin-1")
+        body = data[head + len(_DASHES) : end]
+        if b"Proc-Type" in body or b"DEK-Info" in body:
+            label, body = "ENCRYPTED PRIVATE KEY", b""
+        try:
+            der = base64.b64decode(b"".join(body.split()), validate=True)
+        except ValueError:
+            der = b""
+        out.append((label, der))
+        at = data.find(_BEGIN, end)
+    return out
+
+
+def is_pem(data):
+    return _BEGIN in data
+
+
+def _split_der(data):
+    # Elements, one after the other; the rest when a length is wrong.
+    out = []
+    while data and len(out) < MOST_CERTIFICATES:
+        size, head = data[1] if len(data) > 1 else 0, 2
+        if size > 127:
+            head = 2 + (size & 127)
+            size = int.from_bytes(data[2:head], "big")
+        out.append(data[: head + size])
+        data = data[head + size :].lstrip(b"\r\n")
+    return out
+
+
+def parse(der):
+    """
+    Return the x509.Certificate in `der` (bytes), with every field that we use looked at once:
+    `cryptography` parses them when they are asked for.
+
+    Raises ValueError.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        for field in ("version", "subject", "issuer", "serial_number", "signature_algorithm_oid"):
+            getattr(certificate, field)
+        name_of(certificate)
+        issuer_of(certificate)
+        if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
+            raise ValueError("it ends before it begins")
+    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError(str(error)[:80] or "cut off") from None
+    return certificate
+
+
+def certificates(path, stage="files"):
+    """Return the certificates (list of x509.Certificate, not empty) in a PEM or DER file."""
+    data = read(path, stage)
+    if is_pem(data):
+        labels = blocks(data)
+        ders = [der for label, der in labels if label.endswith("CERTIFICATE")]
+        if not ders:
+            have = labels[0][0].lower() if labels else "a damaged block"
+            raise wrong(stage, f"{path} has no certificate, but {have}", "name the other file")
+    else:
+        ders = _split_der(data)
+    out = []
+    for der in ders[:MOST_CERTIFICATES]:
+        try:
+            out.append(parse(der))
+        except ValueError as error:
+            raise wrong(
+                stage,
+                f"{path} is damaged or no certificate ({error})",
+                "make it again, or copy it again in binary mode",
+            ) from None
+    return out
+
+
+@dataclasses.dataclass
+class Key:
+    """A private key in a file: `form` is "PKCS#8", "SEC1" or "PKCS#1"."""
+
+    private: object
+    form: str
+    pem: bool
+
+
+def key(path, stage="files"):
+    """Return the Key in a PEM or DER file; raises Unreadable, also when it is encrypted."""
+    data = read(path, stage)
+    label, der, pem = "", data, is_pem(data)
+    if pem:
+        keys = [each for each in blocks(data) if each[0].endswith("PRIVATE KEY")]
+        if not keys:
+            raise wrong(stage, f"{path} has no private key", "name the key's file")
+        label, der = keys[0]
+    if label == "ENCRYPTED PRIVATE KEY" or _looks_encrypted(der):
+        raise Unreadable(found(30, f"{path} is encrypted", stage=stage))
+    try:
+        private = serialization.load_der_private_key(der, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise wrong(
+            stage,
+            f"{path} is damaged or no private key ({str(error)[:80] or 'cut off'})",
+            "make it again, or copy it again in binary mode",
+        ) from None
+    return Key(private, _form(der, private), pem)
+
+
+def _looks_encrypted(der):
+    # EncryptedPrivateKeyInfo begins with a sequence of an OID, a key with its version.
+    inner = _content(der)
+    return inner[:1] == b"\x30" and _content(inner)[:1] == b"\x06"
+
+
+def _content(der):
+    if len(der) < 2:
+        return b""
+    return der[2 + (der[1] & 127 if der[1] > 127 else 0) :]
+
+
+def _form(der, private):
+    inner = _content(der)  # version, then in PKCS#8 the algorithm: a sequence
+    if inner[:3] in (b"\2\1\0", b"\2\1\1") and inner[3:4] == b"\x30":
+        return "PKCS#8"
+    return "SEC1" if isinstance(private, ec.EllipticCurvePrivateKey) else "PKCS#1"
