@@ -197,6 +197,28 @@ def test_the_revocation_list_lives_as_long_as_the_authority(pki):
     assert (pki / "archive" / serial / "devices/kitchen/key.der").exists()
 
 
+def test_status_says_which_boards_have_an_older_certificate(pki):
+    run(pki, "init", "--broker", "broker.lan")
+    run(pki, "device", "add", "kitchen", "cellar")
+    current = run(pki, "status")
+    note = {
+        "cert": current["devices"][1]["serial"],
+        "ca": [current["authorities"][0]["serial"]],
+    }
+    (pki / "devices/kitchen/board.json").write_text(json.dumps(note))
+
+    def text():
+        with redirect_stdout(io.StringIO()) as out:
+            assert cli.main(["status", "--dir", str(pki)]) == 0
+        return out.getvalue()
+
+    assert "on its board\n" in text() and text().count("board") == 1
+    run(pki, "renew", "kitchen")
+    assert "its board has an older certificate\n" in text()
+    run(pki, "renew", "--ca")
+    assert "its board has the old authority only\n" in text()
+
+
 def test_a_second_roll_over_waits_for_the_end_of_the_first(pki):
     run(pki, "init", "--broker", "broker.lan")
     run(pki, "device", "add", "kitchen")

@@ -319,6 +319,17 @@ class Authority:
         path = self.directory.device(name) / BOARD
         return read_json(path) if path.exists() else {}
 
+    def board_lacks(self, name):
+        """Return what keeps the device's board from what its folder holds (str), "" if nothing."""
+        board, certificate = self.board(name), self.device_certificate(name)
+        if not board:
+            return "not provisioned by this tool yet"
+        if x509.serial_of(self.certificate) not in board.get("ca", ()):
+            return "its board has the old authority only"
+        if certificate is not None and board.get("cert") != x509.serial_of(certificate):
+            return "its board has an older certificate"
+        return ""
+
 
 def is_due(certificate, days=DUE_DAYS):
     """Tell whether the certificate ends within `days`."""

@@ -187,19 +187,11 @@ def _waiting(directory, authority):
 
     Not those that may use every topic: they are programs on PCs, which nobody provisions.
     """
-    current = x509.serial_of(authority.certificate)
     found = {}
     for name in directory.devices():
-        if name in authority.settings["admins"]:
-            continue
-        board = authority.board(name)
-        certificate = authority.device_certificate(name)
-        if not board:
-            found[name] = "not provisioned by this tool yet"
-        elif current not in board.get("ca", ()):
-            found[name] = "its board has the old authority only"
-        elif certificate is not None and board.get("cert") != x509.serial_of(certificate):
-            found[name] = "its board has an older certificate"
+        why = authority.board_lacks(name)
+        if why and name not in authority.settings["admins"]:
+            found[name] = why
     return found
 
 

@@ -127,6 +127,9 @@ def _devices(authority, arguments, report):
         if name in authority.settings["admins"]:
             text += ", every topic"
         one["admin"] = name in authority.settings["admins"]
+        one["board"] = authority.board(name)
+        if one["board"] and certificate is not None:
+            text += f", {authority.board_lacks(name) or 'on its board'}"
         report.say(f"  {name:{width}}  {text}".rstrip())
         found.append(one)
         if why:
