@@ -56,11 +56,14 @@ def write(path, data, mode=0o600):
     """
     Write `data` (bytes or str) to `path` so that it is there whole or not at all.
 
-    A temporary file beside it, made with `mode` from the start, is synced and renamed.
+    A temporary file beside it, made with `mode` from the start, is synced and renamed. For one
+    file in a Directory that is open; several change together in a Change.
+
     Raises OSError with the file's name.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # of a run that was killed
     try:
         _write_new(temporary, data, mode)
         os.replace(temporary, path)
