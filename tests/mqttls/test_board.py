@@ -64,11 +64,25 @@ def test_files_arrive_whole_and_a_second_time_nothing_is_written(pty_board):
     assert boards.TEMPORARY not in left
 
 
-def test_only_what_differs_is_written(pty_board):
-    with Board(pty_board.port) as board:
+@pytest.mark.parametrize("files", ["littlefs", "FAT"])
+def test_only_what_differs_is_written(tmp_path, files):
+    with PtyBoard(tmp_path / "flash", files=files) as pty, Board(pty.port) as board:
         board.put({"/a": b"one", "/b": b"two"})
         assert board.put({"/a": b"one", "/b": b"three"}) == ["/b"]
         assert board.read("/b") == b"three"
+        board.remove(["/a", "/none"])
+        assert board.run("import os\nprint(os.listdir('/'))", "listing") == "['b']\n"
+
+
+def test_a_board_that_fills_up_all_the_same_has_its_old_files(pty_board, monkeypatch):
+    monkeypatch.setattr(Board, "_check_room", lambda self, files: None)
+    with Board(pty_board.port) as board:
+        board.put({"/a": b"old"})
+        with pytest.raises(BoardRaised, match="writing /b: the board raised OSError") as caught:
+            board.put({"/a": b"new", "/b": bytes(900_000)})
+        assert "flash is full" in caught.value.cure
+        assert board.read("/a") == b"old"
+        assert board.run("import os\nprint(os.listdir('/'))", "listing") == "['a']\n"
 
 
 def test_progress_counts_every_byte(pty_board):

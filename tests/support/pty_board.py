@@ -21,6 +21,11 @@ from tests.support import mpy, process
 _BLOCK = 4096
 _BLOCKS = 212  # 848 KB
 
+_FORMATS = {
+    "littlefs": ("vfs.VfsLfs2(flash, progsize=256)", "vfs.VfsLfs2.mkfs(flash, progsize=256)"),
+    "FAT": ("vfs.VfsFat(flash)", "vfs.VfsFat.mkfs(flash)"),
+}
+
 # Runs before the prompt: the fakes first, because afterwards the PC's files are out of reach.
 _BOOT = """\
 import os, sys, vfs
@@ -46,15 +51,16 @@ class Flash:
 
 flash = Flash({path!r})
 try:
-    lfs = vfs.VfsLfs2(flash, progsize=256)
+    fs = {make}
+    fs.statvfs("/")
 except OSError:
-    vfs.VfsLfs2.mkfs(flash, progsize=256)
-    lfs = vfs.VfsLfs2(flash, progsize=256)
+    {format}
+    fs = {make}
 os.chdir("/")
 vfs.umount("/")
-vfs.mount(lfs, "/")
+vfs.mount(fs, "/")
 os.chdir("/")
-del name, os, sys, vfs, flash, lfs, Flash
+del name, os, sys, vfs, flash, fs, Flash
 """
 
 
@@ -66,11 +72,14 @@ class PtyBoard:
     fakes     modules of tests/fakes that it has; without "machine" it has no clock to set
     wifi      (name, password) of the network in its reach
     heap      as mpy.run takes it
+    files     its file system: "littlefs" or "FAT"
 
     `port` is the path of its serial port, `passed` counts the bytes that came from the PC.
     """
 
-    def __init__(self, flash, *, fakes=("machine", "network"), wifi=None, heap=None):
+    def __init__(
+        self, flash, *, fakes=("machine", "network"), wifi=None, heap=None, files="littlefs"
+    ):
         self.passed = 0
         self._pull_at = None
         if not flash.exists():
@@ -88,6 +97,8 @@ class PtyBoard:
             path=str(flash),
             block=_BLOCK,
             blocks=_BLOCKS,
+            make=_FORMATS[files][0],
+            format=_FORMATS[files][1],
         )
         self._line = mpy.command(boot, heap=heap)
         self._line.insert(1, "-i")

@@ -300,8 +300,8 @@ class Board:
         """
         Write `files` ({absolute path: bytes}) that differ; return the paths that were written.
 
-        All of them take the place of the old ones at once, after all have arrived. What a run
-        that was cut off has left behind is used.
+        After all have arrived they take the place of the old ones, one after the other within
+        milliseconds. What a run that was cut off has left behind is used.
 
         progress  called with (bytes done, bytes in all, path)
         """
@@ -311,26 +311,40 @@ class Board:
         news = {path + TEMPORARY: data for path, data in files.items()}
         missing = self.compare(news)
         self._check_room(missing)
-        self.run(_FOLDERS.format(paths=sorted(news)), "making folders")
-        done, total = 0, sum(map(len, missing.values()))
-        for path, data in missing.items():
-            doing = f"writing {path.removesuffix(TEMPORARY)}"
-            self.run(f"from binascii import a2b_base64 as _d\n_f = open({path!r}, 'wb')", doing)
-            for at in range(0, len(data), _CHUNK):
-                piece = data[at : at + _CHUNK]
-                self.run(f"_f.write(_d({base64.b64encode(piece)!r}))", doing)
-                done += len(piece)
-                if progress:
-                    progress(done, total, path.removesuffix(TEMPORARY))
-            self.run("_f.close()\ndel _f, _d", doing)
+        try:
+            self._write(missing, progress)
+        except BoardRaised:  # full, most likely: what cannot be used is in the way
+            with contextlib.suppress(BoardError):
+                self.run("_f.close()", "closing a file")
+                self.remove(news)
+            raise
         damaged = self.compare(missing)
         if damaged:
             raise BoardError(
                 f"{', '.join(sorted(damaged))}: other bytes are on the board than were sent",
                 "run this again; if it stays so, its flash is worn out or the cable bad",
             )
-        self.run(_RENAME.format(paths=list(files), new=TEMPORARY), "putting the files in place")
+        try:
+            self.run(_RENAME.format(paths=list(files), new=TEMPORARY), "putting files in place")
+        except BoardGone as error:
+            error.cure = "plug it in and run the same command again: some files are new already"
+            raise
         return list(files)
+
+    def _write(self, files, progress):
+        self.run(_FOLDERS.format(paths=sorted(files)), "making folders")
+        done, total = 0, sum(map(len, files.values()))
+        for path, data in files.items():
+            name = path.removesuffix(TEMPORARY)
+            doing = f"writing {name}"
+            self.run(f"from binascii import a2b_base64 as _d\n_f = open({path!r}, 'wb')", doing)
+            for at in range(0, len(data), _CHUNK):
+                piece = base64.b64encode(data[at : at + _CHUNK])
+                self.run(f"_f.write(_d({piece!r}))", doing)
+                done += len(data[at : at + _CHUNK])
+                if progress:
+                    progress(done, total, name)
+            self.run("_f.close()", doing)
 
     def _check_room(self, files):
         found = self.ask(_ROOM, "asking for free space")
