@@ -437,7 +437,7 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_made(tmp_path, pki):
     )
     before = snapshot(pki)
     said = mqttls(pki, "device", "add", "--csv", path, code=1).err
-    assert "has 10 bad rows, nothing was made" in said
+    assert "has 10 mistakes, nothing was made" in said
     lines = [line.strip() for line in said.splitlines()[1:-1]]
     assert [int(line.split(":")[0].split()[1]) for line in lines] == [
         *(5, 6, 7, 8, 9, 10, 11, 12, 12, 14),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support import mpy
 from tests.support.broker import mosquitto
-from tests.support.tool import NOBODY, Mosquitto, Watcher, init, mqttls, open_folder
+from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder
 
 DEVICE = mpy.ROOT / "tests" / "device" / "provisioned.py"
 
@@ -346,10 +347,11 @@ for each in /*; do
         cp -P "$each" /mnt/
     fi
 done
-mkdir -p /mnt/mosquitto/config /mnt/mosquitto/data
-chown {user} /mnt/mosquitto/data
-mount --bind {config} /mnt/mosquitto/config
-exec chroot --userspec={user}:{user} /mnt {program} -c /mosquitto/config/mosquitto.docker.conf -v
+mkdir -p /mnt/mosquitto/config /mnt/mosquitto/data /mnt/from
+mount --bind {config} /mnt/from
+chroot /mnt sh -ec '{copy}'
+umount /mnt/from
+exec chroot --userspec=1883:1883 /mnt {program} -c /mosquitto/config/mosquitto.docker.conf -v
 """
 
 
@@ -360,13 +362,14 @@ def test_the_docker_variant_runs_with_its_paths(base, pki):
     mqttls(pki, "device", "add", "kitchen")
     mqttls(pki, "broker-conf", "--docker")
     compose = (pki / "broker" / "compose.yaml").read_text()
-    assert f'user: "{os.getuid()}:{os.getgid()}"' in compose
+    (copy,) = json.loads(re.search(r"command: (\[.*\])", compose)[1])
+    assert 'user: "1883:1883"' in compose
     assert f"127.0.0.1:{port}:{port}" in compose
     conf = pki / "broker" / "mosquitto.docker.conf"
     assert f"listener {port}\n" in conf.read_text()
     # on loopback only, in a test
     conf.write_text(conf.read_text().replace(f"listener {port}", f"listener {port} 127.0.0.1"))
-    inside = INSIDE.format(user=NOBODY, config=pki / "broker", program=mosquitto())
+    inside = INSIDE.format(config=pki / "broker", copy=copy, program=mosquitto())
     with Mosquitto(conf, port, pki, command=["unshare", "-m", "sh", "-euc", inside]) as broker:
         assert publish(pki, "kitchen") == "done"
         assert "Config loaded from /mosquitto/config" in broker.log()

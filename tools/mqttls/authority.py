@@ -314,6 +314,10 @@ class Authority:
         change.put_json(f"devices/{name}/tls.json", settings)
         return settings
 
+    def boards(self):
+        """Return the names of the devices that are boards, not programs on PCs (list of str)."""
+        return [each for each in self.directory.devices() if each not in self.settings["admins"]]
+
     def board(self, name):
         """Return what `provision` noted about the device's board (dict), {} when it never ran."""
         path = self.directory.device(name) / BOARD

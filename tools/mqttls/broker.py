@@ -119,34 +119,45 @@ fi
 """
 
 _COMPOSE = """\
-# mosquitto in Docker; written by mqttls. Start it in this folder: docker compose up -d
-# After a change by mqttls: docker compose restart (a renewed broker certificate alone:
-# docker compose kill -s HUP mosquitto, and nobody is cut off)
+# mosquitto in Docker; written by mqttls. In this folder:
+#
+#   docker compose up -d                     starts it
+#   docker compose up -d --force-recreate    after a change by mqttls
+#   docker compose run --rm files && docker compose kill -s HUP mosquitto
+#                                            after a renewal of the broker's certificate: nobody
+#                                            is cut off
 services:
+  files: # copies these files to where mosquitto, and nobody else, can read them
+    image: eclipse-mosquitto:2
+    user: root
+    entrypoint: ["sh", "-ec"]
+    command: ["{copy}"]
+    volumes:
+      - .:/from:ro
+      - config:/mosquitto/config
+      - data:/mosquitto/data
   mosquitto:
     image: eclipse-mosquitto:2
     restart: unless-stopped
-    # The owner of these files, so that the key stays readable by nobody else
-    user: "{user}"
+    user: "1883:1883" # mosquitto's, in that image
     command: mosquitto -c /mosquitto/config/mosquitto.docker.conf
     ports:
       - "{published}:{port}"
     volumes:
-      - .:/mosquitto/config:ro
+      - config:/mosquitto/config:ro
       - data:/mosquitto/data
-    # a new volume belongs to root
     depends_on:
-      data-is-mine:
+      files:
         condition: service_completed_successfully
-  data-is-mine:
-    image: eclipse-mosquitto:2
-    user: root
-    entrypoint: ["chown", "{user}", "/mosquitto/data"]
-    volumes:
-      - data:/mosquitto/data
 volumes:
+  config:
   data:
 """
+
+_COPY = (
+    "cd /from; umask 077; cp {files} mosquitto.docker.conf /mosquitto/config/; "
+    "chmod 700 /mosquitto/config; chown -R 1883:1883 /mosquitto/config /mosquitto/data"
+)
 
 
 def configuration(settings, at, *, docker=False):
@@ -174,19 +185,22 @@ def acl(admins):
     return _ACL + "".join(_ACL_ADMIN.format(name=each) for each in sorted(admins))
 
 
+def _files(settings):
+    """Return the names of the files that mosquitto.conf names (str)."""
+    names = "broker.crt broker.key ca.crt crl.pem acl"
+    return f"{names} passwords" if settings["server_only"] else names
+
+
 def install_script(settings):
     """Return the text of install.sh."""
-    files = "broker.crt broker.key ca.crt crl.pem acl"
-    if settings["server_only"]:
-        files += " passwords"
-    return _INSTALL.format(files=files, listens=f"listens on port {settings['port']}")
+    return _INSTALL.format(files=_files(settings), listens=f"listens on port {settings['port']}")
 
 
 def compose(settings):
     """Return the text of compose.yaml."""
     port, bind = settings["port"], settings.get("bind")
     return _COMPOSE.format(
-        user=f"{os.getuid()}:{os.getgid()}",
+        copy=_COPY.format(files=_files(settings)),
         published=f"{bind}:{port}" if bind else port,
         port=port,
     )

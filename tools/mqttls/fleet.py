@@ -66,9 +66,9 @@ def read(path, known=()):
             bad.append(f"line {line}: more than {LARGEST} devices: split the file")
             break
     if bad:
-        rows = "1 bad row" if len(bad) == 1 else f"{len(bad)} bad rows"
+        mistakes = "1 mistake" if len(bad) == 1 else f"{len(bad)} mistakes"
         raise Failure(
-            f"{path} has {rows}, nothing was made:\n  " + "\n  ".join(bad),
+            f"{path} has {mistakes}, nothing was made:\n  " + "\n  ".join(bad),
             "correct them, then run the same command again",
             stage="files",
         )

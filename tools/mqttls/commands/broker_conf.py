@@ -64,6 +64,6 @@ def run(arguments, report):
                 "or a trial run, as any user",
             )
         if any(settings[key] != before[key] for key in ("port", "server_only")):
-            for name in directory.devices():
+            for name in authority.boards():
                 report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")
     return report.status

@@ -137,7 +137,7 @@ def _again(directory, names, arguments, report):
     report.next(install_command(directory), "on the broker")
     changed = [key for key in ("port", "server_only") if settings[key] != before[key]]
     if names[0] != before["names"][0] or changed:
-        for name in directory.devices():
+        for name in authority.boards():
             report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")
     return report.status
 

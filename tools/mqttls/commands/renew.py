@@ -53,7 +53,7 @@ def run(arguments, report):
             if arguments.finish:
                 raise Failure("no roll-over is under way", "begin one with: mqttls renew --ca")
             return _begin(directory, authority, arguments, report)
-        waiting = _waiting(directory, authority)
+        waiting = _waiting(authority)
         if arguments.finish and (arguments.force or not waiting):
             return _finish(directory, authority, arguments, report)
         return _tell_state(waiting, arguments, report)
@@ -154,12 +154,12 @@ def _begin(directory, authority, arguments, report):
         report.note("the old authority had ended: the new one takes its place at once")
     else:
         report.say("the old authority stays in ca/: the broker trusts both")
+    _tell_admins(authority, report)
     report.next(install_command(directory), "on the broker, first")
-    for name in directory.devices()[:3]:
+    for name in authority.boards()[:3]:
         report.next(f"mqttls provision {name}{suffix(arguments)}", "and every other device")
     if not dead:
         report.next(f"mqttls renew --ca --finish{suffix(arguments)}", "when all boards are done")
-    _tell_admins(authority, report)
     report.data["authority"] = new.serial
     return report.status
 
@@ -181,16 +181,16 @@ def _put_everything(directory, authority, change, *, broker, report):
     authority.put_broker_files(change)
 
 
-def _waiting(directory, authority):
+def _waiting(authority):
     """
     Return the devices whose boards are not known to have the new authority, with the reason.
 
     Not those that may use every topic: they are programs on PCs, which nobody provisions.
     """
     found = {}
-    for name in directory.devices():
+    for name in authority.boards():
         why = authority.board_lacks(name)
-        if why and name not in authority.settings["admins"]:
+        if why:
             found[name] = why
     return found
 

@@ -50,7 +50,7 @@ def run(arguments, report):
             authority.put_broker_files(change, gone=names)
         for name in names:
             report.say(f"revoked  {name}")
-        report.say(f"{count} certificates went onto the list; their files are in the archive")
+        report.say(f"certificates put onto the list: {count}; their files are in the archive")
         report.data["revoked"] = names
         report.made(directory.path / "crl.pem", "and broker/crl.pem")
         report.next(
