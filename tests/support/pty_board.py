@@ -160,7 +160,10 @@ class PtyBoard:
 
     def _runs_a_program(self):
         # The unix port catches SIGINT while it does, and at its prompt would die of it.
-        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        try:
+            status = Path(f"/proc/{self._child.pid}/status").read_text()
+        except OSError:  # not Linux: its programs cannot be interrupted
+            return False
         caught = int(re.search(r"^SigCgt:\s*(\S+)", status, re.M)[1], 16)
         return bool(caught & 1 << signal.SIGINT - 1)
 
