@@ -756,6 +756,7 @@ class MQTTClient:
         message = Message(topic, payload, qos, first & 1 == 1, dup, n)
         if decoder.properties:
             message.properties = decoder.properties
+            message._extra = decoder.extra
         self.stats.received += 1
         if not self._dispatcher.room(message):
             if not qos:

@@ -25,7 +25,7 @@ class Message:
     dup         bool, sent before
     stream      for handlers with stream=True: the payload, to be read in pieces; `payload` is b""
     length      int, its bytes
-    properties  dict of what MQTT 5 carries with it, or None
+    properties  dict of what MQTT 5 carries with it (the first 64 user properties), or None
 
     With MQTT 5 a handler may set what its acknowledgement says:
 
@@ -36,7 +36,7 @@ class Message:
     properties = ack_properties = stream = None
     ack_code = 0
     done = stale = False  # of session
-    _claims = 0  # handlers that have not returned
+    _claims = _extra = 0  # handlers that have not returned; bytes that the properties take
 
     def __init__(self, topic, payload, qos, retain, dup, id):
         self.topic = topic
@@ -47,7 +47,7 @@ class Message:
         self.id = id
 
     def _size(self):
-        return _OVERHEAD + len(self.topic) + len(self.payload)
+        return _OVERHEAD + len(self.topic) + len(self.payload) + self._extra
 
 
 class Delivery(Signal):
