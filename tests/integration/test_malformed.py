@@ -544,6 +544,49 @@ def test_what_properties_take_counts_in_the_backlog():
         )
 
 
+# Texts: MicroPython keeps what it takes for a name, and a single character is one
+
+
+@BOTH
+def test_characters_that_were_never_seen_before_leave_nothing_behind(protocol):
+    topics = [
+        "/".join([chr(n), chr(n) * 9, "".join(map(chr, range(n, n + 90)))]).encode()
+        for n in range(0x4E00, 0x9E00, 90)
+    ]
+
+    def script(connection):
+        connection.accept(connack(protocol))
+        connection.packet()
+        connection.send(message(protocol, topics[0]))
+        connection.packet()
+        for topic in topics:
+            connection.send(message(protocol, topic))
+        connection.send(message(protocol, b"end"))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                client = make(protocol=int(sys.argv[2]))
+                ended = []
+                client.on("+/x")(print)
+                client.on("end")(ended.append)
+                async with client:
+                    await until(lambda: client.stats.received)
+                    gc.collect()
+                    before = gc.mem_alloc()
+                    await client.publish("out")
+                    await until(lambda: ended)
+                    assert client.stats.unclaimed > 200
+                    gc.collect()
+                    assert gc.mem_alloc() - before < 4000, gc.mem_alloc() - before
+            """,
+            fake.port,
+            protocol,
+        )
+
+
 # Packets that are not whole, and garbage
 
 
