@@ -179,6 +179,7 @@ class Wire:
     async def accepted(self, decoder):
         """CONNACK came: take over what the broker says about itself and the client."""
         client = self._client
+        self._reauth = None
         said = decoder.properties or {}
         client.properties = said
         self._limits(said)
@@ -249,6 +250,7 @@ class Wire:
             t.write(packet5.disconnect(128))
             raise
         self._reauth.set()
+        self._reauth = None
 
     def goodbye(self, t, error):
         """Tell the broker which rule it broke, before the connection is closed (4.13.1)."""
@@ -365,11 +367,12 @@ class Wire:
 def reauthenticate(client):
     """
     `client.reauthenticate()`: authenticate once more on this connection (5.0 section 4.12.1); the
-    awaited call returns when the broker agrees.
+    awaited call returns when the broker agrees. A cancellation and the time-out end the waiting
+    only.
 
     Raises ValueError without `auth`, RuntimeError when not connected or when it is under way
-    already; asyncio.TimeoutError after
-    ack_timeout_s; what ended the connection (RefusedError), as a refusal does.
+    already; asyncio.TimeoutError after ack_timeout_s; what ended the connection (RefusedError), as
+    a refusal does.
     """
     five = client._five
     if not five or not five._auth:
@@ -384,10 +387,12 @@ def reauthenticate(client):
 async def _reauthenticate(client, five):
     t = client._transport
     five._reauth = done = asyncio.Event()
+    asked = False
     try:
         data = await five._step(None)
         if client._transport is t:
             await five._answer(t, 0x19, data)
+            asked = True
         end = time.ticks_add(time.ticks_ms(), int(client.ack_timeout_s * 1000))
         while not done.is_set():
             if client._transport is not t:
@@ -396,4 +401,5 @@ async def _reauthenticate(client, five):
                 raise asyncio.TimeoutError
             await asyncio.sleep_ms(20)
     finally:
-        five._reauth = None
+        if not asked and five._reauth is done:  # else the broker's answer ends it
+            five._reauth = None
