@@ -130,6 +130,8 @@ def _stop(client):
         client._events = None
         for out in waiting:
             out.remove(None)
+        if client._requests:
+            client._requests.waiting = {}
         return
     for task in tasks:
         if task is not core.cur_task:
