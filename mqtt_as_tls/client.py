@@ -172,6 +172,13 @@ class MQTTClient:
     Raises TypeError and ValueError for arguments out of their range.
     """
 
+    connected = running = _announce = _behind = _busy = _streams = _foreign = False
+    error = properties = _five = _hosts = _address = _birth = _events = _partial = None
+    _pinged_ms = _reader = _since_ms = _transport = _wake_ms = _said = _incoming = None
+    _queued = _silent = _failures = _refusals = 0
+    _reset_at = _LINK_RESET_AFTER
+    _clients = _clients
+
     def __init__(
         self,
         host,
@@ -204,18 +211,17 @@ class MQTTClient:
         if password is not None:
             password = router.payload(password)
         for name, value, good in (
-            ("protocol", protocol, protocol in (4, 5)),
-            ("tls", tls, tls is None or hasattr(tls, "wrap")),
-            ("link", link, link is None or hasattr(link, "is_up")),
-            ("will", will, will is None or hasattr(will, "birth")),
-            ("store", store, store is None or hasattr(store, "put")),
-            ("log", log, log is None or callable(log)),
-            ("password", password, password is None or user is not None or protocol == 5),
-            ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),
+            ("protocol", protocol or 0, protocol in (4, 5)),
+            ("tls", tls, hasattr(tls, "wrap")),
+            ("link", link, hasattr(link, "is_up")),
+            ("will", will, hasattr(will, "birth")),
+            ("store", store, hasattr(store, "put")),
+            ("log", log, callable(log)),
+            ("password", password, user is not None or protocol == 5),
+            ("give_up_after", give_up_after, isinstance(give_up_after, int)),
         ):
-            if not good:
+            if not good and value is not None:
                 wrong("option", name, value)
-        self._hosts = None
         if not isinstance(host, str):
             host, port = _later("failover", "first")(self, host, port, options)
         _text(host, "host")
@@ -226,7 +232,6 @@ class MQTTClient:
         self.will = will
         self.clean_start = bool(clean_start)
         self._store = store
-        self._five = self.properties = None
         self._wire = packet
         self._alive_s = self.keepalive_s
         if protocol == 5:
@@ -247,16 +252,6 @@ class MQTTClient:
         self._link = link
         self._log = log
         self.give_up_after = give_up_after
-        self.connected = self.running = self._announce = self._behind = self._busy = False
-        self.error = self._address = self._birth = self._events = self._partial = None
-        self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
-        self._transport = self._wake_ms = self._why = self._said = self._incoming = (
-            self._requests
-        ) = None
-        self._streams = self._foreign = False
-        self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
-        self._reset_at = _LINK_RESET_AFTER
-        self._clients = _clients
         self._session = Session(self.max_inflight) if store is None else store.session(self)
         self._clean = self._five is not None and (
             self.clean_start or store is None or not store.restored

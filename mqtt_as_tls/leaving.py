@@ -126,12 +126,13 @@ def _stop(client):
             client._clean = True
     client._queue = [out for out in client._queue if out.entry]  # the store gave them out
     client._queued = 0
+    requests = getattr(client, "_requests", None)
     if not alive:
         client._events = None
         for out in waiting:
             out.remove(None)
-        if client._requests:
-            client._requests.waiting = {}
+        if requests:
+            requests.waiting = {}
         return
     for task in tasks:
         if task is not core.cur_task:
@@ -139,8 +140,8 @@ def _stop(client):
     for out in waiting:
         out.error = MQTTError("the client was stopped before the message was delivered")
         out.set()
-    if client._requests:
-        for request in client._requests.waiting.values():
+    if requests:
+        for request in requests.waiting.values():
             request.set()
     client._up.set()
     if client._events:

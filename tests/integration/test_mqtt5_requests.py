@@ -215,7 +215,7 @@ async def main():
     async with client, other:
         await ready(other)
         task = asyncio.create_task(client.request("ask", "slow", qos=1))
-        await until(lambda: client._requests and client._requests.waiting)
+        await until(lambda: hasattr(client, "_requests") and client._requests.waiting)
         print("asked")
         print((await task).payload)
         """,
@@ -239,7 +239,7 @@ async def ask():
         await client.wait_connected()
         for i in range(16):
             asyncio.create_task(client.request("nobody/answers", "x", timeout_s=None))
-        await until(lambda: client._requests and len(client._requests.waiting) == 16)
+        await until(lambda: hasattr(client, "_requests") and len(client._requests.waiting) == 16)
         raise KeyboardInterrupt
 
 async def main():
