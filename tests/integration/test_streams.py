@@ -588,6 +588,53 @@ def test_handlers_that_confirm_do_not_block_each_other(broker, proxy):
     assert proxy.connections == 1
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "client.publish('seen', 'x', qos=1)",
+        "client.publish('seen', 'x', qos=2, timeout_s=20)",
+        "client.subscribe('answer/%d' % message.length, timeout_s=20)",
+        "client.unsubscribe('answer/%d' % message.length)",
+        "client.request('ask', 'x', timeout_s=20)",
+        "client.request('ask', 'x', qos=1, timeout_s=None)",
+    ],
+)
+def test_an_answer_that_a_handler_waits_for_may_be_behind_the_next_payload(broker, wait):
+    with start(
+        f"""
+        async def main():
+            client = make(max_packet=512, protocol=5)
+
+            @client.on("large", qos=1, stream=True)
+            async def large(message):
+                await drink(message.stream)
+                await asyncio.sleep_ms(100)  # the reader has met the next one
+                await {wait}
+                print("done", message.length)
+
+            @client.on("ask", qos=1)
+            async def ask(message):
+                await client.respond(message, "re")
+
+            async with client:
+                await told("leave")
+        """,
+        broker.port,
+    ) as app:
+        broker.wait_for_log("ask (QoS 1)")
+        other = broker.peer()
+        sizes = [5000, 300, 6000, 200, 7000]
+        for size in sizes:
+            other.publish("large", content(size), qos=1)
+        for _ in sizes:
+            app.wait_for("done", 8)
+        app.send("leave")
+        app.wait()
+    done = [int(line.split()[1]) for line in app.lines if line.startswith("done")]
+    assert sorted(done) == sorted(sizes)
+    assert "lost" not in app.report()
+
+
 def test_a_handler_may_not_wait_for_what_is_behind_its_payload(broker):
     with start(
         """
