@@ -156,7 +156,7 @@ def refused(client, sub, error=None):
     """
     sub.reason = error or refusal(client, sub.granted, sub.filter)
     if sub.handler and sub.asked:  # not an UNSUBACK
-        client._say("%s: see its ACL" % sub.reason)
+        client._say("%s%s" % (sub.reason, "" if error else ": see its ACL"))
         client._event("SubscriptionRefused", sub.filter)
 
 
