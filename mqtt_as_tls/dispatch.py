@@ -24,7 +24,7 @@ class Message:
     retain      bool, kept by the broker from earlier
     dup         bool, sent before
     stream      for handlers with stream=True: the payload, to be read in pieces; `payload` is b""
-    length      int, its bytes
+    length      int, its bytes; 0 where there is no stream
     properties  dict of what MQTT 5 carries with it (the first 64 user properties), or None
 
     With MQTT 5 a handler may set what its acknowledgement says:
@@ -34,7 +34,7 @@ class Message:
     """
 
     properties = ack_properties = stream = None
-    ack_code = 0
+    ack_code = length = 0
     done = stale = False  # of session
     _claims = _extra = 0  # handlers that have not returned; bytes that the properties take
 
@@ -109,14 +109,15 @@ class Dispatcher:
     open    bool, an iterator takes what no handler claims, from `inbox`
     """
 
+    open = _warned = False
+    size = 0
+
     def __init__(self, client):
         self._client = client
         self.subscriptions = []
         self.inbox = Subscription("messages()", None, 0)
         self.others = [self.inbox]
-        self.open = self._warned = False
         self.held = []
-        self.size = 0
 
     def find(self, filter):
         """Return the Subscription of `filter` (str), or None."""
