@@ -262,7 +262,7 @@ class Wire:
         Return the bytes to be sent for the outgoing message `out`, the first that waits; None when
         the broker said that it takes no such message: it has failed then.
         """
-        size = len(out.packet) + getattr(out, "length", 0)
+        size = len(out.packet) + out.length
         code = 0
         if out.qos > self._maximum_qos:
             code = 155
@@ -295,9 +295,11 @@ class Wire:
             return packet5.aliased(buf, alias, False)
         if not self._free_aliases or len(buf) + 5 > self._maximum_packet_size:
             return buf
+        alias = len(self._aliases) + 1
+        buf = packet5.aliased(buf, alias, True)
+        self._aliases[topic] = alias  # now that there was memory to tell it
         self._free_aliases -= 1
-        self._aliases[topic] = alias = len(self._aliases) + 1
-        return packet5.aliased(buf, alias, True)
+        return buf
 
     def subscription(self, sub, options):
         """
