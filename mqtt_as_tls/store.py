@@ -73,7 +73,7 @@ class FileStore:
     full       "newest": enqueue() returns False when the log is full; "oldest": the oldest
                messages that are not in flight give way, an eighth of max_bytes at a time
 
-    error     OSError of the last write or read when it failed, else None
+    error     OSError or MemoryError of the last write or read when it failed, else None
     errors    int, writes and reads that failed
     damaged   int, places in the log that could not be read
     dropped   int, messages that gave way (full="oldest")
@@ -360,9 +360,9 @@ class FileStore:
             if self.bytes + n > self._limit:
                 raise OSError(_ENOSPC)
             return self._write(kind, body, tail)
-        except OSError as e:
-            self._failed(e)
+        except (OSError, MemoryError) as e:
             self._shut()  # the next record begins a segment: the whole state
+            self._failed(e)
             return None
 
     def _failed(self, error):
