@@ -25,7 +25,8 @@ def first(client, hosts, port, options):
             raise mistakes.text("host", host)
         if not isinstance(at, int) or not 0 < at < 65536:
             raise mistakes.number("port", at, 1, 65535)
-        found.append((host, at))
+        if (host, at) not in found:  # else those behind it would never have their turn
+            found.append((host, at))
     client._shared = bool(options.pop("shared_session", False))
     client._home = None
     client._seen = 0
