@@ -82,10 +82,9 @@ class Stats:
     round_trip_ms  the last one measured, publish or ping to its answer; -1 before the first
     """
 
-    def __init__(self):
-        self.connects = self.sent = self.received = self.resent = self.duplicates = 0
-        self.dropped = self.unclaimed = self.bytes_in = self.bytes_out = 0
-        self.round_trip_ms = -1
+    connects = sent = received = resent = duplicates = 0
+    dropped = unclaimed = bytes_in = bytes_out = 0
+    round_trip_ms = -1
 
 
 def _later(module, name):
@@ -291,8 +290,7 @@ class MQTTClient:
         def decorate(handler):
             if not callable(handler):
                 wrong("option", "handler", handler)
-            sub = self._declare(filter, qos, options)
-            sub.handler = handler
+            sub = self._declare(filter, qos, options, handler)
             if stream:
                 _later("incoming", "attach")(self, sub)
             return handler
@@ -398,13 +396,13 @@ class MQTTClient:
     async def _deliver(self, out):
         self._check()  # once more: a task may begin after the client was stopped
         self._queue.append(out)
-        self._pump()
-        if out.is_set:
-            await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
         try:
+            self._pump()
+            if out.is_set:
+                await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
             await out
         finally:
-            if not out.is_set:  # cancelled
+            if not out.is_set:  # cancelled, or no memory
                 out.awaited = False
                 if out in self._queue:
                     self._queue.remove(out)
@@ -455,7 +453,7 @@ class MQTTClient:
             out.set()
         self._pump()
 
-    def _declare(self, filter, qos, options):
+    def _declare(self, filter, qos, options, handler=None):
         data = router.filter(filter)
         router.qos(qos)
         old = self._dispatcher.find(filter)
@@ -470,6 +468,7 @@ class MQTTClient:
             sub.qos = qos
             sub.granted = None
             sub.asked = False
+        sub.handler = handler or sub.handler  # it is told when it is refused at once
         if self.connected:
             self._renew()
         return sub
@@ -507,7 +506,9 @@ class MQTTClient:
         while True:
             try:
                 await self._attempt()
-            except Exception as e:  # whatever it was, it is told and tried again
+            except (Exception, asyncio.CancelledError) as e:  # it is told and tried again
+                if self._task is not asyncio.core.cur_task:  # stopped
+                    raise
                 error = e
             try:
                 delay = _later("failing", "failed")(self, error)
@@ -622,23 +623,25 @@ class MQTTClient:
         self._reset_at = _LINK_RESET_AFTER
         session = self._session
         unknown = session.resume(present, now)
+        while unknown:
+            _later("failing", "undelivered")(self, unknown[0])
+            unknown.pop(0)
         self._clean = False
         for out in session.releasing:
             self._send(packet.ack(_PUBREL, out.id))
         again = len(session.again) + len(session.releasing)
         self.stats.resent += again
-        if not present:
-            for sub in self._dispatcher.subscriptions:
+        for sub in self._dispatcher.subscriptions:
+            if not present or (sub.granted or 0) > 2:
                 sub.granted = None
-        for out in unknown:
-            _later("failing", "undelivered")(self, out)
         self._renew()
         will = self.will
         if will and will.birth is not None:
             out = self._birth
             if out not in self._queue + session.inflight + session.releasing:
-                self._birth = self._encode(will.topic, will.birth, will.qos, will.retain)
-                self._queue.insert(0, self._birth)
+                self._birth = out = self._encode(will.topic, will.birth, will.qos, will.retain)
+                out.awaited = False
+                self._queue.insert(0, out)
         self._pump()
         self._announce = True
         self._hook()
@@ -855,13 +858,13 @@ class MQTTClient:
         if self._reader:
             self._reader.cancel()
             self._reader = None
-        out = self._partial
-        if out:  # QoS 0, sent in part
-            self._partial = None
-            self._queue.insert(0, out)
         if self._transport:
             self._transport.close()
             self._transport = None
+        out = self._partial
+        if out:  # QoS 0, sent in part
+            self._queue.insert(0, out)
+            self._partial = None
         for sub in self._dispatcher.subscriptions:
             sub.asked = False
 

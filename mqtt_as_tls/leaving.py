@@ -72,9 +72,9 @@ async def disconnect(client, reason=0, properties=None):
         will = client.will
         if will and will.goodbye and not reason and client.connected:
             said = client._five and client._five.goodbye_properties
-            client._queue.append(
-                client._encode(will.topic, will.payload, will.qos, will.retain, said)
-            )
+            out = client._encode(will.topic, will.payload, will.qos, will.retain, said)
+            out.awaited = False
+            client._queue.append(out)
             client._pump()
         end = time.ticks_add(time.ticks_ms(), int(client.drain_s * 1000))
         while (
@@ -92,7 +92,8 @@ async def disconnect(client, reason=0, properties=None):
 
 
 def _unacknowledged(client):
-    return client._session.inflight + client._session.releasing
+    session = client._session
+    return session.inflight + session.releasing + session._unknown
 
 
 def _stop(client):
@@ -102,6 +103,7 @@ def _stop(client):
     client._clients.remove(client)
     tasks = client._tasks + [client._task]
     client._tasks = []
+    client._task = None
     client._down()
     dispatcher = client._dispatcher
     for sub in dispatcher.lanes():
@@ -120,6 +122,7 @@ def _stop(client):
     # no handler finishes the others: a redelivery is handled anew
     session._inbound = [message for message in session._inbound if message.done]
     waiting = client._queue + _unacknowledged(client)
+    session._unknown = []
     for out in list(session.inflight):
         if out.length:  # its stream is the app's again: it will not be sent once more
             session.inflight.remove(out)
@@ -162,7 +165,8 @@ def make_way(client, starting):
     if not inside:
         core.cur_task = None  # the last that ran, maybe one of those to be cancelled
     for other in list(client._clients):
-        same = _name(client) == _name(other)
+        # an empty id: the broker gives each one of its own
+        same = client.client_id and _name(client) == _name(other)
         if other._loop is not core._task_queue or (same and not inside):
             _stop(other)
         elif starting:

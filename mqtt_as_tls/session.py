@@ -45,6 +45,7 @@ class Session:
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
         self._unreleased = {}
+        self._unknown = []
 
     def full(self):
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
@@ -142,19 +143,17 @@ class Session:
         the connection.
 
         Returns a list of QoS 2 messages that may or may not have been delivered, as the session
-        is lost; they are no longer in flight. Empty with `present`.
+        is lost; they are no longer in flight. What the caller does not take off it, as told, is
+        returned once more the next time.
         """
-        unknown = []
         kept = []
         self.requests = {}
         if not present:
-            unknown += self.releasing
+            unknown = self._unknown + self.releasing
             again = []
             for out in self.inflight:
                 (again if out.qos == 1 else unknown).append(out)
-            self.inflight = again
-            self.releasing = []
-            self._unreleased = {}
+            self.inflight, self.releasing, self._unreleased, self._unknown = again, [], {}, unknown
         self.again = list(self.inflight)
         for out in self.again:
             if not present:
@@ -169,7 +168,7 @@ class Session:
                 message.stale = True
                 kept.append(message)
         self._inbound = kept
-        return unknown
+        return self._unknown
 
     def restart(self, now_ms):
         """Have what waits for an acknowledgement wait from now on."""

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.support import apps
+from tests.support.fake_broker import FakeBroker
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
 OUT = [("PUBLISH", "up"), ("PUBREC", "down"), ("PUBREL", "up"), ("PUBCOMP", "down")]
@@ -855,3 +856,27 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protoc
         }
     except AssertionError as e:
         raise AssertionError(f"seed {seed}") from e
+
+
+def test_a_publisher_learns_of_the_lost_session_though_there_was_no_memory_to_tell():
+    def script(connection):
+        connection.accept()
+        if connection.number == 1:
+            connection.packet()  # PUBLISH
+        else:
+            connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async with make() as client:
+                    await client.wait_connected()
+                    fail_once(failing, "undelivered")
+                    with raises(DeliveryUnknown, "lost the session"):
+                        await client.publish("t", "x", qos=2, timeout_s=20)
+            """,
+            fake.port,
+        )
+    assert "no memory once" in out

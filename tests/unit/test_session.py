@@ -508,6 +508,8 @@ def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new(
     receipt(session, d)
     unknown = session.resume(False, 0)
     assert sorted(out.packet[-1:] for out in unknown) == [b"1", b"3"]
+    assert session.resume(True, 0) == unknown  # nobody was told yet
+    unknown.clear()
     assert session.releasing == []
     assert session.inflight == session.again == [a, c]
     assert resend(session) == [a, c]

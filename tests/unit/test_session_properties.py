@@ -208,7 +208,9 @@ class OutMachine(RuleBasedStateMachine):
     def start_over(self, window):
         self.cut(window)
         self.broker.forget()
-        unknown = {parse(out.packet)[2] for out in self.session.resume(False, self.now)}
+        lost = self.session.resume(False, self.now)
+        unknown = {parse(out.packet)[2] for out in lost}
+        lost.clear()
         assert unknown == {number for number in self.ids.values() if self.qos[number] == 2}
         self.unknown |= unknown
         self.ids = {}
