@@ -230,11 +230,14 @@ async def _handle(client, sub, handler, message):
     the next one has to begin before (see `_turn`).
     """
     d = client._dispatcher
+    lane = None
     try:
         lane = Subscription(sub.filter, sub.data, sub.qos)
         d.others.append(lane)
         lane.task = asyncio.create_task(_run(client, lane, handler, message))
     except MemoryError as e:
+        if lane in d.others:
+            d.others.remove(lane)
         if message.stream:
             message.stream.fail(e)  # the broker sends it again
         raise

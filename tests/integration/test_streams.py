@@ -832,6 +832,7 @@ def test_a_payload_for_which_memory_ran_out_comes_again(broker, proxy, owner, na
                     fail_once(asyncio, "create_task")
                 print("will fail")
                 await told("leave")
+                print("lanes", len(client._dispatcher.others))
         """,
         proxy.port,
         names=f"FAIL = {name!r}",
@@ -846,6 +847,7 @@ def test_a_payload_for_which_memory_ran_out_comes_again(broker, proxy, owner, na
         app.wait_for("connection lost: MemoryError|connection lost: no memory")
         app.wait_for(f"got {digest(content(200_000))} 200000")
         app.send("leave")
+        app.wait_for("lanes 1")  # that of the iterator
         app.wait()
     assert proxy.connections == 2
 
