@@ -25,7 +25,7 @@ TABLE = {
     "tls": "errors mistakes",
     "transport": "dns tls errors",
     "will": "router",
-    "failover": "mistakes",
+    "failover": "router",
     "failing": "packet clock explain errors streams reasons failover",
     "wifi": "errors failing mistakes",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
@@ -38,7 +38,7 @@ TABLE = {
     "subscribing": "packet errors mistakes dispatch router",
     "leaving": "packet errors mistakes transport",
     "incoming": "dispatch errors router transport",
-    "outgoing": "dispatch errors failing mistakes router transport",
+    "outgoing": "dispatch errors failing router transport",
 }
 TABLE["client"] = " ".join(TABLE)
 TABLE["__init__"] = " ".join(TABLE)
