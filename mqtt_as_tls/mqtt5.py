@@ -49,7 +49,6 @@ class Wire:
     Raises TypeError and ValueError for options that cannot be taken.
     """
 
-    set_clean = packet5.set_clean
     subscribe = staticmethod(packet5.subscribe)
     unsubscribe = staticmethod(packet5.unsubscribe)
     encode = staticmethod(encode)
@@ -218,9 +217,9 @@ class Wire:
         said = decoder.properties or {}
         self._same_method(said)
         # None stands for a beginning
-        await self._answer(t, 0x18, await self._step(said.get("authentication_data", b"")))
+        self._answer(t, 0x18, await self._step(said.get("authentication_data", b"")))
 
-    async def _answer(self, t, code, data):
+    def _answer(self, t, code, data):
         own = [("authentication_method", self._auth[0]), ("authentication_data", data)]
         t.write(packet5.auth(code, encode(own, _AUTH)))
 
@@ -393,7 +392,7 @@ async def _reauthenticate(client, five):
     try:
         data = await five._step(None)
         if client._transport is t:
-            await five._answer(t, 0x19, data)
+            five._answer(t, 0x19, data)
             asked = True
         end = time.ticks_add(time.ticks_ms(), int(client.ack_timeout_s * 1000))
         while not done.is_set():

@@ -86,6 +86,10 @@ class FileStore:
     Raises ValueError for arguments out of their range.
     """
 
+    log = error = _segments = _file = None
+    errors = damaged = dropped = refused = writes = bytes = waiting = 0
+    restored = _whole = False
+
     def __init__(self, directory, max_bytes=65536, full="newest"):
         if (
             not isinstance(directory, str)
@@ -103,10 +107,6 @@ class FileStore:
         self._oldest = full == "oldest"
         self._size = n = min(max_bytes // 8, 65535)  # of a segment
         self._spare = n // 2 + 512  # no message takes these bytes: they are for what ends one
-        self.log = self.error = self._segments = self._file = None
-        self.errors = self.damaged = self.dropped = self.refused = self.writes = 0
-        self.bytes = self.waiting = 0
-        self.restored = self._whole = False
         self._flight = []
 
     def __len__(self):
