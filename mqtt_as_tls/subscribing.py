@@ -93,7 +93,7 @@ async def _unsubscribe(client, subs, properties):
         # a SUBACK that is still to come says nothing about it
         while not answered and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
-            answered = subs not in client._session.requests.values()
+            answered = not client._error and subs not in client._session.requests.values()
     for sub in subs:
         if sub.reason:
             raise sub.reason
