@@ -78,6 +78,7 @@ class Subscription:
 
     data     bytes, the filter in UTF-8
     flags    int, subscription options but the QoS; properties  bytes, encoded (MQTT 5)
+    stream   bool, its handler was declared with stream=True
     reason   RefusedError of the SUBACK, or None
     granted  int, the QoS granted in this session; 128 and over: refused; None not answered yet
     asked    bool, SUBSCRIBE sent on this connection
@@ -107,6 +108,8 @@ class Dispatcher:
     held    messages not handled yet, in order of arrival
     size    int, their bytes
     open    bool, an iterator takes what no handler claims, from `inbox`
+    others  Subscriptions that the broker does not have: `inbox`, a lane for each stream that is
+            read, and those taken back whose handler still runs
     """
 
     open = _warned = False

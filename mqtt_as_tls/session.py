@@ -180,7 +180,8 @@ class Session:
         """
         Note an inbound QoS 1 or 2 message.
 
-        message  object with id, qos, topic, payload; `done` and `stale` are kept on it
+        message  object with id, qos, topic, payload, ack_code (of the acknowledgement: 0 and 16
+                 take it); `done` and `stale` are kept on it
         dup      bool, the DUP flag of its PUBLISH
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
