@@ -33,14 +33,15 @@ class Session:
     sent_ms  int, when it (or its PUBREL) was last handed to a connection
     """
 
+    stray = 0  # acknowledgements that nothing waits for
+    _id = 0
+
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
         self.again = []  # those of them that this connection has to carry once more
         self.releasing = []  # QoS 2 whose PUBREC came, in that order
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
-        self.stray = 0  # acknowledgements that nothing waits for
-        self._id = 0
         self._inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
@@ -154,6 +155,8 @@ class Session:
             for out in self.inflight:
                 (again if out.qos == 1 else unknown).append(out)
             self.inflight, self.releasing, self._unreleased, self._unknown = again, [], {}, unknown
+        elif not self._id:  # some that an earlier program used may still be taken at the broker
+            self._id = now_ms % 65535
         self.again = list(self.inflight)
         for out in self.again:
             if not present:

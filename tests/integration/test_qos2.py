@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.support import apps
-from tests.support.fake_broker import FakeBroker
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
 OUT = [("PUBLISH", "up"), ("PUBREC", "down"), ("PUBREL", "up"), ("PUBCOMP", "down")]
@@ -880,3 +880,45 @@ def test_a_publisher_learns_of_the_lost_session_though_there_was_no_memory_to_te
             fake.port,
         )
     assert "no memory once" in out
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_program_that_is_started_again_takes_no_id_that_the_broker_may_still_have(
+    tmp_path, stored
+):
+    """
+    What the program before it had under way is unknown to this one (with a store: payloads larger
+    than memory, and what did not fit), but not to the broker: some would drop a new message with
+    the same id as one that they have.
+    """
+    ids = []
+
+    def script(connection):
+        connection.accept(CONNACK if connection.number == 1 else RESUMED)
+        _, body = connection.packet()
+        ids.append(body[body.index(b"t") + 1 : body.index(b"t") + 3])
+        if connection.number == 1:
+            connection.until_closed()
+        connection.send(b"\x50\2" + ids[-1])
+        assert connection.packet() == (0x62, ids[-1])
+        connection.send(b"\x70\2" + ids[-1])
+        connection.until_closed()
+
+    app = f"""
+    from mqtt_as_tls import FileStore
+    from tests.device.large import Source
+    more = dict(store=FileStore(sys.argv[2])) if {stored} else dict()
+    async def main():
+        async with make(**more) as client:
+            print("publishing")
+            await client.publish("t", Source(9), length=9, qos=2)
+    """
+    with FakeBroker(script) as fake:
+        with apps.start(app, fake.port, tmp_path / "store") as first:
+            first.wait_for("connected")
+            fake.wait_for_connections(1)
+            while not ids:
+                time.sleep(0.01)
+            first.kill()
+        apps.check(app, fake.port, tmp_path / "store")
+    assert len(ids) == 2 and ids[0] == b"\0\1" != ids[1], ids

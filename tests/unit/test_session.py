@@ -931,3 +931,16 @@ def test_no_memory_at_a_pubrec_leaves_the_message_in_flight():
     assert resend(session) == [out]
     assert receipt(session, out) is out
     assert complete(session, out) is out
+
+
+def test_packet_ids_go_on_elsewhere_in_a_session_that_an_earlier_program_left():
+    """A broker may still have its QoS 2 messages, and take a new one for one of them."""
+    session = Session()
+    session.resume(True, 70_000)
+    out = send(session, qos=2)
+    assert out.id == 70_000 % 65535 + 1
+    session.resume(True, 90_000)
+    assert send(session, qos=2).id == out.id + 1
+    session = Session()
+    session.resume(False, 70_000)
+    assert send(session, qos=2).id == 1
