@@ -70,6 +70,7 @@ class Wire:
                 raise TypeError("auth: (method str, step function), not %r" % (self._auth,))
             given.append(("authentication_method", method))
         names = [name for name, _ in given]
+        self._sized = "maximum_packet_size" in names  # the app's own
         if "authentication_data" in names or "authentication_method" in names and not self._auth:
             raise ValueError("authentication: give auth=(method, step function)")
         for name, value in (
@@ -168,7 +169,7 @@ class Wire:
         """Return CONNECT: the client id may be one that the broker assigned."""
         client = self._client
         own = self._pairs
-        if client._streams:  # payloads larger than memory are welcome
+        if client._streams and not self._sized:  # payloads larger than memory are welcome
             own = [pair for pair in own if pair[0] != "maximum_packet_size"]
         if self._auth:
             own = own + [("authentication_data", await self._step(None))]

@@ -1263,6 +1263,25 @@ def test_a_lost_session_has_an_upload_sent_anew_or_told(tmp_path):
         assert not sent[-1].dup
 
 
+def test_a_largest_packet_that_the_app_names_is_told_the_broker(proxy):
+    """Else with a handler of large payloads there is no largest one."""
+    check(
+        """
+        async def main():
+            for size in (None, 70000):
+                more = {"maximum_packet_size": size} if size else None
+                client = make(protocol=5, properties=more, session_expiry_s=0)
+                client.on("large", stream=True)(print)
+                async with client:
+                    await client.wait_connected()
+        """,
+        proxy.port,
+    )
+    sizes = [b"\x27\0\1\x11\x70" in each.body for each in proxy.seen("CONNECT")]
+    assert sizes == [False, True]
+    assert b"\x27" not in proxy.seen("CONNECT")[0].body
+
+
 def test_a_broker_that_takes_no_such_packet_is_obeyed(tmp_path):
     with Broker(tmp_path / "b", "tcp", max_packet=5000) as broker:
         check(
