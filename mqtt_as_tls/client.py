@@ -56,6 +56,7 @@ _OPTIONS = const(
 # Methods of MQTTClient that are loaded when they are called
 _LATER = const(
     (
+        ("hooks", "on_connect"),
         ("leaving", "connect disconnect wait_connected"),
         ("mqtt5", "reauthenticate"),
         ("queueing", "enqueue"),
@@ -82,9 +83,10 @@ class Stats:
     round_trip_ms  the last one measured, publish or ping to its answer; -1 before the first
     """
 
-    connects = sent = received = resent = duplicates = 0
-    dropped = unclaimed = bytes_in = bytes_out = 0
-    round_trip_ms = -1
+    def __init__(self):
+        self.connects = self.sent = self.received = self.resent = self.duplicates = 0
+        self.dropped = self.unclaimed = self.bytes_in = self.bytes_out = 0
+        self.round_trip_ms = -1
 
 
 def _later(module, name):
@@ -171,13 +173,6 @@ class MQTTClient:
     Raises TypeError and ValueError for arguments out of their range.
     """
 
-    connected = running = _announce = _behind = _busy = _streams = _foreign = False
-    error = properties = _five = _hosts = _address = _birth = _events = _partial = None
-    _pinged_ms = _reader = _since_ms = _transport = _wake_ms = _said = _incoming = None
-    _queued = _silent = _failures = _refusals = 0
-    _reset_at = _LINK_RESET_AFTER
-    _clients = _clients
-
     def __init__(
         self,
         host,
@@ -196,6 +191,15 @@ class MQTTClient:
         store=None,
         **options,
     ):
+        self.connected = self.running = self._busy = self._foreign = False
+        self._behind = self._streams = False
+        self.properties = self._five = self._hosts = self._birth = self._events = None
+        self.error = self._address = self._partial = self._pinged_ms = self._reader = None
+        self._since_ms = self._transport = self._wake_ms = self._said = None
+        self._hooks = self._incoming = None
+        self._queued = self._silent = self._failures = self._refusals = 0
+        self._reset_at = _LINK_RESET_AFTER
+        self._clients = _clients
         for name, value, low, high in _OPTIONS:
             value = options.pop(name, value)
             if not isinstance(value, (int, float)) or not low <= value <= high:
@@ -257,8 +261,6 @@ class MQTTClient:
         )
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
-        self._hooks = []
-        self._tasks = []  # of on_connect
         self._queue = []  # Delivery, not sent yet
         if will:
             for data in (will.payload, will.birth or b""):
@@ -296,13 +298,6 @@ class MQTTClient:
             return handler
 
         return decorate
-
-    def on_connect(self, handler):
-        """Decorator: run `handler` (async, no arguments) after every connect, in its own task."""
-        if not callable(handler):
-            wrong("option", "on_connect", handler)
-        self._hooks.append(handler)
-        return handler
 
     async def __aenter__(self):
         if _clients:
@@ -643,8 +638,8 @@ class MQTTClient:
                 out.awaited = False
                 self._queue.insert(0, out)
         self._pump()
-        self._announce = True
-        self._hook()
+        if self._hooks:
+            self._hooks.connected()
         self._up.set()
         tls = self.tls
         self._say(
@@ -657,21 +652,8 @@ class MQTTClient:
                 ", %d messages sent again" % again if again else "",
             )
         )
-        self._event("Connected", present)
-
-    def _hook(self):
-        """Run the on_connect functions once the subscriptions are renewed."""
-        if self._announce and not self._session.requests:
-            self._announce = False
-            for task in self._tasks:
-                task.cancel()
-            self._tasks = [asyncio.create_task(self._guard(h)) for h in self._hooks]
-
-    async def _guard(self, handler):
-        try:
-            await handler()
-        except Exception as e:
-            self._report("%s", "on_connect", e)
+        if self._events:
+            self._events.put("Connected", present)
 
     def _report(self, what, name, error):
         try:
@@ -712,7 +694,8 @@ class MQTTClient:
                     codes = decoder.suback()
                     if part:
                         self._granted(part, kind, codes)
-                        self._hook()
+                        if self._hooks:
+                            self._hooks.answered()
                 elif kind > _PINGRESP:  # DISCONNECT, AUTH of MQTT 5
                     await self._five.told(t, decoder, kind)
                 else:
@@ -770,7 +753,7 @@ class MQTTClient:
                 self._dispatcher.deliver(message)
             except MemoryError:
                 if qos:  # the broker sends it again
-                    self._session._inbound.remove(message)
+                    self._session.inbound.remove(message)
                 raise
         else:
             self.stats.duplicates += 1
@@ -785,7 +768,7 @@ class MQTTClient:
                     return
                 kind = _PUBACK if ready.qos == 1 else _PUBREC
                 self._send(self._wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
-                self._session.acked(ready)
+                self._session.inbound.remove(ready)
         except MemoryError as e:  # it is sent on the next connection
             self._lost(e)
 
@@ -867,10 +850,6 @@ class MQTTClient:
             self._partial = None
         for sub in self._dispatcher.subscriptions:
             sub.asked = False
-
-    def _event(self, kind, value):
-        if self._events:
-            self._events.put(kind, value)
 
     def _say(self, text, more=""):
         """Log a line; a repetition of the last one is suppressed (`more` does not count)."""

@@ -112,14 +112,13 @@ class Dispatcher:
             read, and those taken back whose handler still runs
     """
 
-    open = _warned = False
-    size = 0
-
     def __init__(self, client):
         self._client = client
         self.subscriptions = []
         self.inbox = Subscription("messages()", None, 0)
         self.others = [self.inbox]
+        self.open = self._warned = False
+        self.size = 0
         self.held = []
 
     def find(self, filter):

@@ -158,7 +158,7 @@ class _Incoming(Stream, _Quiet):
                 "the connection was lost with %d of %d bytes to come"
                 % (self.left, self.message.length)
             )
-            inbound = self._client._session._inbound
+            inbound = self._client._session.inbound
             if self.message in inbound and not self.over:
                 inbound.remove(self.message)
         self._came.set()
@@ -171,7 +171,9 @@ class _Incoming(Stream, _Quiet):
             self._t.streams.remove(self)
             client._incoming = client._quiet
             client._asked_ms = now = time.ticks_ms()
-            client._session.restart(now)
+            session = client._session
+            for out in session.inflight + session.releasing:  # their answers were behind it
+                out.sent_ms = now
             for sub in client._dispatcher.lanes():
                 if sub.current is self.message:
                     sub.since_ms = now

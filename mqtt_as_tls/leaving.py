@@ -101,8 +101,10 @@ def _stop(client):
     alive = client._loop is core._task_queue  # else its tasks never run again: wake none
     client.running = client._busy = False
     client._clients.remove(client)
-    tasks = client._tasks + [client._task]
-    client._tasks = []
+    tasks = [client._task]
+    if client._hooks:
+        tasks += client._hooks.tasks
+        client._hooks.tasks = []
     client._task = None
     client._down()
     dispatcher = client._dispatcher
@@ -120,7 +122,7 @@ def _stop(client):
     dispatcher.others = [dispatcher.inbox]
     session = client._session
     # no handler finishes the others: a redelivery is handled anew
-    session._inbound = [message for message in session._inbound if message.done]
+    session.inbound = [message for message in session.inbound if message.done]
     waiting = client._queue + _unacknowledged(client)
     session._unknown = []
     for out in list(session.inflight):

@@ -93,7 +93,9 @@ class Upload(Delivery):
                 reading = False
             # what else waits for an answer has its time anew
             client._asked_ms = now = time.ticks_ms()
-            client._session.restart(now)
+            session = client._session
+            for out in session.inflight + session.releasing:  # their answers were behind it
+                out.sent_ms = now
             client._due(client.ack_timeout_s * 1000)
         except asyncio.CancelledError:  # the connection is closed
             stalled = time.ticks_diff(time.ticks_ms(), t.moved_ms) >= _STALL_MS

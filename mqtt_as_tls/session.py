@@ -42,7 +42,7 @@ class Session:
         self.again = []  # those of them that this connection has to carry once more
         self.releasing = []  # QoS 2 whose PUBREC came, in that order
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
-        self._inbound = []  # messages not acknowledged yet, in the order of their arrival
+        self.inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
         self._unreleased = {}
@@ -162,22 +162,17 @@ class Session:
             if not present:
                 out.id = 0
             packet.set_dup(out.packet, out.id > 0)
-        self.restart(now_ms)
-        for message in self._inbound if present else ():
+        for out in self.inflight + self.releasing:
+            out.sent_ms = now_ms
+        for message in self.inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code in (0, 16):
                 self._unreleased[message.id] = True  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
             elif not (message.stale and message.done):
                 message.stale = True
                 kept.append(message)
-        self._inbound = kept
+        self.inbound = kept
         return self._unknown
-
-    def restart(self, now_ms):
-        """Have what waits for an acknowledgement wait from now on."""
-        for waiting in (self.inflight, self.releasing):
-            for out in waiting:
-                out.sent_ms = now_ms
 
     def received(self, message, dup):
         """
@@ -193,7 +188,7 @@ class Session:
         Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
         """
         message.done = message.stale = False
-        inbound = self._inbound
+        inbound = self.inbound
         for old in inbound:
             if old.id != message.id:
                 continue
@@ -222,18 +217,18 @@ class Session:
         behind an earlier one.
         """
         n = 0
-        for message in self._inbound:
+        for message in self.inbound:
             if message.done and not message.stale:
                 n += _OVERHEAD + len(message.topic) + len(message.payload)
         return n
 
     def next_ack(self):
         """
-        Return the message to be acknowledged next, with PUBACK or PUBREC, or None; then call
-        `acked`. They go in the order of arrival ([MQTT-4.6.0-2]), each once it is `done`; a
-        message of an earlier connection waits until the broker delivered it again.
+        Return the message to be acknowledged next, with PUBACK or PUBREC, or None; take it from
+        `inbound` once that is sent. They go in the order of arrival ([MQTT-4.6.0-2]), each once it
+        is `done`; a message of an earlier connection waits until the broker delivered it again.
         """
-        for message in self._inbound:
+        for message in self.inbound:
             if message.stale:
                 continue
             if not message.done:
@@ -242,10 +237,6 @@ class Session:
                 self._unreleased[message.id] = True
             return message
         return None
-
-    def acked(self, message):
-        """Note that the acknowledgement of what `next_ack` returned is sent."""
-        self._inbound.remove(message)
 
     def released(self, packet_id):
         """

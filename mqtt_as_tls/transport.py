@@ -99,12 +99,11 @@ class Transport:
                ticks of its last progress
     """
 
-    _raw = _sock = _task = None
-    _sent = tls_ms = 0
-    blocked = False
-
     def __init__(self, client):
         self._client = client
+        self._raw = self._sock = self._task = None
+        self._sent = self.tls_ms = 0
+        self.blocked = False
         self.out = []
         self.streams = []
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()

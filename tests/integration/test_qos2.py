@@ -54,7 +54,7 @@ async def main():
 
     async with client:
         await told("leave")
-        print("left over", client._session._inbound, client._session._unreleased)
+        print("left over", client._session.inbound, client._session._unreleased)
 """
 
 
@@ -560,7 +560,7 @@ def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker)
 
             async with client:
                 await told("leave")
-                print("left over", client._session._inbound, client._session._unreleased)
+                print("left over", client._session.inbound, client._session._unreleased)
         """,
         proxy.port,
     ) as app:
@@ -675,7 +675,7 @@ def test_a_message_is_handled_once_where_there_was_once_no_memory(proxy, broker,
                 fail_once(*eval(sys.argv[2]))
                 print("no memory")
                 await told("leave")
-                print("left over", client._session._inbound, client._session._unreleased)
+                print("left over", client._session.inbound, client._session._unreleased)
         """,
         proxy.port,
         NO_MEMORY[place],

@@ -32,6 +32,7 @@ TABLE = {
     "dispatch": "router transport failing",
     "mqtt5": "packet5 properties errors reasons failing",
     "requests": "errors mqtt5 transport",
+    "hooks": "mistakes",
     "queueing": "router",
     "stored": "session packet dispatch errors router",
     "store": "stored errors mistakes",

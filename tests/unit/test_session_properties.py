@@ -362,7 +362,7 @@ class InMachine(RuleBasedStateMachine):
             if no_memory:  # for sending it: the connection ends
                 self.resume()
                 return
-            self.session.acked(message)
+            self.session.inbound.remove(message)
             sent.held = False
             if lost:
                 continue
@@ -404,7 +404,7 @@ class InMachine(RuleBasedStateMachine):
             return
         session = self.session
         assert session.stray == self.stray
-        assert len(session._inbound) <= len(self.unacked)
+        assert len(session.inbound) <= len(self.unacked)
         assert session.lingering() == sum(
             100 + len("topic") + len(s.payload) for s in self.arrived if s.message.done
         )
