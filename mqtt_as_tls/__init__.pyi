@@ -108,7 +108,7 @@ class Will:
 class FileStore:
     directory: str
     max_bytes: int
-    error: OSError | None
+    error: OSError | MemoryError | None
     errors: int
     damaged: int
     dropped: int

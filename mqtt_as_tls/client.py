@@ -56,6 +56,7 @@ _OPTIONS = const(
 # Methods of MQTTClient that are loaded when they are called
 _LATER = const(
     (
+        ("hooks", "on_connect"),
         ("leaving", "connect disconnect wait_connected"),
         ("mqtt5", "reauthenticate"),
         ("queueing", "enqueue"),
@@ -190,6 +191,15 @@ class MQTTClient:
         store=None,
         **options,
     ):
+        self.connected = self.running = self._busy = self._foreign = False
+        self._behind = self._streams = False
+        self.properties = self._five = self._hosts = self._birth = self._events = None
+        self.error = self._address = self._partial = self._pinged_ms = self._reader = None
+        self._since_ms = self._transport = self._wake_ms = self._said = None
+        self._hooks = self._incoming = None
+        self._queued = self._silent = self._failures = self._refusals = 0
+        self._reset_at = _LINK_RESET_AFTER
+        self._clients = _clients
         for name, value, low, high in _OPTIONS:
             value = options.pop(name, value)
             if not isinstance(value, (int, float)) or not low <= value <= high:
@@ -204,18 +214,17 @@ class MQTTClient:
         if password is not None:
             password = router.payload(password)
         for name, value, good in (
-            ("protocol", protocol, protocol in (4, 5)),
-            ("tls", tls, tls is None or hasattr(tls, "wrap")),
-            ("link", link, link is None or hasattr(link, "is_up")),
-            ("will", will, will is None or hasattr(will, "birth")),
-            ("store", store, store is None or hasattr(store, "put")),
-            ("log", log, log is None or callable(log)),
-            ("password", password, password is None or user is not None or protocol == 5),
-            ("give_up_after", give_up_after, isinstance(give_up_after or 0, int)),
+            ("protocol", protocol or 0, protocol in (4, 5)),
+            ("tls", tls, hasattr(tls, "wrap")),
+            ("link", link, hasattr(link, "is_up")),
+            ("will", will, hasattr(will, "birth")),
+            ("store", store, hasattr(store, "put")),
+            ("log", log, callable(log)),
+            ("password", password, user is not None or protocol == 5),
+            ("give_up_after", give_up_after, isinstance(give_up_after, int)),
         ):
-            if not good:
+            if not good and value is not None:
                 wrong("option", name, value)
-        self._hosts = None
         if not isinstance(host, str):
             host, port = _later("failover", "first")(self, host, port, options)
         _text(host, "host")
@@ -226,7 +235,6 @@ class MQTTClient:
         self.will = will
         self.clean_start = bool(clean_start)
         self._store = store
-        self._five = self.properties = None
         self._wire = packet
         self._alive_s = self.keepalive_s
         if protocol == 5:
@@ -247,24 +255,12 @@ class MQTTClient:
         self._link = link
         self._log = log
         self.give_up_after = give_up_after
-        self.connected = self.running = self._announce = self._behind = self._busy = False
-        self.error = self._address = self._birth = self._events = self._partial = None
-        self._pinged_ms = self._reader = self._since_ms = self._sntp_ms = self._suspect = None
-        self._transport = self._wake_ms = self._why = self._said = self._incoming = (
-            self._requests
-        ) = None
-        self._streams = self._foreign = False
-        self._queued = self._strikes = self._silent = self._failures = self._refusals = 0
-        self._reset_at = _LINK_RESET_AFTER
-        self._clients = _clients
         self._session = Session(self.max_inflight) if store is None else store.session(self)
         self._clean = self._five is not None and (
             self.clean_start or store is None or not store.restored
         )
         self._dispatcher = Dispatcher(self)
         self.stats = Stats()
-        self._hooks = []
-        self._tasks = []  # of on_connect
         self._queue = []  # Delivery, not sent yet
         if will:
             for data in (will.payload, will.birth or b""):
@@ -296,20 +292,12 @@ class MQTTClient:
         def decorate(handler):
             if not callable(handler):
                 wrong("option", "handler", handler)
-            sub = self._declare(filter, qos, options)
-            sub.handler = handler
+            sub = self._declare(filter, qos, options, handler)
             if stream:
                 _later("incoming", "attach")(self, sub)
             return handler
 
         return decorate
-
-    def on_connect(self, handler):
-        """Decorator: run `handler` (async, no arguments) after every connect, in its own task."""
-        if not callable(handler):
-            wrong("option", "on_connect", handler)
-        self._hooks.append(handler)
-        return handler
 
     async def __aenter__(self):
         if _clients:
@@ -403,13 +391,13 @@ class MQTTClient:
     async def _deliver(self, out):
         self._check()  # once more: a task may begin after the client was stopped
         self._queue.append(out)
-        self._pump()
-        if out.is_set:
-            await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
         try:
+            self._pump()
+            if out.is_set:
+                await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
             await out
         finally:
-            if not out.is_set:  # cancelled
+            if not out.is_set:  # cancelled, or no memory
                 out.awaited = False
                 if out in self._queue:
                     self._queue.remove(out)
@@ -460,7 +448,7 @@ class MQTTClient:
             out.set()
         self._pump()
 
-    def _declare(self, filter, qos, options):
+    def _declare(self, filter, qos, options, handler=None):
         data = router.filter(filter)
         router.qos(qos)
         old = self._dispatcher.find(filter)
@@ -475,6 +463,7 @@ class MQTTClient:
             sub.qos = qos
             sub.granted = None
             sub.asked = False
+        sub.handler = handler or sub.handler  # it is told when it is refused at once
         if self.connected:
             self._renew()
         return sub
@@ -512,7 +501,9 @@ class MQTTClient:
         while True:
             try:
                 await self._attempt()
-            except Exception as e:  # whatever it was, it is told and tried again
+            except (Exception, asyncio.CancelledError) as e:  # it is told and tried again
+                if self._task is not asyncio.core.cur_task:  # stopped
+                    raise
                 error = e
             try:
                 delay = _later("failing", "failed")(self, error)
@@ -627,26 +618,28 @@ class MQTTClient:
         self._reset_at = _LINK_RESET_AFTER
         session = self._session
         unknown = session.resume(present, now)
+        while unknown:
+            _later("failing", "undelivered")(self, unknown[0])
+            unknown.pop(0)
         self._clean = False
         for out in session.releasing:
             self._send(packet.ack(_PUBREL, out.id))
         again = len(session.again) + len(session.releasing)
         self.stats.resent += again
-        if not present:
-            for sub in self._dispatcher.subscriptions:
+        for sub in self._dispatcher.subscriptions:
+            if not present or (sub.granted or 0) > 2:
                 sub.granted = None
-        for out in unknown:
-            _later("failing", "undelivered")(self, out)
         self._renew()
         will = self.will
         if will and will.birth is not None:
             out = self._birth
             if out not in self._queue + session.inflight + session.releasing:
-                self._birth = self._encode(will.topic, will.birth, will.qos, will.retain)
-                self._queue.insert(0, self._birth)
+                self._birth = out = self._encode(will.topic, will.birth, will.qos, will.retain)
+                out.awaited = False
+                self._queue.insert(0, out)
         self._pump()
-        self._announce = True
-        self._hook()
+        if self._hooks:
+            self._hooks.connected()
         self._up.set()
         tls = self.tls
         self._say(
@@ -659,21 +652,8 @@ class MQTTClient:
                 ", %d messages sent again" % again if again else "",
             )
         )
-        self._event("Connected", present)
-
-    def _hook(self):
-        """Run the on_connect functions once the subscriptions are renewed."""
-        if self._announce and not self._session.requests:
-            self._announce = False
-            for task in self._tasks:
-                task.cancel()
-            self._tasks = [asyncio.create_task(self._guard(h)) for h in self._hooks]
-
-    async def _guard(self, handler):
-        try:
-            await handler()
-        except Exception as e:
-            self._report("%s", "on_connect", e)
+        if self._events:
+            self._events.put("Connected", present)
 
     def _report(self, what, name, error):
         try:
@@ -714,7 +694,8 @@ class MQTTClient:
                     codes = decoder.suback()
                     if part:
                         self._granted(part, kind, codes)
-                        self._hook()
+                        if self._hooks:
+                            self._hooks.answered()
                 elif kind > _PINGRESP:  # DISCONNECT, AUTH of MQTT 5
                     await self._five.told(t, decoder, kind)
                 else:
@@ -756,6 +737,7 @@ class MQTTClient:
         message = Message(topic, payload, qos, first & 1 == 1, dup, n)
         if decoder.properties:
             message.properties = decoder.properties
+            message._extra = decoder.extra
         self.stats.received += 1
         if not self._dispatcher.room(message):
             if not qos:
@@ -771,7 +753,7 @@ class MQTTClient:
                 self._dispatcher.deliver(message)
             except MemoryError:
                 if qos:  # the broker sends it again
-                    self._session._inbound.remove(message)
+                    self._session.inbound.remove(message)
                 raise
         else:
             self.stats.duplicates += 1
@@ -786,7 +768,7 @@ class MQTTClient:
                     return
                 kind = _PUBACK if ready.qos == 1 else _PUBREC
                 self._send(self._wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
-                self._session.acked(ready)
+                self._session.inbound.remove(ready)
         except MemoryError as e:  # it is sent on the next connection
             self._lost(e)
 
@@ -859,19 +841,15 @@ class MQTTClient:
         if self._reader:
             self._reader.cancel()
             self._reader = None
-        out = self._partial
-        if out:  # QoS 0, sent in part
-            self._partial = None
-            self._queue.insert(0, out)
         if self._transport:
             self._transport.close()
             self._transport = None
+        out = self._partial
+        if out:  # QoS 0, sent in part
+            self._queue.insert(0, out)
+            self._partial = None
         for sub in self._dispatcher.subscriptions:
             sub.asked = False
-
-    def _event(self, kind, value):
-        if self._events:
-            self._events.put(kind, value)
 
     def _say(self, text, more=""):
         """Log a line; a repetition of the last one is suppressed (`more` does not count)."""

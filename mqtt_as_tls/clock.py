@@ -90,7 +90,8 @@ async def check(client, servers):
     if not server or (plausible() and "certificate validity" not in text):
         return
     now = time.ticks_ms()
-    if client._sntp_ms is not None and time.ticks_diff(now, client._sntp_ms) < _AGAIN_MS:
+    before = getattr(client, "_sntp_ms", None)
+    if before is not None and time.ticks_diff(now, before) < _AGAIN_MS:
         return
     client._sntp_ms = now
     try:

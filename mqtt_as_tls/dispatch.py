@@ -24,8 +24,8 @@ class Message:
     retain      bool, kept by the broker from earlier
     dup         bool, sent before
     stream      for handlers with stream=True: the payload, to be read in pieces; `payload` is b""
-    length      int, its bytes
-    properties  dict of what MQTT 5 carries with it, or None
+    length      int, its bytes; 0 where there is no stream
+    properties  dict of what MQTT 5 carries with it (the first 64 user properties), or None
 
     With MQTT 5 a handler may set what its acknowledgement says:
 
@@ -34,9 +34,9 @@ class Message:
     """
 
     properties = ack_properties = stream = None
-    ack_code = 0
+    ack_code = length = 0
     done = stale = False  # of session
-    _claims = 0  # handlers that have not returned
+    _claims = _extra = 0  # handlers that have not returned; bytes that the properties take
 
     def __init__(self, topic, payload, qos, retain, dup, id):
         self.topic = topic
@@ -47,7 +47,7 @@ class Message:
         self.id = id
 
     def _size(self):
-        return _OVERHEAD + len(self.topic) + len(self.payload)
+        return _OVERHEAD + len(self.topic) + len(self.payload) + self._extra
 
 
 class Delivery(Signal):
@@ -78,6 +78,7 @@ class Subscription:
 
     data     bytes, the filter in UTF-8
     flags    int, subscription options but the QoS; properties  bytes, encoded (MQTT 5)
+    stream   bool, its handler was declared with stream=True
     reason   RefusedError of the SUBACK, or None
     granted  int, the QoS granted in this session; 128 and over: refused; None not answered yet
     asked    bool, SUBSCRIBE sent on this connection
@@ -107,6 +108,8 @@ class Dispatcher:
     held    messages not handled yet, in order of arrival
     size    int, their bytes
     open    bool, an iterator takes what no handler claims, from `inbox`
+    others  Subscriptions that the broker does not have: `inbox`, a lane for each stream that is
+            read, and those taken back whose handler still runs
     """
 
     def __init__(self, client):
@@ -115,8 +118,8 @@ class Dispatcher:
         self.inbox = Subscription("messages()", None, 0)
         self.others = [self.inbox]
         self.open = self._warned = False
-        self.held = []
         self.size = 0
+        self.held = []
 
     def find(self, filter):
         """Return the Subscription of `filter` (str), or None."""

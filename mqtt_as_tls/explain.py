@@ -108,7 +108,7 @@ ROWS = (
         "not authorised|"
         "check user= and the broker's ACL (certificates: its use_identity_as_username)",
     ),
-    (1128, "the subscription is not allowed|check the broker's ACL"),
+    ("code 128", "the subscription is not allowed|check the broker's ACL"),
     ("max_packet", "more than this client takes|raise max_packet=, or have less sent"),
     (
         "protocolerror",

@@ -39,6 +39,9 @@ def failed(client, error):
     error  Exception, whatever ended the attempt
     """
     now = time.ticks_ms()
+    if not hasattr(client, "_why"):  # the first failure
+        client._why = client._suspect = None
+        client._strikes = 0
     lost = client._since_ms is not None
     lasted = lost and time.ticks_diff(now, client._since_ms) > _LASTING_MS
     if lost:
@@ -87,10 +90,24 @@ def failed(client, error):
         error.cure = old.cure
     slowly = ", rarely now as this does not heal by itself" if client._slow else ""
     client._say(client._why + slowly, ", next try in %.1f s" % (delay / 1000))
-    client._event("Disconnected", error)
+    _event(client, "Disconnected", error)
     if hosts:
         failover.move(client, there)
+    _forget("explain", "reasons")
     return delay
+
+
+def _event(client, kind, value):
+    if client._events:
+        client._events.put(kind, value)
+
+
+def _forget(*names):
+    """Unload modules of the package: the next handshake needs the memory."""
+    package = sys.modules[__name__.split(".")[0]]
+    for name in names:
+        sys.modules.pop("%s.%s" % (package.__name__, name), None)
+        package.__dict__.pop(name, None)
 
 
 def unanswered(client, mates):
@@ -141,7 +158,7 @@ def undelivered(client, out, error=None):
         client._session.forget(out)
     if not out.awaited:
         client._say("message to %r: %s" % (topic, error))
-        client._event("Undelivered", (topic, error))
+        _event(client, "Undelivered", (topic, error))
     out.set()
 
 
@@ -153,8 +170,8 @@ def refused(client, sub, error=None):
     """
     sub.reason = error or refusal(client, sub.granted, sub.filter)
     if sub.handler and sub.asked:  # not an UNSUBACK
-        client._say("%s: see its ACL" % sub.reason)
-        client._event("SubscriptionRefused", sub.filter)
+        client._say("%s%s" % (sub.reason, "" if error else ": see its ACL"))
+        _event(client, "SubscriptionRefused", sub.filter)
 
 
 def overdue(dispatcher, sub):
@@ -197,9 +214,6 @@ def _explained(error):
         from .explain import explain
 
         cause, cure = explain(error, year=time.localtime()[0])
-        package = __name__.split(".")[0]  # the next handshake needs the memory
-        del sys.modules[package + ".explain"]
-        del sys.modules[package].explain
     except (ImportError, MemoryError):
         return ""  # the number is printed
     if isinstance(error, MQTTError):
@@ -219,7 +233,7 @@ def _suspect(client, now):
     if client._strikes >= _SUSPECT_AFTER:
         topic = packet.topic(out.packet)
         client._say("connections break right after a message to %r was sent" % topic)
-        client._event("Suspect", topic)
+        _event(client, "Suspect", topic)
     if client.give_up_after and client._strikes >= client.give_up_after:
         session.inflight.remove(out)
         undelivered(

@@ -3,7 +3,7 @@ Several brokers for one client, in order: which one is tried next. Imported when
 given.
 """
 
-from . import mistakes
+from .router import wrong
 
 
 def first(client, hosts, port, options):
@@ -17,15 +17,16 @@ def first(client, hosts, port, options):
     Raises TypeError and ValueError for what is no such list.
     """
     if not isinstance(hosts, (list, tuple)) or not hosts:
-        raise mistakes.text("host", hosts)
+        wrong("text", "host", hosts)
     client._hosts = found = []
     for entry in hosts:
         host, at = (entry, port) if isinstance(entry, str) else entry
         if not isinstance(host, str) or not host:
-            raise mistakes.text("host", host)
+            wrong("text", "host", host)
         if not isinstance(at, int) or not 0 < at < 65536:
-            raise mistakes.number("port", at, 1, 65535)
-        found.append((host, at))
+            wrong("number", "port", at, 1, 65535)
+        if (host, at) not in found:  # else those behind it would never have their turn
+            found.append((host, at))
     client._shared = bool(options.pop("shared_session", False))
     client._home = None
     client._seen = 0

@@ -52,7 +52,32 @@ class Stream:
         return bytes(buf)
 
 
-class _Incoming(Stream):
+class _Quiet:
+    """What a client with such handlers has in the place of an _Incoming when there is none."""
+
+    left = 0
+    message = task = None
+
+    def __init__(self, client):
+        self._client = client
+
+    def forbid(self):
+        """
+        A task is about to wait for an answer. Raises RuntimeError in the handler, which must not
+        wait for what comes after its payload.
+        """
+        task = core.cur_task
+        if self.left and task is self.task:
+            raise RuntimeError(
+                "its answer comes after the payload that this handler reads: enqueue(), or read"
+                " to the end first"
+            )
+        for lane in self._client._dispatcher.others:
+            if lane.task is task:
+                lane.asked = True
+
+
+class _Incoming(Stream, _Quiet):
     """
     The payload of the packet that is being received. For a while it stands in for the decoder of
     the transport, which then reads straight into the buffer of the handler.
@@ -64,7 +89,7 @@ class _Incoming(Stream):
     task      that of the handler, or None
     """
 
-    error = task = None
+    error = None
     over = False
 
     def __init__(self, client, t, message, length):
@@ -77,14 +102,6 @@ class _Incoming(Stream):
         self._wanted = Signal()  # the handler waits for input, or returned
         self._came = Signal()  # input came, or none will
         self.moved_ms = time.ticks_ms()
-
-    def forbid(self):
-        """Raise RuntimeError in the handler, which must not wait for what comes after this."""
-        if core.cur_task is self.task:
-            raise RuntimeError(
-                "its answer comes after the payload that this handler reads: enqueue(), or read"
-                " to the end first"
-            )
 
     async def readinto(self, buf):
         view = memoryview(buf)[: self.left]
@@ -141,7 +158,7 @@ class _Incoming(Stream):
                 "the connection was lost with %d of %d bytes to come"
                 % (self.left, self.message.length)
             )
-            inbound = self._client._session._inbound
+            inbound = self._client._session.inbound
             if self.message in inbound and not self.over:
                 inbound.remove(self.message)
         self._came.set()
@@ -152,9 +169,11 @@ class _Incoming(Stream):
         client = self._client
         if self in self._t.streams:
             self._t.streams.remove(self)
-            client._incoming = None
+            client._incoming = client._quiet
             client._asked_ms = now = time.ticks_ms()
-            client._session.restart(now)
+            session = client._session
+            for out in session.inflight + session.releasing:  # their answers were behind it
+                out.sent_ms = now
             for sub in client._dispatcher.lanes():
                 if sub.current is self.message:
                     sub.since_ms = now
@@ -197,7 +216,10 @@ class _Incoming(Stream):
 def attach(client, sub):
     """The handler of `sub` was declared with stream=True."""
     handler = sub.handler
-    sub.stream = client._streams = True
+    sub.stream = True
+    if not client._streams:
+        client._streams = True
+        client._incoming = client._quiet = _Quiet(client)
     sub.lane = None
     sub.handler = lambda message: _handle(client, sub, handler, message)
     if client.connected:
@@ -210,14 +232,18 @@ async def _handle(client, sub, handler, message):
     the next one has to begin before (see `_turn`).
     """
     d = client._dispatcher
+    lane = None
     try:
         lane = Subscription(sub.filter, sub.data, sub.qos)
         d.others.append(lane)
         lane.task = asyncio.create_task(_run(client, lane, handler, message))
     except MemoryError as e:
+        if lane in d.others:
+            d.others.remove(lane)
         if message.stream:
             message.stream.fail(e)  # the broker sends it again
         raise
+    lane.asked = False  # whether it may wait for an answer of the broker
     lane.since_ms = sub.since_ms
     lane.current = message
     sub.current = None
@@ -365,21 +391,9 @@ async def _turn(client, sub, stream):
         if lane is not sub.lane:
             lane = sub.lane
             start = now
-        if lane and (
-            _waits(client, lane.task)
-            or time.ticks_diff(now, start) > client.handler_timeout_s * 1000
-        ):
+        if lane and (lane.asked or time.ticks_diff(now, start) > client.handler_timeout_s * 1000):
             lane.signal.set()  # what it waits for comes after this payload: begin with the next
         await asyncio.sleep_ms(pause)
         pause = _TURN_MS
     if message.done:  # unsubscribed meanwhile
         stream.over = True
-
-
-def _waits(client, task):
-    # whether `task` waits for an acknowledgement
-    session = client._session
-    for out in client._queue + session.inflight + session.releasing:
-        if out.qos and out._task is task:
-            return True
-    return False

@@ -72,9 +72,9 @@ async def disconnect(client, reason=0, properties=None):
         will = client.will
         if will and will.goodbye and not reason and client.connected:
             said = client._five and client._five.goodbye_properties
-            client._queue.append(
-                client._encode(will.topic, will.payload, will.qos, will.retain, said)
-            )
+            out = client._encode(will.topic, will.payload, will.qos, will.retain, said)
+            out.awaited = False
+            client._queue.append(out)
             client._pump()
         end = time.ticks_add(time.ticks_ms(), int(client.drain_s * 1000))
         while (
@@ -92,7 +92,8 @@ async def disconnect(client, reason=0, properties=None):
 
 
 def _unacknowledged(client):
-    return client._session.inflight + client._session.releasing
+    session = client._session
+    return session.inflight + session.releasing + session._unknown
 
 
 def _stop(client):
@@ -100,8 +101,11 @@ def _stop(client):
     alive = client._loop is core._task_queue  # else its tasks never run again: wake none
     client.running = client._busy = False
     client._clients.remove(client)
-    tasks = client._tasks + [client._task]
-    client._tasks = []
+    tasks = [client._task]
+    if client._hooks:
+        tasks += client._hooks.tasks
+        client._hooks.tasks = []
+    client._task = None
     client._down()
     dispatcher = client._dispatcher
     for sub in dispatcher.lanes():
@@ -118,18 +122,22 @@ def _stop(client):
     dispatcher.others = [dispatcher.inbox]
     session = client._session
     # no handler finishes the others: a redelivery is handled anew
-    session._inbound = [message for message in session._inbound if message.done]
+    session.inbound = [message for message in session.inbound if message.done]
     waiting = client._queue + _unacknowledged(client)
+    session._unknown = []
     for out in list(session.inflight):
         if out.length:  # its stream is the app's again: it will not be sent once more
             session.inflight.remove(out)
             client._clean = True
     client._queue = [out for out in client._queue if out.entry]  # the store gave them out
     client._queued = 0
+    requests = getattr(client, "_requests", None)
     if not alive:
         client._events = None
         for out in waiting:
             out.remove(None)
+        if requests:
+            requests.waiting = {}
         return
     for task in tasks:
         if task is not core.cur_task:
@@ -137,8 +145,8 @@ def _stop(client):
     for out in waiting:
         out.error = MQTTError("the client was stopped before the message was delivered")
         out.set()
-    if client._requests:
-        for request in client._requests.waiting.values():
+    if requests:
+        for request in requests.waiting.values():
             request.set()
     client._up.set()
     if client._events:
@@ -159,7 +167,8 @@ def make_way(client, starting):
     if not inside:
         core.cur_task = None  # the last that ran, maybe one of those to be cancelled
     for other in list(client._clients):
-        same = _name(client) == _name(other)
+        # an empty id: the broker gives each one of its own
+        same = client.client_id and _name(client) == _name(other)
         if other._loop is not core._task_queue or (same and not inside):
             _stop(other)
         elif starting:

@@ -23,8 +23,8 @@ def size(value, limit, name):
     )
 
 
-def stream(source, length, qos):
-    """Return the error for publish(topic, source, length=length, qos=qos), or None."""
+def stream(source, length):
+    """Return the error for publish(topic, source, length=length), which cannot be sent."""
     if not isinstance(length, int) or isinstance(length, bool):
         return TypeError("length: bytes to be read from the stream, an int, not %r" % (length,))
     if not 0 <= length <= 268_435_455:
@@ -34,12 +34,10 @@ def stream(source, length, qos):
             "payload with length=: a stream with readinto(), as open(path, 'rb') is, not %s:"
             " leave length= out" % type(source).__name__
         )
-    if qos and not (hasattr(source, "seek") and hasattr(source, "tell")):
-        return TypeError(
-            "%s has no seek() and tell(): QoS 1 and 2 may have to send it again, use qos=0"
-            % type(source).__name__
-        )
-    return None
+    return TypeError(
+        "%s has no seek() and tell(): QoS 1 and 2 may have to send it again, use qos=0"
+        % type(source).__name__
+    )
 
 
 def number(name, value, low, high):

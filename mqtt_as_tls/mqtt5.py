@@ -49,7 +49,6 @@ class Wire:
     Raises TypeError and ValueError for options that cannot be taken.
     """
 
-    set_clean = packet5.set_clean
     subscribe = staticmethod(packet5.subscribe)
     unsubscribe = staticmethod(packet5.unsubscribe)
     encode = staticmethod(encode)
@@ -71,6 +70,7 @@ class Wire:
                 raise TypeError("auth: (method str, step function), not %r" % (self._auth,))
             given.append(("authentication_method", method))
         names = [name for name, _ in given]
+        self._sized = "maximum_packet_size" in names  # the app's own
         if "authentication_data" in names or "authentication_method" in names and not self._auth:
             raise ValueError("authentication: give auth=(method, step function)")
         for name, value in (
@@ -169,7 +169,7 @@ class Wire:
         """Return CONNECT: the client id may be one that the broker assigned."""
         client = self._client
         own = self._pairs
-        if client._streams:  # payloads larger than memory are welcome
+        if client._streams and not self._sized:  # payloads larger than memory are welcome
             own = [pair for pair in own if pair[0] != "maximum_packet_size"]
         if self._auth:
             own = own + [("authentication_data", await self._step(None))]
@@ -179,6 +179,7 @@ class Wire:
     async def accepted(self, decoder):
         """CONNACK came: take over what the broker says about itself and the client."""
         client = self._client
+        self._reauth = None
         said = decoder.properties or {}
         client.properties = said
         self._limits(said)
@@ -217,9 +218,9 @@ class Wire:
         said = decoder.properties or {}
         self._same_method(said)
         # None stands for a beginning
-        await self._answer(t, 0x18, await self._step(said.get("authentication_data", b"")))
+        self._answer(t, 0x18, await self._step(said.get("authentication_data", b"")))
 
-    async def _answer(self, t, code, data):
+    def _answer(self, t, code, data):
         own = [("authentication_method", self._auth[0]), ("authentication_data", data)]
         t.write(packet5.auth(code, encode(own, _AUTH)))
 
@@ -249,6 +250,7 @@ class Wire:
             t.write(packet5.disconnect(128))
             raise
         self._reauth.set()
+        self._reauth = None
 
     def goodbye(self, t, error):
         """Tell the broker which rule it broke, before the connection is closed (4.13.1)."""
@@ -260,7 +262,7 @@ class Wire:
         Return the bytes to be sent for the outgoing message `out`, the first that waits; None when
         the broker said that it takes no such message: it has failed then.
         """
-        size = len(out.packet) + getattr(out, "length", 0)
+        size = len(out.packet) + out.length
         code = 0
         if out.qos > self._maximum_qos:
             code = 155
@@ -293,9 +295,11 @@ class Wire:
             return packet5.aliased(buf, alias, False)
         if not self._free_aliases or len(buf) + 5 > self._maximum_packet_size:
             return buf
+        alias = len(self._aliases) + 1
+        buf = packet5.aliased(buf, alias, True)
+        self._aliases[topic] = alias  # now that there was memory to tell it
         self._free_aliases -= 1
-        self._aliases[topic] = alias = len(self._aliases) + 1
-        return packet5.aliased(buf, alias, True)
+        return buf
 
     def subscription(self, sub, options):
         """
@@ -365,11 +369,12 @@ class Wire:
 def reauthenticate(client):
     """
     `client.reauthenticate()`: authenticate once more on this connection (5.0 section 4.12.1); the
-    awaited call returns when the broker agrees.
+    awaited call returns when the broker agrees. A cancellation and the time-out end the waiting
+    only.
 
     Raises ValueError without `auth`, RuntimeError when not connected or when it is under way
-    already; asyncio.TimeoutError after
-    ack_timeout_s; what ended the connection (RefusedError), as a refusal does.
+    already; asyncio.TimeoutError after ack_timeout_s; what ended the connection (RefusedError), as
+    a refusal does.
     """
     five = client._five
     if not five or not five._auth:
@@ -384,10 +389,12 @@ def reauthenticate(client):
 async def _reauthenticate(client, five):
     t = client._transport
     five._reauth = done = asyncio.Event()
+    asked = False
     try:
         data = await five._step(None)
         if client._transport is t:
-            await five._answer(t, 0x19, data)
+            five._answer(t, 0x19, data)
+            asked = True
         end = time.ticks_add(time.ticks_ms(), int(client.ack_timeout_s * 1000))
         while not done.is_set():
             if client._transport is not t:
@@ -396,4 +403,5 @@ async def _reauthenticate(client, five):
                 raise asyncio.TimeoutError
             await asyncio.sleep_ms(20)
     finally:
-        five._reauth = None
+        if not asked and five._reauth is done:  # else the broker's answer ends it
+            five._reauth = None

@@ -8,9 +8,10 @@ import time
 
 from micropython import const
 
-from . import mistakes, router
+from . import router
 from .dispatch import Delivery
 from .errors import ConnectError
+from .router import wrong
 from .transport import _closed
 
 _CHUNK = const(1024)  # bytes of memory that a transfer takes, and of a TLS record
@@ -32,14 +33,18 @@ class Upload(Delivery):
     _read = False
 
     def __init__(self, client, topic, source, length, qos, retain, properties):
-        error = mistakes.stream(source, length, router.qos(qos))
-        if not error and properties and not client._five:
-            error = mistakes.option("properties", properties)
-        if error:
-            raise error
+        if (
+            type(length) is not int
+            or not 0 <= length <= 268_435_455
+            or not hasattr(source, "readinto")
+            or (router.qos(qos) and not (hasattr(source, "seek") and hasattr(source, "tell")))
+        ):
+            wrong("stream", source, length)
+        if properties and not client._five:
+            wrong("option", "properties", properties)
         buf = client._wire.publish(router.topic(topic), b"", qos, retain, properties, more=length)
         if len(buf) > client.max_packet:
-            raise mistakes.size(len(buf), client.max_packet, "max_packet")
+            wrong("size", len(buf), client.max_packet, "max_packet")
         super().__init__(buf, qos)
         self.length = length
         self._client = client
@@ -88,7 +93,9 @@ class Upload(Delivery):
                 reading = False
             # what else waits for an answer has its time anew
             client._asked_ms = now = time.ticks_ms()
-            client._session.restart(now)
+            session = client._session
+            for out in session.inflight + session.releasing:  # their answers were behind it
+                out.sent_ms = now
             client._due(client.ack_timeout_s * 1000)
         except asyncio.CancelledError:  # the connection is closed
             stalled = time.ticks_diff(time.ticks_ms(), t.moved_ms) >= _STALL_MS

@@ -181,15 +181,17 @@ def text(data):
         s = str(data, "utf-8")
     except ValueError:  # UnicodeError is one
         s = "\0"
-    n = len(data)
-    if n != len(s):  # not ASCII: MicroPython lets surrogates and over-long forms pass
-        for c in s:
-            c = ord(c)
-            n -= 1 + (c > 0x7F) + (c > 0x7FF) + (c > 0xFFFF)
-            if c >> 11 == 27 or c > 0x10FFFF:  # 27: D800 to DFFF
-                n = -1
-        if n:
-            s = "\0"
+    if len(data) != len(s):  # not ASCII: MicroPython lets surrogates and over-long forms pass
+        n = 0
+        for c in data:  # bytes: MicroPython never frees a character that was taken out of a str
+            n = (n & 255) << 8 | c
+            if (
+                c in b"\xc0\xc1"
+                or c > 0xF4
+                or n >> 5 in (0x704, 0x76D)  # E0 80 to 9F, ED A0 to BF
+                or n >> 4 in (0xF08, 0xF49, 0xF4A, 0xF4B)
+            ):
+                s = "\0"
     if "\0" in s:
         raise ProtocolError("text that is not UTF-8 [MQTT-1.5.3-1, -2]", 129)
     return s

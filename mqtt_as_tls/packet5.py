@@ -205,6 +205,7 @@ class Decoder(packet.Decoder):
 
     code        int, reason code; the highest of a SUBACK or UNSUBACK
     properties  dict as properties.decode returns it, or None
+    extra       int, bytes of memory that the properties of the last PUBLISH that had any take
 
     Every ProtocolError has a `code`, to close the connection with; None stands for 0x82.
     """
@@ -341,4 +342,7 @@ class Decoder(packet.Decoder):
             )
         self.code = 0
         self.properties = properties or None
+        if properties:
+            count = len(properties) + len(properties.get("user_property", ()))
+            self.extra = self.at - n + 100 * count
         return name, packet_id, bytes(buf[self.at : end])

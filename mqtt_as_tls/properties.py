@@ -17,6 +17,8 @@ _SUBSCRIPTION_IDENTIFIER = const(11)
 _TOPIC_ALIAS = const(35)
 _USER_PROPERTY = const(38)
 
+_MOST = const(64)  # values of one name
+
 # What a value is: 1, 2 or 4, an int of so many bytes (1: only 0 and 1 are values), or
 _VARIABLE = const(3)  # Variable Byte Integer
 _TEXT = const(5)
@@ -192,7 +194,7 @@ def decode(buf, at, end, packet):
 
     Returns (dict of names to values, or None without properties; offset after them). The value is
     int, str or bytes; of user_property a list of pairs, in order; of subscription_identifier a
-    list of int.
+    list of int. Of these two the first 64 are kept: a packet of them would take 20 times its size.
 
     Raises ProtocolError: a property that is unknown or not of this packet, twice, cut short, or
     with a value that it cannot have. Its `code` is the reason code to close with.
@@ -233,12 +235,13 @@ def decode(buf, at, end, packet):
             bad = kind > _NOT_0 and not value or kind == 1 and value > 1
         if not bad and i in (_USER_PROPERTY, _SUBSCRIPTION_IDENTIFIER):
             if name in values:
-                values[name].append(value)
+                if len(values[name]) < _MOST:
+                    values[name].append(value)
                 continue
             value = [value]
         if bad or name in values:
             raise ProtocolError(
-                "property %s: %s (5.0 section 3)" % (name, value if bad else "twice"),
+                "property %s: %s (5.0 section 3)" % (name, str(value)[:50] if bad else "twice"),
                 _ALIAS_INVALID if bad and i == _TOPIC_ALIAS else _PROTOCOL_ERROR,
             )
         values[name] = value

@@ -77,9 +77,9 @@ def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None)
 
 async def _request(client, topic, payload, qos, own):
     await client.wait_connected()
+    if not hasattr(client, "_requests"):
+        client._requests = Requests(client)
     requests = client._requests
-    if not requests:
-        client._requests = requests = Requests(client)
     if not client._dispatcher.find(requests.topic):
         client.on(requests.topic, 1)(requests.received)
     while client._dispatcher.find(requests.topic).granted is None:

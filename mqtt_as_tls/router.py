@@ -20,9 +20,11 @@ def encode(name):
         return None
     data = name.encode()
     if len(data) != len(name):
-        for c in name:
-            if 0xD800 <= ord(c) < 0xE000:  # a surrogate
+        last = 0
+        for c in data:  # bytes: MicroPython never frees a character that was taken out of a str
+            if last == 0xED and c > 0x9F:  # a surrogate
                 return None
+            last = c
     return data if len(data) < 65536 else None
 
 
@@ -93,7 +95,7 @@ def matches(filter, topic):
     want = filter.split("/")
     if shared:
         want = want[2:]
-    if topic[0] == "$" and want[0] in ("+", "#"):
+    if topic.startswith("$") and want[0] in ("+", "#"):
         return False
     n = len(have)
     for i, level in enumerate(want):

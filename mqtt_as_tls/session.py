@@ -33,18 +33,20 @@ class Session:
     sent_ms  int, when it (or its PUBREL) was last handed to a connection
     """
 
+    stray = 0  # acknowledgements that nothing waits for
+    _id = 0
+
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
         self.again = []  # those of them that this connection has to carry once more
         self.releasing = []  # QoS 2 whose PUBREC came, in that order
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
-        self.stray = 0  # acknowledgements that nothing waits for
-        self._id = 0
-        self._inbound = []  # messages not acknowledged yet, in the order of their arrival
+        self.inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
         self._unreleased = {}
+        self._unknown = []
 
     def full(self):
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
@@ -142,46 +144,42 @@ class Session:
         the connection.
 
         Returns a list of QoS 2 messages that may or may not have been delivered, as the session
-        is lost; they are no longer in flight. Empty with `present`.
+        is lost; they are no longer in flight. What the caller does not take off it, as told, is
+        returned once more the next time.
         """
-        unknown = []
         kept = []
         self.requests = {}
         if not present:
-            unknown += self.releasing
+            unknown = self._unknown + self.releasing
             again = []
             for out in self.inflight:
                 (again if out.qos == 1 else unknown).append(out)
-            self.inflight = again
-            self.releasing = []
-            self._unreleased = {}
+            self.inflight, self.releasing, self._unreleased, self._unknown = again, [], {}, unknown
+        elif not self._id:  # some that an earlier program used may still be taken at the broker
+            self._id = now_ms % 65535
         self.again = list(self.inflight)
         for out in self.again:
             if not present:
                 out.id = 0
             packet.set_dup(out.packet, out.id > 0)
-        self.restart(now_ms)
-        for message in self._inbound if present else ():
+        for out in self.inflight + self.releasing:
+            out.sent_ms = now_ms
+        for message in self.inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code in (0, 16):
                 self._unreleased[message.id] = True  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
             elif not (message.stale and message.done):
                 message.stale = True
                 kept.append(message)
-        self._inbound = kept
-        return unknown
-
-    def restart(self, now_ms):
-        """Have what waits for an acknowledgement wait from now on."""
-        for waiting in (self.inflight, self.releasing):
-            for out in waiting:
-                out.sent_ms = now_ms
+        self.inbound = kept
+        return self._unknown
 
     def received(self, message, dup):
         """
         Note an inbound QoS 1 or 2 message.
 
-        message  object with id, qos, topic, payload; `done` and `stale` are kept on it
+        message  object with id, qos, topic, payload, ack_code (of the acknowledgement: 0 and 16
+                 take it); `done` and `stale` are kept on it
         dup      bool, the DUP flag of its PUBLISH
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
@@ -190,7 +188,7 @@ class Session:
         Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
         """
         message.done = message.stale = False
-        inbound = self._inbound
+        inbound = self.inbound
         for old in inbound:
             if old.id != message.id:
                 continue
@@ -219,18 +217,18 @@ class Session:
         behind an earlier one.
         """
         n = 0
-        for message in self._inbound:
+        for message in self.inbound:
             if message.done and not message.stale:
                 n += _OVERHEAD + len(message.topic) + len(message.payload)
         return n
 
     def next_ack(self):
         """
-        Return the message to be acknowledged next, with PUBACK or PUBREC, or None; then call
-        `acked`. They go in the order of arrival ([MQTT-4.6.0-2]), each once it is `done`; a
-        message of an earlier connection waits until the broker delivered it again.
+        Return the message to be acknowledged next, with PUBACK or PUBREC, or None; take it from
+        `inbound` once that is sent. They go in the order of arrival ([MQTT-4.6.0-2]), each once it
+        is `done`; a message of an earlier connection waits until the broker delivered it again.
         """
-        for message in self._inbound:
+        for message in self.inbound:
             if message.stale:
                 continue
             if not message.done:
@@ -239,10 +237,6 @@ class Session:
                 self._unreleased[message.id] = True
             return message
         return None
-
-    def acked(self, message):
-        """Note that the acknowledgement of what `next_ack` returned is sent."""
-        self._inbound.remove(message)
 
     def released(self, packet_id):
         """

@@ -73,7 +73,7 @@ class FileStore:
     full       "newest": enqueue() returns False when the log is full; "oldest": the oldest
                messages that are not in flight give way, an eighth of max_bytes at a time
 
-    error     OSError of the last write or read when it failed, else None
+    error     OSError or MemoryError of the last write or read when it failed, else None
     errors    int, writes and reads that failed
     damaged   int, places in the log that could not be read
     dropped   int, messages that gave way (full="oldest")
@@ -85,6 +85,10 @@ class FileStore:
 
     Raises ValueError for arguments out of their range.
     """
+
+    log = error = _segments = _file = None
+    errors = damaged = dropped = refused = writes = bytes = waiting = 0
+    restored = _whole = False
 
     def __init__(self, directory, max_bytes=65536, full="newest"):
         if (
@@ -103,10 +107,6 @@ class FileStore:
         self._oldest = full == "oldest"
         self._size = n = min(max_bytes // 8, 65535)  # of a segment
         self._spare = n // 2 + 512  # no message takes these bytes: they are for what ends one
-        self.log = self.error = self._segments = self._file = None
-        self.errors = self.damaged = self.dropped = self.refused = self.writes = 0
-        self.bytes = self.waiting = 0
-        self.restored = self._whole = False
         self._flight = []
 
     def __len__(self):
@@ -360,9 +360,9 @@ class FileStore:
             if self.bytes + n > self._limit:
                 raise OSError(_ENOSPC)
             return self._write(kind, body, tail)
-        except OSError as e:
-            self._failed(e)
+        except (OSError, MemoryError) as e:
             self._shut()  # the next record begins a segment: the whole state
+            self._failed(e)
             return None
 
     def _failed(self, error):

@@ -37,7 +37,8 @@ class StoredSession(Session):
             packet.set_id(buf, out.id)
             (self.releasing if entry[3] else self.inflight).append(out)
         if store.restored and client._hosts and not client._shared:
-            client._foreign = True  # which of the brokers has the session is not known
+            client._foreign = True  # which of the brokers has the session is not known:
+            client._home = ()  # none of them
         for n in store.inbound:
             self._unreleased[n] = True
 
@@ -60,6 +61,7 @@ class StoredSession(Session):
             or self._store.waiting
             or self.full()
             or client._transport.blocked
+            or len(out.packet) > client.max_queue
         ):
             return None
         return self._store.put(out.packet)

@@ -76,18 +76,24 @@ async def _unsubscribe(client, subs, properties):
     for sub in subs:
         sub.granted = sub.reason = None
         sub.asked = False  # else its UNSUBACK would pass for a refusal
-    while subs and subs[0].granted is None:
+    answered = False
+    while not answered:
         await client.wait_connected()
-        subs = [sub for sub in subs if not client._dispatcher.find(sub.filter)]  # declared again
+        if not client.connected:  # it was, for a moment
+            continue
+        # those that were declared again stay
+        subs = tuple([sub for sub in subs if not client._dispatcher.find(sub.filter)])
         if not subs:
             return
         connects = client.stats.connects
         filters = [sub.data for sub in subs]
         if client._five:
             client._five.fit(len(client._wire.unsubscribe(1, filters, properties)))
-        client._request(client._wire.unsubscribe, tuple(subs), filters, properties)
-        while subs[0].granted is None and client.connected and client.stats.connects == connects:
+        client._request(client._wire.unsubscribe, subs, filters, properties)
+        # a SUBACK that is still to come says nothing about it
+        while not answered and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
+            answered = not client._error and subs not in client._session.requests.values()
     for sub in subs:
         if sub.reason:
             raise sub.reason
@@ -97,8 +103,12 @@ def _remove(dispatcher, sub):
     """Take back `sub`: its queue is acknowledged, a handler that runs finishes."""
     if sub in dispatcher.subscriptions:
         dispatcher.subscriptions.remove(sub)
-    if sub.task and not sub.current:
+    others = [s for s in dispatcher.others if s.current or s.task or s is dispatcher.inbox]
+    if sub.current:
+        others.append(sub)  # handler_timeout_s still counts
+    elif sub.task:
         sub.task.cancel()
     sub.task = None
+    dispatcher.others = others
     while sub.queue:
         dispatcher.release(sub.queue.pop(0))

@@ -102,10 +102,10 @@ class Transport:
     def __init__(self, client):
         self._client = client
         self._raw = self._sock = self._task = None
-        self.out = []
-        self.streams = []
         self._sent = self.tls_ms = 0
         self.blocked = False
+        self.out = []
+        self.streams = []
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
 
     async def open(self, address, port, host, tls, hello):
@@ -230,11 +230,10 @@ class Transport:
                     if self._sent == len(out[0]):
                         out.pop(0)
                         self._sent = 0
+            self.blocked = False
+            self._client._drained()
         except (OSError, MemoryError) as e:
             self._client._lost(_closed(e))
-            return
-        self.blocked = False
-        self._client._drained()
 
     def close(self):
         """Close the connection; nothing is sent any more. Twice does no harm."""

@@ -32,9 +32,10 @@ class Client:
     """What a session needs of a client."""
 
     _delivery = Outgoing
-    _five = None
+    _five = _hosts = None
     client_id = "me"
     connected = False
+    max_queue = 8192
 
     class _transport:
         blocked = False

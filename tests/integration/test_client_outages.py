@@ -1107,3 +1107,31 @@ def test_a_client_made_in_main_without_a_new_event_loop_is_told_what_to_do(broke
         app.wait_for("^connected")  # that helped
         interrupt(app)
         app.wait()
+
+
+def test_a_link_whose_task_was_cancelled_does_not_end_the_supervisor(broker):
+    out = apps.check(
+        """
+        class Link:
+            tries = 0
+
+            async def up(self):
+                self.tries += 1
+                if self.tries == 1:
+                    raise asyncio.CancelledError
+
+            def is_up(self):
+                return self.tries > 1
+
+            def dns_servers(self):
+                return []
+
+        async def main():
+            soonest()
+            async with make(link=Link()) as client:
+                await client.wait_connected(20)
+        """,
+        broker.port,
+    )
+    assert "not connected: CancelledError" in out
+    assert "connected in" in out

@@ -828,3 +828,56 @@ async def main():
         f"wait_connected {NOT_RUNNING}",
         f"wait_connected with time-out {NOT_RUNNING}",
     ]
+
+
+def test_a_publisher_that_finds_no_memory_leaves_no_message_behind(broker):
+    peer = broker.peer("t")
+    apps.check(
+        """
+        async def main():
+            async with make() as client:
+                await client.wait_connected()
+                fail_once(client._session, "full")
+                with raises(MemoryError, "once"):
+                    await client.publish("t", "1", qos=1)
+                await client.publish("t", "2", qos=1)
+        """,
+        broker.port,
+    )
+    assert peer.received == [("t", b"2")]
+
+
+def test_no_memory_to_send_what_waited_behind_a_slow_write_drops_the_connection(broker):
+    peer = broker.peer("t")
+    out = apps.check(
+        """
+        class Slow:
+            "A socket that does not take the first write."
+            def __init__(self, sock):
+                self._sock = sock
+                self._ready = False
+
+            def write(self, data):
+                if self._ready:
+                    return self._sock.write(data)
+                self._ready = True
+
+            def __getattr__(self, name):
+                return getattr(self._sock, name)
+
+        async def main():
+            soonest()
+            async with make() as client:
+                await client.wait_connected()
+                t = client._transport
+                t._sock = Slow(t._sock)
+                tasks = [asyncio.create_task(client.publish("t", each)) for each in "12"]
+                await asyncio.sleep_ms(0)
+                fail_once(client, "_pump")
+                await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        """,
+        broker.port,
+    )
+    peer.wait_for(2)
+    assert peer.received == [("t", b"1"), ("t", b"2")]
+    assert "connection lost: MemoryError" in out

@@ -900,3 +900,25 @@ def test_waiting_for_the_next_message_can_be_cancelled_and_loses_none(broker):
         for i in range(3):
             app.wait_for(f"got b'{i}'")
         app.wait()
+
+
+def test_a_message_that_is_no_stream_has_neither_stream_nor_length(broker):
+    out = apps.check(
+        """
+        async def main():
+            got = asyncio.Event()
+            client = make()
+
+            @client.on("t")
+            def handler(message):
+                print("handled", message.stream, message.length)
+                got.set()
+
+            async with client:
+                await client.subscribe("t")
+                await client.publish("t", "abc")
+                await got.wait()
+        """,
+        broker.port,
+    )
+    assert "handled None 0" in out

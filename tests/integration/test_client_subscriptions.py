@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support import apps
-from tests.support.fake_broker import FakeBroker
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tests.support.refusing import refusing_broker
 
 
@@ -650,7 +650,7 @@ def test_a_refused_subscription_raises_and_the_connection_stays(tmp_path):
             async def main():
                 async with make() as client:
                     for _ in range(2):
-                        with raises(RefusedError, "the broker refused 'secret/#': code 128") as caught:
+                        with raises(RefusedError, "refused 'secret/#': code 128") as caught:
                             await client.subscribe("secret/#", 1)
                         assert caught.error.code == 128
                     assert await client.subscribe("open", 1) == 1
@@ -723,3 +723,141 @@ def test_a_suback_that_does_not_fit_ends_the_connection_and_is_not_believed(code
         )
     assert "granted 1" in out
     assert "connection lost: SUBACK" in out
+
+
+def test_a_refused_subscription_is_asked_for_on_the_next_connection():
+    """Somebody may have mended the ACL meanwhile."""
+    filters = []
+
+    def script(connection):
+        connection.accept(CONNACK if connection.number == 1 else RESUMED)
+        first, body = connection.packet()
+        assert first == 0x82, first
+        filters.append(body[2:])
+        connection.send(b"\x90\x03" + body[:2] + (b"\x80" if connection.number == 1 else b"\x01"))
+        if connection.number > 1:
+            connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                client = make()
+
+                @client.on("t", qos=1)
+                def handler(message):
+                    pass
+
+                async with client:
+                    await until(lambda: client._dispatcher.find("t").granted == 1)
+            """,
+            fake.port,
+        )
+    assert filters == [b"\0\x01t\x01"] * 2
+    assert "the broker refused 't'" in out
+
+
+def test_unsubscribe_returns_when_the_broker_has_answered_it_and_not_an_earlier_subscribe():
+    def script(connection):
+        connection.accept()
+        _, asked = connection.packet()
+        _, taken_back = connection.packet()
+        connection.send(b"\x90\x03" + asked[:2] + b"\0")
+        first, body = connection.packet()  # sent when the SUBACK was there
+        assert (first, body) == (0x30, b"\0\x07granted"), (first, body)
+        connection.send(b"\xb0\x02" + taken_back[:2])
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                async with make() as client:
+                    await client.wait_connected()
+
+                    async def ask():
+                        await client.subscribe("t")
+                        await asyncio.sleep_ms(100)
+                        print("granted")
+                        await client.publish("granted")
+
+                    task = asyncio.create_task(ask())
+                    await asyncio.sleep_ms(0)
+                    await client.unsubscribe("t")
+                    print("taken back")
+                    await task
+            """,
+            fake.port,
+        )
+    assert out.index("granted") < out.index("taken back")
+
+
+def test_a_handler_that_was_taken_back_and_runs_for_ever_holds_up_no_acknowledgement(
+    proxy, broker
+):
+    with apps.start(
+        """
+        async def main():
+            client = make(handler_timeout_s=1)
+
+            @client.on("once", qos=1)
+            async def once(message):
+                await client.unsubscribe("once")
+                print("begins")
+                await asyncio.sleep(1000)
+
+            @client.on("other", qos=1)
+            def other(message):
+                pass
+
+            async with client:
+                await told("leave")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer = broker.peer()
+        peer.publish("once", "x")
+        app.wait_for("begins")
+        for payload in "123":
+            peer.publish("other", payload)
+        app.wait_for("handler of 'once' runs for over 1 s: message acknowledged")
+        proxy.wait_for("PUBACK", "up", 4)
+        app.send("leave")
+        app.wait()
+    assert proxy.connections == 1
+
+
+def test_a_handler_that_was_taken_back_may_outlive_the_client(proxy, broker):
+    with apps.start(
+        """
+        async def main():
+            client = make()
+
+            @client.on("once", qos=1)
+            async def once(message):
+                await client.unsubscribe("once")
+                print("begins")
+                await told("end")
+                print("ends")
+
+            async with client:
+                await told("leave")
+            print("left")
+            for _ in range(2):
+                await told("go on")
+        """,
+        proxy.port,
+    ) as app:
+        proxy.wait_for("SUBACK", "down")
+        broker.peer().publish("once", "x")
+        app.wait_for("begins")
+        app.send("leave")
+        app.wait_for("left")
+        app.send("end")
+        app.wait_for("ends")
+        app.send("go on")
+        app.send("go on")
+        result = app.wait()
+    assert "Traceback" not in result.out + result.err

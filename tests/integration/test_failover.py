@@ -359,3 +359,42 @@ def test_a_list_that_is_none_raises_at_the_call():
             MQTTClient("a", shared_session=True)
         """
     )
+
+
+def test_a_broker_that_is_listed_twice_does_not_hide_those_behind_it(broker):
+    check(
+        """
+async def main():
+    soonest()
+    async with among(sys.argv[3], sys.argv[3], sys.argv[2]) as client:
+        await client.wait_connected(20)
+        """,
+        4,
+        broker.port,
+        free_port(),
+    )
+
+
+@BOTH
+def test_what_a_store_kept_meets_no_old_session_whichever_broker_answers_first(tmp_path, protocol):
+    """Which of the brokers had the session is not known after a reset."""
+    flags = []
+
+    def script(connection):
+        flags.append(connection.accept(connack(protocol))[7] & 2)
+        connection.packet()  # PUBLISH, not acknowledged
+        connection.until_closed()
+
+    app = """
+from mqtt_as_tls import FileStore
+
+async def main():
+    soonest()
+    async with among(*sys.argv[3:], store=FileStore(sys.argv[2]), drain_s=0) as client:
+        client.enqueue("t", "x", qos=1)
+        await until(lambda: client._session.inflight and client.connected)
+        """
+    for hosts in ([None], [free_port(), None]):
+        with FakeBroker(script) as fake:
+            check(app, protocol, tmp_path / "store", *[host or fake.port for host in hosts])
+    assert flags[1] == 2

@@ -477,6 +477,116 @@ def test_a_connack_with_all_that_it_may_have_is_taken():
         )
 
 
+# Properties, which take many times their bytes
+
+
+PAIRS = b"".join([b"\x26" + bad.field(b"%03d" % n) + bad.field(b"v") for n in range(440)])
+
+
+def test_of_too_many_user_properties_the_first_are_kept():
+    def script(connection):
+        connection.accept(connack(5))
+        connection.send(message(5, b"t", properties=PAIRS))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                async with make(protocol=5) as client:
+                    messages = client.messages()
+                    await client.wait_connected()
+                    gc.collect()
+                    before = gc.mem_alloc()
+                    async for message in messages:
+                        gc.collect()
+                        assert gc.mem_alloc() - before < 16000, gc.mem_alloc() - before
+                        pairs = message.properties["user_property"]
+                        assert pairs == [("%03d" % n, "v") for n in range(64)], pairs
+                        break
+            """,
+            fake.port,
+            heap="8M",
+        )
+
+
+def test_what_properties_take_counts_in_the_backlog():
+    def script(connection):
+        connection.accept(connack(5))
+        for _ in range(100):
+            connection.send(message(5, b"t", properties=PAIRS[: 60 * 9]))
+        connection.send(message(5, b"end"))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                client = make(protocol=5)
+                ended = []
+
+                @client.on("t")
+                async def handler(message):
+                    await until(lambda: ended)
+
+                client.on("end")(ended.append)
+                async with client:
+                    await client.wait_connected()
+                    gc.collect()
+                    before = gc.mem_alloc()
+                    await until(lambda: client.stats.received == 101)
+                    gc.collect()
+                    assert gc.mem_alloc() - before < 3 * client.max_backlog
+                    assert client.stats.dropped > 90
+            """,
+            fake.port,
+            heap="8M",
+        )
+
+
+# Texts: MicroPython keeps what it takes for a name, and a single character is one
+
+
+@BOTH
+def test_characters_that_were_never_seen_before_leave_nothing_behind(protocol):
+    topics = [
+        "/".join([chr(n), chr(n) * 9, "".join(map(chr, range(n, n + 90)))]).encode()
+        for n in range(0x4E00, 0x9E00, 90)
+    ]
+
+    def script(connection):
+        connection.accept(connack(protocol))
+        connection.packet()
+        connection.send(message(protocol, topics[0]))
+        connection.packet()
+        for topic in topics:
+            connection.send(message(protocol, topic))
+        connection.send(message(protocol, b"end"))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                client = make(protocol=int(sys.argv[2]))
+                ended = []
+                client.on("+/x")(print)
+                client.on("end")(ended.append)
+                async with client:
+                    await until(lambda: client.stats.received)
+                    gc.collect()
+                    before = gc.mem_alloc()
+                    await client.publish("out")
+                    await until(lambda: ended)
+                    assert client.stats.unclaimed > 200
+                    gc.collect()
+                    assert gc.mem_alloc() - before < 4000, gc.mem_alloc() - before
+            """,
+            fake.port,
+            protocol,
+        )
+
+
 # Packets that are not whole, and garbage
 
 

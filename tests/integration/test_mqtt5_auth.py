@@ -283,3 +283,50 @@ async def main():
             """,
             fake.port,
         )
+
+
+def test_giving_up_waiting_for_it_leaves_authenticating_again_as_it_is():
+    """Cancelled before its challenge, while the step function works, or after a time-out."""
+
+    def script(connection):
+        begun(connection)
+        connection.send(WELCOME)
+        again = b"\x19" + five.with_length(METHOD, data("hello"))
+        for _ in range(4):
+            assert connection.packet() == (0xF0, again)
+            assert connection.packet() == (0x30, b"\0\2go\0")
+            rounds(connection, b"one", b"two")
+            connection.send(five.auth(0, METHOD, data(b"ok" + sign(b"broker"))))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        check(
+            """
+async def main():
+    client = make(protocol=5, auth=("HMAC", slow), ack_timeout_s=1)
+    async with client:
+        await client.wait_connected()
+        for i, how in enumerate(("cancel", "cancel in a step", "time out", "wait")):
+            steps.clear()
+            task = asyncio.create_task(client.reauthenticate())
+            await until(lambda: steps == [None])
+            await asyncio.sleep_ms(30)
+            if how == "cancel":
+                task.cancel()
+            elif how == "time out":
+                with raises(asyncio.TimeoutError):
+                    await task
+            if i < 3 and how != "cancel in a step":
+                with raises(RuntimeError, "under way"):
+                    client.reauthenticate()
+            await client.publish("go")
+            if how == "cancel in a step":
+                await until(lambda: len(steps) == 2)  # and it is still at work
+                task.cancel()
+            await until(lambda: not client._five._reauth)
+            assert len(steps) == 4, steps
+        await task
+        assert client.stats.connects == 1
+            """,
+            fake.port,
+        )

@@ -351,3 +351,32 @@ def test_aliases_of_the_broker_are_resolved_on_their_own_connection():
                 app.wait_for(rf"t/{topic} b'{number}' {properties}")
         app.wait_for("topic alias 4")
     assert ends == [[(0xE0, b"\x82")], [(0xE0, b"\x94")]]
+
+
+def test_a_topic_alias_that_no_memory_was_left_to_tell_is_not_used():
+    topics = []
+
+    def script(connection):
+        connection.accept(five.connack(b"\x22\0\5"))  # 5 aliases
+        for _ in range(2):
+            _, body = connection.packet()
+            topics.append(body[: 2 + body[1]])
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            from mqtt_as_tls import packet5
+
+            async def main():
+                async with make(protocol=5, topic_aliases=5) as client:
+                    await client.wait_connected()
+                    fail_once(packet5, "aliased")
+                    with raises(MemoryError, "once"):
+                        await client.publish("topic", "1")
+                    await client.publish("topic", "2")
+                    await client.publish("topic", "3")
+            """,
+            fake.port,
+        )
+    assert topics == [field("topic"), b"\0\0"]

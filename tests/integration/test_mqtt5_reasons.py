@@ -274,3 +274,30 @@ def test_a_handler_answers_with_a_reason_code_and_properties(proxy, broker):
         assert [each.body[2:] for each in sent] == wanted, name
     assert len(proxy.seen("PUBCOMP", "up")) == 3
     assert proxy.connections == 1
+
+
+def test_a_birth_that_is_refused_is_told():
+    def script(connection):
+        connection.accept(five.connack())
+        _, body = connection.packet()
+        connection.send(five.answer(0x40, int.from_bytes(body[3:5], "big"), 0x87))
+        connection.until_closed()
+
+    with (
+        FakeBroker(script) as fake,
+        apps.start(
+            """
+        async def main():
+            will = Will("t", "offline", qos=1, birth="online", goodbye=False)
+            async with make(protocol=5, will=will) as client:
+                async for event in client.events():
+                    if type(event).__name__ == "Undelivered":
+                        print("told of", event.topic)
+                        break
+        """,
+            fake.port,
+        ) as app,
+    ):
+        app.wait_for("message to 't': the broker refused: not authorized")
+        app.wait_for("told of t")
+        app.wait()

@@ -215,7 +215,7 @@ async def main():
     async with client, other:
         await ready(other)
         task = asyncio.create_task(client.request("ask", "slow", qos=1))
-        await until(lambda: client._requests and client._requests.waiting)
+        await until(lambda: hasattr(client, "_requests") and client._requests.waiting)
         print("asked")
         print((await task).payload)
         """,
@@ -226,3 +226,37 @@ async def main():
         proxy.rst()
         app.wait_for("b're:slow'")
         app.wait()
+
+
+def test_requests_that_ctrl_c_ended_do_not_wait_in_the_next_run(broker):
+    out = apps.check(
+        RESPONDER
+        + """
+client = make(protocol=5)
+
+async def ask():
+    async with client:
+        await client.wait_connected()
+        for i in range(16):
+            asyncio.create_task(client.request("nobody/answers", "x", timeout_s=None))
+        await until(lambda: hasattr(client, "_requests") and len(client._requests.waiting) == 16)
+        raise KeyboardInterrupt
+
+async def main():
+    other = responder()
+    async with client, other:
+        await ready(other)
+        assert (await client.request("ask/a", "1", qos=1)).payload == b"re:1"
+        assert client._requests.waiting == {}
+    print("answered")
+
+for run in range(2):
+    try:
+        asyncio.run(ask())
+    except KeyboardInterrupt:
+        asyncio.new_event_loop()
+asyncio.run(main())
+        """,
+        broker.port,
+    )
+    assert "answered" in out

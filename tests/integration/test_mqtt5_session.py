@@ -465,3 +465,20 @@ await until(lambda: client.stats.received == 1)""",
         assert "undelivered kept 154" in out
         for each in proxy.seen("PUBLISH", "up"):
             assert each.qos < 2 and not each.retain
+
+
+def test_two_clients_may_both_have_the_broker_choose_their_id(broker):
+    out = apps.check(
+        """
+        async def main():
+            a, b = [make(protocol=5, client_id="") for _ in "ab"]
+            async with a:
+                async with b:
+                    await a.wait_connected()
+                    await b.wait_connected()
+                    assert "" != a.client_id != b.client_id != ""
+                    print("both")
+        """,
+        broker.port,
+    )
+    assert "both" in out

@@ -243,3 +243,29 @@ def test_one_unsubscribe_asks_for_many_filters_known_or_not(proxy, broker):
     assert each.body[2:] == b"\0" + field("a") + field("b") + field("of/an/earlier/program")
     [answer] = proxy.seen("UNSUBACK")
     assert answer.body[-3:] == b"\0\0\x11"
+
+
+def test_a_handler_declared_while_connected_learns_that_the_broker_has_no_such_subscription():
+    def script(connection):
+        connection.accept(five.connack(b"\x28\0"))  # no wildcards
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                async with make(protocol=5) as client:
+                    await client.wait_connected()
+                    events = client.events()
+
+                    @client.on("late/#")
+                    def handler(message):
+                        pass
+
+                    event = await events.__anext__()
+                    print(type(event).__name__, event.filter)
+            """,
+            fake.port,
+        )
+    assert "subscription to 'late/#': wildcard subscriptions not supported (0xa2)" in out
+    assert "SubscriptionRefused late/#" in out

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests.support import apps
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
 OUT = [("PUBLISH", "up"), ("PUBREC", "down"), ("PUBREL", "up"), ("PUBCOMP", "down")]
@@ -53,7 +54,7 @@ async def main():
 
     async with client:
         await told("leave")
-        print("left over", client._session._inbound, client._session._unreleased)
+        print("left over", client._session.inbound, client._session._unreleased)
 """
 
 
@@ -559,7 +560,7 @@ def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker)
 
             async with client:
                 await told("leave")
-                print("left over", client._session._inbound, client._session._unreleased)
+                print("left over", client._session.inbound, client._session._unreleased)
         """,
         proxy.port,
     ) as app:
@@ -674,7 +675,7 @@ def test_a_message_is_handled_once_where_there_was_once_no_memory(proxy, broker,
                 fail_once(*eval(sys.argv[2]))
                 print("no memory")
                 await told("leave")
-                print("left over", client._session._inbound, client._session._unreleased)
+                print("left over", client._session.inbound, client._session._unreleased)
         """,
         proxy.port,
         NO_MEMORY[place],
@@ -855,3 +856,69 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protoc
         }
     except AssertionError as e:
         raise AssertionError(f"seed {seed}") from e
+
+
+def test_a_publisher_learns_of_the_lost_session_though_there_was_no_memory_to_tell():
+    def script(connection):
+        connection.accept()
+        if connection.number == 1:
+            connection.packet()  # PUBLISH
+        else:
+            connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async with make() as client:
+                    await client.wait_connected()
+                    fail_once(failing, "undelivered")
+                    with raises(DeliveryUnknown, "lost the session"):
+                        await client.publish("t", "x", qos=2, timeout_s=20)
+            """,
+            fake.port,
+        )
+    assert "no memory once" in out
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_program_that_is_started_again_takes_no_id_that_the_broker_may_still_have(
+    tmp_path, stored
+):
+    """
+    What the program before it had under way is unknown to this one (with a store: payloads larger
+    than memory, and what did not fit), but not to the broker: some would drop a new message with
+    the same id as one that they have.
+    """
+    ids = []
+
+    def script(connection):
+        connection.accept(CONNACK if connection.number == 1 else RESUMED)
+        _, body = connection.packet()
+        ids.append(body[body.index(b"t") + 1 : body.index(b"t") + 3])
+        if connection.number == 1:
+            connection.until_closed()
+        connection.send(b"\x50\2" + ids[-1])
+        assert connection.packet() == (0x62, ids[-1])
+        connection.send(b"\x70\2" + ids[-1])
+        connection.until_closed()
+
+    app = f"""
+    from mqtt_as_tls import FileStore
+    from tests.device.large import Source
+    more = dict(store=FileStore(sys.argv[2])) if {stored} else dict()
+    async def main():
+        async with make(**more) as client:
+            print("publishing")
+            await client.publish("t", Source(9), length=9, qos=2)
+    """
+    with FakeBroker(script) as fake:
+        with apps.start(app, fake.port, tmp_path / "store") as first:
+            first.wait_for("connected")
+            fake.wait_for_connections(1)
+            while not ids:
+                time.sleep(0.01)
+            first.kill()
+        apps.check(app, fake.port, tmp_path / "store")
+    assert len(ids) == 2 and ids[0] == b"\0\1" != ids[1], ids

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support import mpy
+from tests.support import apps, mpy
 from tests.support.broker import Broker, free_port
 
 KILLS = 8
@@ -290,3 +290,45 @@ def test_a_full_disk_is_noted_and_the_messages_go_on(broker, small_disk):
     assert "errors True" in out
     assert "may not survive a reset" in out
     assert arrived(peer, ["199"]) == [str(i) for i in range(200)]
+
+
+def test_a_store_takes_what_is_larger_than_the_queue_connected_or_not(tmp_path, broker):
+    out = apps.check(
+        """
+        from mqtt_as_tls import FileStore
+
+        async def main():
+            store = FileStore(sys.argv[2])
+            async with make(client_id="c", store=store, max_queue=100) as client:
+                print("offline", client.enqueue("t", bytes(1000), qos=1))
+                await until(lambda: client.connected and not len(store))
+                print("connected", client.enqueue("t", bytes(1000), qos=1))
+                await until(lambda: not len(store) and not client._session.inflight)
+        """,
+        broker.port,
+        tmp_path / "store",
+    )
+    assert "offline True" in out and "connected True" in out
+
+
+def test_a_message_that_there_is_no_memory_to_keep_is_sent_all_the_same(tmp_path, broker):
+    peer = broker.peer("t")
+    out = apps.check(
+        """
+        from mqtt_as_tls import FileStore
+
+        async def main():
+            store = FileStore(sys.argv[2])
+            async with make(client_id="c", store=store) as client:
+                await client.wait_connected()
+                fail_once(store, "_write")
+                await client.publish("t", "1", qos=1)
+                await client.publish("t", "2", qos=1)
+                print("errors", store.errors, store.error, len(store), len(client._queue))
+        """,
+        broker.port,
+        tmp_path / "store",
+    )
+    assert peer.received == [("t", b"1"), ("t", b"2")]
+    assert "what changes now may not survive a reset" in out
+    assert "errors 1 None 0 0" in out

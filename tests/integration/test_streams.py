@@ -588,6 +588,53 @@ def test_handlers_that_confirm_do_not_block_each_other(broker, proxy):
     assert proxy.connections == 1
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "client.publish('seen', 'x', qos=1)",
+        "client.publish('seen', 'x', qos=2, timeout_s=20)",
+        "client.subscribe('answer/%d' % message.length, timeout_s=20)",
+        "client.unsubscribe('answer/%d' % message.length)",
+        "client.request('ask', 'x', timeout_s=20)",
+        "client.request('ask', 'x', qos=1, timeout_s=None)",
+    ],
+)
+def test_an_answer_that_a_handler_waits_for_may_be_behind_the_next_payload(broker, wait):
+    with start(
+        f"""
+        async def main():
+            client = make(max_packet=512, protocol=5)
+
+            @client.on("large", qos=1, stream=True)
+            async def large(message):
+                await drink(message.stream)
+                await asyncio.sleep_ms(100)  # the reader has met the next one
+                await {wait}
+                print("done", message.length)
+
+            @client.on("ask", qos=1)
+            async def ask(message):
+                await client.respond(message, "re")
+
+            async with client:
+                await told("leave")
+        """,
+        broker.port,
+    ) as app:
+        broker.wait_for_log("ask (QoS 1)")
+        other = broker.peer()
+        sizes = [5000, 300, 6000, 200, 7000]
+        for size in sizes:
+            other.publish("large", content(size), qos=1)
+        for _ in sizes:
+            app.wait_for("done", 8)
+        app.send("leave")
+        app.wait()
+    done = [int(line.split()[1]) for line in app.lines if line.startswith("done")]
+    assert sorted(done) == sorted(sizes)
+    assert "lost" not in app.report()
+
+
 def test_a_handler_may_not_wait_for_what_is_behind_its_payload(broker):
     with start(
         """
@@ -785,6 +832,7 @@ def test_a_payload_for_which_memory_ran_out_comes_again(broker, proxy, owner, na
                     fail_once(asyncio, "create_task")
                 print("will fail")
                 await told("leave")
+                print("lanes", len(client._dispatcher.others))
         """,
         proxy.port,
         names=f"FAIL = {name!r}",
@@ -799,6 +847,7 @@ def test_a_payload_for_which_memory_ran_out_comes_again(broker, proxy, owner, na
         app.wait_for("connection lost: MemoryError|connection lost: no memory")
         app.wait_for(f"got {digest(content(200_000))} 200000")
         app.send("leave")
+        app.wait_for("lanes 1")  # that of the iterator
         app.wait()
     assert proxy.connections == 2
 
@@ -1212,6 +1261,25 @@ def test_a_lost_session_has_an_upload_sent_anew_or_told(tmp_path):
         sent = proxy.seen("PUBLISH", "up")
         assert [each.payload for each in sent[-1:]] == [content(9000, 1)]
         assert not sent[-1].dup
+
+
+def test_a_largest_packet_that_the_app_names_is_told_the_broker(proxy):
+    """Else with a handler of large payloads there is no largest one."""
+    check(
+        """
+        async def main():
+            for size in (None, 70000):
+                more = {"maximum_packet_size": size} if size else None
+                client = make(protocol=5, properties=more, session_expiry_s=0)
+                client.on("large", stream=True)(print)
+                async with client:
+                    await client.wait_connected()
+        """,
+        proxy.port,
+    )
+    sizes = [b"\x27\0\1\x11\x70" in each.body for each in proxy.seen("CONNECT")]
+    assert sizes == [False, True]
+    assert b"\x27" not in proxy.seen("CONNECT")[0].body
 
 
 def test_a_broker_that_takes_no_such_packet_is_obeyed(tmp_path):

@@ -127,7 +127,7 @@ OURS = (
     (errors.RefusedError("the broker refused", 3), "not ready", "log"),
     (errors.RefusedError("the broker refused", 2), "client id", "client_id="),
     (errors.RefusedError("the broker refused", 1), "no MQTT 3.1.1", "update"),
-    (errors.RefusedError("subscription refused", 128), "subscription", "ACL"),
+    (errors.RefusedError("the broker refused 't': code 128", 128), "subscription", "ACL"),
     (errors.ProtocolError("reserved bits set [MQTT-3.3.1-4]"), "no MQTT", "port"),
 )
 
@@ -241,3 +241,8 @@ def test_every_row_has_keys_and_a_line_of_cause_and_cure():
 def test_no_argument_but_the_error_is_positional():
     with raises(TypeError):
         explain(OSError(1), 2021)
+
+
+def test_an_unspecified_error_of_mqtt_5_is_no_refused_subscription():
+    error = errors.RefusedError("the broker refused: unspecified error (0x80)", 128)
+    assert explain(error) == ("", "")

@@ -25,20 +25,21 @@ TABLE = {
     "tls": "errors mistakes",
     "transport": "dns tls errors",
     "will": "router",
-    "failover": "mistakes",
+    "failover": "router",
     "failing": "packet clock explain errors streams reasons failover",
     "wifi": "errors failing mistakes",
     # parts of the client: how messages reach their handlers, and what is loaded when needed
     "dispatch": "router transport failing",
     "mqtt5": "packet5 properties errors reasons failing",
     "requests": "errors mqtt5 transport",
+    "hooks": "mistakes",
     "queueing": "router",
     "stored": "session packet dispatch errors router",
     "store": "stored errors mistakes",
     "subscribing": "packet errors mistakes dispatch router",
     "leaving": "packet errors mistakes transport",
     "incoming": "dispatch errors router transport",
-    "outgoing": "dispatch errors failing mistakes router transport",
+    "outgoing": "dispatch errors failing router transport",
 }
 TABLE["client"] = " ".join(TABLE)
 TABLE["__init__"] = " ".join(TABLE)

@@ -69,7 +69,7 @@ def acks(session):
         if message is None:
             return got
         assert session.next_ack() is message  # until it is sent
-        session.acked(message)
+        session.inbound.remove(message)
         got.append((PUBACK if message.qos == 1 else PUBREC, message.id))
 
 
@@ -508,6 +508,8 @@ def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new(
     receipt(session, d)
     unknown = session.resume(False, 0)
     assert sorted(out.packet[-1:] for out in unknown) == [b"1", b"3"]
+    assert session.resume(True, 0) == unknown  # nobody was told yet
+    unknown.clear()
     assert session.releasing == []
     assert session.inflight == session.again == [a, c]
     assert resend(session) == [a, c]
@@ -683,7 +685,7 @@ def test_an_id_with_other_content_is_another_message():
         session.resume(True, 0)
         message, new = receive(session, id, payload, dup, 1, topic)
         assert new
-        assert session._inbound == [message]
+        assert session.inbound == [message]
         old.done = True
         assert acks(session) == []  # it is the new one that the broker waits for
         message.done = True
@@ -723,7 +725,7 @@ def test_what_the_broker_never_delivers_again_is_forgotten():
         assert new
         message.done = True
         session.resume(True, 0)
-        assert len(session._inbound) <= 2
+        assert len(session.inbound) <= 2
     running, _ = receive(session, 2000, b"slow")
     for _ in range(3):
         session.resume(True, 0)
@@ -742,7 +744,7 @@ def test_bytes_behind_a_slow_handler_are_told():
     assert session.lingering() == 2 * (10 + len("t") + 100)
     slow.done = True
     assert session.lingering() == 50 + 1 + 100 + 2 * (10 + 1 + 100)
-    session.acked(session.next_ack())
+    session.inbound.remove(session.next_ack())
     assert session.lingering() == 2 * (10 + 1 + 100)
     session.resume(True, 0)
     assert session.lingering() == 0  # they are not what the broker sent on this connection
@@ -881,7 +883,7 @@ def test_a_full_heap_loses_no_acknowledgement_of_qos_2():
     try:
         while n < 200:
             message = session.next_ack()
-            session.acked(message)
+            session.inbound.remove(message)
             got[n] = message
             n += 1
     except MemoryError:
@@ -929,3 +931,16 @@ def test_no_memory_at_a_pubrec_leaves_the_message_in_flight():
     assert resend(session) == [out]
     assert receipt(session, out) is out
     assert complete(session, out) is out
+
+
+def test_packet_ids_go_on_elsewhere_in_a_session_that_an_earlier_program_left():
+    """A broker may still have its QoS 2 messages, and take a new one for one of them."""
+    session = Session()
+    session.resume(True, 70_000)
+    out = send(session, qos=2)
+    assert out.id == 70_000 % 65535 + 1
+    session.resume(True, 90_000)
+    assert send(session, qos=2).id == out.id + 1
+    session = Session()
+    session.resume(False, 70_000)
+    assert send(session, qos=2).id == 1

@@ -208,7 +208,9 @@ class OutMachine(RuleBasedStateMachine):
     def start_over(self, window):
         self.cut(window)
         self.broker.forget()
-        unknown = {parse(out.packet)[2] for out in self.session.resume(False, self.now)}
+        lost = self.session.resume(False, self.now)
+        unknown = {parse(out.packet)[2] for out in lost}
+        lost.clear()
         assert unknown == {number for number in self.ids.values() if self.qos[number] == 2}
         self.unknown |= unknown
         self.ids = {}
@@ -360,7 +362,7 @@ class InMachine(RuleBasedStateMachine):
             if no_memory:  # for sending it: the connection ends
                 self.resume()
                 return
-            self.session.acked(message)
+            self.session.inbound.remove(message)
             sent.held = False
             if lost:
                 continue
@@ -402,7 +404,7 @@ class InMachine(RuleBasedStateMachine):
             return
         session = self.session
         assert session.stray == self.stray
-        assert len(session._inbound) <= len(self.unacked)
+        assert len(session.inbound) <= len(self.unacked)
         assert session.lingering() == sum(
             100 + len("topic") + len(s.payload) for s in self.arrived if s.message.done
         )

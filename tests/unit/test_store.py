@@ -72,7 +72,7 @@ def message(number, size=20, qos=1):
 def number(packet):
     """Return the number in a packet of message()."""
     packet = bytes(packet)
-    at = packet.find(b"t") + (3 if packet[0] & 6 else 1)
+    at = packet.find(b"\0\1t") + (5 if packet[0] & 6 else 3)
     return int(packet[at:].split(b" ")[0])
 
 
