@@ -89,12 +89,10 @@ class Demo:
 def lossy_interpreter(folder):
     """Return the path of a `micropython` with which the device app forgets its seventh reading."""
     app = (ROOT / "tools/demo/device.py").read_text()
-    publish = "    await client.publish("
-    assert app.count(publish + '"greenhouse/temperature"') == 1
+    publish = '    await client.publish("devices/greenhouse/temperature"'
+    assert app.count(publish) == 1
     lossy = folder / "device.py"
-    lossy.write_text(
-        app.replace(publish + '"greenhouse/temp', f'    if n != 7:\n    {publish}"greenhouse/temp')
-    )
+    lossy.write_text(app.replace(publish, f"    if n != 7:\n    {publish}"))
     real = shlex.quote(mpy.interpreter())
     path = folder / "micropython"
     path.write_text(

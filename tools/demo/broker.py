@@ -20,18 +20,13 @@ _PLACES = (
     "/usr/local/opt/mosquitto/sbin",
 )
 
+# What a distribution has in its own: the rest is in mqttls's mosquitto.conf
 _MOSQUITTO = """\
-listener {port} {address}
-cafile ca.pem
-certfile broker.pem
-keyfile broker.key
-require_certificate true
-use_identity_as_username true
-allow_anonymous false
 persistence true
 persistence_location ./
 log_dest stderr
 log_timestamp false
+include_dir {certificates}
 """
 
 _IOTCORE = """\
@@ -52,8 +47,8 @@ max_payload_size = 16384
 max_inflight_count = 100
 dynamic_filters = true
 [v4.tls.tls]
-certpath = "broker.pem"
-keypath = "broker.key"
+certpath = "{certificates}/broker.crt"
+keypath = "{certificates}/broker.key"
 """
 
 
@@ -65,22 +60,25 @@ def find_mosquitto():
 
 class Broker:
     """
-    A broker with TLS on a port of its own.
+    A broker with TLS on a `port` of its own.
 
     children  Children
-    folder    Path with ca.pem, broker.pem, broker.key; it also keeps its state there
+    folder    Path of a folder for its state and its log
+    certificates  Certificates for it and `port`
     program   path of mosquitto; None: the broker of the PyPI package `iotcore`, which asks for
               no client certificate and keeps no state when it stops
     """
 
-    def __init__(self, children, folder, program):
+    def __init__(self, children, folder, certificates, port, program):
         self.embedded = program is None
+        self.port = port
+        self._spare_ports = 2
         self._children = children
         self._folder = folder
+        self._certificates = certificates
         self._program = program
         self._child = None
         self._log = folder / "broker.log"
-        self.port = None
         if self.embedded:
             if importlib.util.find_spec("iotcore") is None:
                 raise Trouble(
@@ -95,21 +93,22 @@ class Broker:
         """
         Start it, on the port that it had before; return when it accepts connections.
 
+        The first time, when `port` is in use by then, it takes another one.
+
         Raises Trouble with its own words when it does not come up.
         """
-        if self._program and not self.port:
+        if self._program and self._spare_ports:
             said, _ = await self._children.ask([self._program, "-h"])
             if found := re.search(r"mosquitto version \S+", said):
                 self.name = found[0].replace("version ", "")
-        for ports_left in (0,) if self.port else (2, 1, 0):
-            self.port = self.port or free_port()
-            reason = await self._try()
-            if not reason:
-                return
-            if not ports_left or "in use" not in reason:
+        while reason := await self._try():
+            if not self._spare_ports or "in use" not in reason:
                 hint = "" if self.embedded else " (./dev demo --embedded does without it)"
                 raise Trouble(f"{self.name} does not start: {reason}{hint}")
-            self.port = None
+            self._spare_ports -= 1
+            self.port = free_port()
+            self._certificates.use_port(self.port)
+        self._spare_ports = 0  # from now on others know it
 
     async def _try(self):
         """Return why it does not run, or None."""
@@ -123,7 +122,8 @@ class Broker:
                 text = "user root\n" + text  # else it becomes another, who may not read here
         if self._listens():
             return f"port {self.port} is in use"
-        path.write_text(text.format(address=ADDRESS, port=self.port))
+        certificates = self._certificates.broker
+        path.write_text(text.format(address=ADDRESS, port=self.port, certificates=certificates))
         with self._log.open("wb") as log:
             self._child = self._children.start(command, cwd=self._folder, stdout=log, stderr=log)
         loop = asyncio.get_running_loop()

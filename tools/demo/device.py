@@ -3,6 +3,9 @@ A device app: a greenhouse that reports its temperature and has a valve to open 
 
     micropython device.py HOST PORT FOLDER     # FOLDER has ca.der, cert.der and key.der
 
+`mqttls device add greenhouse` makes that folder; mqttls's ACL gives the device the topics
+devices/greenhouse/… and no others.
+
 It runs here as it would on a board, where MQTTClient also gets link=WiFi("ssid", "password"). It
 knows nothing of outages: every publish() returns when the broker has the message, however often
 the connection breaks before. The lines of JSON that it prints are for the display of `./dev demo`.
@@ -25,21 +28,21 @@ client = MQTTClient(
     HOST,
     int(PORT),
     tls=TLS(ca=FOLDER + "/ca.der", cert=FOLDER + "/cert.der", key=FOLDER + "/key.der"),
-    will=Will("greenhouse/status", "offline", retain=True, birth="online"),
+    will=Will("devices/greenhouse/status", "offline", retain=True, birth="online"),
     ack_timeout_s=2,  # a link that is silent for longer is taken for dead
 )
 stop = asyncio.Event()
 facts = {"published": 0, "acknowledged": 0, "stall_ms": 0}
 
 
-@client.on("greenhouse/valve", qos=1)
+@client.on("devices/greenhouse/valve", qos=1)
 async def set_valve(message):
     position = message.payload.decode()
     print("valve is now", position)  # a board moves its motor here
-    await client.publish("greenhouse/valve/is", position, qos=1, retain=True)
+    await client.publish("devices/greenhouse/valve/is", position, qos=1, retain=True)
 
 
-@client.on("greenhouse/stop", qos=1)
+@client.on("devices/greenhouse/stop", qos=1)
 def set_stop(message):
     stop.set()
 
@@ -47,7 +50,7 @@ def set_stop(message):
 async def report(n):
     celsius = 21 + 4 * math.sin(n / 30)  # a board reads its sensor here
     reading = {"n": n, "celsius": round(celsius, 1)}
-    await client.publish("greenhouse/temperature", json.dumps(reading), qos=1)
+    await client.publish("devices/greenhouse/temperature", json.dumps(reading), qos=1)
     facts["acknowledged"] += 1
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from .board import Device, find_micropython
 from .broker import Broker, find_mosquitto
-from .certificates import Identity
+from .certificates import Certificates
 from .link import Link
-from .processes import HOST, Children, Trouble
-from .watcher import Watcher
+from .processes import HOST, Children, Trouble, free_port
+from .watcher import TOPICS, Watcher
 
 _PATIENCE_S = 25
 
@@ -27,22 +27,6 @@ def temporary_folder():
         ) from None
     with folder as path:
         yield Path(path)
-
-
-def make_certificates(folder):
-    """Fill `folder` (Path); return the bytes of the device's files. Raises Trouble."""
-    ca, another_ca = Identity("demo CA", "ca"), Identity("demo CA", "ca")
-    device = Identity("greenhouse", "client", ca)
-    try:
-        ca.write_pem(folder / "ca.pem", folder / "ca.key")
-        Identity(HOST, "server", ca).write_pem(folder / "broker.pem", folder / "broker.key")
-        Identity("watcher", "client", ca).write_pem(folder / "watcher.pem", folder / "watcher.key")
-        device.write_der(folder / "wrong-certs", another_ca)
-        return device.write_der(folder / "certs", ca)
-    except OSError as error:
-        raise Trouble(
-            f"cannot write to {folder} ({error.strerror}): set TMPDIR to a folder with room"
-        ) from None
 
 
 class Story:
@@ -72,7 +56,7 @@ class Story:
         with temporary_folder() as folder:
             try:
                 await self._prepare(folder)
-                await self._work(folder)
+                await self._work()
                 await self._distrust(folder)
                 return self._sum_up()
             finally:
@@ -93,13 +77,14 @@ class Story:
         )
         self._screen.line(title, "bold")
         self._screen.line("")
-        size = make_certificates(folder)
+        port = free_port()
+        self._certificates = made = Certificates(folder / "mqtt-pki", port)
         tell(
             "demo",
-            f"made a CA, and certificates for the broker ({HOST}), the device (greenhouse: "
-            f"{size} bytes of DER) and a watcher, in {folder} until the end",
+            f"mqttls made a CA, and certificates for the broker ({HOST}), the device (greenhouse: "
+            f"{made.device_size()} bytes of DER) and a watcher, in {folder} until the end",
         )
-        self._broker = Broker(self._children, folder, self._program)
+        self._broker = Broker(self._children, folder, made, port, self._program)
         await self._broker.start()
         if self._broker.embedded:
             why = "" if self._embedded else "mosquitto is not installed: "
@@ -110,16 +95,20 @@ class Story:
                 "wait",
             )
         else:
-            tell("broker", f"{self._broker.name} runs and demands a client certificate")
+            tell(
+                "broker",
+                f"{self._broker.name} runs with mqttls's configuration: it demands a client "
+                "certificate, and keeps a device to its own topics",
+            )
         self._link = Link(self._broker.port)
         await self._link.listen()
-        self._watcher = Watcher(self._broker.port, folder, self._on_news)
+        self._watcher = Watcher(self._broker.port, made.watcher, self._on_news)
         await self._until(lambda: self._watcher.connected, "the watcher did not connect")
         tell("watcher", f"{self._watcher.name} on this PC is connected and counts what comes")
 
-    async def _work(self, folder):
+    async def _work(self):
         screen, link, broker = self._screen, self._link, self._broker
-        device = self._start_device(folder / "certs")
+        device = self._start_device(self._certificates.device)
         await self._until(lambda: self._handshakes, "the device did not connect")
         self._numbers = asyncio.ensure_future(self._show_numbers())
         screen.tell("device", "publishes a reading every 100 ms with QoS 1")
@@ -153,7 +142,7 @@ class Story:
         await self._until_acknowledged()
         await asyncio.sleep(1.5)
 
-        self._watcher.send("greenhouse/stop", "")
+        self._watcher.send(TOPICS + "stop", "")
         await self._until(lambda: "heap" in device.facts, "the device did not stop")
         self._facts, self._device = device.facts, None
         self._numbers.cancel()
@@ -164,7 +153,9 @@ class Story:
     async def _distrust(self, folder):
         self._screen.tell("demo", "the same app again, with the certificate of another CA:")
         kept = len(self._handshakes)
-        device = self._start_device(folder / "wrong-certs")
+        wrong = folder / "wrong-certs"
+        self._certificates.copy_device_with_another_ca(wrong)
+        device = self._start_device(wrong)
         await self._until(
             lambda: len(self._handshakes) > kept or any("CA" in line for line in device.lines),
             "the device said nothing of a wrong CA",
@@ -227,16 +218,16 @@ class Story:
         self._screen.tell("device", line, tone)
 
     def _on_news(self, topic, text):
-        if topic == "greenhouse/valve/is":
+        if topic == TOPICS + "valve/is":
             self._valve = text
-        elif topic == "greenhouse/status":
+        elif topic == TOPICS + "status":
             self._screen.tell("watcher", f"{topic} is {text}", "dim")
 
     def _send(self, position):
         """Send the command; return when (seconds of the event loop)."""
-        self._screen.tell("watcher", f"sends the command: greenhouse/valve {position}", "bold")
+        self._screen.tell("watcher", f"sends the command: {TOPICS}valve {position}", "bold")
         self._sent += 1
-        self._watcher.send("greenhouse/valve", position)
+        self._watcher.send(TOPICS + "valve", position)
         return asyncio.get_running_loop().time()
 
     async def _until_obeyed(self, position, sent_s):
@@ -244,7 +235,7 @@ class Story:
         took = asyncio.get_running_loop().time() - sent_s
         took = f"{took * 1000:.0f} ms" if took < 1 else f"{took:.1f} s"
         self._obeyed += 1
-        self._screen.tell("watcher", f"greenhouse/valve/is {position}, {took} later", "good")
+        self._screen.tell("watcher", f"{TOPICS}valve/is {position}, {took} later", "good")
 
     def _all_received(self):
         return len(self._watcher.readings) >= self._facts["published"]

@@ -11,12 +11,14 @@ import paho.mqtt.client as paho
 
 from .processes import ADDRESS
 
+TOPICS = "devices/greenhouse/"  # what mqttls's ACL lets the device use
+
 
 class Watcher:
     """
     It counts what the device publishes, and sends it commands.
 
-    folder   Path with ca.pem, watcher.pem, watcher.key
+    folder   Path with ca.crt, cert.crt, key.pem
     on_news  called with (topic, text) of what is not a reading
 
     connected  bool
@@ -33,11 +35,11 @@ class Watcher:
         self._client = client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, client_id="watcher", clean_session=False
         )
-        context = ssl.create_default_context(cafile=folder / "ca.pem")
-        context.load_cert_chain(folder / "watcher.pem", folder / "watcher.key")
+        context = ssl.create_default_context(cafile=folder / "ca.crt")
+        context.load_cert_chain(folder / "cert.crt", folder / "key.pem")
         client.tls_set_context(context)
         client.reconnect_delay_set(0.2, 0.2)
-        client.on_connect = lambda *_: client.subscribe("greenhouse/#", 1)
+        client.on_connect = lambda *_: client.subscribe(f"{TOPICS}#", 1)
         client.on_subscribe = lambda *_: self._later(self._set_connected, True)
         client.on_disconnect = lambda *_: self._later(self._set_connected, False)
         client.on_message = lambda _, __, message: self._later(self._take, message)
@@ -54,7 +56,7 @@ class Watcher:
 
     def _take(self, message):
         text = message.payload.decode(errors="replace")
-        if message.topic == "greenhouse/temperature":
+        if message.topic == TOPICS + "temperature":
             self.readings[json.loads(text)["n"]] += 1
         else:
             self._on_news(message.topic, text)
