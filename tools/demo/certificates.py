@@ -50,5 +50,5 @@ class Certificates:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             status = cli.main([*arguments, "--dir", str(self._folder)])
         if status:
-            said = " ".join(said.getvalue().split())
+            said = "; ".join(each.strip() for each in said.getvalue().splitlines())
             raise Trouble(f"{said} (TMPDIR says where the demo keeps its files)")
