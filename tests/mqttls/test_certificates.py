@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 
 import pytest
 from cryptography import x509 as lib
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -266,3 +266,20 @@ def test_passwords_are_random_and_kept_as_hashes():
     line = broker.password_line("kitchen", one)
     assert line.startswith("kitchen:$7$101$") and one not in line
     assert line != broker.password_line("kitchen", one)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),  # X.509 version 8
+        (b"\x06\x03\x55\x04\x03\x0c", b"\x06\x03\x55\x04\x03\x7f"),  # a name of no known type
+        (b"\x17\x0d200101", b"\x17\x0d209901"),  # month 99
+    ],
+)
+def test_a_certificate_with_a_field_that_cannot_be_is_damaged(pki, old, new):
+    run(pki, "init", "--broker", "broker.lan")
+    der = x509.load_certificate(pki / "ca.crt").public_bytes(serialization.Encoding.DER)
+    assert old in der
+    (pki / "wrong.der").write_bytes(der.replace(old, new))
+    with pytest.raises(Failure, match="wrong.der is damaged"):
+        x509.load_certificates(pki / "wrong.der")

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -281,9 +281,14 @@ def load_certificates(path):
     data = Path(path).read_bytes()
     try:
         if data.lstrip().startswith(b"-----"):
-            return x509.load_pem_x509_certificates(data)
-        return [x509.load_der_x509_certificate(data)]
-    except ValueError:
+            found = x509.load_pem_x509_certificates(data)
+        else:
+            found = [x509.load_der_x509_certificate(data)]
+        for each in found:  # `cryptography` parses a field when it is asked for
+            for field in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
+                getattr(each, field)
+        return found
+    except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise _damaged(path, "certificate") from None
 
 
