@@ -3,8 +3,8 @@ What README.md, docs/tls.md and docs/mqttls.md show of mqttls is what it says, r
 
 A block marked `<!-- test: mqttls … -->` has lines that begin with `$ ` and the output of each.
 Replaced are the broker's names and port, the board's serial port, and the password of the Wi-Fi
-is given in a file; numbers and dates may differ. WRITE_DOCS=1 in the environment writes the output
-and the table of rows anew.
+is given in a file; numbers and dates may differ. WRITE_DOCS=1 in the environment writes the output that
+differs, and the table of rows, anew; WRITE_DOCS=all writes every output, so that all are of one run.
 """
 
 import os
@@ -86,7 +86,8 @@ class Story:
         lines = [each for each in shown.splitlines() if each.startswith("$ ")]
         assert lines
         told = "\n".join(f"{line}\n{self.run(line[2:])}" for line in lines)
-        if os.environ.get("WRITE_DOCS") and same(shown) != same(told):
+        write = os.environ.get("WRITE_DOCS")
+        if write == "all" or (write and same(shown) != same(told)):
             for path in docs.FILES:
                 if f"<!-- test: {name} -->\n" in path.read_text():
                     docs.replace(path, f"test: {name}", told)
@@ -188,6 +189,15 @@ def test_the_five_minutes_of_the_readme():
                 board.run(one_round(docs.text("provisioned app")), "the app", timeout_s=60)
             seen, _ = watcher.communicate(timeout=60)
     assert "devices/kitchen/status o" in seen, "online, or offline if the watcher was slow"
+
+
+def test_dev_runs_it_in_the_folder_of_the_caller(tmp_path):
+    if not (mpy.ROOT / ".venv/installed.json").exists():
+        pytest.skip("./dev has made no .venv here")
+    command = [mpy.ROOT / "dev", "mqttls", "init", "--broker", "broker.lan"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "mqtt-pki/broker/mosquitto.conf").is_file()
 
 
 def test_the_install_script_is_there_where_the_pages_call_it():
