@@ -198,6 +198,9 @@ class MQTTClient:
         self._since_ms = self._transport = self._wake_ms = self._said = None
         self._hooks = self._incoming = None
         self._queued = self._silent = self._failures = self._refusals = 0
+        # of failing, which may have no memory to begin them
+        self._suspect = self._why = None
+        self._strikes = 0
         self._reset_at = _LINK_RESET_AFTER
         self._clients = _clients
         for name, value, low, high in _OPTIONS:

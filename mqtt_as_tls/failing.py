@@ -39,9 +39,6 @@ def failed(client, error):
     error  Exception, whatever ended the attempt
     """
     now = time.ticks_ms()
-    if not hasattr(client, "_why"):  # the first failure
-        client._why = client._suspect = None
-        client._strikes = 0
     lost = client._since_ms is not None
     lasted = lost and time.ticks_diff(now, client._since_ms) > _LASTING_MS
     if lost:
