@@ -3,8 +3,8 @@ What README.md, docs/tls.md and docs/mqttls.md show of mqttls is what it says, r
 
 A block marked `<!-- test: mqttls … -->` has lines that begin with `$ ` and the output of each.
 Replaced are the broker's names and port, the board's serial port, and the password of the Wi-Fi
-is given in a file; numbers and dates may differ. WRITE_DOCS=1 in the environment writes the output that
-differs, and the table of rows, anew; WRITE_DOCS=all writes every output, so that all are of one run.
+is given in a file; numbers and dates may differ. WRITE_DOCS=1 in the environment writes what
+differs, and the table of rows, anew; WRITE_DOCS=all writes all, so that it is of one run.
 """
 
 import os
