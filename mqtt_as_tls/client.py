@@ -779,7 +779,7 @@ class MQTTClient:
         """Keepalive and every deadline of a connection; raises what ended it."""
         interval = self._alive_s * 750 or 1 << 28  # 0: the server wants no pings
         ack_ms = self.ack_timeout_s * 1000
-        grace = min(ack_ms, self._alive_s * 1000)
+        grace = min(ack_ms, self._alive_s * 1000 or ack_ms)
         stats = self.stats
         asked = None  # bytes received when PINGREQ was sent
         pinged = 0

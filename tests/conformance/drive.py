@@ -68,9 +68,28 @@ def only(data):
 def persistent_session():
     import mosq_test
 
-    connect, connack = mosq_test.gen_connect, mosq_test.gen_connack
+    connect, expect = mosq_test.gen_connect, mosq_test.expect_packet
+    start, answer = mosq_test.start_client, mosq_test.do_receive_send
+    connects = []  # of the client that runs
+
+    def start_client(*args, **named):
+        connects.clear()
+        return start(*args, **named)
+
+    def expect_packet(sock, name, packet):
+        if packet[0] == 0x10:
+            connects.append(packet)
+        return expect(sock, name, packet)
+
+    def do_receive_send(sock, wanted, packet, *args):
+        if packet[0] == 0x20 and connects:  # CONNACK of a later connection: session present
+            packet = packet[:2] + b"\1" + packet[3:]
+        return answer(sock, wanted, packet, *args)
+
     mosq_test.gen_connect = lambda *args, **named: connect(*args, clean_session=False, **named)
-    mosq_test.gen_connack = lambda **named: connack(flags=1, **named)
+    mosq_test.start_client = start_client
+    mosq_test.expect_packet = expect_packet
+    mosq_test.do_receive_send = do_receive_send
 
 
 def authentication_method():

@@ -80,7 +80,7 @@ def acks(session):
         if not ready:
             return found
         found.append(ready.id)
-        session.acked(ready)
+        session.inbound.remove(ready)
 
 
 def receive(session, packet_id, dup=False):
