@@ -847,8 +847,9 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protoc
             app.wait()
         assert int(stats[1]) > 5, stats
         assert got(app) == [str(n) for n in range(sent)]
-        twos = [payload.decode() for topic, payload in peer.received if topic == "up/2"]
         expected = [str(n) for qos, count in published if qos == "2" for n in range(int(count))]
+        peer.wait_for(len(expected), topic="up/2")  # the last may still be on its way to the peer
+        twos = [payload.decode() for topic, payload in peer.received if topic == "up/2"]
         assert sorted(twos) == sorted(expected)
         ones = {payload.decode() for topic, payload in peer.received if topic == "up/1"}
         assert ones == {

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 
 HOST = "127.0.0.1"
 CONNACK = b"\x20\x02\x00\x00"
@@ -82,6 +83,7 @@ class FakeBroker:
     def __init__(self, script):
         self._script = script
         self._errors = []
+        self._threads = []
         self._changed = threading.Condition()
         self.connections = []
         self._listener = socket.create_server((HOST, 0))
@@ -103,7 +105,9 @@ class FakeBroker:
                     connection = Connection(len(self.connections) + 1, sock)
                     self.connections.append(connection)
                     self._changed.notify_all()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def _serve(self, connection):
         try:
@@ -121,12 +125,19 @@ class FakeBroker:
                 raise AssertionError(f"{len(self.connections)} of {count} connections")
 
     def close(self, report=True):
-        """Close everything; raise what went wrong in a script, if `report`."""
+        """
+        Close everything, let the scripts come to their end (5 s at most), and raise what went
+        wrong in one, if `report`.
+        """
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
+        end = time.monotonic() + 5
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0, end - time.monotonic()))
         if report and self._errors:
             raise self._errors[0]
