@@ -368,6 +368,8 @@ def test_a_redelivery_while_the_handler_still_runs_is_not_run_twice(proxy, broke
                 print("ends", message.payload)
 
             async with client:
+                await until(lambda: client.stats.received == 2)
+                print("both are here")
                 await told("leave")
                 print("duplicates", client.stats.duplicates)
         """,
@@ -378,7 +380,7 @@ def test_a_redelivery_while_the_handler_still_runs_is_not_run_twice(proxy, broke
         peer.publish("t", "1")
         peer.publish("t", "2")
         app.wait_for("begins b'1'")
-        proxy.wait_for("PUBLISH", "down", 2)
+        app.wait_for("both are here")
         proxy.rst()
         proxy.wait_for("PUBLISH", "down", 4)
         assert [each.dup for each in proxy.seen("PUBLISH", "down", 2)] == [True, True]

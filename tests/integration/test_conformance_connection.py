@@ -86,6 +86,7 @@ def test_connect_comes_first_and_once_and_reserved_flags_have_their_values(proxy
         app.wait_for("round 1")
         app.send("go on")
         app.wait()
+    proxy.wait_for("DISCONNECT", "up")
     assert proxy.connections == 2
     for connection in (1, 2):
         names = [each.name for each in proxy.seen(None, "up", connection)]
