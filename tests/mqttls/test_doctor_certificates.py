@@ -6,35 +6,25 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from tests.support import faketime, mpy
+from tests.support import faketime
 from tests.support import pki as made
 from tests.support.broker import Broker
 from tests.support.doctoring import (
     bare,
+    conf_of,
     doctor,
     explained,
     forge,
     server_context,
     tls_server,
 )
-from tools.mqttls.doctor import dial
 
-
-@pytest.fixture(autouse=True)
-def micropython(monkeypatch):
-    monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
-    dial.interpreter.cache_clear()
-    yield
-    dial.interpreter.cache_clear()
+pytestmark = pytest.mark.usefixtures("micropython")
 
 
 def shown_by(tmp_path, pki, identity, **options):
     """Return a mosquitto that shows `identity`."""
     return Broker(tmp_path / "b", "tls", pki=pki, identity=identity, **options)
-
-
-def conf_of(broker):
-    return str(broker.directory / "broker.toml")
 
 
 def at(year, month=1):

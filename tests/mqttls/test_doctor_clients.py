@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import mpy, process
 from tests.support import pki as made
+from tests.support import process
 from tests.support.broker import Broker, free_port, is_listening, mosquitto
 from tests.support.doctoring import (
     bare,
+    conf_of,
     doctor,
     explained,
     forge,
+    log_of,
     mqttls,
     revocations,
     server_context,
@@ -25,21 +27,7 @@ from tests.support.doctoring import (
 from tests.support.server import server
 from tools.mqttls.doctor import dial
 
-
-@pytest.fixture(autouse=True)
-def micropython(monkeypatch):
-    monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
-    dial.interpreter.cache_clear()
-    yield
-    dial.interpreter.cache_clear()
-
-
-def conf_of(broker):
-    return str(broker.directory / "broker.toml")
-
-
-def log_of(broker):
-    return str(broker.directory / "broker.log")
+pytestmark = pytest.mark.usefixtures("micropython")
 
 
 @pytest.fixture

@@ -12,20 +12,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import mpy
 from tests.support.doctoring import forge
 from tests.support.doctoring import mqttls as in_process
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
-from tools.mqttls.doctor import conf, dial, lint, log, reading
+from tools.mqttls.doctor import conf, lint, log, reading
 from tools.mqttls.doctor.table import ROWS, STAGES
 
-
-@pytest.fixture(autouse=True)
-def micropython(monkeypatch):
-    monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
-    dial.interpreter.cache_clear()
-    yield
-    dial.interpreter.cache_clear()
+pytestmark = pytest.mark.usefixtures("micropython")
 
 
 @pytest.fixture

@@ -13,31 +13,17 @@ from tests.support import mpy
 from tests.support.broker import HOST, Broker, free_port
 from tests.support.doctoring import (
     bare,
+    conf_of,
     doctor,
     explained,
     forge,
+    log_of,
     server_context,
     tls_server,
 )
 from tests.support.server import server
-from tools.mqttls.doctor import dial
 
-
-@pytest.fixture(autouse=True)
-def micropython(monkeypatch):
-    """The doctor takes the interpreter that all tests take."""
-    monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
-    dial.interpreter.cache_clear()
-    yield
-    dial.interpreter.cache_clear()
-
-
-def conf_of(broker):
-    return str(broker.directory / "broker.toml")
-
-
-def log_of(broker):
-    return str(broker.directory / "broker.log")
+pytestmark = pytest.mark.usefixtures("micropython")
 
 
 def test_a_healthy_broker_passes_every_stage(tmp_path, pki):

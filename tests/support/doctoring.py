@@ -222,6 +222,16 @@ def revocations(issuer, path, *revoked, next_update=None):
     return path
 
 
+def conf_of(broker):
+    """Return the path (str) of the configuration of a Broker."""
+    return str(broker.directory / "broker.toml")
+
+
+def log_of(broker):
+    """Return the path (str) of the log of a Broker."""
+    return str(broker.directory / "broker.log")
+
+
 def server_context(identity):
     """Return Python's ssl context of a server with the certificate of `identity`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
