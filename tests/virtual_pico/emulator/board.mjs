@@ -1,0 +1,70 @@
+// The board: a chip with its flash, its USB port and its serial line to the network.
+
+import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
+
+import { installRom } from './rom.mjs';
+import { installFlashBus } from './ssi.mjs';
+import { SerialLine } from './uart.mjs';
+
+const FLASH_START = 0x10000000;
+const WATCHDOG = 0x40058; // key of rp2040js' table of peripherals
+
+export class Board {
+  // flash     Flash
+  // repl      ReplServer
+  // uniqueId  8 bytes
+  // line      {receive(byte), restart()}: what is at the other end of UART 1
+  // reset     (reason) called from within an instruction when the watchdog resets the chip
+  constructor({ flash, repl, uniqueId, line, reset }) {
+    Object.assign(this, { flash, repl, uniqueId, line, reset });
+    this.powered = false;
+    this.before = 0; // emulated nanoseconds of the chips before this one
+  }
+
+  // Emulated nanoseconds with power on.
+  get nanos() {
+    return this.before + (this.mcu?.clock.nanos ?? 0);
+  }
+
+  // Call `work` after `nanos` of emulated time, unless the chip is reset before.
+  after(nanos, work) {
+    this.mcu.clock.createAlarm(work).schedule(nanos);
+  }
+
+  powerOn() {
+    this.start(null);
+  }
+
+  powerOff() {
+    this.powered = false;
+  }
+
+  // Start with a new chip, as rp2040js cannot reset one. What a watchdog reset leaves in the
+  // watchdog's registers comes from `last`, the watchdog of the chip before; null: nothing.
+  start(last) {
+    this.before = this.nanos;
+    const mcu = new RP2040();
+    this.mcu = mcu;
+    mcu.logger = new ConsoleLogger(LogLevel.Error);
+    mcu.flash = this.flash.bytes; // instead of rp2040js' 16 MB
+    mcu.flash16 = new Uint16Array(mcu.flash.buffer);
+    mcu.flashView = new DataView(mcu.flash.buffer);
+    this.flash.spend = (nanos) => mcu.clock.tick(nanos);
+    installRom(mcu, this.flash);
+    installFlashBus(mcu, this.uniqueId);
+    mcu.core.reset();
+    mcu.core.PC = FLASH_START;
+
+    const watchdog = mcu.peripherals[WATCHDOG];
+    if (last) {
+      watchdog.reason = last.reason;
+      watchdog.scratchData.set(last.scratchData);
+    }
+    watchdog.onWatchdogTrigger = () => this.reset(watchdog);
+
+    this.repl.attach(mcu);
+    this.line.restart();
+    this.serial = new SerialLine(mcu, (byte) => this.line.receive(byte));
+    this.powered = true;
+  }
+}

@@ -1,0 +1,148 @@
+// An RP2040 with MicroPython: node main.mjs '{"firmware": "…", "flash": "…", …}'
+//
+// The argument is described at `settings`. Each line on standard input is a command, each line on
+// standard output an answer or an event (control.mjs). It ends when standard input does.
+
+import { createHash } from 'node:crypto';
+
+import { Board } from './board.mjs';
+import { Control } from './control.mjs';
+import { Flash } from './flash.mjs';
+import { DEVICE, HOST, Network, NO_FAULTS } from './ip.mjs';
+import { Loop } from './loop.mjs';
+import { ChipReset } from './power.mjs';
+import { PPP } from './ppp.mjs';
+import { ReplServer } from './usb.mjs';
+
+const settings = {
+  firmware: null, // path of the image
+  flash: null, // path of the file that keeps the filesystem
+  ports: {}, // {"port that the device uses": port of this computer}
+  names: {}, // {name: address} for the built-in DNS server
+  speed: 1, // of idle time
+  id: '', // the chip's unique id is made from it
+  seed: 1, // of what is left to chance
+  ...JSON.parse(process.argv[2]),
+};
+
+// A generator of numbers from 0 to 1 that can be repeated (mulberry32).
+function generator(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(seed ^ (seed >>> 15), seed | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const random = generator(settings.seed);
+const flash = new Flash(settings.firmware, settings.flash, random);
+const repl = new ReplServer(() => loop.wake());
+const control = new Control();
+
+const board = new Board({
+  flash,
+  repl,
+  uniqueId: createHash('sha256').update(settings.id).digest().subarray(0, 8),
+  line: { receive: (byte) => ppp.input(byte), restart: () => ppp.restart() },
+  reset: (watchdog) => {
+    throw new ChipReset(watchdog);
+  },
+});
+const network = new Network({
+  ...settings,
+  random,
+  clock: board,
+  send: (packet) => {
+    loop.packet();
+    ppp.sendPacket(packet);
+  },
+  wake: () => loop.wake(),
+});
+const ppp = new PPP({
+  host: HOST,
+  device: DEVICE,
+  send: (bytes) => board.serial.send(bytes),
+  receive: (packet) => {
+    loop.packet();
+    network.fromDevice(packet);
+  },
+  isCut: () => network.faults.link !== 'up',
+});
+const loop = new Loop(board, settings.speed, {
+  reset: (watchdog) => start('watchdog', watchdog),
+  powerLost: () => {
+    board.powerOff();
+    control.tell({ event: 'power_off' });
+  },
+  crashed: (error) => {
+    board.powerOff();
+    control.tell({ event: 'crashed', error: String(error.stack) });
+  },
+});
+
+function start(cause, watchdog = null) {
+  board.start(watchdog);
+  network.tcp.startTimer();
+  control.tell({ event: 'boot', cause });
+  loop.wake();
+}
+
+const commands = {
+  power_on() {
+    if (!board.powered) start('power');
+  },
+  reset() {
+    start('run_pin');
+  },
+  // Without `after`: now. Else during the operation of flash after `after` more of them.
+  power_cut({ after = null, part = 0 }) {
+    if (after !== null) {
+      flash.cutPower(after, part);
+      return;
+    }
+    board.powerOff();
+    control.tell({ event: 'power_off' });
+  },
+  fault(changes) {
+    for (const name of Object.keys(changes)) {
+      if (!(name in NO_FAULTS)) throw new Error(`no fault ${name}: ${Object.keys(NO_FAULTS)}`);
+    }
+    if (changes.link === 'down') ppp.terminate();
+    Object.assign(network.faults, changes);
+  },
+  heal() {
+    Object.assign(network.faults, NO_FAULTS);
+  },
+  reset_connections() {
+    network.tcp.resetAll();
+  },
+  names({ names }) {
+    network.names = names;
+  },
+  ports({ ports }) {
+    network.ports = ports;
+  },
+  speed({ speed }) {
+    loop.speed = speed;
+  },
+  stats() {
+    return {
+      ...network.stats,
+      bad_frames: ppp.badFrames,
+      connections: network.tcp.connections.size,
+      flash_writes: flash.operations,
+      emulated_s: board.nanos / 1e9,
+      powered: board.powered,
+    };
+  },
+};
+
+const replPort = await repl.listen();
+control.serve((name, parameters) => {
+  if (!Object.hasOwn(commands, name)) throw new Error(`no command ${name}`);
+  const result = commands[name](parameters);
+  loop.wake();
+  return result;
+});
+control.tell({ event: 'ready', repl_port: replPort });

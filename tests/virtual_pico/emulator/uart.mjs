@@ -1,0 +1,66 @@
+// A serial line to the chip's UART 1, at the speed that the firmware set.
+
+const CHUNK = 16; // bytes that arrive together: fewer events than one each
+const HIGH_WATER = 24; // of the 32 bytes of the FIFO
+const LATENCY_NANOS = 1e6; // of a modem: no answer comes while the question is being asked
+const BITS = 10; // a byte with its start and stop bit
+const TRANSMIT = 1 << 5; // interrupts
+const RECEIVE_TIMEOUT = 1 << 6;
+const RECEIVE = 1 << 4;
+
+export class SerialLine {
+  // receive  called with each byte from the chip
+  constructor(mcu, receive) {
+    this.uart = mcu.uart[1];
+    this.queue = []; // chunks on their way to the chip
+    this.offset = 0; // in the first of them
+    this.busy = false;
+    this.alarm = mcu.clock.createAlarm(() => this.deliver());
+
+    // rp2040js reports "ready to transmit" again whenever it is acknowledged, for ever: an
+    // interrupt storm. It is an event here, that of a byte that has gone.
+    this.uart.checkInterrupts = () => {
+      const { interruptStatus, interruptMask, irq } = this.uart;
+      mcu.setInterrupt(irq, (interruptStatus & interruptMask) !== 0);
+    };
+    this.uart.onByte = (byte) => {
+      receive(byte);
+      this.uart.interruptStatus |= TRANSMIT;
+      this.uart.checkInterrupts();
+    };
+  }
+
+  send(bytes) {
+    this.queue.push(bytes);
+    if (!this.busy) this.schedule(LATENCY_NANOS);
+  }
+
+  schedule(nanos) {
+    this.busy = true;
+    this.alarm.schedule(nanos);
+  }
+
+  // rp2040js interrupts for every byte and knows no receive timeout, which is what tells the
+  // firmware of the last bytes of a burst: again and again while it leaves some unread.
+  deliver() {
+    const { uart } = this;
+    this.busy = false;
+    if (!(uart.interruptMask & RECEIVE)) {
+      this.queue = []; // nobody listens
+      this.offset = 0;
+      return;
+    }
+    for (let n = 0; n < CHUNK && this.queue.length && uart.rxFIFO.itemCount < HIGH_WATER; n++) {
+      uart.rxFIFO.push(this.queue[0][this.offset++]);
+      if (this.offset === this.queue[0].length) {
+        this.queue.shift();
+        this.offset = 0;
+      }
+    }
+    const more = this.queue.length > 0;
+    if (more || uart.rxFIFO.itemCount >= CHUNK) uart.interruptStatus |= RECEIVE;
+    if (!more && !uart.rxFIFO.empty) uart.interruptStatus |= RECEIVE_TIMEOUT;
+    if (more || !uart.rxFIFO.empty) this.schedule((CHUNK * BITS * 1e9) / uart.baudRate);
+    uart.checkInterrupts();
+  }
+}
