@@ -1,6 +1,6 @@
 """
-Fetch Debian's source packages, with an apt that has a configuration of its own: the system's list
-of packages is neither read nor touched, and nothing is installed.
+Fetch Debian's packages, with an apt that has a configuration of its own: the system's list of
+packages is neither read nor touched, and nothing is installed.
 
 What cannot be had (apt, the keys, a mirror, the network) raises `Unavailable`, which says what.
 """
@@ -23,19 +23,21 @@ class Unavailable(Exception):
     """Something that is wanted cannot be had here; the text says what, and the remedy."""
 
 
-def fetch(suite, names, folder):
+def fetch(suite, sources, folder, binaries=()):
     """
-    Have source packages in `folder`, downloaded unless they lie there already.
+    Have packages in `folder`, downloaded unless they lie there already.
 
-    suite   str, Debian's: "trixie", "sid"
-    names   iterable of str, of source packages
-    folder  Path, for these packages alone
+    suite     str, Debian's: "trixie", "sid"
+    sources   iterable of str, of source packages
+    folder    Path, for these packages alone
+    binaries  iterable of str, of binary packages (.deb)
 
-    Return a text that names their versions. Raises Unavailable.
+    Return a text that names their files, with their versions. Raises Unavailable.
     """
-    if not all(list(folder.glob(f"{name}_*.dsc")) for name in names):
-        _download(suite, names, folder)
-    return " ".join(sorted(path.name for path in folder.glob("*.dsc")))
+    wanted = [f"{name}_*.dsc" for name in sources] + [f"{name}_*.deb" for name in binaries]
+    if not all(list(folder.glob(pattern)) for pattern in wanted):
+        _download(suite, sources, binaries, folder)
+    return " ".join(sorted(file.name for file in folder.glob("*.d[se][cb]")))
 
 
 def unpack(archive, folder, only=""):
@@ -49,6 +51,16 @@ def unpack(archive, folder, only=""):
         tar.extractall(unpacked)
     shutil.rmtree(folder, ignore_errors=True)
     (next(unpacked.iterdir()) / only).rename(folder)
+    shutil.rmtree(unpacked)
+
+
+def unpack_binary(package, folder, only):
+    """Unpack what lies under `only` (str, a path) in a .deb into `folder`."""
+    unpacked = folder.with_name(folder.name + ".unpack")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    run("dpkg-deb", "-x", package, unpacked)
+    shutil.rmtree(folder, ignore_errors=True)
+    (unpacked / only).rename(folder)
     shutil.rmtree(unpacked)
 
 
@@ -74,7 +86,7 @@ def run(*command, **options):
     ).stdout
 
 
-def _download(suite, names, folder):
+def _download(suite, sources, binaries, folder):
     if platform.system() != "Linux" or not shutil.which("apt-get"):
         raise Unavailable("the sources come through apt-get, which is not here: use Debian")
     # Debian 13 renamed the file and left this name as a link
@@ -87,20 +99,25 @@ def _download(suite, names, folder):
     mirror = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
     if not mirror:
         raise Unavailable("this machine's apt knows no Debian mirror: use Debian")
-    print("fetch", *names, "from Debian", suite, file=sys.stderr, flush=True)
+    print("fetch", *sources, *binaries, "from Debian", suite, file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     apt = CACHE / "apt" / suite
     with locked(apt):
-        command = _apt(apt, f"deb-src [signed-by={KEYRING}] {mirror} {suite} main\n")
+        # the list of binary packages is large: only where one is wanted
+        kinds = ("deb-src", "deb") if binaries else ("deb-src",)
+        lines = [f"{kind} [signed-by={KEYRING}] {mirror} {suite} main\n" for kind in kinds]
+        command = _apt(apt, "".join(lines))
         try:
             run(*command, "--error-on=any", "update")
-            run(*command, "--download-only", "source", *names, cwd=fresh)
+            run(*command, "--download-only", "source", *sources, cwd=fresh)
+            if binaries:
+                run(*command, "download", *binaries, cwd=fresh)
         except subprocess.CalledProcessError as error:
             last = (error.stdout.strip().splitlines() or ["no output"])[-1]
-            raise Unavailable(f"apt could not fetch Debian {suite}'s sources: {last}") from error
+            raise Unavailable(f"apt could not fetch from Debian {suite}: {last}") from error
     fresh.rename(folder)
 
 

@@ -153,7 +153,7 @@ def test_where_the_sources_cannot_be_had_it_says_so(tmp_path, apt_get, reason):
     programs, tools = tmp_path / "bin", tmp_path / "tools"
     programs.mkdir()
     tools.mkdir()
-    for name in ("freeze.py", "debian.py"):  # with a cache of their own
+    for name in ("freeze.py", "micropython_source.py", "debian.py"):  # a cache of their own
         shutil.copy(ROOT / "tools" / name, tools)
     if apt_get:
         (programs / "apt-get").write_text(f"#!/bin/sh\n{apt_get}\n")

@@ -1,0 +1,219 @@
+"""
+Build MicroPython for the RP2040 with mqtt_as_tls frozen in, as a user's firmware has it.
+
+    .venv/bin/python -m tools.firmware           build, show what the package adds to the firmware
+    .venv/bin/python -m tools.firmware --json    the same as one line of JSON
+
+What comes out, in .cache/firmware/out/:
+
+    frozen/firmware.bin, .elf    with the modules that a *user's* manifest names:
+                                 tests/virtual_pico/manifest.py, which includes the one in the
+                                 repository's root
+    plain/firmware.bin, .elf     the same without the package: manifest_plain.py
+
+The board is tests/virtual_pico/board: a Pico with the Pico W's file system and heap whose network
+is PPP over a UART, for an emulator without a Wi-Fi chip. lwIP and mbedTLS are what the Pico W has.
+
+MicroPython comes from tools/micropython_source.py; lwIP, the Pico SDK and TinyUSB are Debian's
+packages too. Both firmwares are built in one folder: only what is frozen differs.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from tools import micropython_source as source
+from tools.debian import Unavailable, fetch, locked, run, unpack, unpack_binary
+from tools.micropython_source import ROOT, SUITE, TREE
+
+CACHE = ROOT / ".cache" / "firmware"
+OUT = CACHE / "out"
+BOARD = ROOT / "tests" / "virtual_pico" / "board"
+USER_MANIFEST_RP2 = BOARD.parent / "manifest.py"
+PLAIN_MANIFEST_RP2 = BOARD.parent / "manifest_plain.py"
+
+COMPILERS = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "cmake", "ninja-build")
+PROGRAMS = ("cmake", "ninja", "dpkg-deb")
+
+# Debian's source package -> where it is unpacked
+SOURCES = {"lwip": TREE / "lib" / "lwip"}
+# its binary package -> where its source lies in it, where it is unpacked
+BINARIES = {
+    "pico-sdk-source": ("usr/src/pico-sdk", TREE / "lib" / "pico-sdk"),
+    "tinyusb-source": ("usr/src/tinyusb", TREE / "lib" / "tinyusb"),
+}
+
+# file in MicroPython's tree -> pairs of what is there and what replaces it
+CHANGES = {
+    # lwIP's timer, an interrupt, must not find lwIP at work (the sockets take this lock too)
+    "extmod/network_ppp_lwip.c": [
+        (
+            "        pppos_input(self->pcb, (u8_t *)buf, len);\n",
+            "        MICROPY_PY_LWIP_ENTER\n"
+            "        pppos_input(self->pcb, (u8_t *)buf, len);\n"
+            "        MICROPY_PY_LWIP_EXIT\n",
+        ),
+        (
+            "    if (ppp_connect(self->pcb, 0) != ERR_OK) {\n",
+            "    MICROPY_PY_LWIP_ENTER\n"
+            "    err_t error = ppp_connect(self->pcb, 0);\n"
+            "    MICROPY_PY_LWIP_EXIT\n"
+            "    if (error != ERR_OK) {\n",
+        ),
+        (
+            "        ppp_close(self->pcb, 0);\n",
+            "        MICROPY_PY_LWIP_ENTER\n"
+            "        ppp_close(self->pcb, 0);\n"
+            "        MICROPY_PY_LWIP_EXIT\n",
+        ),
+    ],
+    # a tenth of the time goes into debug information; warnings are for MicroPython's authors
+    "ports/rp2/CMakeLists.txt": [
+        ("    -Werror\n    -g  # always include debug information in the ELF\n", "    -g0\n")
+    ],
+}
+
+
+def rp2040(manifest=USER_MANIFEST_RP2, name="frozen"):
+    """
+    Return the path of an RP2040's firmware.bin (its .elf lies beside it), built if need be.
+
+    manifest  path of a manifest.py: what is frozen in
+    name      str, of the folder in OUT that it gets
+
+    Raises Unavailable.
+    """
+    manifest = Path(manifest).resolve()
+    with locked(CACHE):
+        versions = _sources()
+        source.mpy_cross()
+        frozen = [path for _, path in source.files_of(manifest, "rp2")]
+        board = sorted(BOARD.iterdir())
+        key = source.key(versions, __file__, manifest, *board, *frozen)
+        firmware = OUT / name / "firmware.bin"
+        if not source.is_fresh(firmware, key):
+            built = _build(manifest, versions)
+            firmware.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(built.with_suffix(".elf"), firmware.with_suffix(".elf"))
+            source.deliver(built, firmware, key)
+        return firmware
+
+
+def plain():
+    """Return the path of firmware.bin without the package, built if need be."""
+    return rp2040(PLAIN_MANIFEST_RP2, "plain")
+
+
+def flash_size(firmware):
+    """Return how many bytes of flash a firmware.bin (or the one beside an .elf) takes."""
+    return Path(firmware).with_suffix(".bin").stat().st_size
+
+
+def symbols(firmware):
+    """Return the symbols of the .elf beside firmware.bin: {name: (address, bytes)}."""
+    lines = run("arm-none-eabi-nm", "-S", Path(firmware).with_suffix(".elf")).splitlines()
+    return {
+        name: (int(address, 16), int(size, 16))
+        for address, size, _, name in (line.split() for line in lines if line.count(" ") == 3)
+    }
+
+
+def sizes():
+    """Build both firmwares; return what a tool wants to record of them (dict)."""
+    frozen, without = flash_size(rp2040()), flash_size(plain())
+    return {
+        "versions": source.VERSIONS,
+        "frozen_bytes": frozen,
+        "plain_bytes": without,
+        "added_bytes": frozen - without,
+    }
+
+
+def _sources():
+    """Have all that the firmware takes in MicroPython's tree; return a text of the versions."""
+    versions = source.sources()
+    packages = CACHE / "packages"
+    with locked(source.CACHE):
+        more = fetch(SUITE, SOURCES, packages, BINARIES)
+        stamp = TREE / "unpacked-rp2.txt"
+        if not (stamp.is_file() and stamp.read_text() == more):
+            source.say("unpack", more)
+            source.warn_if_moved(more)
+            for name, folder in SOURCES.items():
+                unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
+            for name, (only, folder) in BINARIES.items():
+                unpack_binary(next(packages.glob(f"{name}_*.deb")), folder, only)
+            stamp.write_text(more)
+    return f"{versions} {more}"
+
+
+def _change():
+    """Make the CHANGES, unless they are made."""
+    for name, changes in CHANGES.items():
+        path = TREE / name
+        text = path.read_text()
+        for old, new in changes:
+            if new not in text:
+                if text.count(old) != 1:
+                    raise RuntimeError(f"{name} has changed: see CHANGES in tools/firmware.py")
+                text = text.replace(old, new)
+        source.write_files(TREE, {name: text})
+
+
+def _build(manifest, versions):
+    """Return the path of firmware.bin in the folder in which it was built."""
+    source.need(
+        "compiler for the RP2040",
+        COMPILERS,
+        # newlib's program has no end without an operating system: what is asked is a library
+        lambda: source.has(*PROGRAMS)
+        and source.compiles("arm-none-eabi-gcc", "--specs=nosys.specs"),
+    )
+    _change()
+    folder = CACHE / "build"
+    stamp = folder / "versions.txt"
+    if not (stamp.is_file() and stamp.read_text() == versions):
+        shutil.rmtree(folder, ignore_errors=True)
+        source.write_files(folder, {stamp.name: versions})
+    source.say("build the firmware with", manifest.name)
+    source.forget_frozen(folder)
+    options = {
+        "MICROPY_BOARD": "VIRTUAL_PICO",
+        "MICROPY_BOARD_DIR": BOARD,
+        "MICROPY_FROZEN_MANIFEST": manifest,
+        "MICROPY_LIB_DIR": source.LIBRARY,
+        "PICO_CLIB": "newlib",
+        "PICO_NO_PICOTOOL": 1,  # it would be fetched and built, for a file that nothing here reads
+    }
+    port = TREE / "ports" / "rp2"
+    configure = [f"-D{name}={value}" for name, value in options.items()]
+    source.build(port, "cmake", "-G", "Ninja", "-S", port, "-B", folder, *configure)
+    source.build(folder, "ninja", "-j", str(os.cpu_count()))
+    return folder / "firmware.bin"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tools.firmware")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    as_json = parser.parse_args().json
+    started = time.monotonic()
+    result = sizes()
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name in "frozen", "plain":
+        firmware = os.path.relpath(OUT / name / "firmware.bin")
+        print(f"{firmware}  {result[name + '_bytes']:,} B")
+    print(f"mqtt_as_tls adds {result['added_bytes']:,} B")
+    print(f"{time.monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (RuntimeError, Unavailable) as error:
+        sys.exit(f"firmware: {error}")
