@@ -88,6 +88,7 @@ def rp2040(manifest=USER_MANIFEST_RP2, name="frozen"):
     Raises Unavailable.
     """
     manifest = Path(manifest).resolve()
+    source.need("compiler for the RP2040", COMPILERS, _can_build)
     with locked(CACHE):
         versions = _sources()
         source.mpy_cross()
@@ -114,12 +115,9 @@ def flash_size(firmware):
 
 
 def symbols(firmware):
-    """Return the symbols of the .elf beside firmware.bin: {name: (address, bytes)}."""
-    lines = run("arm-none-eabi-nm", "-S", Path(firmware).with_suffix(".elf")).splitlines()
-    return {
-        name: (int(address, 16), int(size, 16))
-        for address, size, _, name in (line.split() for line in lines if line.count(" ") == 3)
-    }
+    """Return where things are, from the .elf beside firmware.bin: {name: address}."""
+    lines = run("arm-none-eabi-nm", Path(firmware).with_suffix(".elf")).splitlines()
+    return {name: int(address, 16) for address, _, name in (line.split() for line in lines)}
 
 
 def sizes():
@@ -151,6 +149,10 @@ def _sources():
     return f"{versions} {more}"
 
 
+def _can_build():
+    return source.has(*PROGRAMS) and source.compiles("arm-none-eabi-gcc", "--specs=nosys.specs")
+
+
 def _change():
     """Make the CHANGES, unless they are made."""
     for name, changes in CHANGES.items():
@@ -166,13 +168,6 @@ def _change():
 
 def _build(manifest, versions):
     """Return the path of firmware.bin in the folder in which it was built."""
-    source.need(
-        "compiler for the RP2040",
-        COMPILERS,
-        # newlib's program has no end without an operating system: what is asked is a library
-        lambda: source.has(*PROGRAMS)
-        and source.compiles("arm-none-eabi-gcc", "--specs=nosys.specs"),
-    )
     _change()
     folder = CACHE / "build"
     stamp = folder / "versions.txt"
