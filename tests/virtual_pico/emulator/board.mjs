@@ -2,6 +2,7 @@
 
 import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
 
+import { Core } from './core.mjs';
 import { installRom } from './rom.mjs';
 import { installFlashBus } from './ssi.mjs';
 import { SerialLine } from './uart.mjs';
@@ -54,6 +55,7 @@ export class Board {
     installFlashBus(mcu, this.uniqueId);
     mcu.core.reset();
     mcu.core.PC = FLASH_START;
+    this.core = new Core(mcu);
 
     const watchdog = mcu.peripherals[WATCHDOG];
     if (last) {

@@ -8,7 +8,7 @@
 import { ChipReset, PowerLost } from './power.mjs';
 
 const SLICE_MS = 5; // then sockets have their turn
-const BATCH = 5000; // instructions between looks at the clock
+const BATCH = 20000; // cycles between looks at the clock
 const SETTLE_MS = 30; // how long after the last packet an answer may be on its way
 const LONGEST_WAIT_MS = 20;
 
@@ -62,10 +62,7 @@ export class Loop {
         if (wait > 0) return wait;
       } else {
         this.idleSince = null;
-        const nanos = 1e9 / mcu.clkSys;
-        for (let i = 0; i < BATCH && !core.waiting; i++) {
-          clock.tick(core.executeInstruction() * nanos);
-        }
+        this.board.core.run(BATCH);
       }
     } while (performance.now() < end);
     return 0;
