@@ -1,0 +1,257 @@
+"""
+Plays inputs on the real client under MicroPython (tests/device/fuzzed.py), and judges what it did.
+"""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.inputs import Connection, Input
+from tests.support import mpy
+from tests.unit.test_packet_properties import Reader
+from tests.unit.test_properties_properties import read, read_length
+
+PROGRAM = mpy.ROOT / "tests" / "device" / "fuzzed.py"
+HEAP = "512K"
+CODES = (0x81, 0x82, 0x93, 0x94, 0x95)  # that an error of the broker may end a connection with
+GROWTH = 1024  # bytes of heap in use, over a whole run
+
+
+def packets(protocol, data, cut=False):
+    """
+    Return the packets of a client [(first byte, body)], each as the specification has it.
+
+    cut  bool, the last one may not be whole
+
+    Raises AssertionError.
+    """
+    found = []
+    while data:
+        at = 1
+        length = shift = 0
+        while at < len(data):
+            length |= (data[at] & 127) << shift
+            shift += 7
+            at += 1
+            if data[at - 1] < 128:
+                break
+        end = at + length
+        if end > len(data) or end < 2:
+            assert cut, f"half a packet: {data.hex()}"
+            break
+        found.append((data[0], data[at:end]))
+        check(protocol, data[:end])
+        data = data[end:]
+    return found
+
+
+def check(protocol, data):
+    """Raise AssertionError unless `data` is one well-formed packet of a client."""
+    r = Reader(data)
+    first = r.first
+    five = protocol == 5
+
+    def properties():
+        if five:
+            read(r, read_length(r))
+
+    if first == 0x10:
+        assert (r.string(), r.u8()) == (b"MQTT", protocol)
+        r.take(3)
+        properties()
+        r.string()
+    elif first & 0xF0 == 0x30:
+        qos = first >> 1 & 3
+        assert qos < 3 and (qos or not first & 8)
+        r.string().decode()
+        assert not qos or r.u16()
+        properties()
+        r.rest = b""
+    elif first in (0x40, 0x50, 0x62, 0x70):
+        assert r.u16() or not five  # the id that a server used
+        if five and r.rest:
+            r.u8()
+            if r.rest:
+                properties()
+    elif first in (0x82, 0xA2):
+        assert r.u16()
+        properties()
+        assert r.rest
+        while r.rest:
+            assert r.string()
+            if first == 0x82:
+                r.u8()
+    elif five and first in (0xE0, 0xF0):
+        if r.rest:
+            r.u8()
+            if r.rest:
+                properties()
+    else:
+        assert first in (0xC0, 0xE0), f"first byte 0x{first:02x}"
+    r.end()
+
+
+class Record:
+    """
+    What the device told about an input.
+
+    heap     int, bytes in use afterwards
+    problem  str, what the device found wrong
+    ends     for each connection (class of the error, its code, text, bytes sent)
+    """
+
+    def __init__(self, fields):
+        self.heap = int(fields[1])
+        self.problem = fields[2]
+        rest = fields[3:]
+        self.ends = [
+            (name, None if code == "None" else int(code), text, bytes.fromhex(sent))
+            for name, code, text, sent in zip(*[iter(rest)] * 4, strict=True)
+        ]
+
+
+def judge(given, record, acks=None):
+    """
+    Return what is wrong (str), "" for nothing.
+
+    given   Input
+    record  Record, or None when the interpreter died or hung
+    acks    of an input without any fault, the acknowledgements that it has to get
+    """
+    if record is None:
+        return "the interpreter died or hung"
+    if record.problem:
+        return record.problem
+    if len(record.ends) != len(given.connections) + 1:
+        return f"{len(record.ends)} connections"
+    for number, (end, connection) in enumerate(
+        zip(record.ends, [*given.connections, Connection("", [])], strict=True)
+    ):
+        name, code, text, sent = end
+        about = f"connection {number}: "
+        narrow = "w" in connection.flags
+        try:
+            said = packets(given.protocol, sent, narrow)
+        except (AssertionError, UnicodeDecodeError, KeyError) as error:
+            return f"{about}sent {sent.hex()}: {error!r}"
+        if number == len(given.connections):
+            break
+        closed = name == "ConnectError" and text.startswith(
+            ("the broker closed", "handlers are behind")
+        )
+        if not closed and name not in ("ProtocolError", "RefusedError"):
+            return f"{about}{name}: {text}"
+        goodbye = [body for first, body in said if first == 0xE0]
+        expected = []
+        if given.protocol == 5 and name == "ProtocolError":
+            if code not in (None, *CODES):
+                return f"{about}code {code}: {text}"
+            expected = [bytes((code or 0x82,))]
+        if goodbye != expected and not narrow:
+            return f"{about}{name} {text}, and then {goodbye}"
+        if acks is not None:
+            if not closed:
+                return f"{about}{name}: {text}, but nothing was wrong"
+            got = [(f, int.from_bytes(body[:2], "big")) for f, body in said if f in (0x40, 0x50)]
+            if got != acks[number] and not narrow:
+                return f"{about}acknowledged {got}, not {acks[number]}"
+    return ""
+
+
+def play(inputs, timeout_s=120, heap=HEAP):
+    """
+    Play all `inputs` in one interpreter; return a Record for each, None from the one on at which
+    it died or hung. What it wrote to stderr is the attribute `errors` of the list.
+    """
+    with tempfile.TemporaryDirectory(prefix="mqtt-fuzz-") as folder:
+        path = Path(folder) / "inputs"
+        path.write_text("".join([f"{n} {each}\n" for n, each in enumerate(inputs)]))
+        with mpy.start(PROGRAM, path, heap=heap) as running:
+            with contextlib.suppress(AssertionError):
+                running.wait(timeout_s)
+            result = running.kill()
+    records = Records([None] * len(inputs))
+    for line in result.out.splitlines():
+        fields = line.split("|")
+        with contextlib.suppress(ValueError, IndexError):
+            records[int(fields[0])] = Record(fields)
+    records.errors = result.err + "\n".join(result.out.splitlines()[-5:])
+    return records
+
+
+class Records(list):
+    errors = ""
+
+
+def grown(records):
+    """Return by how many bytes the heap in use grew; the first inputs load modules."""
+    heaps = [record.heap for record in records if record]
+    tenth = max(1, len(heaps) // 10)
+    return min(heaps[-tenth:]) - min(heaps[tenth : 2 * tenth] or heaps)
+
+
+def verdict(given, acks=None):
+    """Play one input alone; return what is wrong."""
+    return judge(given, play([given], timeout_s=20)[0], acks)
+
+
+def kind(text):
+    """Return what two verdicts on the same fault have in common."""
+    return "".join([c for c in text.split(":")[-1] if not c.isdigit()])[:40] if text else ""
+
+
+def smaller(given):
+    """Yield inputs that are a little smaller than `given`."""
+    connections = given.connections
+
+    def having(new):
+        return Input(given.protocol, given.options, new)
+
+    for i, each in enumerate(connections):
+        before, after = connections[:i], connections[i + 1 :]
+        yield having(before + after)
+        if len(each.pieces) > 1:
+            yield having([*before, Connection(each.flags, [b"".join(each.pieces)]), *after])
+        for letter in each.flags:
+            yield having(
+                [*before, Connection(each.flags.replace(letter, ""), each.pieces), *after]
+            )
+        for j, piece in enumerate(each.pieces):
+            step = max(1, len(piece) // 2)
+            while True:
+                for at in range(0, len(piece), step):
+                    pieces = [*each.pieces]
+                    pieces[j] = piece[:at] + piece[at + step :]
+                    pieces = [p for p in pieces if p]
+                    yield having([*before, Connection(each.flags, pieces), *after])
+                if step == 1:
+                    break
+                step //= 2
+    for letter in given.options:
+        yield Input(given.protocol, given.options.replace(letter, ""), connections)
+
+
+def minimised(given, rounds=30):
+    """Return the smallest input found that has the same fault as `given`."""
+    wanted = kind(verdict(given))
+    if not wanted:
+        return given
+    for _ in range(rounds):
+        tries = list(smaller(given))
+        found = None
+        while tries and not found:
+            part, tries = tries[:200], tries[200:]
+            records = play(part, timeout_s=60)
+            for number, each in enumerate(part):
+                if records[number] is None:  # what killed or hung it: the rest was not played
+                    if kind(verdict(each)) == wanted:
+                        found = each
+                    tries = part[number + 1 :] + tries
+                    break
+                if kind(judge(each, records[number])) == wanted:
+                    found = each
+                    break
+        if not found:
+            break
+        given = found
+    return given

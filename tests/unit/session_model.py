@@ -1,0 +1,620 @@
+"""
+A world around one Session: an app, what the client does with the session, a network that can be
+cut anywhere, and a broker that is a few lists. Whatever happens in it, `check` and the assertions
+on the way say what the specifications promise; `settle` brings it to its end.
+
+Every event takes numbers and does nothing when it cannot happen, so that random numbers, or the
+bytes of a fuzzer, can drive it.
+"""
+
+import shutil
+import sys
+import tempfile
+import types
+from collections import Counter
+
+from mqtt_as_tls import packet, packet5
+from mqtt_as_tls.session import Session
+from mqtt_as_tls.store import FileStore
+
+# stored.py needs a class of dispatch.py, and that the loop of MicroPython, which CPython lacks
+sys.modules.setdefault("asyncio.core", types.ModuleType("asyncio.core"))
+from mqtt_as_tls.dispatch import Delivery  # noqa: E402
+from mqtt_as_tls.stored import StoredSession  # noqa: E402
+
+PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x30, 0x40, 0x50, 0x62, 0x70
+SUBSCRIBE, SUBACK = 0x82, 0x90
+REFUSED = 0x97
+STRAY = 30000  # packet ids from here on are nobody's
+WRAP = 1 << 30  # of ticks
+TOPIC = b"topic"
+
+
+def pick(items, number):
+    return items[number % len(items)]
+
+
+class Message:
+    """An inbound message, as the client has it."""
+
+    topic = "topic"
+    ack_code = 0
+    done = stale = False
+
+    def __init__(self, id, qos, payload):
+        self.id = id
+        self.qos = qos
+        self.payload = payload
+
+
+class Sent:
+    """What the broker has to deliver to the client."""
+
+    def __init__(self, number, qos):
+        self.number = number
+        self.qos = qos
+        self.id = 0
+        self.released = False  # PUBREC came: only PUBREL is due
+
+
+class Broker:
+    """
+    limit     int, messages that it has under way to the client at most
+    at_once   bool, it delivers QoS 2 when the PUBLISH comes, else with its PUBREL (section 4.3.3)
+    """
+
+    def __init__(self, limit, at_once):
+        self.limit = limit
+        self.at_once = at_once
+        self.delivered = Counter()  # number -> times
+        self.refused = Counter()
+        self.order = []  # numbers as their PUBLISH came first
+        self.lost = set()  # numbers of its own that went with a session
+        self.next_id = 1
+        self.waiting = []  # Sent, not under way yet
+        self.under_way = []  # Sent, in order
+        self.forget()
+
+    def forget(self):
+        """Lose the session."""
+        self.lost |= {sent.number for sent in self.under_way + self.waiting}
+        self.exists = False
+        self.received = {}  # packet id of QoS 2 -> number, until PUBREL
+        self.waiting = []
+        self.under_way = []
+        self.answers = []
+
+    def connected(self, receive_maximum):
+        self.exists = True
+        self.receive_maximum = receive_maximum
+        self.quota = receive_maximum
+        self.answers = []  # packets that it will send
+        self.sending = []  # packets of its own deliveries, in order
+        for sent in self.under_way:
+            if sent.released:
+                self.sending.append((PUBREL, sent.id))
+            else:
+                self.sending.append((PUBLISH, sent.id, sent.qos, True, sent.number))
+        self.deliver()
+
+    def deliver(self):
+        while self.waiting and len(self.under_way) < self.limit:
+            sent = self.waiting.pop(0)
+            used = {each.id for each in self.under_way}
+            while self.next_id in used:
+                self.next_id = self.next_id % 20 + 1
+            sent.id = self.next_id
+            self.next_id = self.next_id % 20 + 1
+            self.under_way.append(sent)
+            self.sending.append((PUBLISH, sent.id, sent.qos, False, sent.number))
+
+    def takes(self, sent, refuse):
+        """Process a packet of the client; `refuse`: say no to a message (MQTT 5)."""
+        kind, n = sent[:2]
+        if kind == PUBLISH:
+            _, _, qos, dup, number = sent
+            self.quota -= 1
+            assert self.quota >= 0, "more messages than the Receive Maximum allows"
+            if number not in self.order:
+                self.order.append(number)
+            if qos == 1:
+                code = REFUSED if refuse else 0
+                (self.refused if refuse else self.delivered)[number] += 1
+                self.answers.append((PUBACK, n, code))
+            elif n in self.received:
+                assert dup, "a packet id in use without DUP"
+                assert self.received[n] == number, "a packet id in use for another message"
+                self.answers.append((PUBREC, n, 0))
+            elif refuse:
+                self.refused[number] += 1
+                self.answers.append((PUBREC, n, REFUSED))
+            else:
+                self.received[n] = number
+                self.delivered[number] += self.at_once
+                self.answers.append((PUBREC, n, 0))
+        elif kind == PUBREL:
+            number = self.received.pop(n, None)
+            if number is not None and not self.at_once:
+                self.delivered[number] += 1
+            self.answers.append((PUBCOMP, n, 0))
+        elif kind == SUBSCRIBE:
+            self.answers.append((SUBACK, n))
+        else:
+            for each in self.under_way:
+                if each.id == n and each.qos == (1 if kind == PUBACK else 2):
+                    break
+            else:
+                return None
+            if kind == PUBREC and sent[2] < 128:
+                each.released = True
+                self.answers.append((PUBREL, n))
+                return each
+            self.under_way.remove(each)
+            self.deliver()
+            return each
+        return None
+
+    def said(self, answer):
+        """`answer` is on its way."""
+        if answer[0] in (PUBACK, PUBCOMP) or answer[0] == PUBREC and answer[2] > 127:
+            self.quota = min(self.quota + 1, self.receive_maximum)
+
+
+class World:
+    """
+    protocol  4 or 5
+    stored    bool, the session is kept on flash, and the device can be reset
+    window    int, max_inflight of the client
+    first_id  int, the packet id that was used last
+    limit     int, messages that the broker has under way at most
+    at_once   bool, see Broker
+    orderly   bool, the broker answers in order
+    """
+
+    def __init__(
+        self, protocol=4, stored=False, window=3, first_id=0, limit=4, at_once=True, orderly=True
+    ):
+        self.wire = packet5 if protocol == 5 else packet
+        self.five = protocol == 5
+        self.max_inflight = window
+        self.orderly = orderly
+        self.broker = Broker(limit, at_once)
+        self.folder = tempfile.mkdtemp(prefix="mqtt-model-") if stored else None
+        self.now = WRAP - 100
+        self.count = 0
+        self.qos = {}  # number -> QoS, of all that the app published
+        self.fate = {}  # number -> what became of it, as the app knows
+        self.handled = Counter()  # number of an inbound message -> times
+        self.finished = set()  # numbers whose handler returned
+        self.inbound_qos = {}
+        self.forgotten = Counter()  # inbound QoS 2 -> resets that made the client forget it
+        self.kinds = {}  # number -> where it waits until it is sent: "queue" or "flash"
+        self.newest = {}  # of each kind, the number that was sent last
+        self.rebooted = False
+        self.stray = 0
+        self.sent_before = {}  # number -> packet id, of what was sent in this session
+        self.order = []  # numbers in the order of their first sending
+        self.power_on(first_id)
+
+    def close(self):
+        if self.folder:
+            self.session._store.close()
+            shutil.rmtree(self.folder)
+
+    # The client around the session: what client.py does
+
+    def power_on(self, first_id=0):
+        self.connected = self.taken_up = False
+        self.queue = []
+        self.requests = set()
+        if self.folder:
+            self.client = types.SimpleNamespace(
+                max_inflight=self.max_inflight,
+                max_queue=8192,
+                client_id="me",
+                connected=False,
+                _five=self.five or None,
+                _hosts=None,
+                _queue=self.queue,
+                _say=lambda text: None,
+                _transport=types.SimpleNamespace(blocked=False),
+            )
+            store = FileStore(self.folder, 65536)
+            self.session = StoredSession(self.client, store)
+            self.clean = self.five and not store.restored
+        else:
+            self.session = Session(self.max_inflight)
+            self.clean = self.five
+        self.session._id = first_id
+        self.arrived = []  # numbers on this connection that wait for their acknowledgement
+        self.up, self.down = [], []
+        self.releasing = []  # packet ids, in the order of the PUBRECs
+        if self.folder:
+            self.releasing = [out.id for out in self.session.releasing]
+
+    def parse(self, buf):
+        """Return (dup, packet id, number) of a PUBLISH."""
+        n = 2 + 2 + len(TOPIC)
+        return bool(buf[0] & 8), buf[n] << 8 | buf[n + 1], int(buf[n + 2 + self.five :])
+
+    def number(self, out):
+        return self.parse(out.packet)[2]
+
+    def used(self):
+        """Return the packet ids in use."""
+        session = self.session
+        flying = session.inflight + session.releasing
+        return [out.id for out in flying if out.id] + list(session.requests)
+
+    def pump(self):
+        session = self.session
+        while self.connected:
+            queue = session.again or self.queue
+            if not queue and not (self.folder and session.fetch(queue)):
+                return
+            out = queue[0]
+            if session.full():
+                return
+            fresh = not out.id
+            used = self.used()
+            again = queue is session.again
+            session.publish(out, self.now)
+            if not again:
+                queue.pop(0)
+            dup, n, number = self.parse(out.packet)
+            assert n == out.id and 0 < n < 65536
+            if fresh:
+                assert n not in used, "a packet id that is in use"
+            assert number not in self.on_this_connection, "sent twice on one connection"
+            assert dup == (self.sent_before.get(number) == n and not fresh), "DUP"
+            assert not (self.resending and not again), "a new message before a resent one"
+            if again:
+                assert self.resending.pop(0) == number, "not in the original order"
+            elif not self.rebooted:
+                kind = self.kinds[number]
+                assert number > self.newest.get(kind, 0), "not in the order of publishing"
+                self.newest[kind] = number
+            if number not in self.order:
+                self.order.append(number)
+            self.on_this_connection.add(number)
+            self.sent_before[number] = n
+            self.up.append((PUBLISH, n, out.qos, dup, number))
+
+    def comes(self, item):
+        """A packet of the broker came."""
+        session = self.session
+        kind, n = item[:2]
+        if kind == PUBLISH:
+            self.arrives(*item[1:])
+        elif kind == SUBACK:
+            known = n in self.requests
+            assert (session.answered(n) is not None) == known
+            self.requests.discard(n)
+            self.stray += not known
+        elif kind == PUBREL:
+            known = n in session._unreleased
+            assert session.released(n) == known
+            self.stray += not known
+            self.up.append((PUBCOMP, n, 0 if known else 146))
+        else:
+            self.acknowledged(kind, n, item[2])
+
+    def acknowledged(self, kind, n, code):
+        session = self.session
+        waits = {out.id: out for out in session.inflight if (out.qos == 1) == (kind == PUBACK)}
+        releasing = {out.id: out for out in session.releasing}
+        expected = (releasing if kind == PUBCOMP else waits).get(n)
+        if not expected and kind == PUBREC:
+            expected = releasing.get(n)
+        out = session.acknowledged(kind, n, self.now, code > 127)
+        assert out is expected
+        self.stray += out is None
+        if kind == PUBREC and code < 128:
+            if out and n not in self.releasing:
+                self.releasing.append(n)
+            self.up.append((PUBREL, n, 0 if out else 146))
+        elif out:
+            number = self.number(out)
+            if n in self.releasing:
+                self.releasing.remove(n)
+            assert out not in session.inflight + session.releasing + session.again
+            if code > 127:
+                self.fate[number] = "refused"
+                assert self.broker.refused[number]
+            else:
+                self.fate[number] = "done"
+                times = self.broker.delivered[number]
+                assert times == 1 or times and out.qos == 1, "delivered %d times" % times
+            self.pump()
+
+    def arrives(self, n, qos, dup, number):
+        session = self.session
+        held = [m for m in session.inbound if m.number == number]
+        message = Message(n, qos, b"%d" % number)
+        message.number = number
+        new = session.received(message, dup)
+        if new:
+            self.handled[number] += 1
+            if qos == 2:
+                most = 1 + self.forgotten[number]
+                assert self.handled[number] <= most, "QoS 2 handled twice"
+            assert not held, "handled twice, and the first time has no end yet"
+            later = [m for m in self.handled if m > number]
+            assert self.handled[number] > 1 or not later, "not in the order of sending"
+        else:
+            assert dup or qos == 2
+            assert self.handled[number], "taken for one that was handled"
+        if number not in self.arrived:
+            self.arrived.append(number)
+        self.acknowledge()
+
+    def acknowledge(self, no_memory=False):
+        """Acknowledge what is due; `no_memory`: there is none for the first."""
+        session = self.session
+        while self.connected:
+            message = session.next_ack()
+            if message is None:
+                # the oldest that came on this connection is what it waits for
+                waits = [m for m in session.inbound if not m.stale]
+                assert not waits or not waits[0].done
+                return
+            assert message.done and message.number in self.finished, "acknowledged too early"
+            assert message.number == self.arrived.pop(0), "not in the order of arrival"
+            if no_memory:
+                self.cut(0, 0)
+                return
+            kind = PUBACK if message.qos == 1 else PUBREC
+            self.up.append((kind, message.id, message.ack_code))
+            session.inbound.remove(message)
+
+    # Events
+
+    def publish(self, qos, flash=False):
+        """The app publishes; `flash`: with enqueue()."""
+        qos = qos % 2 + 1
+        self.count += 1
+        number = self.count
+        self.qos[number] = qos
+        self.fate[number] = "waits"
+        self.kinds[number] = "queue"
+        out = Delivery(self.wire.publish(TOPIC, b"%d" % number, qos), qos)
+        if flash and self.folder and self.session.keep(out):
+            self.kinds[number] = "flash"
+        else:
+            self.queue.append(out)
+        self.pump()
+
+    def cancel(self, number):
+        """A publisher stops waiting: it takes back what was not sent."""
+        waiting = [out for out in self.queue if not out.entry]
+        if waiting:
+            out = pick(waiting, number)
+            self.queue.remove(out)
+            self.fate[self.number(out)] = "taken back"
+
+    def subscribe(self):
+        if self.connected and len(self.requests) < 9:
+            used = self.used()
+            n = self.session.request(object())
+            assert 0 < n < 65536 and n not in used
+            self.requests.add(n)
+            self.up.append((SUBSCRIBE, n))
+
+    def connect(self, present, window):
+        """`present`: the broker still has the session; `window`: its Receive Maximum."""
+        if self.connected:
+            return
+        broker = self.broker
+        session = self.session
+        if self.clean or not present:
+            broker.forget()
+        present = broker.exists
+        receive_maximum = window % 5 + 1 if self.five else 65535
+        session.max_inflight = min(self.max_inflight, receive_maximum)
+        self.clean = not present
+        flying = [self.number(out) for out in session.inflight]
+        lost = flying + [self.number(out) for out in session.releasing]
+        unknown = session.resume(present, self.now)
+        while unknown:
+            number = self.number(unknown.pop(0))
+            assert self.qos[number] == 2 and number in lost and not present
+            self.fate[number] = "unknown"
+        if not present:
+            assert not [n for n in lost if self.qos[n] == 2 and self.fate[n] != "unknown"]
+            flying = [n for n in flying if self.qos[n] == 1]
+            self.releasing = []
+            self.sent_before = {}
+        self.clean = False
+        self.resending = flying
+        self.on_this_connection = set()
+        self.up, self.down, self.arrived = [], [], []
+        self.requests = set()
+        self.connected = self.taken_up = True
+        if self.folder:
+            self.client.connected = True
+        broker.connected(receive_maximum)
+        assert session.requests == {}
+        assert [out.id for out in session.releasing] == self.releasing
+        for out in session.releasing:
+            self.up.append((PUBREL, out.id, 0))
+        self.pump()
+
+    def cut(self, arrived_up, arrived_down):
+        """The connection ends; of what was under way so many packets still arrive."""
+        if not self.connected:
+            return
+        for _ in range(arrived_down % 4):
+            self.packet_comes(0)
+        if not self.connected:  # no memory for one of them
+            return
+        self.broker_takes(arrived_up % 8)
+        self.connected = False
+        if self.folder:
+            self.client.connected = False
+        self.up, self.down = [], []
+
+    def broker_takes(self, count, refuse=False):
+        for item in self.up[:count]:
+            each = self.broker.takes(item, refuse and self.five)
+            if each and item[0] in (PUBACK, PUBREC):
+                assert self.handled[each.number], "acknowledged and never handled"
+        del self.up[:count]
+
+    def broker_sends(self, number):
+        """One of the packets that the broker has for the client goes on its way."""
+        if not self.connected:
+            return
+        broker = self.broker
+        if broker.answers and (number % 2 or not broker.sending):
+            i = 0 if self.orderly else number // 2 % len(broker.answers)
+            answer = broker.answers.pop(i)
+            broker.said(answer)
+            self.down.append(answer)
+        elif broker.sending:
+            self.down.append(broker.sending.pop(0))
+
+    def packet_comes(self, twice):
+        if self.connected and self.down:
+            item = self.down.pop(0)
+            self.comes(item)
+            if twice and self.connected and item[0] not in (PUBLISH, PUBREL):
+                self.comes(item)
+
+    def broker_publishes(self, qos):
+        if len(self.broker.waiting) < 20 and self.broker.exists:
+            self.count += 1
+            self.inbound_qos[self.count] = qos % 2 + 1
+            self.broker.waiting.append(Sent(self.count, qos % 2 + 1))
+            if self.connected:
+                self.broker.deliver()
+
+    def broker_repeats(self, number):
+        """A broker that sends again on a live connection, as 3.1.1 allows it."""
+        if not self.connected or self.five:
+            return
+        sending = {item[1] for item in self.broker.sending}
+        sent = [s for s in self.broker.under_way if not s.released and s.id not in sending]
+        if sent:
+            each = pick(sent, number)
+            # what the client has acknowledged already it may handle again (QoS 1)
+            self.down.append((PUBLISH, each.id, each.qos, True, each.number))
+
+    def broker_strays(self, number):
+        """An acknowledgement of what was never sent."""
+        if self.connected:
+            kind = pick((PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK), number)
+            self.down.append((kind, STRAY + number // 5 % 9, 0))
+
+    def handler_returns(self, number, code=0, no_memory=False):
+        """A handler is done, in any order; `code`: it refuses the message (MQTT 5)."""
+        running = [m for m in self.session.inbound if not m.done]
+        if running:
+            message = pick(running, number)
+            if code and self.five:
+                message.ack_code = REFUSED
+            message.done = True
+            self.finished.add(message.number)
+            self.acknowledge(no_memory)
+
+    def time_passes(self, ms):
+        if not self.taken_up:  # when what comes from flash was sent is not known
+            return
+        before = self.session.oldest_ms(self.now)
+        assert (before < 0) == (not self.session.inflight + self.session.releasing)
+        self.now = (self.now + ms) % WRAP
+        assert self.session.oldest_ms(self.now) == (before + ms if before >= 0 else -1)
+
+    def give_up(self):
+        """The oldest message in flight broke too many connections."""
+        if not self.connected and self.session.inflight:
+            out = self.session.inflight.pop(0)
+            if self.folder:
+                self.session.forget(out)
+            self.fate[self.number(out)] = "given up"
+            self.clean = True
+
+    def reset(self):
+        """The device loses its power; what is on flash comes back."""
+        if not self.folder:
+            return
+        flying = self.session.inflight + self.session.releasing
+        kept = {self.number(out) for out in flying if out.entry}
+        kept |= {n for n, kind in self.kinds.items() if kind == "flash"}
+        for number, fate in self.fate.items():
+            if fate == "waits" and number not in kept:
+                self.fate[number] = "died with the app"
+        for message in self.session.inbound:
+            if message.qos == 2 and message.id not in self.session._unreleased:
+                self.forgotten[message.number] += 1
+        self.session._store.close()
+        self.rebooted = True
+        self.sent_before = {n: i for n, i in self.sent_before.items() if n in kept}
+        self.power_on()
+        for out in self.session.inflight + self.session.releasing:
+            assert self.number(out) in kept
+
+    # What is always true
+
+    def check(self):
+        session = self.session
+        flying = session.inflight + session.releasing
+        numbers = [self.number(out) for out in flying]
+        assert len(set(numbers)) == len(numbers)
+        ids = self.used()
+        assert len(set(ids)) == len(ids)
+        assert set(session.requests) == self.requests or not self.connected
+        assert session.stray == self.stray or self.rebooted
+        assert [out.id for out in session.releasing] == self.releasing
+        assert all(out in session.inflight for out in session.again)
+        sent = len(flying) - len(session.again)
+        assert session.full() == (sent >= session.max_inflight)
+        if self.connected:
+            assert sent <= max(session.max_inflight, len(session.releasing))
+            assert session.full() or not (session.again or self.queue)
+        # what the app was not told of is somewhere
+        waits = {n for n, fate in self.fate.items() if fate == "waits"}
+        here = set(numbers) | {self.number(out) for out in self.queue}
+        assert here <= waits
+        if not self.folder:
+            assert here == waits
+        assert len(self.session.inbound) <= 2 * self.broker.limit
+        assert session.lingering() == sum(
+            100 + len("topic") + len(m.payload) for m in session.inbound if m.done and not m.stale
+        )
+        for number, times in self.broker.delivered.items():
+            assert times <= 1 or self.qos[number] == 1, "QoS 2 delivered twice"
+
+    def settle(self):
+        """The network heals, every handler returns: nothing is left, and nothing was lost."""
+        self.connect(True, 2)
+        broker = self.broker
+        for _ in range(9999):
+            if not self.connected:
+                self.connect(True, 2)
+            self.broker_takes(9)
+            self.broker_sends(1)
+            self.broker_sends(0)
+            self.packet_comes(0)
+            self.handler_returns(0)
+            if not (self.up or self.down or broker.answers or broker.sending):
+                running = [m for m in self.session.inbound if not m.done]
+                if not running:
+                    break
+        self.check()
+        session = self.session
+        assert not (session.inflight or session.releasing or session.again or self.queue)
+        assert not session.requests and not session._unreleased and not session._unknown
+        assert not [m for m in session.inbound if not m.stale]
+        assert not broker.received and not broker.under_way and not broker.waiting
+        assert "waits" not in self.fate.values(), "lost"
+        for number, fate in self.fate.items():
+            times = broker.delivered[number]
+            if fate == "done":
+                assert times >= 1 if self.qos[number] == 1 else times == 1
+            elif fate == "taken back":
+                assert not times
+        for number in self.inbound_qos:
+            if number not in broker.lost:
+                assert self.handled[number], "never handled"
+        if self.folder:
+            assert len(session._store) == 0 and not session._store.inbound
