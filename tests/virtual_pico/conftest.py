@@ -1,12 +1,29 @@
-"""The firmware that the tests of this folder run, or look into."""
+"""
+The firmware that the tests of this folder run, or look into.
+
+Where it cannot be built, or there is no emulator, they are skipped, with the reason.
+"""
 
 from pathlib import Path
 
 import pytest
 
 from tools import firmware as builder
+from tools.debian import Unavailable
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def firmware():
+    """Path of the RP2040's firmware.bin with the package frozen in."""
+    return builder.rp2040()
+
+
+@pytest.fixture(scope="session")
+def plain_firmware():
+    """Path of the same firmware without the package."""
+    return builder.plain()
 
 
 def pytest_collection_modifyitems(items):
@@ -16,20 +33,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(900))
 
 
-def had(build):
+def skip_where_unavailable():
     try:
-        return build()
-    except builder.Unavailable as reason:
-        pytest.skip(f"no firmware, no virtual Pico: {reason}")
+        return (yield)
+    except Unavailable as reason:
+        pytest.skip(f"nothing was tested on a virtual Pico: {reason}")
 
 
-@pytest.fixture(scope="session")
-def firmware():
-    """Path of the RP2040's firmware.bin with the package frozen in."""
-    return had(builder.rp2040)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup():
+    return (yield from skip_where_unavailable())
 
 
-@pytest.fixture(scope="session")
-def plain_firmware():
-    """Path of the same firmware without the package."""
-    return had(builder.plain)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    return (yield from skip_where_unavailable())

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.virtual_pico.pico import Pico
 from tools import firmware as builder
 from tools import micropython_source
 from tools.debian import run
 from tools.mqttls import device
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "firmware.md"
 FLASH = 0x1000_0000  # where the chip's flash begins
 
 
@@ -85,6 +87,8 @@ def test_the_package_takes_at_most_79_kb_of_flash(firmware, plain_firmware):
     print(f"the package takes {added:,} B of flash")
     # a limit is what was reached, with 1 % to spare: smaller is welcome, lower it then
     assert added <= 79_000
+    said = re.search(r"flash, everything frozen \| (\d+) KB", PAGE.read_text())
+    assert int(said[1]) == round(added / 1000), PAGE
 
 
 def test_the_sizes_are_told_as_json(firmware, plain_firmware):
@@ -94,6 +98,25 @@ def test_the_sizes_are_told_as_json(firmware, plain_firmware):
     assert told["plain_bytes"] == len(plain_firmware.read_bytes())
     assert told["added_bytes"] == told["frozen_bytes"] - told["plain_bytes"]
     assert told["versions"]["micropython"].encode() in firmware.read_bytes()
+
+
+def test_a_copy_in_the_root_folder_hides_the_frozen_package_and_one_in_lib_does_not(
+    firmware, tmp_path
+):
+    show = "import mqtt_as_tls; print((mqtt_as_tls.__path__, mqtt_as_tls.__version__))"
+    anew = "import sys; sys.modules.clear(); "
+    frozen = str((".frozen/mqtt_as_tls", device.version()))
+    assert frozen in PAGE.read_text()
+    with Pico(firmware, tmp_path) as pico:
+        path = pico.run("import sys; print(sys.path)").strip()
+        assert f"`{path}`" in PAGE.read_text()
+        assert pico.run(show).strip() == frozen
+        for folder, found in (
+            ("/lib/mqtt_as_tls", frozen),
+            ("/mqtt_as_tls", str(("mqtt_as_tls", "a copy"))),
+        ):
+            pico.put(f"{folder}/__init__.py", "__version__ = 'a copy'\n")
+            assert pico.run(anew + show).strip() == found
 
 
 def test_without_a_compiler_it_says_what_to_install(tmp_path, monkeypatch):
