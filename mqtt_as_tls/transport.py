@@ -61,15 +61,19 @@ class Signal:
 
 
 class _Poll:
-    """`await poll` returns when the socket is ready; waiting takes no memory of its own."""
+    """
+    `await poll` returns when the socket is ready; waiting takes no memory of its own.
+
+    more  bool: there is input that the socket does not know of, nothing is to be waited for
+    """
 
     def __init__(self, enqueue, sock):
         self._enqueue = enqueue
         self._sock = sock
-        self._armed = False
+        self._armed = self.more = False
 
     def __iter__(self):
-        self._armed = True
+        self._armed = not self.more
         return self
 
     def __next__(self):
@@ -154,7 +158,9 @@ class Transport:
             if tls:
                 self._sock = s = tls.wrap(s, host)
             io = core._io_queue
-            self.readable = _Poll(io.queue_read, s)
+            # not `s`: the unix port polls TLS once a ms, and TLS takes one record at a time, so
+            # that what it has while the socket has nothing is the rest of what read() got
+            self.readable = _Poll(io.queue_read, self._raw)
             self._writable = _Poll(io.queue_write, s)
             while True:
                 n = s.write(hello)
@@ -182,14 +188,14 @@ class Transport:
             n = self._sock.readinto(view)
         except OSError as e:
             raise _closed(e)
+        self.readable.more = more = n == len(view)
         if n:
             self.decoder.fed(n)
             self._client.stats.bytes_in += n
             self.rx_ms = time.ticks_ms()
-            return n == len(view)
-        if n == 0:
+        elif n == 0:
             raise ConnectError("the broker closed the connection")
-        return False
+        return more
 
     def write(self, buf):
         """

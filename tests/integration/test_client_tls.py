@@ -38,9 +38,9 @@ def mosquitto(tmp_path, pki):
         yield start
 
 
-def tls_server(identity, told=None):
+def tls_server(identity, told=None, answer=CONNACK):
     """
-    A TLS server that answers CONNECT with CONNACK and then waits.
+    A TLS server that answers CONNECT with `answer`, one record, and then waits.
 
     told  list that gets the server name of each handshake; None where none was sent
     """
@@ -52,7 +52,7 @@ def tls_server(identity, told=None):
     def handle(connection):
         with context.wrap_socket(connection, server_side=True) as peer:
             peer.recv(1000)
-            peer.sendall(CONNACK)
+            peer.sendall(answer)
             while peer.recv(1000):
                 pass
 
@@ -695,6 +695,55 @@ def test_messages_larger_than_a_tls_record_go_both_ways(tls_broker, pki):
         tls_broker.port,
         files(pki.ca),
     )
+
+
+def packet(first, *parts):
+    """Return a packet with a body of 128 to 16383 bytes."""
+    body = b"".join(parts)
+    return bytes((first, len(body) & 127 | 128, len(body) >> 7)) + body
+
+
+LONG_TOPIC = b"\3\0" + b"t" * 768
+REASON = b"\x1f\3\0" + b"r" * 768  # Reason String, 771 bytes
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "size"),
+    [
+        ({}, CONNACK + packet(0x30, b"\0\1t", bytes(300)) * 20, 300 * 20),
+        (
+            {"protocol": 5},
+            packet(0x20, b"\0\0\x83\6", REASON) + packet(0x30, b"\0\1t\0", bytes(300)),
+            300,
+        ),
+        ({"max_packet": 1024}, CONNACK + packet(0x30, LONG_TOPIC, bytes(3000)), 3000),
+    ],
+    ids=["messages", "CONNACK", "stream"],
+)
+def test_what_a_tls_record_brings_is_read_to_its_end(pki, options, answer, size):
+    """What is left of it when a buffer is full, the socket does not know of."""
+    with tls_server(pki.broker, answer=answer) as port:
+        secure.check(
+            f"""
+            async def main():
+                client = secure(**{options!r})
+                size = 0
+                done = asyncio.Event()
+
+                @client.on("#", stream=True)
+                async def take(message):
+                    nonlocal size
+                    while piece := await message.stream.read(700):
+                        size += len(piece)
+                    if size == {size}:
+                        done.set()
+
+                async with client:
+                    await asyncio.wait_for(done.wait(), 5)
+            """,
+            port,
+            files(pki.ca),
+        )
 
 
 def test_a_stall_in_the_middle_of_a_message_damages_no_record(tls_proxy, tls_broker, pki):
