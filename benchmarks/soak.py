@@ -207,20 +207,24 @@ class Numbers:
 
 
 class Observer(Peer):
-    """Writes down what comes from the device, in {topic: Numbers}, and keeps nothing else."""
+    """
+    Another client, with a session of its own. It writes down what comes from devices in `found`,
+    {topic: Numbers}, and keeps nothing else; `marks` counts messages of other topics.
+    """
 
-    def __init__(self, port, found):
+    def __init__(self, port, found, *filters):
         self.found = found
         self.marks = 0
         super().__init__(port, client_id="observer", clean=False)
-        self.subscribe("up/#", qos=2)
+        for each in filters:
+            self.subscribe(each, qos=2)
 
     def _on_message(self, client, data, message):
         with self._changed:
-            if message.topic == "up/mark":
-                self.marks += 1
-            else:
+            if message.topic in self.found:
                 self.found[message.topic].add(int(message.payload))
+            else:
+                self.marks += 1
             self._changed.notify_all()
 
     def wait_until(self, is_so, timeout_s=20):
@@ -248,7 +252,7 @@ class Storm:
         self.observe()
 
     def observe(self):
-        self.observer = Observer(self.broker.port, self.found)
+        self.observer = Observer(self.broker.port, self.found, "up/#")
 
     def send(self):
         """Send a burst to the device."""
