@@ -124,7 +124,7 @@ def sizes():
     """Build both firmwares; return what a tool wants to record of them (dict)."""
     frozen, without = flash_size(rp2040()), flash_size(plain())
     return {
-        "versions": source.VERSIONS,
+        "versions": source.upstream(_sources()),
         "frozen_bytes": frozen,
         "plain_bytes": without,
         "added_bytes": frozen - without,
@@ -170,10 +170,11 @@ def _build(manifest, versions):
     """Return the path of firmware.bin in the folder in which it was built."""
     _change()
     folder = CACHE / "build"
-    stamp = folder / "versions.txt"
-    if not (stamp.is_file() and stamp.read_text() == versions):
+    of = f"{versions} {TREE}\n"  # CMake remembers where its sources were
+    stamp = folder / "built-from.txt"
+    if not (stamp.is_file() and stamp.read_text() == of):
         shutil.rmtree(folder, ignore_errors=True)
-        source.write_files(folder, {stamp.name: versions})
+        source.write_files(folder, {stamp.name: of})
     source.say("build the firmware with", manifest.name)
     source.forget_frozen(folder)
     options = {

@@ -72,22 +72,21 @@ def sources():
         return versions
 
 
+def upstream(versions):
+    """
+    Return the upstream versions of Debian's packages as a dict.
+
+    >>> upstream("lwip_2.2.1+dfsg1-1+deb13u1.dsc tinyusb-source_0.18.0+dfsg-1_all.deb")
+    {'lwip': '2.2.1', 'tinyusb-source': '0.18.0'}
+    """
+    return dict(re.findall(r"(\S+?)_([0-9.]*[0-9])\S*", versions))
+
+
 def warn_if_moved(versions):
     """Say which of `versions` (text, names of Debian's files) are not those of VERSIONS."""
-    for file in versions.split():
-        name, version = file.split("_")[:2]
-        if upstream(version) != VERSIONS[name]:
+    for name, version in upstream(versions).items():
+        if version != VERSIONS[name]:
             say(f"{name} is {version} in Debian {SUITE}, the figures here are of {VERSIONS[name]}")
-
-
-def upstream(version):
-    """
-    Return the upstream part of a Debian package's version.
-
-    >>> upstream("2.2.1+dfsg1-1+deb13u1.dsc")
-    '2.2.1'
-    """
-    return re.match(r"[0-9.]*[0-9]", version).group()
 
 
 def mpy_cross():
@@ -152,12 +151,13 @@ def need(what, packages, works):
         say("install", *packages)
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ("apt-get", "-q", "install", "-y", "--no-install-recommends")
-        try:
-            with locked(ROOT / ".cache" / "apt"):
-                run("apt-get", "-q", "update")
-                run(*install, *packages, env=env)
-        except subprocess.CalledProcessError:
-            pass  # what is missing is said below
+        with locked(ROOT / ".cache" / "apt"):
+            try:
+                if not works():  # what waited here may have been installed meanwhile
+                    run("apt-get", "-q", "update")
+                    run(*install, *packages, env=env)
+            except subprocess.CalledProcessError:
+                pass  # what is missing is said below
     if not works():
         raise Unavailable(f"no {what}: apt-get install {' '.join(packages)}")
 

@@ -129,9 +129,9 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_moved_version_is_told(capsys):
-    assert micropython_source.warn_if_moved("micropython_1.25.0+ds-7.dsc") is None
+    micropython_source.warn_if_moved("micropython_1.25.0+ds-7.dsc")
     assert capsys.readouterr().err == ""
     micropython_source.warn_if_moved("mbedtls_3.6.9-0.1~deb13u1.dsc lwip_2.2.1+dfsg1-1.dsc")
     said = capsys.readouterr().err
-    assert "mbedtls is 3.6.9-0.1~deb13u1.dsc in Debian trixie" in said
+    assert "mbedtls is 3.6.9 in Debian trixie, the figures here are of 3.6." in said
     assert "lwip" not in said
