@@ -187,7 +187,9 @@ class World:
         self.handled = Counter()  # number of an inbound message -> times
         self.finished = set()  # numbers whose handler returned
         self.inbound_qos = {}
-        self.forgotten = Counter()  # inbound QoS 2 -> resets that made the client forget it
+        # inbound QoS 2 -> times that it may be handled once more: it was refused, or a reset made
+        # the client forget it
+        self.forgotten = Counter()
         self.kinds = {}  # number -> where it waits until it is sent: "queue" or "flash"
         self.newest = {}  # of each kind, the number that was sent last
         self.rebooted = False
@@ -392,6 +394,13 @@ class World:
             self.queue.remove(out)
             self.fate[self.number(out)] = "taken back"
 
+    def ids_come_round(self, number):
+        """So many messages came and went that a packet id in use is due again."""
+        used = self.used()
+        # what another program left at the broker is avoided by chance only
+        if used and (self.folder or not self.rebooted):
+            self.session._id = pick(used, number) - 1
+
     def subscribe(self):
         if self.connected and len(self.requests) < 9:
             used = self.used()
@@ -467,11 +476,23 @@ class World:
         broker = self.broker
         if broker.answers and (number % 2 or not broker.sending):
             i = 0 if self.orderly else number // 2 % len(broker.answers)
+            # those for one packet id stay in order
+            i = [each[1] for each in broker.answers].index(broker.answers[i][1])
             answer = broker.answers.pop(i)
             broker.said(answer)
             self.down.append(answer)
         elif broker.sending:
             self.down.append(broker.sending.pop(0))
+
+    def network(self, moves):
+        """Packets move: each of `moves` (numbers) says which way."""
+        for move in moves:
+            if move % 3 == 0:
+                self.broker_takes(1 + move // 3)
+            elif move % 3 == 1:
+                self.broker_sends(move // 3)
+            else:
+                self.packet_comes(0)
 
     def packet_comes(self, twice):
         if self.connected and self.down:
@@ -512,6 +533,7 @@ class World:
             message = pick(running, number)
             if code and self.five:
                 message.ack_code = REFUSED
+                self.forgotten[message.number] += 1
             message.done = True
             self.finished.add(message.number)
             self.acknowledge(no_memory)
@@ -534,19 +556,28 @@ class World:
             self.clean = True
 
     def reset(self):
-        """The device loses its power; what is on flash comes back."""
-        if not self.folder:
+        """
+        The device loses its power; what is on flash comes back. Without a store it is another
+        program that finds the session (MQTT 3.1.1).
+        """
+        if self.five and not self.folder:
             return
-        flying = self.session.inflight + self.session.releasing
-        kept = {self.number(out) for out in flying if out.entry}
+        self.cut(0, 0)
+        session = self.session
+        kept = {self.number(out) for out in session.inflight + session.releasing if out.entry}
         kept |= {n for n, kind in self.kinds.items() if kind == "flash"}
         for number, fate in self.fate.items():
             if fate == "waits" and number not in kept:
                 self.fate[number] = "died with the app"
-        for message in self.session.inbound:
-            if message.qos == 2 and message.id not in self.session._unreleased:
-                self.forgotten[message.number] += 1
-        self.session._store.close()
+        if self.folder:
+            known = set(session._unreleased)
+            session._store.close()
+        else:
+            known = set()
+            self.now = (self.now + 9999) % WRAP
+        for sent in self.broker.under_way:
+            if sent.qos == 2 and sent.id not in known and self.handled[sent.number]:
+                self.forgotten[sent.number] += 1
         self.rebooted = True
         self.sent_before = {n: i for n, i in self.sent_before.items() if n in kept}
         self.power_on()
@@ -605,7 +636,8 @@ class World:
         assert not (session.inflight or session.releasing or session.again or self.queue)
         assert not session.requests and not session._unreleased and not session._unknown
         assert not [m for m in session.inbound if not m.stale]
-        assert not broker.received and not broker.under_way and not broker.waiting
+        assert not broker.under_way and not broker.waiting
+        assert not broker.received or self.rebooted and not self.folder
         assert "waits" not in self.fate.values(), "lost"
         for number, fate in self.fate.items():
             times = broker.delivered[number]

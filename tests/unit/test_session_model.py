@@ -11,6 +11,9 @@ CPYTHON_ONLY = True
 some = st.integers(0, 20)
 few = st.integers(0, 9)
 seldom = st.sampled_from([0, 0, 0, 1])
+present = st.sampled_from([True, True, True, False])
+moves = st.lists(some, max_size=20)
+qos = st.lists(few, min_size=1, max_size=4)
 
 
 class Machine(RuleBasedStateMachine):
@@ -28,42 +31,54 @@ class Machine(RuleBasedStateMachine):
     )
     def begin(self, **options):
         self.world = World(stored=self.stored, **options)
+        self.world.connect(True, 4)
 
-    @rule(qos=few, flash=st.booleans())
-    def publish(self, qos, flash):
-        self.world.publish(qos, flash)
+    @rule(qos=qos, flash=st.booleans(), moves=moves)
+    def publish(self, qos, flash, moves):
+        for each in qos:
+            self.world.publish(each, flash)
+        self.world.network(moves)
 
     @rule(number=some)
     def cancel(self, number):
         self.world.cancel(number)
 
-    @rule()
-    def subscribe(self):
-        self.world.subscribe()
-
-    @rule(present=st.sampled_from([True, True, True, False]), window=few)
+    @rule(present=present, window=few)
     def connect(self, present, window):
         self.world.connect(present, window)
+
+    @rule(up=few, down=few, present=present, window=few, moves=moves)
+    def connect_anew(self, up, down, present, window, moves):
+        self.world.cut(up, down)
+        self.world.connect(present, window)
+        self.world.network(moves)
 
     @rule(up=few, down=few)
     def cut(self, up, down):
         self.world.cut(up, down)
 
-    @rule(count=few, refuse=seldom)
-    def broker_takes(self, count, refuse):
-        self.world.broker_takes(count, refuse)
+    @rule(moves=moves, all_return=st.booleans())
+    def network(self, moves, all_return):
+        for move in moves:
+            self.world.network([move])
+            if all_return:
+                self.world.handler_returns(move)
 
-    @rule(number=some)
-    def broker_sends(self, number):
-        self.world.broker_sends(number)
+    @rule(count=few)
+    def broker_refuses(self, count):
+        self.world.broker_takes(count, True)
 
-    @rule(twice=seldom)
-    def packet_comes(self, twice):
-        self.world.packet_comes(twice)
+    @rule(moves=moves)
+    def packet_comes_twice(self, moves):
+        self.world.network(moves)
+        self.world.packet_comes(True)
 
-    @rule(qos=few)
-    def broker_publishes(self, qos):
-        self.world.broker_publishes(qos)
+    @rule(qos=qos, comes=st.booleans(), moves=moves)
+    def broker_publishes(self, qos, comes, moves):
+        for each in qos:
+            self.world.broker_publishes(each)
+            self.world.network([1, 2] if comes else [])
+        self.world.network(moves)
 
     @rule(number=some)
     def broker_repeats(self, number):
@@ -77,13 +92,24 @@ class Machine(RuleBasedStateMachine):
     def handler_returns(self, number, code, no_memory):
         self.world.handler_returns(number, code, no_memory)
 
-    @rule(ms=st.integers(0, 50))
-    def time_passes(self, ms):
-        self.world.time_passes(ms)
+    @rule(number=some)
+    def ids_come_round(self, number):
+        self.world.subscribe()
+        self.world.ids_come_round(number)
 
-    @rule()
-    def give_up(self):
-        self.world.give_up()
+    @rule(ms=st.integers(0, 50), give_up=seldom)
+    def give_up(self, ms, give_up):
+        self.world.time_passes(ms)
+        if give_up:
+            self.world.give_up()
+
+    @rule(up=few, down=few, moves=moves, again=st.booleans())
+    def reset(self, up, down, moves, again):
+        self.world.network(moves)
+        self.world.cut(up, down)
+        self.world.reset()
+        if again:
+            self.world.connect(True, 4)
 
     @invariant()
     def agrees_with_the_world(self):
@@ -99,16 +125,12 @@ class Machine(RuleBasedStateMachine):
 
 
 class StoredMachine(Machine):
-    """With a store: the device loses its power, too."""
+    """The session on flash."""
 
     stored = True
 
-    @rule()
-    def reset(self):
-        self.world.reset()
-
 
 TestSession = Machine.TestCase
-TestSession.settings = settings(max_examples=200, stateful_step_count=80)
+TestSession.settings = settings(max_examples=150, stateful_step_count=50)
 TestStoredSession = StoredMachine.TestCase
-TestStoredSession.settings = settings(max_examples=60, stateful_step_count=80)
+TestStoredSession.settings = settings(max_examples=60, stateful_step_count=50)
