@@ -68,7 +68,7 @@ def environment():
 def arguments():
     parser = argparse.ArgumentParser(
         prog="./dev bench",
-        description=__doc__.splitlines()[1],
+        description=__doc__.partition(":")[0].strip() + ".",
         epilog=f"Other benchmarks: ./dev bench {'|'.join(others())} [--help]",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=" ".join(PARTS))

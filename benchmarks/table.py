@@ -68,8 +68,9 @@ class Table:
         found = {}
         for figure in self.figures:
             for name, reason in figure.get("absent", {}).items():
-                found.setdefault((name, reason), []).append(figure["what"])
+                what = figure["what"].removesuffix(", TCP").removesuffix(", TLS")
+                found.setdefault((name, reason), {})[what] = True
         return [
-            f"{name} {reason}" + (f" ({'; '.join(whats)})" if len(whats) < 4 else "")
-            for (name, reason), whats in found.items()
+            f"{name} {reason}" + (f" ({', '.join(of)})" if len(of) < 3 else "")
+            for (name, reason), of in found.items()
         ]

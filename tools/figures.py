@@ -1,10 +1,10 @@
 """
-Write the README's table of figures from a run of the benchmark:
+Write the README's tables of figures from a run of the benchmark:
 
     ./dev bench --json figures.json
     .venv/bin/python -m tools.figures figures.json
 
-It takes the place of the table after `<!-- figures -->`, and of the line below it.
+They take the place of what stands between `<!-- figures -->` and `<!-- end of figures -->`.
 """
 
 import json
@@ -14,42 +14,62 @@ import sys
 from tests.support.docs import FILES
 
 README = FILES[0]
-SUBJECTS = ("mqtt_as_tls", "bare socket")
-_PLACE = re.compile(r"(?<=<!-- figures -->\n)(?:\|.*\n)*(?:\n?Medians of [^#]*?\n(?=\n))?")
+OURS, BARE = "mqtt_as_tls", "bare socket"
+_PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->\n)", re.S)
 
 
-def cell(figure, subject):
-    """Return the median of `subject` with its unit, "" where it was not measured."""
-    value = figure["median"].get(subject)
+def cell(figure, name):
+    """Return the median of the contestant `name`, "–" where there is none."""
+    value = figure["median"].get(name)
     if value is None:
-        return ""
-    digits = 0 if value >= 20 or value == int(value) else 3 if value < 1 else 1
-    return f"{value:,.{digits}f} {figure['unit']}".strip()
+        return "–"
+    digits = 0 if value >= 100 or value == int(value) else 3 if value < 1 else 1
+    return f"{value:,.{digits}f}"
 
 
-def table(results):
-    """Return the table, and the line that says what was measured where, as Markdown."""
-    lines = ["| | mqtt_as_tls | a bare socket | ratio |", "|---|---:|---:|---:|"]
-    for figure in results["figures"]:
-        what = figure.get("what", "  ")
-        if what.startswith("  "):  # a note, a single module
-            continue
-        what = what.replace(" | ", ", beside ")
-        ratio = f"{figure['ratio']:.2f}" if "ratio" in figure else ""
-        cells = [what, *(cell(figure, subject) for subject in SUBJECTS), ratio]
-        lines.append(f"| {' | '.join(cells)} |")
+def row(figure, names):
+    """Return a line of a table: the figure of `names`, after the second its ratio."""
+    cells = [cell(figure, name) for name in names]
+    if BARE in names:
+        ratio = figure["ratios"].get(OURS)
+        cells.insert(2, "" if ratio is None else f"{ratio:.2f}")
+    unit = f", {figure['unit']}" if figure["unit"] else ""
+    return f"| {figure['what']}{unit} | {' | '.join(cells)} |"
+
+
+def tables(results):
+    """Return both tables, of all contestants and of ours alone, and what was measured where."""
+    figures = [figure for figure in results["figures"] if "what" in figure]
+    versions = results["versions"]
+    names = [OURS, BARE, *versions]
+    heads = [OURS, "a bare socket", "ratio", *(f"{peer} {versions[peer]}" for peer in versions)]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    shared = [figure for figure in figures if len(figure["median"]) > 1 or figure["absent"]]
+    lines += [row(figure, names) for figure in shared]
+    reasons = [figure["note"] for figure in results["figures"] if "note" in figure]
+    reasons = [each.removeprefix("-: ") for each in reasons if each.startswith("-: ")]
+    lines += [
+        "",
+        f"–: {'; '.join(reasons)}.",
+        "",
+        "Ours alone:",
+        "",
+        f"| | {OURS} |",
+        "|---|---:|",
+    ]
+    lines += [row(figure, [OURS]) for figure in figures if figure not in shared]
     where = "{interpreter}; {broker}; {machine}; {date}".format(**results)
-    lines += ["", f"Medians of {results['runs']} runs. {where}.", ""]
+    lines += ["", f"Medians of {results['runs']} runs; idleness and sizes once. {where}.", ""]
     return "\n".join(lines)
 
 
 def main(path):
     with open(path) as file:
-        text = table(json.load(file))
+        text = tables(json.load(file))
     source = README.read_text()
     written, count = _PLACE.subn(lambda _: text, source, count=1)
     if not count:
-        sys.exit(f"{README.name} has no line <!-- figures -->")
+        sys.exit(f"{README.name} has no line <!-- figures -->, or none <!-- end of figures -->")
     README.write_text(written)
 
 

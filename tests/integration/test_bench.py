@@ -1,0 +1,58 @@
+"""
+The benchmark's programs run. What they measure says nothing on a machine that is busy with tests,
+so it is not looked at; clients of others take part where ./dev bench has fetched them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.contestants import ALL, BARE, OURS, PEERS
+from tests.support.mpy import ROOT
+from tools.figures import tables
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The figures of a quick run."""
+    path = tmp_path_factory.mktemp("bench") / "figures.json"
+    parts = ("connect", "speed", "memory", "idle")
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", "--quick", *parts, "--json", path],
+        cwd=ROOT,
+        check=True,
+        timeout=240,
+    )
+    return json.loads(path.read_text())
+
+
+@pytest.mark.timeout(300)
+def test_every_client_is_measured_or_it_is_said_why_not(results):
+    figures = [figure for figure in results["figures"] if "what" in figure]
+    assert len(figures) == 27
+    names = {each.name for each in ALL}
+    counted = os.path.exists("/proc/self/schedstat")
+    for figure in figures:
+        if figure["what"].startswith("TLS / TCP"):
+            continue
+        there = set(figure["median"])
+        if counted or "idle" not in figure["what"]:
+            assert {OURS, BARE} <= there, figure
+        assert names == there | set(figure["absent"]), figure
+        broken = [reason for reason in figure["absent"].values() if reason.startswith("failed")]
+        assert broken == [], figure
+
+
+@pytest.mark.timeout(300)
+def test_the_readme_gets_a_line_a_figure_and_a_reason_for_every_gap(results):
+    text = tables(results)
+    for figure in results["figures"]:
+        if "what" in figure:
+            assert text.count(f"| {figure['what']}") == 1
+    for each in ALL:
+        assert each.name.replace(BARE, "a bare socket") in text
+    if not PEERS.exists():
+        assert "aiomqttc not downloaded: run ./dev bench once" in text
