@@ -33,6 +33,9 @@ from tests.support.proxy import Proxy
 
 # name, protocol, listener of the broker
 CLIENTS = (("4-tcp", 4, "tcp"), ("5-tcp", 5, "tcp"), ("4-tls", 4, "mtls"), ("5-tls", 5, "mtls"))
+ANSWERS = [
+    (packet, way) for packet in ("PUBACK", "PUBREC", "PUBREL", "PUBCOMP") for way in ("up", "down")
+]
 BURST = 5  # messages of each QoS to all clients, thrice in a round
 WAIT_S = 150  # for a round to come through: a message suspected of breaking things takes 60
 
@@ -333,18 +336,24 @@ class Storm:
 
     def swallow(self, some):
         for each in self.plain:
-            each.swallow(self.chance.choice(("PUBACK", "PUBREC", "PUBREL", "PUBCOMP")), times=2)
-        self.hold(0.5)
+            for packet, way in self.chance.sample(ANSWERS, 4):
+                each.swallow(packet, way, times=2)
+        self.hold(1)
         self.reset(self.plain)
 
     def kill(self, some):
-        packets = ("PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "CONNACK", "SUBSCRIBE")
-        name = self.chance.choice(packets)
         for each in self.plain:
-            after = self.chance.choice((False, True))
-            each.kill_on(name, after=after, how=self.chance.choice(("rst", "fin")))
-        if not name.startswith("PUB"):
-            self.reset(self.plain)
+            packet, way = self.chance.choice((*ANSWERS, ("PUBLISH", "up"), ("PUBLISH", "down")))
+            how = self.chance.choice(("rst", "fin"))
+            each.kill_on(packet, way, after=self.chance.choice((False, True)), how=how)
+        self.hold(1)
+
+    def nip(self, some):
+        """End the connections to come while they are being set up."""
+        for each in self.plain:
+            packet = self.chance.choice(("CONNECT", "CONNACK"))
+            each.kill_on(packet, after=self.chance.choice((False, True)), times=2)
+        self.reset(self.plain)
         self.hold(0.5)
 
     def cut(self, some):
@@ -501,7 +510,7 @@ def heap(bytes_, failures):
 
 FAULTS = (
     *("reset", "finish", "refuse", "blackhole", "stall", "vanish", "garbage", "swallow"),
-    *("kill", "cut", "crawl", "pause", "restart", "forget"),
+    *("kill", "nip", "cut", "crawl", "pause", "restart", "forget"),
 )
 
 
