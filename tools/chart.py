@@ -80,7 +80,7 @@ def draw(results):
     for axes, what in zip(panels, PANELS, strict=True):
         panel(axes, results, what, names)
     labels = [f"{name} {versions[name]}" if name in versions else name for name in names]
-    labels[-1] = "a bare socket: the limit"
+    labels[-1] = "a bare socket"
     panels[0].set_yticks(range(len(names)), labels)
     panels[0].get_yticklabels()[0].set_fontweight("bold")
     title = "Messages a second, 100 bytes each, on loopback (logarithmic; higher is better)"
