@@ -1,0 +1,17 @@
+"""`./dev pico`: the prompt of a virtual Pico; `./dev pico figures`: what it measures."""
+
+import sys
+
+from tests.virtual_pico import figures, prompt
+from tests.virtual_pico.pico import PicoError
+from tools.debian import Unavailable
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:] or [""]
+    try:
+        if name == "figures":
+            figures.main(rest)
+        else:
+            prompt.main(sys.argv[1:])
+    except (PicoError, Unavailable) as error:
+        sys.exit(f"./dev pico: {error}")

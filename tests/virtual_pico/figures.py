@@ -1,0 +1,193 @@
+"""
+Measure on the emulated RP2040, and write what came out into docs/size.md and the README:
+
+    ./dev pico figures [--json FILE]
+
+What is measured is in programs/measure.py; times are the chip's own. The package is in the
+firmware ("frozen"), or in /lib of a firmware without it, as .mpy and as .py files.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import tempfile
+from pathlib import Path
+
+from tests.support.docs import FILES, ROOT
+from tests.support.pki import PKI
+from tests.virtual_pico.desk import Desk
+from tools import firmware, freeze
+from tools.micropython_source import VERSIONS
+
+KINDS = ("frozen", ".mpy", ".py")
+ROUNDS = 5
+PAGES = (ROOT / "docs/size.md", FILES[0])
+
+_PLACE = re.compile(r"(?<=<!-- chip -->\n).*?(?=<!-- /chip -->\n)", re.S)
+_BLOCK_BYTES = 16  # of MicroPython's heap
+
+_MEMORY = """
+import gc, micropython
+gc.collect()
+print("figure free", gc.mem_free())
+micropython.mem_info()
+"""
+
+# what the modules import of the firmware's own is not theirs
+_IMPORT = """
+import asyncio, binascii, gc, random, select, socket, sys, time, network, machine
+asyncio.open_connection, asyncio.Lock, asyncio.Event, asyncio.gather, asyncio.wait_for
+gc.collect()
+before = gc.mem_alloc()
+{imports}
+gc.collect()
+print("figure import", gc.mem_alloc() - before)
+"""
+
+_CONNECT = """
+import sys, measure
+measure.link()
+from mqtt_as_tls import TLS
+tls = TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der",
+          server_hostname=measure.NAME, ntp=None)
+for _ in range({rounds}):
+    measure.bare(tls)
+    measure.step(tls)
+    measure.client(tls, {protocol})
+print("modules", *[name for name in sys.modules if name.startswith("mqtt_as_tls")])
+"""
+
+
+def taken(output):
+    """Return {name: [numbers]} of the lines "figure name number" in a program's output."""
+    found = {}
+    for name, number in re.findall(r"^figure (\w+) ([\d.]+)$", output, re.M):
+        found.setdefault(name, []).append(float(number))
+    return found
+
+
+def largest_block(output):
+    """Return the bytes of the largest free block, of the last micropython.mem_info()."""
+    return int(re.findall(r"max free sz: (\d+)", output)[-1]) * _BLOCK_BYTES
+
+
+def install(pico, kind, folder):
+    """Put the package into /lib as .mpy or .py files."""
+    if kind == ".mpy":
+        freeze.compile_into(folder)
+    files = (folder if kind == ".mpy" else ROOT / "mqtt_as_tls").glob(f"*{kind}")
+    for path in sorted(files):
+        pico.put(f"/lib/mqtt_as_tls/{path.name}", path.read_bytes())
+
+
+def measure(kind, folder, pki):
+    """Return the figures (dict of medians) of one way to have the package on the board."""
+    image = firmware.rp2040() if kind == "frozen" else firmware.plain()
+    with Desk(image, folder, pki) as desk:
+        pico = desk.pico
+        if kind != "frozen":
+            install(pico, kind, folder / "mpy")
+        desk.install("measure")
+        pico.soft_reset()
+        boot = pico.run(_MEMORY)
+        figures = {
+            "boot_free_bytes": taken(boot)["free"][0],
+            "boot_largest_bytes": largest_block(boot),
+        }
+        for protocol in (4, 5):
+            pico.soft_reset()
+            output = pico.run(_CONNECT.format(rounds=ROUNDS, protocol=protocol))
+            for name, numbers in taken(output).items():
+                # of stalls and steps the longest of each round, of times all
+                figures[f"{name}_{protocol}"] = statistics.median(numbers)
+            figures[f"connected_largest_bytes_{protocol}"] = largest_block(output)
+            if protocol == 4:
+                modules = re.search(r"^modules (.*)$", output, re.M)[1].split()
+        imports = "\n".join(f"import {name}" for name in sorted(modules))
+        pico.soft_reset()
+        figures["import_bytes"] = taken(pico.run(_IMPORT.format(imports=imports)))["import"][0]
+    return figures
+
+
+def number(value, digits=0):
+    return f"{value:,.{digits}f}"
+
+
+def rows(results):
+    """Return the lines of the table: what, unit, then one cell for each way."""
+
+    def row(what, cell):
+        return f"| {what} | {' | '.join(cell(results[kind]) for kind in KINDS)} |"
+
+    def bytes_of(name):
+        return lambda each: number(each[name])
+
+    def ms(name, digits=0):
+        return lambda each: number(each[name], digits)
+
+    return [
+        row("heap free after boot, B", bytes_of("boot_free_bytes")),
+        row("largest free block then, B", bytes_of("boot_largest_bytes")),
+        row("taken by the import, B", bytes_of("import_bytes")),
+        row("heap free when connected, MQTT 3.1.1, B", bytes_of("connected_free_4")),
+        row("largest free block then, B", bytes_of("connected_largest_bytes_4")),
+        row("heap free when connected, MQTT 5, B", bytes_of("connected_free_5")),
+        row("largest free block then, B", bytes_of("connected_largest_bytes_5")),
+        row("a bare program: connect to CONNACK, ms", ms("bare_ms_4")),
+        row("the client: connect to CONNACK, ms", ms("client_ms_4")),
+        row("ratio", lambda each: number(each["client_ms_4"] / each["bare_ms_4"], 2)),
+        row("longest step of mbedTLS in a handshake, ms", ms("step_ms_4")),
+        row("longest stall of another task meanwhile, ms", ms("connect_stall_ms_4")),
+        row("QoS 1 publish of 100 B over TLS, ms", ms("publish_ms_4", 1)),
+        row("longest stall of another task meanwhile, ms", ms("publish_stall_ms_4", 1)),
+    ]
+
+
+def table(results):
+    """Return the text that goes into the pages."""
+    heads = " | ".join({"frozen": "frozen"}.get(kind, f"`{kind}` files") for kind in KINDS)
+    added = results["flash"]["added_bytes"]
+    return "\n".join(
+        [
+            f"| | {heads} |",
+            f"|---|{'---:|' * len(KINDS)}",
+            *rows(results),
+            "",
+            f"Frozen, the package adds {number(added)} B to the firmware's flash.",
+            f"MicroPython {VERSIONS['micropython']}, an emulated RP2040 at 125 MHz with 190 KB of",
+            f"heap, mutual TLS with P-256; medians of {ROUNDS} connections. The emulator has no Wi-Fi",
+            "chip (the link is PPP), no misses of the flash's cache and no second core: a board is",
+            "slower by what these cost.",
+            "",
+        ]
+    )
+
+
+def write(text):
+    """Put the table between the markers of every page that has them."""
+    for path in PAGES:
+        written, count = _PLACE.subn(lambda _: text, path.read_text(), count=1)
+        if not count:
+            raise SystemExit(f"{path.name} has no line <!-- chip -->, or none <!-- /chip -->")
+        path.write_text(written)
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(prog="./dev pico figures", description=__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--dry-run", action="store_true", help="leave the pages as they are")
+    options = parser.parse_args(arguments)
+    results = {"flash": firmware.sizes()}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "pki").mkdir()
+        pki = PKI(Path(folder, "pki"))
+        for kind in KINDS:
+            results[kind] = measure(kind, Path(folder) / kind.strip("."), pki)
+            print(kind, json.dumps(results[kind]), flush=True)
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1))
+    text = table(results)
+    print(text)
+    if not options.dry_run:
+        write(text)
