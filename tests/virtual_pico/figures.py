@@ -156,9 +156,10 @@ def table(results):
             "",
             f"Frozen, the package adds {number(added)} B to the firmware's flash.",
             f"MicroPython {VERSIONS['micropython']}, an emulated RP2040 at 125 MHz with 190 KB of",
-            f"heap, mutual TLS with P-256; medians of {ROUNDS} connections. The emulator has no Wi-Fi",
-            "chip (the link is PPP), no misses of the flash's cache and no second core: a board is",
-            "slower by what these cost.",
+            "heap, mutual TLS with P-256; medians of "
+            f"{ROUNDS} connections. The emulator has no Wi-Fi",
+            "chip (the link is PPP), no misses of the flash's cache and no second core:",
+            "a board is slower by what these cost.",
             "",
         ]
     )
