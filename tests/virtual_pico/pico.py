@@ -79,7 +79,9 @@ def install():
     version = run("node", "--version").strip()
     if int(version[1:].split(".")[0]) < _OLDEST_NODE:
         raise Unavailable(f"node is {version}: install Node.js {_OLDEST_NODE} or later")
-    wanted = {name: (EMULATOR / name).read_text() for name in ("package.json", "package-lock.json")}
+    wanted = {
+        name: (EMULATOR / name).read_text() for name in ("package.json", "package-lock.json")
+    }
     stamp = INSTALLED / "installed.json"
     with locked(INSTALLED):
         if stamp.exists() and json.loads(stamp.read_text()) == wanted:
@@ -229,9 +231,9 @@ class Pico:
 
     def power_on(self):
         """Switch it on, if it is off; it starts with what its flash holds."""
-        self._raw = False
+        self._drain()
         self._command("power_on")
-        self._known_boots = len(self._boots)
+        self._started_anew()
 
     def power_cut(self, after_ops=None, part=0.0):
         """
@@ -254,9 +256,18 @@ class Pico:
 
     def reset(self):
         """Reset the chip, as its RUN pin does."""
-        self._raw = False
+        self._drain()
         self._command("reset")
+        self._started_anew()
+
+    def _drain(self):
+        while self._transport and self._transport.serial.in_waiting:
+            self._transport.serial.read(1)
+
+    def _started_anew(self):
         self._known_boots = len(self._boots)
+        self._raw = False
+        self._forget()
 
     def wait_for_boot(self, timeout_s=300):
         """
@@ -267,11 +278,10 @@ class Pico:
             self._news.wait_for(
                 lambda: len(self._boots) > self._known_boots or self._ended, timeout_s
             )
-            if len(self._boots) == self._known_boots:
-                raise PicoError(self._gone or f"it did not start again within {timeout_s} s")
-            self._known_boots += 1
-        self._raw = False
-        return self._boots[self._known_boots - 1]
+        if len(self._boots) == self._known_boots:
+            raise PicoError(self._gone or f"it did not start again within {timeout_s} s")
+        self._started_anew()
+        return self._boots[-1]
 
     # The prompt
 
@@ -385,8 +395,7 @@ class Pico:
                     return line
             if self._ends == 2:
                 raise PicoError(
-                    f"it ended without {pattern!r}; it had printed:\n"
-                    f"{self.output}{self._parts[1]}"
+                    f"it ended without {pattern!r}; it had printed:\n{self.output}{self._parts[1]}"
                 )
             self._take(deadline)
 

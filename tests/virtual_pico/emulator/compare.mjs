@@ -11,7 +11,6 @@ import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
 
 const RAM = 0x20000000;
 const FLASH = 0x10000000;
-const ROUNDS = 3; // of all opcodes
 const START_CYCLES = 10e6; // of the firmware's start
 const BURST = 1000;
 
@@ -67,41 +66,39 @@ function compareOpcodes() {
   ours.flash.forEach((_, at) => (ours.flash[at] = theirs.flash[at] = random(256)));
   const core = new Core(ours);
   let known = 0;
-  for (let round = 0; round < ROUNDS; round++) {
-    for (let op = 0; op < 65536; op++) {
-      const pc = random(2) ? RAM + 0x100 : FLASH + 0x100;
-      const second = random(65536) | (random(2) ? 0xd000 : 0);
-      for (const mcu of [ours, theirs]) {
-        mcu.core.registers.set([pc], 15);
-        const view = pc < RAM ? mcu.flashView : mcu.sramView;
-        view.setUint16(0x100, op, true);
-        view.setUint16(0x102, second, true);
-      }
-      for (let i = 0; i < 15; i++) {
-        const chosen = i === 13 ? RAM + 0x8000 + 4 * random(0x400) : value();
-        ours.core.registers[i] = theirs.core.registers[i] = chosen;
-      }
-      const [N, C, V] = [random(2) === 1, random(2) === 1, random(2) === 1];
-      const Z = !N && random(2) === 1; // never both
-      Object.assign(ours.core, { N, Z, C, V });
-      Object.assign(theirs.core, { N, Z, C, V });
-      const cycles = core.burst(1);
-      if (core.stuck) {
-        // Then nothing has happened, and rp2040js has its turn.
-        if (cycles !== 0 || ours.core.registers[15] !== pc) {
-          console.log(`opcode ${op.toString(16)}: stuck, but not where it was`);
-          process.exit(1);
-        }
-        check(`opcode ${op.toString(16)}, stuck`, ours, theirs);
-        continue;
-      }
-      known++;
-      const expected = theirs.core.executeInstruction();
-      check(`opcode ${op.toString(16)} ${second.toString(16)}`, ours, theirs);
-      if (cycles !== expected) {
-        console.log(`opcode ${op.toString(16)}: ${cycles} cycles, not ${expected}`);
+  for (let op = 0; op < 65536; op++) {
+    const pc = random(2) ? RAM + 0x100 : FLASH + 0x100;
+    const second = random(65536) | (random(2) ? 0xd000 : 0);
+    for (const mcu of [ours, theirs]) {
+      mcu.core.registers.set([pc], 15);
+      const view = pc < RAM ? mcu.flashView : mcu.sramView;
+      view.setUint16(0x100, op, true);
+      view.setUint16(0x102, second, true);
+    }
+    for (let i = 0; i < 15; i++) {
+      const chosen = i === 13 ? RAM + 0x8000 + 4 * random(0x400) : value();
+      ours.core.registers[i] = theirs.core.registers[i] = chosen;
+    }
+    const [N, C, V] = [random(2) === 1, random(2) === 1, random(2) === 1];
+    const Z = !N && random(2) === 1; // never both
+    Object.assign(ours.core, { N, Z, C, V });
+    Object.assign(theirs.core, { N, Z, C, V });
+    const cycles = core.burst(1);
+    if (core.stuck) {
+      // Then nothing has happened, and rp2040js has its turn.
+      if (cycles !== 0 || ours.core.registers[15] !== pc) {
+        console.log(`opcode ${op.toString(16)}: stuck, but not where it was`);
         process.exit(1);
       }
+      check(`opcode ${op.toString(16)}, stuck`, ours, theirs);
+      continue;
+    }
+    known++;
+    const expected = theirs.core.executeInstruction();
+    check(`opcode ${op.toString(16)} ${second.toString(16)}`, ours, theirs);
+    if (cycles !== expected) {
+      console.log(`opcode ${op.toString(16)}: ${cycles} cycles, not ${expected}`);
+      process.exit(1);
     }
   }
   return known;

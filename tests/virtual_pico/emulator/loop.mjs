@@ -11,6 +11,7 @@ const SLICE_MS = 5; // then sockets have their turn
 const BATCH = 20000; // cycles between looks at the clock
 const SETTLE_MS = 30; // how long after the last packet an answer may be on its way
 const LONGEST_WAIT_MS = 20;
+const AHEAD_NANOS = 2e6; // how far emulated time may run ahead: a short sleep is not worth a wait
 
 export class Loop {
   // events  {reset(watchdog), powerLost(), crashed(error)}
@@ -19,6 +20,7 @@ export class Loop {
     this.timer = null;
     this.running = false; // inside `run`
     this.idleSince = null; // of this computer's clock, in ms
+    this.credit = 0; // emulated nanoseconds that are still to pass; negative: it is ahead
     this.lastPacket = 0;
   }
 
@@ -71,18 +73,21 @@ export class Loop {
   // The core sleeps: let the time pass that has passed here; return how long to wait for more.
   sleep(clock, core) {
     const now = performance.now();
-    const elapsed = now - (this.idleSince ?? now);
-    this.idleSince = now;
     const speed = now - this.lastPacket < SETTLE_MS ? Math.min(1, this.speed) : this.speed;
-    let nanos = elapsed * 1e6 * speed;
+    this.credit += (now - (this.idleSince ?? now)) * 1e6 * speed;
+    this.idleSince = now;
     while (core.waiting) {
       const next = clock.nextAlarm ? clock.nanosToNextAlarm : Infinity;
-      if (next > nanos) {
-        clock.tick(nanos);
-        return Math.min(Math.max((next - nanos) / 1e6 / speed, 1), LONGEST_WAIT_MS);
+      if (next > this.credit + AHEAD_NANOS) {
+        if (this.credit > 0) {
+          clock.tick(this.credit);
+          this.credit = 0;
+        }
+        const rest = (next - this.credit - AHEAD_NANOS) / 1e6 / speed;
+        return Math.min(Math.max(rest, 1), LONGEST_WAIT_MS);
       }
+      this.credit -= next;
       clock.tick(next);
-      nanos -= next;
     }
     return 0;
   }

@@ -2,6 +2,7 @@
 
 const CHUNK = 16; // bytes that arrive together: fewer events than one each
 const HIGH_WATER = 24; // of the 32 bytes of the FIFO
+const LONGEST_QUEUE = 1024;
 const LATENCY_NANOS = 1e6; // of a modem: no answer comes while the question is being asked
 const BITS = 10; // a byte with its start and stop bit
 const TRANSMIT = 1 << 5; // interrupts
@@ -31,6 +32,7 @@ export class SerialLine {
   }
 
   send(bytes) {
+    if (this.queue.length >= LONGEST_QUEUE) return; // lost, as in a modem whose memory is full
     this.queue.push(bytes);
     if (!this.busy) this.schedule(LATENCY_NANOS);
   }
@@ -41,7 +43,8 @@ export class SerialLine {
   }
 
   // rp2040js interrupts for every byte and knows no receive timeout, which is what tells the
-  // firmware of the last bytes of a burst: again and again while it leaves some unread.
+  // firmware that nothing more comes for now, again and again while it leaves bytes unread. The
+  // line waits while the FIFO is full, as one with flow control does.
   deliver() {
     const { uart } = this;
     this.busy = false;
@@ -50,7 +53,9 @@ export class SerialLine {
       this.offset = 0;
       return;
     }
-    for (let n = 0; n < CHUNK && this.queue.length && uart.rxFIFO.itemCount < HIGH_WATER; n++) {
+    let count = 0;
+    while (count < CHUNK && this.queue.length && uart.rxFIFO.itemCount < HIGH_WATER) {
+      count++;
       uart.rxFIFO.push(this.queue[0][this.offset++]);
       if (this.offset === this.queue[0].length) {
         this.queue.shift();
@@ -59,7 +64,7 @@ export class SerialLine {
     }
     const more = this.queue.length > 0;
     if (more || uart.rxFIFO.itemCount >= CHUNK) uart.interruptStatus |= RECEIVE;
-    if (!more && !uart.rxFIFO.empty) uart.interruptStatus |= RECEIVE_TIMEOUT;
+    if ((!more || count === 0) && !uart.rxFIFO.empty) uart.interruptStatus |= RECEIVE_TIMEOUT;
     if (more || !uart.rxFIFO.empty) this.schedule((CHUNK * BITS * 1e9) / uart.baudRate);
     uart.checkInterrupts();
   }
