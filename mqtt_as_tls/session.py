@@ -245,6 +245,10 @@ class Session:
         """
         if packet_id in self._unreleased:
             del self._unreleased[packet_id]
+            for message in self.inbound:
+                if message.id == packet_id:  # delivered again meanwhile: no PUBREC is due any more
+                    self.inbound.remove(message)
+                    break
             return True
         self.stray += 1
         return False

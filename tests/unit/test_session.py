@@ -787,6 +787,22 @@ def test_a_pubrel_that_nothing_waits_for_is_told_apart_and_counted():
     assert session.stray == 3
 
 
+def test_a_redelivery_that_waits_for_its_turn_when_the_pubrel_comes_leaves_nothing_behind():
+    for reconnect in (False, True):
+        session = Session(8)
+        receive(session, 5, b"x", qos=2)[0].done = True
+        assert acks(session) == [(PUBREC, 5)]
+        slow, _ = receive(session, 6, b"slow")
+        assert not receive(session, 5, b"x", dup=True, qos=2)[1]  # it crossed the PUBREC
+        assert session.released(5)
+        slow.done = True
+        if reconnect:
+            session.resume(True, 0)
+        else:
+            assert acks(session) == [(0x40, 6)]
+        assert receive(session, 5, b"x", qos=2)[1]  # else the next message was lost
+
+
 def test_a_new_session_knows_no_qos_2_message():
     session = Session(8)
     a, _ = receive(session, 5, qos=2)
