@@ -70,7 +70,6 @@ class Broker:
         self.refused = Counter()
         self.order = []  # numbers as their PUBLISH came first
         self.lost = set()  # numbers of its own that went with a session
-        self.next_id = 1
         self.waiting = []  # Sent, not under way yet
         self.under_way = []  # Sent, in order
         self.forget()
@@ -80,6 +79,7 @@ class Broker:
         self.lost |= {sent.number for sent in self.under_way + self.waiting}
         self.exists = False
         self.received = {}  # packet id of QoS 2 -> number, until PUBREL
+        self.next_id = 1
         self.waiting = []
         self.under_way = []
         self.answers = []
@@ -206,7 +206,7 @@ class World:
     # The client around the session: what client.py does
 
     def power_on(self, first_id=0):
-        self.connected = self.taken_up = False
+        self.connected = self.taken_up = self.given_up = False
         self.queue = []
         self.requests = set()
         if self.folder:
@@ -295,8 +295,11 @@ class World:
             self.stray += not known
         elif kind == PUBREL:
             known = n in session._unreleased
+            again = [m.number for m in session.inbound if m.id == n and m.done]
             assert session.released(n) == known
             self.stray += not known
+            if known and again and again[0] in self.arrived:
+                self.arrived.remove(again[0])
             self.up.append((PUBCOMP, n, 0 if known else 146))
         else:
             self.acknowledged(kind, n, item[2])
@@ -314,11 +317,15 @@ class World:
         if kind == PUBREC and code < 128:
             if out and n not in self.releasing:
                 self.releasing.append(n)
+            if out and self.number(out) in self.resending:
+                self.resending.remove(self.number(out))
             self.up.append((PUBREL, n, 0 if out else 146))
         elif out:
             number = self.number(out)
             if n in self.releasing:
                 self.releasing.remove(n)
+            if number in self.resending:
+                self.resending.remove(number)
             assert out not in session.inflight + session.releasing + session.again
             if code > 127:
                 self.fate[number] = "refused"
@@ -439,11 +446,13 @@ class World:
         self.up, self.down, self.arrived = [], [], []
         self.requests = set()
         self.connected = self.taken_up = True
+        self.given_up = False
         if self.folder:
             self.client.connected = True
         broker.connected(receive_maximum)
         assert session.requests == {}
         assert [out.id for out in session.releasing] == self.releasing
+        assert session.oldest_ms(self.now) == (0 if session.inflight + session.releasing else -1)
         for out in session.releasing:
             self.up.append((PUBREL, out.id, 0))
         self.pump()
@@ -498,7 +507,9 @@ class World:
         if self.connected and self.down:
             item = self.down.pop(0)
             self.comes(item)
-            if twice and self.connected and item[0] not in (PUBLISH, PUBREL):
+            # not after 65,535 messages, when the packet id means another
+            late = item[0] != PUBREC and item[1] in self.used()
+            if twice and self.connected and item[0] not in (PUBLISH, PUBREL) and not late:
                 self.comes(item)
 
     def broker_publishes(self, qos):
@@ -525,6 +536,35 @@ class World:
         if self.connected:
             kind = pick((PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK), number)
             self.down.append((kind, STRAY + number // 5 % 9, 0))
+
+    def broker_confuses(self, number):
+        """An acknowledgement of the wrong kind, for a message that waits for another."""
+        session = self.session
+        wrong = [(out.id, PUBREC if out.qos == 1 else PUBACK) for out in session.inflight]
+        wrong += [(out.id, PUBCOMP) for out in session.inflight]
+        wrong += [(out.id, PUBACK) for out in session.releasing]
+        wrong = [each for each in wrong if each[0]]
+        if self.connected and wrong:
+            n, kind = pick(wrong, number)
+            self.comes((kind, n, 0))
+
+    def broker_acknowledges_late(self, number):
+        """What came on an earlier connection, before it is sent again."""
+        again = self.session.again
+        came = [out for out in again if self.broker.delivered[self.number(out)]]
+        if self.connected and came:
+            out = pick(came, number)
+            if out.qos == 1 or out.id in self.broker.received:
+                self.comes((PUBACK if out.qos == 1 else PUBREC, out.id, 0))
+
+    def broker_drops(self, number):
+        """A message of the broker expires between two connections; its id goes to the next."""
+        sent = [each for each in self.broker.under_way if each.qos == 1]
+        if not self.connected and sent:
+            each = pick(sent, number)
+            self.broker.under_way.remove(each)
+            self.broker.lost.add(each.number)
+            self.broker.next_id = each.id
 
     def handler_returns(self, number, code=0, no_memory=False):
         """A handler is done, in any order; `code`: it refuses the message (MQTT 5)."""
@@ -553,7 +593,7 @@ class World:
             if self.folder:
                 self.session.forget(out)
             self.fate[self.number(out)] = "given up"
-            self.clean = True
+            self.clean = self.given_up = True
 
     def reset(self):
         """
@@ -563,6 +603,9 @@ class World:
         if self.five and not self.folder:
             return
         self.cut(0, 0)
+        if self.given_up:  # a reset now forgets that the session has to be a new one
+            self.connect(True, 2)
+            self.cut(0, 0)
         session = self.session
         kept = {self.number(out) for out in session.inflight + session.releasing if out.entry}
         kept |= {n for n, kind in self.kinds.items() if kind == "flash"}
@@ -574,7 +617,7 @@ class World:
             session._store.close()
         else:
             known = set()
-            self.now = (self.now + 9999) % WRAP
+        self.now = (self.now + 9999) % WRAP
         for sent in self.broker.under_way:
             if sent.qos == 2 and sent.id not in known and self.handled[sent.number]:
                 self.forgotten[sent.number] += 1
@@ -600,7 +643,6 @@ class World:
         sent = len(flying) - len(session.again)
         assert session.full() == (sent >= session.max_inflight)
         if self.connected:
-            assert sent <= max(session.max_inflight, len(session.releasing))
             assert session.full() or not (session.again or self.queue)
         # what the app was not told of is somewhere
         waits = {n for n, fate in self.fate.items() if fate == "waits"}
@@ -648,5 +690,9 @@ class World:
         for number in self.inbound_qos:
             if number not in broker.lost:
                 assert self.handled[number], "never handled"
+        for _ in range(2):
+            self.cut(0, 0)
+            self.connect(True, 2)
+        assert not session.inbound
         if self.folder:
             assert len(session._store) == 0 and not session._store.inbound

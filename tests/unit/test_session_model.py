@@ -88,6 +88,21 @@ class Machine(RuleBasedStateMachine):
     def broker_strays(self, number):
         self.world.broker_strays(number)
 
+    @rule(number=some)
+    def broker_confuses(self, number):
+        self.world.broker_confuses(number)
+
+    @rule(up=few, window=few, number=some)
+    def broker_acknowledges_late(self, up, window, number):
+        self.world.cut(up, 0)
+        self.world.connect(True, window)
+        self.world.broker_acknowledges_late(number)
+
+    @rule(up=few, down=few, number=some)
+    def broker_drops(self, up, down, number):
+        self.world.cut(up, down)
+        self.world.broker_drops(number)
+
     @rule(number=some, code=seldom, no_memory=seldom)
     def handler_returns(self, number, code, no_memory):
         self.world.handler_returns(number, code, no_memory)
