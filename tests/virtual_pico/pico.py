@@ -17,7 +17,8 @@ Time: while the chip is busy, emulated time goes as fast as this computer can ma
 ours; while it waits, with ours, times `speed` unless an answer from the network may be on its way.
 Each `timeout_s` is our time, and generous: it is there against hangs.
 
-What is not there: the radio, the second core, the misses of the flash's cache.
+What is not there: the radio, the second core, the misses of the flash's cache, the depth of sleep
+(lightsleep and deepsleep return early), anything on the pins.
 """
 
 import codecs
@@ -334,11 +335,16 @@ class Pico:
             self._raw = True
         return self._transport
 
+    def _unexpected(self):
+        """Return why it does not run, or started again, or "" when neither is so."""
+        if self._gone or len(self._boots) > self._known_boots:
+            return self._gone or f"reset by {self._boots[-1]}"
+        return ""
+
     def _check(self):
         """Raise PicoReset when it does not run, or started again unexpectedly."""
-        if self._gone or len(self._boots) > self._known_boots:
+        if cause := self._unexpected():
             self._raw = False
-            cause = self._gone or f"reset by {self._boots[-1]}"
             raise PicoReset(f"{cause}; it had printed:\n{self.output}")
 
     def soft_reset(self):
@@ -367,7 +373,8 @@ class Pico:
         """Read what has come, or wait for more."""
         serial = self._transport.serial
         while not serial.in_waiting:
-            self._check()
+            if self._unexpected() and not serial.in_waiting:  # all that it printed is read
+                self._check()
             if time.monotonic() > deadline:
                 raise PicoError(f"time-out; it had printed:\n{self.output}")
             time.sleep(0.005)

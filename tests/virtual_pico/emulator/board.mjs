@@ -1,9 +1,8 @@
 // The board: a chip with its flash, its USB port and its serial line to the network.
 
-import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
-
 import { Core } from './core.mjs';
 import { installRom } from './rom.mjs';
+import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
 import { installFlashBus } from './ssi.mjs';
 import { SerialLine } from './uart.mjs';
 
@@ -15,7 +14,7 @@ export class Board {
   // repl      ReplServer
   // uniqueId  8 bytes
   // line      {receive(byte), restart()}: what is at the other end of UART 1
-  // reset     (reason) called from within an instruction when the watchdog resets the chip
+  // reset     (watchdog) called from within an instruction when the watchdog resets the chip
   constructor({ flash, repl, uniqueId, line, reset }) {
     Object.assign(this, { flash, repl, uniqueId, line, reset });
     this.powered = false;
@@ -32,16 +31,14 @@ export class Board {
     this.mcu.clock.createAlarm(work).schedule(nanos);
   }
 
-  powerOn() {
-    this.start(null);
-  }
-
   powerOff() {
     this.powered = false;
   }
 
   // Start with a new chip, as rp2040js cannot reset one. What a watchdog reset leaves in the
   // watchdog's registers comes from `last`, the watchdog of the chip before; null: nothing.
+  //
+  // The log has lines about SIO addresses then: the firmware looks for the second core.
   start(last) {
     this.before = this.nanos;
     const mcu = new RP2040();

@@ -348,7 +348,8 @@ export class Core {
         case 0b10110: // A5.2.5: miscellaneous
           switch ((op >> 8) & 7) {
             case 0: // ADD, SUB SP
-              r[13] = op & 0x80 ? (r[13] - ((op & 0x7f) << 2)) & ~3 : (r[13] + ((op & 0x7f) << 2)) & ~3;
+              if (op & 0x80) r[13] = (r[13] - ((op & 0x7f) << 2)) & ~3;
+              else r[13] = (r[13] + ((op & 0x7f) << 2)) & ~3;
               break;
             case 2: { // SXTH, SXTB, UXTH, UXTB
               const value = r[mid];
@@ -506,7 +507,8 @@ export class Core {
           cycles++;
           break;
         case 0b11110: { // BL
-          const second = inRam < RAM_BYTES ? ram16[(inRam >> 1) + 1] : flash16[((pc & 0xffffff) >> 1) + 1];
+          const from = inRam < RAM_BYTES ? ram16 : flash16;
+          const second = from[((pc & 0xffffff) >> 1) + 1];
           if ((second & 0xd000) !== 0xd000) {
             stuck = true; // MRS, MSR, barriers
             break;
@@ -514,8 +516,8 @@ export class Core {
           const sign = (op << 21) >> 31; // all ones or zeros
           const i1 = ~((second >> 13) ^ sign) & 1;
           const i2 = ~((second >> 11) ^ sign) & 1;
-          const offset =
-            (sign << 24) | (i1 << 23) | (i2 << 22) | ((op & 0x3ff) << 12) | ((second & 0x7ff) << 1);
+          const high = (sign << 24) | (i1 << 23) | (i2 << 22);
+          const offset = high | ((op & 0x3ff) << 12) | ((second & 0x7ff) << 1);
           r[14] = (pc + 4) | 1;
           next = (pc + 4 + offset) | 0;
           cycles += 2;

@@ -37,6 +37,7 @@ export class Loop {
   }
 
   run() {
+    if (!this.board.powered) return;
     this.running = true;
     let wait = 0;
     try {

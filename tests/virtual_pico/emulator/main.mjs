@@ -25,17 +25,12 @@ const settings = {
   ...JSON.parse(process.argv[2]),
 };
 
-// A generator of numbers from 0 to 1 that can be repeated (mulberry32).
-function generator(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(seed ^ (seed >>> 15), seed | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+const digest = (text) => createHash('sha256').update(text).digest();
 
-const random = generator(settings.seed);
+// Numbers from 0 to 1, the same with the same seed.
+let drawn = 0;
+const random = () => digest(`${settings.seed} ${drawn++}`).readUInt32BE() / 2 ** 32;
+
 const flash = new Flash(settings.firmware, settings.flash, random);
 const repl = new ReplServer(() => loop.wake());
 const control = new Control();
@@ -43,7 +38,7 @@ const control = new Control();
 const board = new Board({
   flash,
   repl,
-  uniqueId: createHash('sha256').update(settings.id).digest().subarray(0, 8),
+  uniqueId: digest(settings.id).subarray(0, 8),
   line: { receive: (byte) => ppp.input(byte), restart: () => ppp.restart() },
   reset: (watchdog) => {
     throw new ChipReset(watchdog);
@@ -65,7 +60,7 @@ const ppp = new PPP({
   send: (bytes) => board.serial.send(bytes),
   receive: (packet) => {
     loop.packet();
-    network.fromDevice(packet);
+    board.after(board.serial.behind, () => network.fromDevice(packet));
   },
   isCut: () => network.faults.link !== 'up',
 });

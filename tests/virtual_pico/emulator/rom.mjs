@@ -24,15 +24,15 @@ const TWO_64 = 2n ** 64n;
 export function installRom(mcu, flash) {
   const bytes = new Uint8Array(16 * 1024);
   const rom = new DataView(bytes.buffer);
-  const functions = []; // [name, work], by the number in BKPT
+  const functions = []; // what each does, by the number in BKPT
   const registers = () => mcu.core.registers;
 
   // Write the next stub; return its address with the Thumb bit.
-  function stub(name, work) {
+  function stub(work) {
     const at = STUBS + 4 * functions.length;
     rom.setUint16(at, BKPT | functions.length, true);
     rom.setUint16(at + 2, BX_LR, true);
-    functions.push([name, work]);
+    functions.push(work);
     return at | 1;
   }
 
@@ -60,7 +60,7 @@ export function installRom(mcu, flash) {
       const missing = () => {
         throw new Error(`the ROM's ${name}+0x${offset.toString(16)} is not there`);
       };
-      rom.setUint32(end, stub(`${name}+${offset}`, operations[offset] ?? missing), true);
+      rom.setUint32(end, stub(operations[offset] ?? missing), true);
       end += 4;
     }
     return at;
@@ -74,14 +74,14 @@ export function installRom(mcu, flash) {
       throw new Error('the firmware asked for the USB boot loader');
     },
   };
-  const codes = Object.entries(code).map(([name, work]) => [name, stub(name, work)]);
+  const codes = Object.entries(code).map(([name, work]) => [name, stub(work)]);
   const floats = floatFunctions(registers);
   const data = [
     ['SF', floatTable('SF', floats.single)],
     ['SD', floatTable('SD', floats.double)],
   ];
 
-  const lookup = stub('lookup', () => {
+  const lookup = stub(() => {
     const wanted = registers()[1] & 0xffff;
     for (let entry = registers()[0] >>> 0; ; entry += 4) {
       const found = rom.getUint16(entry, true);
@@ -101,9 +101,8 @@ export function installRom(mcu, flash) {
 
   mcu.bootrom.set(new Uint32Array(bytes.buffer));
   mcu.onBreak = (number) => {
-    const known = functions[number];
-    if (!known) throw new Error(`BKPT ${number} at 0x${mcu.core.PC.toString(16)}: no ROM function`);
-    known[1]();
+    if (number >= functions.length) throw new Error(`BKPT ${number} is no ROM function`);
+    functions[number]();
   };
 }
 

@@ -13,8 +13,10 @@ export class SerialLine {
   // receive  called with each byte from the chip
   constructor(mcu, receive) {
     this.uart = mcu.uart[1];
+    this.clock = mcu.clock;
     this.queue = []; // chunks on their way to the chip
     this.offset = 0; // in the first of them
+    this.sentAt = 0; // emulated time when the last byte from the chip has gone
     this.busy = false;
     this.alarm = mcu.clock.createAlarm(() => this.deliver());
 
@@ -25,10 +27,21 @@ export class SerialLine {
       mcu.setInterrupt(irq, (interruptStatus & interruptMask) !== 0);
     };
     this.uart.onByte = (byte) => {
+      this.sentAt = Math.max(this.sentAt, this.clock.nanos) + this.nanos(1);
       receive(byte);
       this.uart.interruptStatus |= TRANSMIT;
       this.uart.checkInterrupts();
     };
+  }
+
+  // How long it still takes to send what the chip has written, for which rp2040js takes no time.
+  get behind() {
+    return Math.max(0, this.sentAt - this.clock.nanos);
+  }
+
+  // How long `count` bytes take.
+  nanos(count) {
+    return (count * BITS * 1e9) / this.uart.baudRate;
   }
 
   send(bytes) {
@@ -65,7 +78,7 @@ export class SerialLine {
     const more = this.queue.length > 0;
     if (more || uart.rxFIFO.itemCount >= CHUNK) uart.interruptStatus |= RECEIVE;
     if ((!more || count === 0) && !uart.rxFIFO.empty) uart.interruptStatus |= RECEIVE_TIMEOUT;
-    if (more || !uart.rxFIFO.empty) this.schedule((CHUNK * BITS * 1e9) / uart.baudRate);
+    if (more || !uart.rxFIFO.empty) this.schedule(this.nanos(CHUNK));
     uart.checkInterrupts();
   }
 }

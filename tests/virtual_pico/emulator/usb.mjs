@@ -4,6 +4,8 @@ import net from 'node:net';
 
 import { USBCDC } from './rp2040js.mjs';
 
+const MOST = 2 ** 20; // bytes that a client has not read; then what is printed is lost
+
 // As on a real port, what the chip prints is lost while nobody has it open, and one program at a
 // time has it open: the last one that connected.
 export class ReplServer {
@@ -43,7 +45,9 @@ export class ReplServer {
     this.wanted = null;
     this.usb = mcu.usbCtrl;
     const cdc = new USBCDC(this.usb);
-    cdc.onSerialData = (bytes) => this.client?.write(Buffer.from(bytes));
+    cdc.onSerialData = (bytes) => {
+      if (this.client?.writableLength < MOST) this.client.write(Buffer.from(bytes));
+    };
     // rp2040js answers a read for which there is nothing with no bytes, every 10 us, and the core
     // never sleeps. A real host is silent until it has something.
     this.usb.onEndpointRead = (endpoint, size) => {
