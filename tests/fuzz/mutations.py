@@ -74,7 +74,7 @@ def change_properties(dice, packet):
         items.insert(dice.randint(0, len(items)), dice.choice(items))
     elif kind == 2 and items:  # cut
         i = dice.randrange(len(items))
-        items[i] = items[i][: dice.randrange(len(items[i]))]
+        items[i] = items[i][: dice.randint(0, len(items[i]))]
     elif kind == 3 and items:  # of another kind
         i = dice.randrange(len(items))
         items[i] = bytes((dice.choice(IDENTIFIERS),)) + items[i][1:]

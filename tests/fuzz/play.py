@@ -53,7 +53,9 @@ def check(protocol, data):
 
     def properties():
         if five:
-            read(r, read_length(r))
+            n = read_length(r)
+            assert n <= len(r.rest)
+            read(r, n)
 
     if first == 0x10:
         assert (r.string(), r.u8()) == (b"MQTT", protocol)
