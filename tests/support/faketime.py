@@ -41,7 +41,6 @@ class Clock:
         found = [path for place in _PLACES for path in glob.glob(place + _LIBRARY)]
         if not found:
             raise Unavailable("libfaketime is missing: sudo apt-get install libfaketime")
-        moment = datetime.datetime.fromisoformat(says).replace(tzinfo=datetime.timezone.utc)
         self._file = directory / "clock"
         self.environment = {
             "LD_PRELOAD": found[0],
@@ -50,10 +49,21 @@ class Clock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",  # what older releases call it
         }
-        self._file.write_text(f"{moment.timestamp() - time.time():+.0f}\n")
+        self.set(says)
         result = mpy.run("import time\nprint(time.gmtime()[0])", env=self.environment)
-        if result.out.split() != [str(moment.year)]:
+        if result.out.split() != [says[:4]]:
             raise Unavailable(f"this interpreter does not go by libfaketime: {result}")
+
+    def set(self, says):
+        """Have the clock say the UTC date `says` (str, ISO 8601) from now on; None: the right."""
+        ahead_s = 0
+        if says:
+            moment = datetime.datetime.fromisoformat(says).replace(tzinfo=datetime.timezone.utc)
+            ahead_s = moment.timestamp() - time.time()
+        # in place of the old file at once: the program may be reading it
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{ahead_s:+.0f}\n")
+        new.replace(self._file)
 
     @property
     def offset_s(self):

@@ -3,7 +3,8 @@ A TCP proxy that breaks connections on purpose, in ways that can be changed whil
 
 "up" is from the client to the broker, "down" the way back. What runs over plain TCP and begins
 with an MQTT CONNECT is taken apart into packets, which are recorded and can be swallowed or kill
-the connection; everything else (TLS) is passed as bytes, and only the byte-wise faults work.
+the connection; everything else (TLS) is passed as bytes, and only the byte-wise faults work. But
+`hold` knows the records of TLS, too: what is in them it cannot see, only kind, size and order.
 """
 
 import asyncio
@@ -19,6 +20,31 @@ _NAMES = """
     SUBSCRIBE SUBACK UNSUBSCRIBE UNSUBACK PINGREQ PINGRESP DISCONNECT AUTH
 """.split()
 _WAYS = ("up", "down")
+_RECORDS = {20: "ccs", 21: "alert", 22: "handshake", 23: "data"}
+_SHORT = 26  # bytes of a record with 2 bytes in it: AES-GCM adds 8 and 16
+
+
+class Record:
+    """
+    A TLS record that came by.
+
+    direction, connection  as those of Packet
+    name    "handshake", "ccs", "alert", "data"; "short" is data of no more than 2 bytes. "TCP" is
+            no record but the connection itself, just accepted
+    number  it is the how many-th of its name, direction and connection, from 1
+    raw     bytes: all of it
+    """
+
+    def __init__(self, direction, connection, raw, name=None):
+        self.direction = direction
+        self.connection = connection
+        self.name = name or _RECORDS.get(raw[0], "unknown")
+        if self.name == "data" and len(raw) - 5 <= _SHORT:
+            self.name = "short"
+        self.raw = raw
+
+    def __repr__(self):
+        return f"<{self.direction} {self.connection} {self.name} {self.number}>"
 
 
 class Packet:
@@ -28,6 +54,7 @@ class Packet:
     direction   "up" or "down"
     connection  number of its connection, from 1
     name        "PUBLISH", "PUBACK", …
+    number      it is the how many-th of its name, direction and connection, from 1
     raw, body   bytes: all of it, and what follows the Remaining Length
     at          time.monotonic() of its arrival at the proxy
     passed      False while it was not forwarded (swallowed, stalled, or the connection killed)
@@ -120,6 +147,23 @@ class _Splitter:
         return pieces
 
 
+class _Records:
+    """Cut a stream into TLS records. `feed` returns a list of bytes."""
+
+    def __init__(self):
+        self._kept = b""
+
+    def feed(self, data):
+        data = self._kept + data
+        pieces = []
+        while len(data) >= 5 and len(data) >= 5 + int.from_bytes(data[3:5], "big"):
+            end = 5 + int.from_bytes(data[3:5], "big")
+            pieces.append(data[:end])
+            data = data[end:]
+        self._kept = data
+        return pieces
+
+
 class _Rule:
     """A fault that strikes a number of times; `times` None is always."""
 
@@ -147,10 +191,14 @@ class _Connection:
         self.writers = {"down": client[1]}
         self.readers = {"up": client[0]}
         self.sent = {"up": 0, "down": 0}
-        self.mqtt = None  # not known yet
-        self.frozen = False
+        self.counts = {}
+        self.mqtt = self.tls = None  # not known yet
+        self.frozen = self.lost = False
 
     async def run(self):
+        instead = await self.meet(Record("up", self.number, b"", "TCP"))
+        if instead:
+            self.writers["down"].write(instead)
         host, port = self.proxy.target
         try:
             reader, writer = await asyncio.open_connection(host, port)
@@ -173,12 +221,18 @@ class _Connection:
     async def pump(self, way):
         """Forward one way until its source ends, then pass on the FIN."""
         splitter = _Splitter()
+        records = _Records()
         while True:
             data = await self.readers[way].read(65536)
             if not data:
                 break
             if self.mqtt is None:
                 self.mqtt = self.proxy.takes_apart and way == "up" and data[0] == 0x10
+                self.tls = self.proxy.holds_records and data[0] == 0x16
+            if self.tls:
+                for raw in records.feed(data):
+                    await self.forward_record(way, Record(way, self.number, raw))
+                continue
             if not self.mqtt:
                 await self.forward(way, data)
                 continue
@@ -188,12 +242,29 @@ class _Connection:
                 else:
                     await self.forward_packet(way, Packet(way, self.number, raw, body))
         await self.proxy.gate(way)
-        with contextlib.suppress(OSError):
-            self.writers[way].write_eof()
+        if not self.lost:
+            with contextlib.suppress(OSError):
+                self.writers[way].write_eof()
+
+    async def meet(self, unit, after=False):
+        """Stay here while the proxy holds `unit`; return what to pass in its place, or None."""
+        if not after:
+            key = unit.direction, unit.name
+            unit.number = self.counts[key] = self.counts.get(key, 0) + 1
+        return await self.proxy.meet(unit, after)
+
+    async def forward_record(self, way, record):
+        instead = await self.meet(record)
+        await self.forward(way, record.raw if instead is None else instead)
+        await self.meet(record, after=True)
 
     async def forward_packet(self, way, packet):
         proxy = self.proxy
         await proxy.record(packet)
+        instead = await self.meet(packet)
+        if instead is not None:
+            await self.forward(way, instead)
+            return
         if proxy.strikes(proxy.swallowed, packet):
             return
         if rule := proxy.strikes(proxy.killers, packet, after=False):
@@ -201,6 +272,7 @@ class _Connection:
         await self.forward(way, packet.raw, packet)
         if rule := proxy.strikes(proxy.killers, packet, after=True):
             await self.kill(rule.how)
+        await self.meet(packet, after=True)
 
     async def forward(self, way, data, packet=None):
         """Write `data`, with the faults that work on bytes."""
@@ -210,6 +282,8 @@ class _Connection:
         await proxy.gate(way)
         while self.frozen:  # the other pump is about to end the connection
             await asyncio.sleep(1)
+        if self.lost:
+            return
         cut = proxy.cuts.get(way)
         left = -1 if cut is None else cut.after - self.sent[way]
         cuts = 0 <= left <= len(data) and cut.strikes()
@@ -257,6 +331,7 @@ class Proxy:
                  connections to come
     takes_apart  False: pass bytes as they come and record no packets, so that a stall leaves a
                  packet half sent (else a packet is taken in whole first)
+    holds_records  True: take TLS apart into records, for `hold`
 
     Every method may be called at any time from the test's thread, and works at once on the
     connections that there are and on those to come. `heal()` takes all faults back.
@@ -268,15 +343,16 @@ class Proxy:
     bytes        {"up": int, "down": int}, forwarded so far
     """
 
-    def __init__(self, port, takes_apart=True):
+    def __init__(self, port, takes_apart=True, holds_records=False):
         self.host = HOST
         self.takes_apart = takes_apart
+        self.holds_records = holds_records
         self.target = (HOST, port)
         self.connections = 0
         self.packets = []
         self._changed = threading.Condition()
         self._live = set()
-        self._server = self._fillers = None
+        self._server = self._fillers = self._released = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -292,6 +368,19 @@ class Proxy:
 
     async def gate(self, way):
         await self._gates[way].wait()
+
+    async def meet(self, unit, after):
+        hold = self._hold
+        if not hold or hold.after != after or not hold.match(unit):
+            return None
+        self._hold = None
+        for gate in self._gates.values():
+            gate.clear()
+        self._released = asyncio.Event()
+        self._instead = None
+        hold.reached(unit)
+        await self._released.wait()
+        return self._instead
 
     async def record(self, packet):
         with self._changed:
@@ -328,6 +417,9 @@ class Proxy:
         for gate in self._gates.values():
             gate.set()
         self.swallowed, self.killers, self.cuts = [], [], {}
+        self._hold = None
+        if self._released:
+            self._released.set()
         self.delay_s, self.dribble_s = 0, None
 
     async def _listen(self):
@@ -336,7 +428,7 @@ class Proxy:
 
             self.port = self.port or free_port()
             self._server = await asyncio.start_server(
-                self._accept, HOST, self.port, reuse_address=True
+                self._accept, self.host, self.port, reuse_address=True
             )
 
     async def _unlisten(self):
@@ -426,7 +518,7 @@ class Proxy:
             await self._unlisten()
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((HOST, self.port))
+            listener.bind((self.host, self.port))
             listener.listen(1)
             self._fillers = [listener]
             for _ in range(8):  # fill its queue until the kernel answers no more
@@ -434,10 +526,66 @@ class Proxy:
                 self._fillers.append(filler)
                 filler.settimeout(0.2)
                 try:
-                    filler.connect((HOST, self.port))
+                    filler.connect((self.host, self.port))
                 except TimeoutError:
                     return
             raise RuntimeError("this system answers connections beyond the listener's backlog")
+
+        self._call(work)
+
+    def lose(self):
+        """
+        Lose the connections that are open now, as a router does that forgets them: what is sent
+        on them vanishes, both ways, and neither end is told. New ones are welcome.
+        """
+
+        async def work():
+            for each in self._live:
+                each.lost = True
+
+        self._call(work)
+
+    def move(self, host):
+        """Listen on another address of loopback, no longer on the old one."""
+
+        async def work():
+            await self._unlisten()
+            self.host = host
+            await self._listen()
+
+        self._call(work)
+
+    def hold(self, match, reached, after=False):
+        """
+        Hold everything, both ways, as soon as a packet or record comes by for which
+        `match(packet)` is true; once. `release` or `heal` end it, and any other method may be
+        called meanwhile.
+
+        match    function of a Packet, or of a Record
+        reached  function of it, called then in the proxy's thread: it must not wait
+        after    False: before it is passed on; True: when it was, but nothing that follows
+        """
+        self._hold = _Rule(1, match=match, reached=reached, after=after)
+
+    def freeze(self):
+        """Hold everything now, whatever comes."""
+        self.stall()
+
+    def release(self, *stalled, instead=None):
+        """
+        Let what is held go on, but keep the ways in `stalled` ("up", "down") stalled.
+
+        instead  bytes to be passed on in the place of the packet or record that was held; of a
+                 connection just accepted: to be sent to the client first
+        """
+
+        async def work():
+            for way, gate in self._gates.items():
+                if way not in stalled:
+                    gate.set()
+            self._instead = instead
+            if self._released:
+                self._released.set()
 
         self._call(work)
 

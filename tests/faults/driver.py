@@ -1,0 +1,576 @@
+"""
+Runs cases of the matrix: one lane is a broker, a fault proxy, servers of names and of the time, an
+observer, and one MicroPython process that lives a life for each case (tests/device/life.py).
+
+The proxy (or the DNS server) holds everything at the moment of the case. Then the fault is placed,
+and all is let go. What follows is up to the client; the driver undoes what does not heal by itself
+when the client has noticed it, and answers the device's lines so that its life goes on.
+"""
+
+import json
+import queue
+import random
+import socket
+import threading
+import time
+
+from tests.faults import matrix
+from tests.support import faketime, mpy, pki, secure, udp
+from tests.support.broker import HOST, Broker
+from tests.support.proxy import Proxy
+
+DEVICE = mpy.ROOT / "tests/device/life.py"
+ELSEWHERE = "127.0.0.2"
+FIRST_BYTES = {
+    name: (i + 1) << 4
+    for i, name in enumerate(
+        "CONNECT CONNACK PUBLISH PUBACK PUBREC PUBREL PUBCOMP SUBSCRIBE SUBACK".split()
+        + "UNSUBSCRIBE UNSUBACK PINGREQ PINGRESP DISCONNECT".split()
+    )
+}
+
+LONGEST_S = 30  # of a case, against hangs
+
+# What is bounded in a case
+TICKS = 5  # of 100 or so, that the device has while it waits for somebody who is silent
+HEAP = 800  # bytes of the heap that it may take more than before
+HEAP_OF_LIVES = 24_000  # of two of them
+HARMLESS = ("dribble", "garbage")  # while nothing is under way, the connection may live on
+SILENT = ("stall-up", "stall-down", "drop", "link-down", "link-silent", "move")
+
+
+class Unable(Exception):
+    """This computer cannot play the case; the text says why."""
+
+
+class Names(udp.DNS):
+    """A DNS server that can hold its answer."""
+
+    held = None  # function that is called once, while it does
+
+    def __init__(self):
+        self._go = threading.Event()
+        super().__init__({"broker.lan": HOST})
+
+    def answer(self, data, fault):
+        reached, self.held = self.held, None
+        if reached:
+            self._go.clear()
+            reached()
+            self._go.wait(20)
+            fault = self.fault
+        return [] if fault == "silent" else super().answer(data, fault)
+
+    def release(self):
+        self._go.set()
+
+
+class Lane:
+    """
+    directory  Path of an empty folder
+    keys       tests.support.pki.PKI
+
+    `run(case)` plays one case; AssertionError says what is wrong, and all that led to it; Unable,
+    that there is no libfaketime, or no second address of loopback.
+    """
+
+    def __init__(self, directory, keys):
+        directory.mkdir(parents=True, exist_ok=True)
+        self._news = queue.Queue()  # (what, value): lines of the device, and what is held
+        self._count = 0
+        self._device = self._peer = None
+        # valid since yesterday, so that a clock can be before that and yet look set
+        identity = keys.issue(
+            "broker since yesterday",
+            issuer=keys.ca,
+            valid_from=pki.days(-1),
+            names=("broker.lan",),
+        )
+        self._broker = Broker(
+            directory / "broker",
+            *("tcp", "mtls"),
+            pki=keys,
+            identity=identity,
+            persistence=True,
+            lines=["set_tcp_nodelay true"],
+        )
+        self._proxy = Proxy(self._broker.port, holds_records=True)
+        self._dns = Names()
+        self._sntp = udp.SNTP()
+        self._clock = None
+        self._unable = {}  # fault: why
+        try:
+            self._clock = faketime.Clock(directory, "2030-06-01")
+            self._clock.set(None)
+        except faketime.Unavailable as reason:
+            clocks = [each for each in matrix.FAULTS if each.startswith("clock")]
+            self._unable.update(dict.fromkeys(clocks, reason))
+        try:
+            socket.create_server((ELSEWHERE, 0)).close()
+        except OSError as reason:
+            self._unable["move"] = f"loopback has no address {ELSEWHERE}: {reason}"
+        arguments = secure.files(keys.ca, keys.device, ntp=(self._sntp.host, self._sntp.port))
+        self._env = {"TLS": json.dumps(arguments), **(self._clock.environment if self._clock else {})}
+
+    def close(self):
+        self._end_device()
+        self._proxy.close()
+        self._dns.release()
+        self._dns.close()
+        self._sntp.close()
+        if self._peer:
+            self._peer.close()
+        self._broker.close()
+
+    def _start_device(self):
+        self._device = device = mpy.start(DEVICE, env=self._env, heap="4M")
+        self._news = news = queue.Queue()
+        self._heap = self._files = None
+        device.wait_for("ready")
+
+        def follow():
+            try:
+                while True:
+                    news.put(("line", device.wait_for("", timeout_s=3600)))
+            except AssertionError:
+                news.put(("line", None))
+
+        threading.Thread(target=follow, daemon=True).start()
+
+    def _end_device(self):
+        if self._device:
+            self._device.kill()
+            self._device = None
+
+    # A case
+
+    def run(self, case):
+        """Play `case` (matrix.Case) and check what came of it; return the device's report."""
+        if case.fault in self._unable:
+            raise Unable(self._unable[case.fault])
+        self.case = case
+        self._count += 1
+        self._lines = []
+        over = False
+        try:
+            if not self._device:
+                self._start_device()
+            self._prepare()
+            report = self._live()
+            over = True
+            self._check(report)
+            return report
+        except (AssertionError, OSError, RuntimeError) as e:
+            lines = self._lines[:40] + ["…"] + self._lines[-40:] if len(self._lines) > 80 else self._lines
+            packets = map(repr, self._proxy.packets[-60:])
+            told = "\n".join([f"{matrix.name(case)}: {e}", *lines, *packets])
+            raise AssertionError(told) from e
+        finally:
+            if not over:
+                self._end_device()
+            self._dns.release()
+            self._dns.fault = self._dns.held = None
+            self._dns.faults = None
+            self._dns.table["broker.lan"] = HOST
+            self._proxy.heal()
+            if self._proxy.host != HOST:
+                self._proxy.move(HOST)
+            self._proxy.rst()
+            if self._clock:
+                self._clock.set(None)
+            if not self._broker.running:
+                self._broker.start()
+
+    def _prepare(self):
+        case = self.case
+        self._id = f"d{self._count}"
+        self._deadline = time.monotonic() + LONGEST_S
+        self._proxy.packets.clear()
+        self._proxy.target = (HOST, self._broker.ports["mtls" if case.transport == "tls" else "tcp"])
+        self._then = {}  # begin of a line of the device: what to do then, once
+        self._seen = []
+        self._required = [set(), set(), set()]  # numbers that must come to the device, by QoS
+        self._optional = [set(), set(), set()]
+        self._got = [set(), set(), set()]
+        self._next = 0  # number
+        self._waits = None  # the word that the device waits for until it has what is required
+        self._struck = self._silent = self._armed = False
+        if not self._peer:
+            self._observe()
+
+    def _observe(self):
+        self._peer = self._broker.peer("up/#", qos=2)
+
+    def _spec(self):
+        case, moment = self.case, matrix.MOMENTS.get(self.case.moment)
+        spec = {
+            "id": self._id,
+            "port": self._proxy.port,
+            "protocol": case.protocol,
+            "tls": case.transport == "tls",
+            "dns": [self._dns.host, self._dns.port],
+            "resumed": self._resumed(),
+            "idle": case.fault and case.moment in ("idle", "pingreq", "pingresp"),
+        }
+        if case.fault == "memory":
+            after = case.side == "after"
+            if case.moment in ("dns", "tcp"):
+                spec["memory"] = [case.moment, 1, False]
+            elif case.moment in ("connect", "tls-client-hello"):
+                spec["memory"] = ["hello", 1, after]
+            else:
+                first = FIRST_BYTES[moment.name] | (0x100 if moment.way == "down" else 0)
+                spec["memory"] = [first, moment.number, after]
+        return spec
+
+    def _resumed(self):
+        """
+        Whether the fault hits a second connection: mosquitto 2.0.11 does not save a session of
+        MQTT 5 that began with the connection which is open when it stops.
+        """
+        case = self.case
+        stateful = case.moment in STATEFUL or case.moment in LATE
+        return case.fault == "restart" and case.protocol == 5 and stateful
+
+    def _arm(self):
+        """Have everything held at the moment of the case."""
+        case = self.case
+        moment = matrix.MOMENTS[case.moment]
+        tls = case.transport == "tls"
+        number = moment.tls_number - self._resumed() if tls else moment.number
+        name = moment.tls_name if tls else moment.name
+        connection = self._proxy.connections + 1 if case.moment not in LATE else None
+
+        def match(unit):
+            return (
+                unit.direction == moment.way
+                and unit.name == name
+                and (unit.number == number or connection is None)
+                and unit.connection in (connection or unit.connection,)
+            )
+
+        news = self._news
+        self._armed = True
+        self._proxy.hold(
+            match, lambda unit: news.put(("held", unit)), after=case.side == "after"
+        )
+
+    def _live(self):
+        case = self.case
+        if case.fault == "memory" or case.fault is None:
+            pass
+        elif case.moment == "dns":
+            self._dns.held = lambda: self._news.put(("held", None))
+        elif case.moment == "tcp" and case.fault in ("rst", "stall-up"):
+            # no packet of the connection passes: it has to be there before
+            self._struck = True
+            self._proxy.refuse() if case.fault == "rst" else self._proxy.blackhole()
+            self._then["lost"] = self._proxy.heal
+        elif case.moment not in LATE and not self._resumed():
+            self._arm()
+        self._device.send(json.dumps(self._spec()))
+        report = None
+        while not report or self._armed:
+            what, value = self._event()
+            if what == "held":
+                self._armed = False
+                self._strike(value)
+            elif value.startswith('{"'):
+                report = json.loads(value)
+            else:
+                self._answer(value)
+        return report
+
+    def _event(self):
+        try:
+            left_s = self._deadline - time.monotonic()
+            what, value = self._news.get(timeout=max(0.01, left_s))
+        except queue.Empty:
+            raise AssertionError(f"not over after {LONGEST_S} s") from None
+        assert left_s > 0, f"not over after {LONGEST_S} s"
+        if what == "line":
+            assert value is not None, f"the device ended\n{self._device.report()[-3000:]}"
+        self._lines.append(f"{what} {value}")
+        return what, value
+
+    def _answer(self, line):
+        word, *rest = line.split() or [""]
+        if word == "got":
+            qos, number = map(int, rest)
+            self._got[qos].add(number)
+            self._go_on()
+        elif word == "in":
+            self._publish(0, 1, 1, 2)
+            self._wait("next")
+        elif word == "again":
+            self._publish(1, 2)
+            self._wait("last")
+        elif word == "break":
+            if self.case.moment not in LATE:
+                self._arm()
+            self._proxy.rst()
+        elif word == "idle":
+            self._idle()
+        elif word == "leaving":
+            if self.case.moment == "disconnect" and self.case.fault not in (None, "memory"):
+                self._arm()
+            else:
+                assert self._struck or self.case.fault in (None, "memory"), "no fault was placed"
+                self._proxy.heal()
+            self._device.send("leave")
+        for begin in list(self._then):
+            if line.startswith(begin):
+                self._then.pop(begin)()
+
+    def _publish(self, *qos):
+        for each in qos:
+            self._next += 1
+            self._required[each].add(self._next)
+            payload = bytes([self._next]) + bytes(20)
+            self._peer.publish(f"down/{self._id}/{each}", payload, qos=each)
+
+    def _wait(self, word):
+        """Send `word` when the device has got what it must."""
+        self._waits = word
+        self._go_on()
+
+    def _go_on(self):
+        missing = any(self._required[qos] - self._got[qos] for qos in (1, 2))
+        if self._waits and not missing:
+            self._device.send(self._waits)
+            self._waits = None
+
+    def _idle(self):
+        fault = self.case.fault
+        if fault == "memory":
+            self._then["memory is back"] = self._on
+        elif fault not in HARMLESS:
+            self._then["connected"] = self._on
+        if self.case.moment == "idle":
+            self._proxy.freeze()
+            self._strike(None)
+        elif fault != "memory":
+            self._arm()
+
+    def _on(self):
+        self._device.send("on")
+
+    # Faults, while everything is held
+
+    def _strike(self, unit):
+        self._struck = True
+        fault = self.case.fault
+        if self.case.side == "after":  # what was passed is to arrive, and not to be overtaken
+            self._settle()
+        if self.case.moment == "disconnect":
+            pass  # the device has gone, or is about to
+        elif self.case.side == "after" or fault in SILENT:
+            self._tell("mark")
+        self._silent = fault in SILENT
+        if fault.startswith("clock"):
+            self._jump()
+        else:
+            getattr(self, "_" + fault.replace("-", "_"))(unit)
+        if fault in HARMLESS and self.case.moment in ("idle", "pingreq", "pingresp"):
+            self._on()
+
+    def _tell(self, word):
+        """Have the device do `word`, and return when it has."""
+        self._device.send(word)
+        while self.case.moment != "disconnect":
+            what, value = self._event()
+            if value == f"did {word}":
+                return
+            self._answer(value)
+
+    def _let_go(self, *stalled, instead=None):
+        self._proxy.release(*stalled, instead=instead)
+        self._dns.release()
+
+    def _heal(self):
+        self._dns.fault = None
+        self._proxy.heal()
+
+    def _stall(self, way):
+        self._then["lost"] = self._heal
+        if self.case.moment == "dns":
+            self._dns.fault = "silent"
+        self._let_go(way)
+
+    def _stall_up(self, unit):
+        self._stall("up")
+
+    def _stall_down(self, unit):
+        self._stall("down")
+
+    def _rst(self, unit):
+        self._proxy.rst()
+        self._let_go()
+
+    def _fin(self, unit):
+        self._proxy.fin()
+        self._let_go()
+
+    def _drop(self, unit):
+        self._proxy.lose()
+        if self.case.moment == "dns":
+            self._dns.fault, self._dns.faults = "silent", 0
+        self._let_go()
+
+    def _dribble(self, unit):
+        self._proxy.dribble()
+        self._let_go()
+
+    def _garbage(self, unit):
+        if self.case.moment == "dns":
+            self._dns.fault, self._dns.faults = "garbage", 0
+            self._let_go()
+            return
+        chance = random.Random(matrix.name(self.case))
+        if unit.raw and self.case.transport == "tls":
+            raw = bytearray(unit.raw)
+            raw[chance.randrange(5, len(raw))] ^= 1 << chance.randrange(8)
+        else:
+            raw = chance.randbytes(chance.randrange(1, 60))
+        self._let_go(instead=bytes(raw))
+
+    def _link_down(self, unit):
+        self._tell("link down")
+        self._proxy.lose()
+        self._proxy.refuse()
+
+        def back():
+            self._heal()
+            self._device.send("link up")
+
+        self._then["link wanted"] = back
+        if self.case.moment == "dns":
+            self._dns.fault = "silent"
+        self._let_go()
+
+    def _link_silent(self, unit):
+        self._tell("reset soon")
+        self._proxy.lose()
+        self._proxy.blackhole()
+        self._then["link reset"] = self._heal
+        if self.case.moment == "dns":
+            self._dns.fault = "silent"
+        self._let_go()
+
+    def _restart(self, unit, wipe=False):
+        # the observer must not lose anything by it
+        self._settle()
+        self._peer.close()
+        if wipe:
+            self._broker.kill()
+            self._broker.wipe()
+        else:
+            self._broker.stop()
+        self._broker.start()
+        self._observe()
+        self._let_go()
+
+    def _wipe(self, unit):
+        def once_more():
+            """What the broker has forgotten on its way to the device may be lost."""
+            lost = []
+            for qos, (required, got) in enumerate(zip(self._required, self._got)):
+                lost += [qos for _ in required - got]
+                self._optional[qos] |= required - got
+                required &= got
+            self._publish(*lost)
+            self._go_on()
+
+        then = self._then.get("connected")
+        self._then["connected"] = lambda: (once_more(), then and then())
+        self._restart(unit, wipe=True)
+
+    def _jump(self):
+        self._clock.set(
+            {
+                "clock-forward": "2046-11-23T12:00:00",
+                "clock-back": pki.days(-3).replace(tzinfo=None).isoformat(),
+                "clock-unset": "2021-01-01T00:00:05",
+            }[self.case.fault]
+        )
+        if self.case.moment not in ("dns", "tcp"):
+            self._proxy.rst()
+        self._let_go()
+
+    def _move(self, unit):
+        self._dns.table["broker.lan"] = ELSEWHERE
+        self._proxy.lose()
+        self._proxy.move(ELSEWHERE)
+        self._let_go()
+
+    # What came of it
+
+    def _settle(self):
+        """Return when the observer has all that the broker has; keep it."""
+        self._peer.publish("up/marker", b"", qos=2)  # paho tells of QoS 2 when it is released
+        self._peer.wait_for(1, topic="up/marker")
+        messages = list(self._peer.messages)
+        self._peer.messages.clear()
+        self._seen += [(each.topic, each.payload[0]) for each in messages if each.payload]
+
+    def _check(self, report):
+        case = self.case
+        self._settle()
+        for qos, count in ((0, 2), (1, 3), (2, 3)):
+            for number in range(1, count + 1):
+                fate = report["fate"].get(f"{qos} {number}", "forgotten")
+                seen = self._seen.count((f"up/{self._id}/{qos}", number))
+                what = f"QoS {qos} number {number}, {fate}, was seen {seen} times at the broker"
+                assert seen < 2 or qos == 1, what
+                assert seen or fate != "delivered" or qos == 0, what
+                assert fate == "delivered" or case.fault in ("wipe", "memory"), what
+        for qos in range(3):
+            got = report["got"][qos]
+            sent = self._required[qos] | self._optional[qos]
+            for number in sent:
+                what = f"QoS {qos} number {number} came {got.count(number)} times"
+                assert got.count(number) < 2 or qos == 1, what
+                assert number in got or qos == 0 or number in self._optional[qos], what
+            assert sent >= set(got), f"QoS {qos}: {set(got) - sent} came and were not sent"
+        # asyncio's own tasks, of wait_for, end so without memory
+        assert not report["failed"] or case.fault == "memory", f"{report['failed']} tasks ended with an exception"
+        # handlers are, when disconnect() raised for want of memory
+        left = 4 if "line stopped without memory" in self._lines else 0
+        assert report["tasks"] <= left, f"{report['tasks']} tasks are left"
+        if self._files is None:
+            self._files = report["files"]
+        assert report["files"] == self._files, f"{report['files']} files, not {self._files}"
+        self._check_heap(report["heap"])
+        lost = [line.split()[-1] for line in self._lines if line.startswith("line lost after")]
+        if self._silent and lost:
+            assert int(lost[0]) >= TICKS, f"other tasks had {lost[0]} turns while all was silent"
+        assert report["ticks"] > 0
+
+    def _check_heap(self, heap):
+        """
+        What looks like an address of it may keep a whole life from being collected, but not for
+        long: other lives overwrite that.
+        """
+        self._heap = self._heap or heap
+        if self.case.fault == "memory":
+            # MicroPython keeps one for longer that had no memory, but never a second one
+            assert heap < self._heap + HEAP_OF_LIVES, f"the heap grew by {heap - self._heap} bytes"
+            self._heap = None
+            return
+        others = ("puback-in", "rst"), ("puback-in", "garbage"), ("connack", "rst")
+        for i in range(9):
+            self._heap = min(heap, self._heap)
+            if heap < self._heap + HEAP:
+                return
+            self._count += 1
+            moment, fault = others[i % 3]
+            self.case = self.case._replace(moment=moment, side="before", fault=fault)
+            self._prepare()
+            heap = self._live()["heap"]
+        raise AssertionError(f"the heap grew by {heap - self._heap} bytes")
+
+
+
+# Moments that are armed when they are near, and those where there is something to resume
+LATE = ("idle", "pingreq", "pingresp", "disconnect")
+STATEFUL = [each for each in matrix.MOMENTS if each.startswith("pub")]

@@ -1,0 +1,544 @@
+"""
+Memory that is short, in pieces or gone: the client says so, goes on by itself when there is some
+again, and loses nothing meanwhile.
+
+Where the memory of TLS counts, the interpreter is the 32-bit one that takes it from the heap, as a
+Pico W does, with the package frozen in, as .mpy files or as .py files. The smallest heap for each
+is found by `python -m benchmarks.starvation`.
+"""
+
+import random
+import re
+import threading
+
+import pytest
+
+from benchmarks import starvation
+from tests.support import apps, secure
+from tests.support.broker import free_port
+from tests.support.fake_broker import FakeBroker
+from tests.support.secure import files
+from tools import freeze
+
+# the first test may have to build the interpreter
+pytestmark = pytest.mark.timeout(900)
+
+MEMORY_MS = 150  # that an app takes all memory, a time
+BEHIND = "connections break right after"  # what the log says of a message that ends connections
+
+
+@pytest.fixture(scope="module")
+def pico():
+    """The path of the 32-bit interpreter."""
+    try:
+        return str(freeze.unix(32))
+    except freeze.Unavailable as reason:
+        pytest.skip(f"small heaps were not tested: {reason}")
+
+
+@pytest.fixture
+def frozen(pico, monkeypatch):
+    """Apps run on the 32-bit interpreter with the frozen package."""
+    monkeypatch.setenv("MICROPYTHON", pico)
+    monkeypatch.setenv("MQTT_FROZEN", "1")
+
+
+# Heaps that are small from the start
+
+
+@pytest.fixture(scope="module")
+def bench(pico, tmp_path_factory):
+    with starvation.Bench(tmp_path_factory.mktemp("bench")) as running:
+        yield running
+
+
+# case -> heaps in KB, from what cannot import the package to what is enough
+HEAPS = {
+    "3.1.1 mtls frozen plain": (14, 20, 34, 50, 60),
+    "5.0 tcp .mpy plain": (30, 48, 60, 80),
+    "3.1.1 tls .py plain": (60, 90, 130),
+    "3.1.1 mtls frozen sensor": (40, 84),
+}
+
+
+@pytest.mark.parametrize("case", HEAPS)
+def test_in_any_heap_an_app_works_or_says_what_it_lacks(bench, pico, monkeypatch, case):
+    """It ends with an error that names memory, or goes on trying and says so in its log."""
+    monkeypatch.setenv("MICROPYTHON", pico)
+    *small, enough = HEAPS[case]
+    for heap_kb in small:
+        verdict, how = bench.try_heap(tuple(case.split()), heap_kb)
+        assert verdict not in starvation.FAULTS, f"{heap_kb} KB: {verdict}: {how}"
+    verdict, how = bench.try_heap(tuple(case.split()), enough)
+    assert verdict == starvation.WORKS, f"{enough} KB: {verdict}: {how}"
+
+
+# Memory that an app takes and gives back
+
+APP = """
+from tests.device.hunger import Hunger
+
+counts = {}  # (QoS, number) -> how often it was handled
+stopping = False
+
+async def publisher(client, qos):
+    n = 0
+    while not stopping:
+        try:
+            await client.publish("up/%d" % qos, str(n), qos=qos)
+            n += 1
+        except MemoryError:
+            pass  # it may have been sent all the same
+        await asyncio.sleep_ms(20)
+    print("published", qos, n)
+
+def listen(client, qos):
+    @client.on("down/%d" % qos, qos=qos)
+    def handle(message):
+        payload = message.payload
+        n = payload[0] << 8 | payload[1]
+        for i in range(2, len(payload)):
+            if payload[i] != n & 255:
+                print("DAMAGED", n, len(payload))
+                break
+        key = qos, n
+        counts[key] = counts.get(key, 0) + 1
+
+async def well(client, what):
+    # it may have been in the middle of something
+    await client.wait_connected(30)
+    await client.publish("well", what, qos=1, timeout_s=30)
+
+async def main():
+    global stopping
+    soonest()
+    client = make(OPTIONS)
+    listen(client, 1)
+    listen(client, 2)
+    for n in range(2000):
+        counts[1, n] = counts[2, n] = 0  # so that counting takes no memory
+    async with client:
+        await client.wait_connected()
+        for qos in (1, 2):
+            asyncio.create_task(publisher(client, qos))
+        await told("go")
+        hunger = Hunger(6000)
+        await well(client, "first")
+        files = open_files()
+        for how, size in MEALS:
+            connects = client.stats.connects
+            if how == "nibble":
+                while hunger.nibble(size):
+                    await asyncio.sleep_ms(1)
+            else:
+                getattr(hunger, how)(size)
+            await asyncio.sleep_ms(MEMORY_MS)
+            hunger.end()
+            await well(client, "%s %d" % (how, size))
+            print("well after", how, size, client.stats.connects - connects, "connects")
+        print("sockets", open_files() - files)
+        await told("stop")
+        stopping = True
+        s = client._session
+        await until(lambda: not (s.inflight or s.releasing or client._queue))
+        await asyncio.sleep_ms(100)
+        d = client._dispatcher
+        print("left over", s.again, s.requests, s.inbound, s._unknown, d.held, d.size)
+        for qos in (1, 2):
+            print("handled", qos, *[n for n in range(2000) if counts[qos, n]])
+        print("twice", *[n for n in range(2000) if counts[2, n] > 1])
+    print("left")
+"""
+
+
+class Feeder(threading.Thread):
+    """Publishes to the device, in sizes from 2 bytes to what a packet may hold, until `stop`."""
+
+    def __init__(self, broker, seed):
+        super().__init__()
+        self._peer = broker.peer()
+        self._chance = random.Random(seed)
+        self._over = threading.Event()
+        self.sent = 0
+
+    def run(self):
+        while not self._over.wait(0.03):
+            n = self.sent
+            for qos in (1, 2):
+                size = self._chance.choice((0, 20, 200, 1000, 4000))
+                payload = bytes((n >> 8, n & 255)) + bytes((n & 255,)) * size
+                self._peer.publish(f"down/{qos}", payload, qos=qos)
+            self.sent += 1
+
+    def stop(self):
+        self._over.set()
+        self.join()
+
+
+def storm(broker, start, meals, options=""):
+    """
+    Have an app that is busy in both directions with QoS 1 and 2 take memory away from the client;
+    check that all that was published arrived whole, and that nothing is left over.
+
+    start  function that starts the app's source text
+    meals  list of (method of Hunger, bytes)
+    """
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    peer = broker.peer("up/#", qos=2)
+    feeder = Feeder(broker, seed)
+    source = APP.replace("OPTIONS", options).replace("MEALS", repr(meals))
+    with start(source.replace("MEMORY_MS", str(MEMORY_MS))) as app:
+        app.wait_for("connected in")
+        broker.wait_for_log("down/2 (QoS 2)")
+        feeder.start()
+        try:
+            app.send("go")
+            app.wait_for("^sockets 0$", 60 + 5 * len(meals))
+        finally:
+            feeder.stop()
+        app.send("stop")
+        published = {}
+        for _ in (1, 2):
+            _, qos, count = app.wait_for("^published").split()
+            published[qos] = int(count)
+        app.wait_for("^left$")
+        result = app.wait()
+    out = result.out
+    assert result.code == 0, app.report()
+    assert "left over [] {} [] [] [] 0\n" in out, app.report()
+    assert "DAMAGED" not in out, app.report()
+    assert BEHIND not in out, "it is not the message's fault that memory was short"
+    everything = " ".join(map(str, range(feeder.sent)))
+    for qos in (1, 2):
+        assert f"handled {qos} {everything}\n" in out, app.report()
+    assert "twice\n" in out, app.report()
+    for qos, count in published.items():
+        arrived = [int(text) for topic, text in peer.received if topic == f"up/{qos}"]
+        assert list(dict.fromkeys(arrived)) == list(range(count)), app.report()
+    return out
+
+
+def over_tls(broker, pki):
+    return lambda source: secure.start(source, broker.port, files(pki.ca), heap="420K")
+
+
+# half the memory is free, in pieces; it goes slowly; one piece is free, at last none
+PIECES = [("shatter", size) for size in (8000, 2000, 500, 100)]
+LITTLE = [("nibble", 1000), *(("eat", size) for size in (20_000, 17_000, 8000, 2000, 1000))]
+NOTHING = [("eat", size) for size in (500, 250, 128, 64, 32, 16, 0)]
+CRUMBS = [("crumbs", count) for count in range(0, 60, 5)]
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_nothing_is_lost_over_tls_while_the_heap_is_in_pieces_or_full(
+    frozen, tls_broker, pki, protocol
+):
+    out = storm(
+        tls_broker,
+        over_tls(tls_broker, pki),
+        PIECES + LITTLE,
+        f"tls=tls_given(), protocol={protocol}",
+    )
+    assert "memory ran out or is in pieces" in out, out
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_nothing_is_lost_where_there_is_no_memory_at_all(broker, protocol):
+    """
+    On 64 bits: in the 32-bit unix port asyncio itself takes memory for each event of a socket, as
+    the addresses of objects are no small integers there (on an RP2040 they are).
+    """
+    out = storm(
+        broker,
+        lambda source: apps.start(source, broker.port, heap="1M"),
+        NOTHING + CRUMBS,
+        f"protocol={protocol}",
+    )
+    assert "MemoryError('no memory'" in out, out
+
+
+# One thing at a time
+
+
+def test_a_client_that_found_no_memory_to_start_starts_later(broker):
+    out = apps.check(
+        """
+        from mqtt_as_tls import client as module, leaving
+        from tests.device.hunger import Hunger
+
+        MEALS = [("crumbs", n) for n in range(0, 40, 5)] + [("eat", n) for n in range(0, 12000, 600)]
+
+        async def main():
+            soonest()
+            hunger = Hunger()
+            seen = set()
+            for how, size in MEALS:
+                client = None
+                stage = "made"
+                getattr(hunger, how)(size)
+                try:
+                    client = make(protocol=5)
+                    stage = "started"
+                    await client.__aenter__()
+                    stage = "running"
+                    await asyncio.sleep_ms(5)
+                except MemoryError:
+                    pass
+                hunger.end()
+                seen.add(stage)
+                if client is None:
+                    client = make(protocol=5)
+                if stage != "running":
+                    await client.__aenter__()
+                await client.wait_connected(10)
+                await client.publish("t", "x", qos=1, timeout_s=10)
+                await client.disconnect()
+                assert module._clients == [], (how, size, stage)
+            print("stages", sorted(seen))
+        """,
+        broker.port,
+        heap="400K",
+    )
+    assert "['made', 'running', 'started']" in out, "no longer starved where it matters"
+
+
+def test_a_call_that_found_no_memory_can_be_made_again(broker):
+    peer = broker.peer("up/#")
+    with apps.start(
+        """
+        from tests.device.hunger import Hunger
+
+        got = []
+
+        async def main():
+            soonest()
+            hunger = Hunger()
+            # the answer to an UNSUBSCRIBE that was not sent is waited for
+            client = make(protocol=5, ack_timeout_s=1)
+            client.on("in/#", qos=1)(lambda message: got.append(str(message.payload, "utf-8")))
+            calls = (
+                lambda n, qos: client.publish("up/%d" % qos, str(n), qos=qos),
+                lambda n, qos: client.subscribe("in/%d" % n, qos=qos),
+                lambda n, qos: client.unsubscribe("in/%d" % n),
+                lambda n, qos: client.enqueue("up/%d" % qos, str(n), qos=qos),
+            )
+            failed = bytearray(len(calls))
+            await client.__aenter__()
+            await client.wait_connected()
+            for call in calls:  # what it imports is there
+                await_ = call(9000, 1)
+                if hasattr(await_, "send"):
+                    await await_
+            n = 0
+            for left in list(range(0, 3000, 150)):
+                for i, call in enumerate(calls):
+                    hunger.eat(left)
+                    try:
+                        result = call(n, n % 3)
+                        if hasattr(result, "send"):
+                            await asyncio.wait_for(result, 1)
+                    except MemoryError:
+                        failed[i] += 1
+                    except asyncio.TimeoutError:
+                        pass  # the connection may have been what there was no memory for
+                    hunger.end()
+                    await client.wait_connected(20)
+                    result = call(n, n % 3)
+                    if hasattr(result, "send"):
+                        await asyncio.wait_for(result, 20)
+                    n += 1
+            await client.publish("in/last", "last", qos=1)
+            await until(lambda: got == ["last"])
+            print("calls", n, "failed", *failed)
+            await client.disconnect()
+        """,
+        broker.port,
+        heap="400K",
+    ) as app:
+        *_, n, _, a, b, c, d = app.wait_for("^calls", 60).split()
+        app.wait()
+    assert min(int(each) for each in (a, b, c, d)) > 0, "no longer starved where it matters"
+    numbers = {int(payload) for _, payload in peer.received}
+    assert {i for i in range(int(n)) if i % 4 in (0, 3)} <= numbers
+
+
+def test_a_handler_that_takes_all_memory_gets_the_next_message(broker):
+    """Its own message is acknowledged, as that of any handler that fails."""
+    with apps.start(
+        """
+        from tests.device.hunger import Hunger
+
+        hunger = Hunger()
+
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=1)
+            async def handle(message):
+                how, size = str(message.payload, "utf-8").split()
+                await asyncio.sleep_ms(1)
+                if how == "next":
+                    print("handled", size)
+                    return
+                getattr(hunger, how)(int(size))
+                bytearray(100_000)
+
+            async def feed():
+                while True:
+                    while not hunger.taken():
+                        await asyncio.sleep_ms(1)
+                    await asyncio.sleep_ms(20)
+                    hunger.end()
+                    print("fed")
+
+            async with client:
+                task = asyncio.create_task(feed())
+                await told("leave")
+                task.cancel()
+        """,
+        broker.port,
+        heap="400K",
+    ) as app:
+        broker.wait_for_log("t (QoS 1)")
+        peer = broker.peer()
+        meals = [
+            *(("crumbs", n) for n in range(0, 30, 2)),
+            *(("eat", n) for n in range(0, 400, 16)),
+        ]
+        for number, (how, size) in enumerate(meals):
+            peer.publish("t", f"{how} {size}")
+            app.wait_for("fed")
+            peer.publish("t", f"next {number}")
+            app.wait_for(f"handled {number}$")
+        app.send("leave")
+        assert app.wait().code == 0
+
+
+def test_a_handler_waits_for_its_next_message_though_there_was_no_memory_to(broker):
+    with apps.start(
+        """
+        async def main():
+            client = make()
+
+            @client.on("t", qos=1)
+            def handle(message):
+                fail_once(client._dispatcher, "next")
+                print("handled", str(message.payload, "utf-8"))
+
+            async with client:
+                await told("leave")
+        """,
+        broker.port,
+    ) as app:
+        broker.wait_for_log("t (QoS 1)")
+        peer = broker.peer()
+        for n in range(3):
+            peer.publish("t", str(n))
+            app.wait_for(f"handled {n}")
+        app.send("leave")
+        assert app.wait().code == 0
+
+
+def test_a_message_that_there_was_no_memory_to_queue_is_handled_once(broker):
+    """With QoS 2: it stays in no queue, and comes again."""
+    with apps.start(
+        """
+        from mqtt_as_tls import client as module
+
+        class Poor(module.Message):
+            fails = 2
+            count = 0
+
+            @property
+            def _claims(self):
+                return self.count
+
+            @_claims.setter
+            def _claims(self, value):
+                if Poor.fails:
+                    Poor.fails -= 1
+                    raise MemoryError
+                self.count = value
+
+        module.Message = Poor
+
+        async def main():
+            soonest()
+            client = make()
+
+            @client.on("t", qos=2)
+            def handle(message):
+                print("handled", str(message.payload, "utf-8"))
+
+            async with client:
+                await told("leave")
+            print("connects", client.stats.connects)
+        """,
+        broker.port,
+    ) as app:
+        broker.wait_for_log("t (QoS 2)")
+        peer = broker.peer()
+        for payload in ("one", "two"):
+            peer.publish("t", payload, qos=2)
+            app.wait_for(f"handled {payload}")
+        app.send("leave")
+        result = app.wait()
+    handled = [line for line in result.out.splitlines() if line.startswith("handled")]
+    assert handled == ["handled one", "handled two"], result.out
+    assert "connects 2" in result.out, result.out
+
+
+def test_no_memory_is_not_held_against_the_message_that_was_sent_before():
+    def script(connection):
+        connection.accept()
+        _, body = connection.packet()  # PUBLISH
+        if connection.number < 5:
+            connection.send(b"\x30\x03\x00\x01t")
+        else:
+            connection.send(b"\x40\x02" + body[3:5])
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            def arrived(*_):
+                raise MemoryError
+
+            async def main():
+                soonest()
+                client = make(give_up_after=2)
+                client._arrived = arrived
+                async with client:
+                    await client.publish("t", "x", qos=1, timeout_s=20)
+                    print("connects", client.stats.connects)
+            """,
+            fake.port,
+        )
+    assert "connects 5" in out
+    assert BEHIND not in out
+
+
+def test_a_line_that_there_was_no_memory_to_log_is_logged_later():
+    port = free_port()  # nobody listens
+    out = apps.check(
+        """
+        async def main():
+            soonest()
+            lines = []
+
+            def log(line):
+                lines.append(line)
+                if len(lines) == 1:
+                    raise MemoryError
+
+            client = make(log=log)
+            async with client:
+                await until(lambda: client._failures == 4)
+            print(*lines, sep="\\n")
+        """,
+        port,
+    )
+    said = re.findall("not connected: cannot connect to .*", out)
+    assert len(said) == 2, out
