@@ -95,7 +95,9 @@ def install():
         except subprocess.TimeoutExpired:
             raise Unavailable(f"npm ci did not end within {_INSTALL_S} s") from None
         except subprocess.CalledProcessError as error:
-            raise Unavailable(f"npm could not install rp2040js: {error.stdout.strip()}") from error
+            lines = error.stdout.strip().splitlines() or ["no output"]
+            why = next((line for line in lines if "Error:" in line), lines[-1])
+            raise Unavailable(f"npm could not install rp2040js: {why}") from error
         stamp.write_text(json.dumps(wanted))
 
 
@@ -430,11 +432,11 @@ class Pico:
             folder = "/" + "/".join(folders[: count + 1])
             if not transport.fs_exists(folder):
                 transport.fs_mkdir(folder)
-        transport.fs_writefile(path, data, chunk_size=1024)
+        transport.fs_writefile(path, data, chunk_size=2048)
 
     def get(self, path):
         """Return what is in the file `path` on the board, bytes."""
-        return self._idle().fs_readfile(path, chunk_size=1024)
+        return self._idle().fs_readfile(path, chunk_size=2048)
 
     def _idle(self):
         """Return the transport at the raw prompt, where nothing runs."""
