@@ -468,7 +468,11 @@ class MQTTClient:
             sub.asked = False
         sub.handler = handler or sub.handler  # it is told when it is refused at once
         if self.connected:
-            self._renew()
+            try:
+                self._renew()
+            except MemoryError as e:  # asked or not, the next connection asks for it
+                self._lost(e)
+                raise
         return sub
 
     def _renew(self):
@@ -504,10 +508,11 @@ class MQTTClient:
         while True:
             try:
                 await self._attempt()
-            except (Exception, asyncio.CancelledError) as e:  # it is told and tried again
+            except any as e:  # it is told and tried again; a tuple made here would take memory
                 if self._task is not asyncio.core.cur_task:  # stopped
                     raise
-                error = e
+                # what a MemoryError says may lie where MicroPython has written since
+                error = MemoryError("no memory") if isinstance(e, MemoryError) else e
             try:
                 delay = _later("failing", "failed")(self, error)
             except Exception:  # no memory for more words
@@ -857,8 +862,8 @@ class MQTTClient:
     def _say(self, text, more=""):
         """Log a line; a repetition of the last one is suppressed (`more` does not count)."""
         if self._log and text != self._said:
-            self._said = text
             try:
                 self._log("mqtt %s:%d: %s%s" % (self.host, self.port, text, more))
+                self._said = text
             except Exception:
-                pass  # a log that fails ends nothing
+                pass  # a log that fails ends nothing; with no memory for it, it is said later

@@ -12,6 +12,7 @@ from .router import matches
 from .transport import Signal
 
 _OVERHEAD = const(100)  # bytes that a waiting message takes besides its topic and payload
+_RETRY_MS = const(100)  # where there is no memory to go on
 
 
 class Message:
@@ -186,8 +187,8 @@ class Dispatcher:
             )
 
     def _queue(self, sub, message):
+        message._claims += 1  # first: it may be what there is no memory for
         sub.queue.append(message)
-        message._claims += 1
         sub.signal.set()
 
     async def next(self, sub):
@@ -197,10 +198,10 @@ class Dispatcher:
                 return None
             sub.signal.is_set = False
             await sub.signal
-        sub.current = message = sub.queue.pop(0)
-        sub.since_ms = time.ticks_ms()
         self._client._due(self._client.handler_timeout_s * 1000)
-        return message
+        sub.since_ms = time.ticks_ms()
+        sub.current = sub.queue[0]  # till here there may be no memory
+        return sub.queue.pop(0)
 
     def finish(self, sub):
         """The handler of `sub` is done with its current message."""
@@ -220,14 +221,20 @@ class Dispatcher:
 
     async def _serve(self, sub):
         while True:
-            message = await self.next(sub)
+            try:
+                message = await self.next(sub)
+            except MemoryError:
+                await asyncio.sleep_ms(_RETRY_MS)
+                continue
             if message is None:
                 return
             try:
                 result = sub.handler(message)
                 if hasattr(result, "send"):
                     await result
-            except (Exception, asyncio.CancelledError) as e:
+            except BaseException as e:  # a tuple of those that are meant would take memory
+                if not isinstance(e, Exception) and not isinstance(e, asyncio.CancelledError):
+                    raise
                 if not sub.task and not sub.current:  # stopped
                     raise
                 self._client._report("handler of %r", sub.filter, e)

@@ -45,7 +45,8 @@ def failed(client, error):
         if lasted or client._behind:
             client._failures = 0
         client._since_ms = None
-        if not client._behind:  # else the client itself closed the connection
+        # else the client itself closed the connection, for want of memory or of room
+        if not (client._behind or isinstance(error, MemoryError)):
             _suspect(client, now)
     stubborn = isinstance(error, RefusedError) and error.code not in _PASSING
     if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:

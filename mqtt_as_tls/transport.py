@@ -125,6 +125,8 @@ class Transport:
         Raises ConnectError, TLSError, CertificateError.
         """
         self.stage = "TCP"
+        if self.blocked:  # closed before it began: there was no memory to wait for it
+            raise ConnectError("closed")
         self._raw = s = socket.socket()
         self._sock = s
         try:

@@ -501,7 +501,7 @@ def test_whatever_an_attempt_raises_is_told_and_tried_again(broker):
         """,
         broker.port,
     )
-    for text in ("one", "two", "three", "four", "5", "five", "six", "published"):
+    for text in ("one", "no memory", "three", "four", "5", "five", "six", "published"):
         assert text in out
 
 
