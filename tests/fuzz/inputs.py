@@ -303,8 +303,9 @@ def fits(packet):
 
 def legal(seed):
     """
-    Return (Input, the acknowledgements (first byte, packet id) that its messages have to get, the
-    number of them): a broker that breaks no rule.
+    Return (Input, for each connection what has to be sent for what came): a broker that breaks no
+    rule. That is two lists of (first byte, packet id): the acknowledgements of messages, and the
+    answers to PUBREC and PUBREL, each in its order.
     """
     dice = random.Random(f"legal {seed}")
     grammar = Grammar(dice, dice.choice((4, 5)))
@@ -314,6 +315,7 @@ def legal(seed):
     for number in range(dice.randint(1, 3)):
         packets = []
         expected = []
+        replies = []
         if not number and dice.random() < 0.5:
             packets += [p for p in [grammar.answer("SUBACK", SUBSCRIBE_ID)] if fits(p)]
         for _ in range(dice.randint(0, 8)):
@@ -326,15 +328,18 @@ def legal(seed):
                     expected.append((0x30 + 0x10 * qos, packet_id))
                     packet_id += 1
             elif kind < 0.9:
-                packet = grammar.acknowledgement(
-                    dice.choice(("PUBACK", "PUBREC", "PUBREL", "PUBCOMP"))
-                )
+                name = dice.choice(("PUBACK", "PUBREC", "PUBREL", "PUBCOMP"))
+                packet = grammar.acknowledgement(name)
+                refuses = len(packet.parts) > 1 and packet.parts[1][0] > 127
+                if fits(packet) and (name == "PUBREL" or name == "PUBREC" and not refuses):
+                    reply = 0x70 if name == "PUBREL" else 0x62
+                    replies.append((reply, int.from_bytes(packet.parts[0], "big")))
             else:
                 packet = Packet(0xD0)
             if fits(packet):
                 packets.append(packet)
         data = b"".join(map(bytes, packets))
-        acks.append(expected)
+        acks.append((expected, replies))
         flags = ("p" if dice.random() < 0.5 else "") + ("w" if dice.random() < 0.1 else "")
         connections.append(Connection(flags, split(dice, data)))
     options = "r" if dice.random() < 0.5 else ""

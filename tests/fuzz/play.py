@@ -7,14 +7,19 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz.inputs import Connection, Input
+from tests.support import bad_packets as bad
 from tests.support import mpy
+from tests.support.bad_packets import varint
 from tests.unit.test_packet_properties import Reader
-from tests.unit.test_properties_properties import read, read_length
+from tests.unit.test_properties_properties import NUMBERS, read, read_length
 
 PROGRAM = mpy.ROOT / "tests" / "device" / "fuzzed.py"
 HEAP = "512K"
 CODES = (0x81, 0x82, 0x93, 0x94, 0x95)  # that an error of the broker may end a connection with
 GROWTH = 1024  # bytes of heap in use, over a whole run
+
+
+TITLES = {number: title for title, (number, _, _) in bad.PROPERTIES.items()}
 
 
 def packets(protocol, data, cut=False):
@@ -93,6 +98,77 @@ def check(protocol, data):
     r.end()
 
 
+NAMES = {good[0]: name for name, good in bad.GOOD[5].items()}
+
+
+def properties(r, name):
+    """Take the properties of the packet `name` of a server off a Reader."""
+    n = read_length(r)
+    assert n <= len(r.rest)
+    seen = set()
+    for title, value in read(r, n):
+        number, kind, packets = bad.PROPERTIES[TITLES[NUMBERS[title]]]
+        assert name in packets.split(), f"{title} in {name}"
+        assert kind in ("pair", "varint") or title not in seen, f"{title} twice"
+        seen.add(title)
+        assert kind != "bool" or value in (0, 1)
+        assert kind not in ("two, not 0", "four, not 0", "varint", "alias") or value
+        if kind in ("text", "topic", "pair"):
+            assert "\0" not in "".join(value)
+        if kind == "topic":
+            assert value and "+" not in value and "#" not in value
+    return seen
+
+
+def taken(protocol, connection):
+    """Raise AssertionError unless every packet that came whole is one of a server."""
+    data = b"".join(connection.pieces)
+    while len(data) > 1:
+        at = 1
+        while at < len(data) and data[at] > 127:
+            at += 1
+        if at == len(data):
+            return
+        length = sum((byte & 127) << 7 * i for i, byte in enumerate(data[1 : at + 1]))
+        end = at + 1 + length
+        assert data[1 : at + 1] == varint(length), "Remaining Length"
+        first = data[0]
+        name = NAMES.get(0x30 if first & 0xF0 == 0x30 else first)
+        assert name in bad.GOOD[protocol], f"packet 0x{first:02x}"
+        if end > len(data):
+            return
+        r = Reader(data[:end])
+        data = data[end:]
+        if name == "CONNACK":
+            assert r.u8() < 2
+        if name == "PUBLISH":
+            qos = first >> 1 & 3
+            assert qos < 3 and (qos or not first & 8)
+            topic = r.string().decode()
+            assert not set(topic) & set("\0+#")
+            assert not qos or r.u16()
+            seen = properties(r, name) if protocol == 5 else ()
+            assert topic or "topic_alias" in seen
+            continue
+        if name not in ("CONNACK", "PINGRESP", "DISCONNECT", "AUTH"):
+            assert r.u16()
+        if name in ("SUBACK", "UNSUBACK"):
+            if protocol == 5:
+                properties(r, name)
+            assert r.rest or (protocol, name) == (4, "UNSUBACK")
+            codes = bad.allowed(name) if protocol == 5 else {0, 1, 2, 128}
+            assert set(r.rest) <= codes
+            assert protocol == 5 or name == "SUBACK" or not r.rest
+        elif protocol == 4:
+            assert name != "CONNACK" or r.u8() < 6
+            r.end()
+        elif r.rest:
+            assert r.u8() in bad.allowed(name)
+            if r.rest:
+                properties(r, name)
+            r.end()
+
+
 class Record:
     """
     What the device told about an input.
@@ -151,12 +227,19 @@ def judge(given, record, acks=None):
             expected = [bytes((code or 0x82,))]
         if goodbye != expected and not narrow:
             return f"{about}{name} {text}, and then {goodbye}"
+        if closed and text.startswith("the broker closed"):
+            try:
+                taken(given.protocol, connection)
+            except (AssertionError, UnicodeDecodeError, KeyError) as error:
+                return f"{about}took what is malformed: {error!r}"
         if acks is not None:
             if not closed:
                 return f"{about}{name}: {text}, but nothing was wrong"
-            got = [(f, int.from_bytes(body[:2], "big")) for f, body in said if f in (0x40, 0x50)]
-            if got != acks[number] and not narrow:
-                return f"{about}acknowledged {got}, not {acks[number]}"
+            for expected, kinds in zip(acks[number], ((0x40, 0x50), (0x62, 0x70)), strict=True):
+                got = [(f, int.from_bytes(body[:2], "big")) for f, body in said if f in kinds]
+                # of a session that is taken up again PUBREL is sent, too
+                if got[len(got) - len(expected) :] != expected and not narrow:
+                    return f"{about}sent {got}, not {expected}"
     return ""
 
 

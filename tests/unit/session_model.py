@@ -440,6 +440,7 @@ class World:
             flying = [n for n in flying if self.qos[n] == 1]
             self.releasing = []
             self.sent_before = {}
+            assert not session.inbound and not session._unreleased
         self.clean = False
         self.resending = flying
         self.on_this_connection = set()

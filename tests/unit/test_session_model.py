@@ -64,9 +64,12 @@ class Machine(RuleBasedStateMachine):
             if all_return:
                 self.world.handler_returns(move)
 
-    @rule(count=few)
-    def broker_refuses(self, count):
+    @rule(qos=qos, count=few, moves=moves)
+    def broker_refuses(self, qos, count, moves):
+        for each in qos:
+            self.world.publish(each)
         self.world.broker_takes(count, True)
+        self.world.network(moves)
 
     @rule(moves=moves)
     def packet_comes_twice(self, moves):
@@ -98,10 +101,21 @@ class Machine(RuleBasedStateMachine):
         self.world.connect(True, window)
         self.world.broker_acknowledges_late(number)
 
-    @rule(up=few, down=few, number=some)
-    def broker_drops(self, up, down, number):
-        self.world.cut(up, down)
+    @rule(number=some, returns=st.booleans(), moves=moves)
+    def broker_drops(self, number, returns, moves):
+        """A message that is being handled, and its packet id goes to the next one."""
+        self.world.broker_publishes(0)
+        self.world.network([1, 2])
+        self.world.cut(0, 0)
         self.world.broker_drops(number)
+        if returns:
+            self.world.handler_returns(number)
+        self.world.connect(True, 4)
+        self.world.broker_publishes(0)
+        self.world.network([1, 2, 1, 2])
+        self.world.cut(0, 0)
+        self.world.connect(True, 4)
+        self.world.network(moves)
 
     @rule(number=some, code=seldom, no_memory=seldom)
     def handler_returns(self, number, code, no_memory):
