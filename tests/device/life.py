@@ -2,8 +2,9 @@
 The device of the fault matrix (tests/faults): one life of a client after the other, each the same.
 
 Lines of stdin are cases (JSON) and, while one runs, words that the driver says; lines of stdout
-tell it how far that is. A life: connect and subscribe, two messages out at each QoS, some in, "idle"
-where the case is about that, two more each way, goodbye. Then a line of JSON says what is left.
+tell it how far that is. A life: connect and subscribe, two messages out at each QoS, some in,
+silence where the case is about that, two more each way, goodbye. Then a line of JSON says what is
+left.
 
 The number of a message is the first byte of its payload, so that a handler needs no memory.
 """
@@ -339,6 +340,7 @@ class Life:
         try:
             await self.live(client)
         except MemoryError:  # of disconnect(), which tells its caller
+            await asyncio.sleep_ms(2)
             print("stopped without memory")
 
     async def live(self, client):
@@ -473,7 +475,17 @@ async def main():
 
 
 # The words of failures are loaded now, and stay, so that the heap does not grow by them later
-for name in ("failing", "leaving", "hooks", "streams", "will", "clock", "explain", "reasons", "mqtt5"):
+for name in (
+    "failing",
+    "leaving",
+    "hooks",
+    "streams",
+    "will",
+    "clock",
+    "explain",
+    "reasons",
+    "mqtt5",
+):
     __import__("mqtt_as_tls." + name)
 failing._forget = lambda *names: None
 client_module.asyncio = Hurried()

@@ -7,6 +7,7 @@ and all is let go. What follows is up to the client; the driver undoes what does
 when the client has noticed it, and answers the device's lines so that its life goes on.
 """
 
+import contextlib
 import json
 import queue
 import random
@@ -43,6 +44,16 @@ class Unable(Exception):
     """This computer cannot play the case; the text says why."""
 
 
+def broker_identity(keys):
+    """
+    Return an Identity that is valid since yesterday, so that a clock can be before that and yet
+    look set.
+    """
+    return keys.issue(
+        "broker since yesterday", issuer=keys.ca, valid_from=pki.days(-1), names=("broker.lan",)
+    )
+
+
 class Names(udp.DNS):
     """A DNS server that can hold its answer."""
 
@@ -69,23 +80,17 @@ class Lane:
     """
     directory  Path of an empty folder
     keys       tests.support.pki.PKI
+    identity   the broker's: broker_identity(keys)
 
     `run(case)` plays one case; AssertionError says what is wrong, and all that led to it; Unable,
     that there is no libfaketime, or no second address of loopback.
     """
 
-    def __init__(self, directory, keys):
+    def __init__(self, directory, keys, identity):
         directory.mkdir(parents=True, exist_ok=True)
         self._news = queue.Queue()  # (what, value): lines of the device, and what is held
         self._count = 0
         self._device = self._peer = None
-        # valid since yesterday, so that a clock can be before that and yet look set
-        identity = keys.issue(
-            "broker since yesterday",
-            issuer=keys.ca,
-            valid_from=pki.days(-1),
-            names=("broker.lan",),
-        )
         self._broker = Broker(
             directory / "broker",
             *("tcp", "mtls"),
@@ -110,7 +115,10 @@ class Lane:
         except OSError as reason:
             self._unable["move"] = f"loopback has no address {ELSEWHERE}: {reason}"
         arguments = secure.files(keys.ca, keys.device, ntp=(self._sntp.host, self._sntp.port))
-        self._env = {"TLS": json.dumps(arguments), **(self._clock.environment if self._clock else {})}
+        self._env = {
+            "TLS": json.dumps(arguments),
+            **(self._clock.environment if self._clock else {}),
+        }
 
     def close(self):
         self._end_device()
@@ -158,35 +166,45 @@ class Lane:
             self._prepare()
             report = self._live()
             over = True
+            self._undo()
             self._check(report)
             return report
         except (AssertionError, OSError, RuntimeError) as e:
-            lines = self._lines[:40] + ["…"] + self._lines[-40:] if len(self._lines) > 80 else self._lines
+            lines = self._lines
+            if len(lines) > 80:
+                lines = [*lines[:40], "…", *lines[-40:]]
             packets = map(repr, self._proxy.packets[-60:])
             told = "\n".join([f"{matrix.name(case)}: {e}", *lines, *packets])
-            raise AssertionError(told) from e
-        finally:
             if not over:
                 self._end_device()
-            self._dns.release()
-            self._dns.fault = self._dns.held = None
-            self._dns.faults = None
-            self._dns.table["broker.lan"] = HOST
-            self._proxy.heal()
-            if self._proxy.host != HOST:
-                self._proxy.move(HOST)
-            self._proxy.rst()
-            if self._clock:
-                self._clock.set(None)
-            if not self._broker.running:
-                self._broker.start()
+                with contextlib.suppress(OSError, RuntimeError):
+                    self._undo()
+            raise AssertionError(told) from e
+
+    def _undo(self):
+        """Have everything as it was."""
+        self._dns.release()
+        self._dns.fault = self._dns.held = None
+        self._dns.faults = None
+        self._dns.table["broker.lan"] = HOST
+        self._proxy.heal()
+        if self._proxy.host != HOST:
+            self._proxy.move(HOST)
+        self._proxy.rst()
+        if self._clock:
+            self._clock.set(None)
+        if not self._broker.running:
+            self._broker.start()
 
     def _prepare(self):
         case = self.case
         self._id = f"d{self._count}"
         self._deadline = time.monotonic() + LONGEST_S
         self._proxy.packets.clear()
-        self._proxy.target = (HOST, self._broker.ports["mtls" if case.transport == "tls" else "tcp"])
+        self._proxy.target = (
+            HOST,
+            self._broker.ports["mtls" if case.transport == "tls" else "tcp"],
+        )
         self._then = {}  # begin of a line of the device: what to do then, once
         self._seen = []
         self._required = [set(), set(), set()]  # numbers that must come to the device, by QoS
@@ -251,9 +269,7 @@ class Lane:
 
         news = self._news
         self._armed = True
-        self._proxy.hold(
-            match, lambda unit: news.put(("held", unit)), after=case.side == "after"
-        )
+        self._proxy.hold(match, lambda unit: news.put(("held", unit)), after=case.side == "after")
 
     def _live(self):
         case = self.case
@@ -474,7 +490,7 @@ class Lane:
         def once_more():
             """What the broker has forgotten on its way to the device may be lost."""
             lost = []
-            for qos, (required, got) in enumerate(zip(self._required, self._got)):
+            for qos, (required, got) in enumerate(zip(self._required, self._got, strict=True)):
                 lost += [qos for _ in required - got]
                 self._optional[qos] |= required - got
                 required &= got
@@ -533,14 +549,19 @@ class Lane:
                 assert number in got or qos == 0 or number in self._optional[qos], what
             assert sent >= set(got), f"QoS {qos}: {set(got) - sent} came and were not sent"
         # asyncio's own tasks, of wait_for, end so without memory
-        assert not report["failed"] or case.fault == "memory", f"{report['failed']} tasks ended with an exception"
-        # handlers are, when disconnect() raised for want of memory
+        assert not report["failed"] or case.fault == "memory", (
+            f"{report['failed']} tasks ended with an exception"
+        )
+        # those of the app are, when disconnect() raised for want of memory
         left = 4 if "line stopped without memory" in self._lines else 0
         assert report["tasks"] <= left, f"{report['tasks']} tasks are left"
         if self._files is None:
             self._files = report["files"]
         assert report["files"] == self._files, f"{report['files']} files, not {self._files}"
-        self._check_heap(report["heap"])
+        if report["tasks"]:
+            self._end_device()
+        else:
+            self._check_heap(report["heap"])
         lost = [line.split()[-1] for line in self._lines if line.startswith("line lost after")]
         if self._silent and lost:
             assert int(lost[0]) >= TICKS, f"other tasks had {lost[0]} turns while all was silent"
@@ -568,7 +589,6 @@ class Lane:
             self._prepare()
             heap = self._live()["heap"]
         raise AssertionError(f"the heap grew by {heap - self._heap} bytes")
-
 
 
 # Moments that are armed when they are near, and those where there is something to resume

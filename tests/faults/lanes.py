@@ -4,7 +4,7 @@ import concurrent.futures
 import queue
 import threading
 
-from tests.faults.driver import Lane, Unable
+from tests.faults.driver import Lane, broker_identity
 
 
 class Lanes:
@@ -22,10 +22,12 @@ class Lanes:
         self._cases = queue.SimpleQueue()
         for case in cases:
             self._cases.put(case)
-        keys.device, keys.broker  # noqa: B018 - made here, not by several threads at once
         self._closing = False
+        identity = broker_identity(keys)
         self._threads = [
-            threading.Thread(target=self._work, args=(directory / f"lane{i}", keys))
+            threading.Thread(
+                target=self._work, args=(Lane(directory / f"lane{i}", keys, identity),)
+            )
             for i in range(count)
         ]
         for thread in self._threads:
@@ -43,24 +45,16 @@ class Lanes:
         """Return the report of `case`; raise what its run raised."""
         return self._futures[case].result(timeout_s)
 
-    def _work(self, directory, keys):
-        lane = None
+    def _work(self, lane):
         try:
-            lane = Lane(directory, keys)
             while not self._closing:
                 case = self._cases.get_nowait()
                 future = self._futures[case]
                 try:
                     future.set_result(lane.run(case))
-                except (AssertionError, Unable) as e:
+                except Exception as e:
                     future.set_exception(e)
         except queue.Empty:
             pass
-        except BaseException as e:  # no lane, no results
-            for future in self._futures.values():
-                if not future.done():
-                    future.set_exception(e)
-            raise
         finally:
-            if lane:
-                lane.close()
+            lane.close()

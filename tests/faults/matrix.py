@@ -14,8 +14,8 @@ import itertools
 
 Case = collections.namedtuple("Case", "moment side fault protocol transport")
 
-# What either side sends in that life, in order. Over TLS a packet is a record that nobody can read,
-# so that a moment is the how many-th record it is. (Pings, which come when they like, are shorter.)
+# What either side sends in that life, in order. Over TLS a packet is a record that nobody can
+# read: a moment is the how many-th it is. (Pings, which come when they like, are shorter.)
 _UP = """
     CONNECT SUBSCRIBE PUBLISH PUBLISH PUBLISH PUBLISH PUBLISH PUBLISH PUBREL PUBREL
     PUBACK PUBACK PUBREC PUBCOMP
@@ -108,8 +108,14 @@ def nonsense(case):
         return "a packet that has arrived cannot be changed any more"
     if fault == "memory" and moment == "idle":
         return "nothing runs that could ask for memory"
-    if fault == "memory" and moment in ("tls-server-hello", "tls-client-key", "tls-server-finished"):
-        return "there mbedTLS allocates, outside of MicroPython's heap: see benchmarks/starvation.py"
+    if fault == "memory" and moment in (
+        "tls-server-hello",
+        "tls-client-key",
+        "tls-server-finished",
+    ):
+        return (
+            "there mbedTLS allocates, outside of MicroPython's heap: see benchmarks/starvation.py"
+        )
     return None
 
 
@@ -148,7 +154,7 @@ def pairwise():
     chosen = []
     for turn, cases in enumerate(by_two.values()):
 
-        def gain(case, turn=turn):
+        def gain(case, turn=turn, left=left):
             new = len(pairs(case) & left)
             spread = (case.side == "after") + 2 * (case.protocol == 5) ^ turn % 4
             return new, case.transport == "tcp", spread

@@ -14,7 +14,7 @@ from tests.faults import matrix
 from tests.faults.driver import Unable
 from tests.faults.lanes import Lanes
 
-LANES = 6
+LANES = 8
 CASES = {matrix.name(case): case for case in matrix.pairwise()}
 
 

@@ -202,12 +202,12 @@ class _Connection:
         host, port = self.proxy.target
         try:
             reader, writer = await asyncio.open_connection(host, port)
+            self.readers["down"], self.writers["up"] = reader, writer
+            for each in self.writers.values():  # the client's may have been reset meanwhile
+                each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             self.end("rst")
             return
-        self.readers["down"], self.writers["up"] = reader, writer
-        for each in self.writers.values():
-            each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pumps = [asyncio.ensure_future(self.pump(way)) for way in _WAYS]
         try:
             await asyncio.gather(*pumps)
@@ -427,9 +427,16 @@ class Proxy:
             from tests.support.broker import free_port
 
             self.port = self.port or free_port()
-            self._server = await asyncio.start_server(
-                self._accept, self.host, self.port, reuse_address=True
-            )
+            for left in range(50, -1, -1):  # somebody may be looking whether the port is free
+                try:
+                    self._server = await asyncio.start_server(
+                        self._accept, self.host, self.port, reuse_address=True
+                    )
+                    break
+                except OSError:
+                    if not left:
+                        raise
+                    await asyncio.sleep(0.1)
 
     async def _unlisten(self):
         for each in self._fillers or ():
