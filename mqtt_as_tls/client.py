@@ -838,6 +838,8 @@ class MQTTClient:
 
     def _lost(self, error):
         """The connection ended: let the supervisor know."""
+        if isinstance(error, MemoryError):
+            error = MemoryError  # the instance may be one that MicroPython has for the next, too
         self._error = self._error or error
         self._nudge.set()
 

@@ -101,12 +101,15 @@ def _stop(client):
     alive = client._loop is core._task_queue  # else its tasks never run again: wake none
     client.running = client._busy = False
     client._clients.remove(client)
-    tasks = [client._task]
+    task = client._task
+    client._task = None
+    client._down()
+    if alive and task is not core.cur_task:
+        task.cancel()
+    tasks = []  # till here it takes no memory, which an app may lack that ends
     if client._hooks:
         tasks += client._hooks.tasks
         client._hooks.tasks = []
-    client._task = None
-    client._down()
     dispatcher = client._dispatcher
     for sub in dispatcher.lanes():
         if sub.task:

@@ -56,6 +56,7 @@ class Signal:
     def __next__(self):
         if self.is_set:
             _stop()
+        self.is_set = False  # it has its place now: with no memory left, set() still wakes
         self._task = task = core.cur_task
         task.data = self
 
@@ -249,13 +250,15 @@ class Transport:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        for s in (self._sock, self._raw):  # after a failed handshake TLS has lost its socket
-            if s is not None:
-                try:
-                    s.close()
-                except OSError:
-                    pass
-        self._sock = self._raw = None
+        s = self._sock
+        while s is not None:
+            try:
+                s.close()
+            except OSError:
+                pass
+            # after a failed handshake TLS has lost its socket; a loop over both would take memory
+            s, self._raw = self._raw, None
+        self._sock = None
 
 
 def _closed(error):
