@@ -8,7 +8,8 @@ An input is one line of text, so that a file of them can be read and replayed:
 
 PROTOCOL    4 or 5
 OPTIONS     letters, - for none: r the last, good connection resumes the session; s a handler
-            reads streams; a enhanced authentication (MQTT 5)
+            reads streams; u messages that no handler claims are unclaimed, else an iterator takes
+            them; a enhanced authentication (MQTT 5)
 CONNECTION  FLAGS:PIECE,PIECE,... the connections of a client, one after the other, until the
             broker closes them or the client does
 FLAGS       letters, - for none: p session present, if it was asked for; e the pieces come in the

@@ -206,7 +206,11 @@ def mutated(seed):
         flags += "w" if dice.random() < 0.1 else ""
         connections.append(Connection(flags, split(dice, stream)))
     options = "".join(
-        [letter for letter, chance in (("r", 0.5), ("s", 0.2)) if dice.random() < chance]
+        [
+            letter
+            for letter, chance in (("r", 0.5), ("s", 0.2), ("u", 0.1))
+            if dice.random() < chance
+        ]
     )
     if protocol == 5 and dice.random() < 0.1:
         options += "a"

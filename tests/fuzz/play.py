@@ -214,9 +214,7 @@ def judge(given, record, acks=None):
             return f"{about}sent {sent.hex()}: {error!r}"
         if number == len(given.connections):
             break
-        closed = name == "ConnectError" and text.startswith(
-            ("the broker closed", "handlers are behind")
-        )
+        closed = name == "ConnectError" and text.startswith(("the broker closed", "handlers are "))
         if not closed and name not in ("ProtocolError", "RefusedError"):
             return f"{about}{name}: {text}"
         goodbye = [body for first, body in said if first == 0xE0]

@@ -31,13 +31,16 @@ BATCH = 10_000  # inputs in one interpreter
 
 
 def corpus():
-    """Return every Input that is kept."""
-    return [
-        Input.parse(line)
-        for path in (FOUND, OUTCOMES)
-        for line in (path.read_text().splitlines() if path.exists() else ())
-        if line and not line.startswith("#")
-    ]
+    """Return what is kept: [(Input, the comment above it)]."""
+    found = []
+    for path in (FOUND, OUTCOMES):
+        name = ""
+        for line in path.read_text().splitlines() if path.exists() else ():
+            if line.startswith("#"):
+                name = line
+            elif line:
+                found.append((Input.parse(line), name))
+    return found
 
 
 def fresh(seed, count):
@@ -150,7 +153,7 @@ def main():
     failures = []
     start = time.monotonic()
     outcomes = Counter()
-    found, _ = wrong([(given, None) for given in corpus()])
+    found, _ = wrong([(given, None) for given, _ in corpus()])
     failures += found
     for at in range(0, options.inputs, BATCH):
         cases = fresh(f"{options.seed}.{at}", min(BATCH, options.inputs - at))

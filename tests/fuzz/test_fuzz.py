@@ -21,13 +21,12 @@ def played(cases):
 
 
 def test_what_the_fuzzing_kept_is_survived_still():
-    cases = [(given, None) for given in run.corpus()]
-    assert len(cases) > 100
-    ends = [
-        run.outcome(given, record.ends[0])
-        for (given, _), record in zip(cases, played(cases), strict=True)
-    ]
-    assert len(set(ends)) > 100  # they still show different ends of a connection
+    kept = run.corpus()
+    assert len(kept) > 100
+    records = played([(given, None) for given, _ in kept])
+    for (given, name), record in zip(kept, records, strict=True):
+        if given.connections and name.split()[1] in ("4", "5"):  # how its connection ended
+            assert name.split()[2] == record.ends[0][0], f"{name}: {record.ends[0]}\n    {given}"
 
 
 def test_inputs_of_a_known_seed_are_survived():
