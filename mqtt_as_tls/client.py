@@ -504,7 +504,7 @@ class MQTTClient:
 
     # The connection
 
-    async def _run(self):
+    async def _run(self, caught=(Exception, asyncio.CancelledError)):
         while True:
             try:
                 await self._attempt()
