@@ -508,7 +508,7 @@ class MQTTClient:
         while True:
             try:
                 await self._attempt()
-            except any as e:  # it is told and tried again; a tuple made here would take memory
+            except caught as e:  # it is told and tried again; a tuple made here would take memory
                 if self._task is not asyncio.core.cur_task:  # stopped
                     raise
                 # what a MemoryError says may lie where MicroPython has written since
