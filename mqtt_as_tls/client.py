@@ -526,11 +526,7 @@ class MQTTClient:
     async def _attempt(self):
         t = None
         try:
-            end = self.handler_timeout_s * 20
-            while self._behind and self._dispatcher.size and end > 0:
-                await asyncio.sleep_ms(50)  # the broker sends again what did not fit
-                end -= 1
-            self._behind = False
+            self._behind = False  # the broker sends again what did not fit
             servers = await self._linked()
             if self.tls and (time.time() < _EARLY or "validity" in str(self.error)):
                 await _later("clock", "check")(self, servers)
@@ -747,15 +743,17 @@ class MQTTClient:
             message.properties = decoder.properties
             message._extra = decoder.extra
         self.stats.received += 1
-        if not self._dispatcher.room(message):
+        if qos and self._behind or not self._dispatcher.room(message):
             if not qos:
                 self.stats.dropped += 1
-                return
-            self._behind = True
-            raise errors.ConnectError(
-                "handlers are behind by %d bytes (max_backlog): the broker will send again"
-                % self._dispatcher.size
-            )
+            elif not self._behind:
+                # This and what follows it is not taken, so that handlers can go on to publish
+                self._behind = True
+                self._say(
+                    "handlers are behind by %d bytes (max_backlog): the broker will send again"
+                    % self._dispatcher.size
+                )
+            return
         if not qos or self._session.received(message, dup):
             try:
                 self._dispatcher.deliver(message)
@@ -773,10 +771,12 @@ class MQTTClient:
             while message.qos and self.connected:
                 ready = self._session.next_ack()
                 if not ready:
-                    return
+                    break
                 kind = _PUBACK if ready.qos == 1 else _PUBREC
                 self._send(self._wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
                 self._session.inbound.remove(ready)
+            if self._behind and not [m for m in self._dispatcher.held if m.qos]:
+                self._lost(errors.ConnectError("handlers are done: now for what did not fit"))
         except MemoryError as e:  # it is sent on the next connection
             self._lost(e)
 

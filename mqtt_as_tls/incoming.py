@@ -251,7 +251,7 @@ async def _handle(client, sub, handler, message):
     await lane.signal
 
 
-async def _run(client, lane, handler, message, any=(Exception, asyncio.CancelledError)):
+async def _run(client, lane, handler, message, caught=(Exception, asyncio.CancelledError)):
     own = message
     stream = message.stream
     if stream:
@@ -267,7 +267,7 @@ async def _run(client, lane, handler, message, any=(Exception, asyncio.Cancelled
             result = handler(own)
             if hasattr(result, "send"):
                 await result
-    except any as e:
+    except caught as e:
         if not lane.task:  # stopped
             raise
         error = e
