@@ -1000,6 +1000,9 @@ def test_ctrl_c_and_run_again_with_a_new_event_loop(proxy, broker):
         b"ready",
         b"of run 3",
     }
+    deadline = time.monotonic() + 10
+    while proxy.open and time.monotonic() < deadline:
+        time.sleep(0.01)  # the proxy hears of it a moment later
     assert proxy.open == 0
 
 
