@@ -17,6 +17,7 @@ from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
 ROOT = Path(__file__).resolve().parents[2]
+DRIVEN = ("packet", "packet5", "properties", "session")
 LONGEST = {"decoder4": 120, "decoder5": 160, "block": 120, "world": 300}  # bytes of an input
 
 
@@ -39,6 +40,56 @@ def seeds(name):
                 data = b"".join(each.pieces)[: LONGEST[name] - 1]
                 if name == f"decoder{given.protocol}":
                     found.append(b"\x05" + data)
+    return found
+
+
+def lines_of(code):
+    """Return the numbers of the lines with code in a function and those inside it."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    own = {line for _, _, line in code.co_lines() if line and line != code.co_firstlineno}
+    return own.union(*map(lines_of, inner))
+
+
+def reached():
+    """
+    Replay every corpus; return for each module of the package that it drives (lines of functions
+    that were run, lines of functions, numbers of the others).
+    """
+    from tests.fuzz.targets import TARGETS
+
+    seen = {}
+
+    def trace(frame, event, _):
+        name = frame.f_code.co_filename
+        if event == "call":
+            path = Path(name)
+            return trace if path.parent.name == "mqtt_as_tls" and path.stem in DRIVEN else None
+        seen.setdefault(name, set()).add(frame.f_lineno)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        for name, target in TARGETS.items():
+            for data in read(name):
+                target(data)
+    finally:
+        sys.settrace(None)
+    found = {}
+    for path in sorted(seen):
+        module = compile(Path(path).read_text(), path, "exec")
+        parts = [const for const in module.co_consts if isinstance(const, types.CodeType)]
+        # a class: its methods
+        bodies = [
+            inner
+            for part in parts
+            for inner in (
+                [part]
+                if part.co_flags & 2  # a function: it has fast locals
+                else [const for const in part.co_consts if isinstance(const, types.CodeType)]
+            )
+        ]
+        lines = set().union(*map(lines_of, bodies)) if bodies else set()
+        found[Path(path).stem] = len(lines & seen[path]), len(lines), sorted(lines - seen[path])
     return found
 
 
@@ -101,6 +152,8 @@ def run(seconds):
             inputs += [bytes.fromhex(text) for target, text in failures if target == name]
             (CORPUS / f"{name}.txt").write_text("".join([f"{data.hex()}\n" for data in inputs]))
             print(f"{name}: {len(inputs)} inputs kept", flush=True)
+    for name, (count, of, others) in reached().items():
+        print(f"{name}: {count} of {of} lines reached, not {others}")
     return failures
 
 
