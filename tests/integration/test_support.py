@@ -1,5 +1,6 @@
 """The tools of the tests do what they say."""
 
+import queue
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support import mpy, process
 from tests.support.broker import HOST, Broker, EmbeddedBroker, Peer, is_listening
+from tests.support.proxy import Proxy
 
 # MicroPython programs
 
@@ -456,6 +458,83 @@ def test_the_target_can_be_switched(proxy, client, tmp_path):
             pass  # the reset may come while it connects, writes or reads
     client.sendall(PINGREQ)
     assert read(client, 2) == PINGRESP
+
+
+def test_a_lost_connection_swallows_everything_and_tells_nobody(proxy, client, broker):
+    proxy.lose()
+    client.sendall(PINGREQ)
+    with pytest.raises(TimeoutError):
+        read(client, 1, timeout_s=0.2)
+    proxy.wait_for("PINGREQ", "up")
+    client.close()
+    time.sleep(0.1)
+    assert "Client test closed" not in broker.log()
+    connect(proxy).close()
+    assert "Received PINGREQ" not in broker.log()
+
+
+def test_a_proxy_can_move_to_another_address(proxy, client):
+    elsewhere = "127.0.0.2"
+    try:
+        socket.create_server((elsewhere, 0)).close()
+    except OSError as reason:
+        pytest.skip(f"loopback has no address {elsewhere}: {reason}")
+    proxy.move(elsewhere)
+    assert not is_listening(proxy.port)
+    assert is_listening(proxy.port, host=elsewhere)
+    client.sendall(PINGREQ)  # what was open stays
+    assert read(client, 2) == PINGRESP
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_everything_is_held_before_or_after_a_packet_until_released(proxy, client, broker, after):
+    reached = queue.Queue()
+    proxy.hold(lambda packet: packet.name == "PUBLISH" and packet.number == 2, reached.put, after)
+    client.sendall(PUBLISH * 2 + PINGREQ)
+    assert reached.get(timeout=5).number == 2
+    if after:
+        broker.wait_for_log("Received PUBLISH", count=2)
+    time.sleep(0.1)
+    assert broker.log().count("Received PUBLISH") == 1 + after
+    assert "Received PINGREQ" not in broker.log()
+    proxy.release("down")
+    broker.wait_for_log("Received PINGREQ")
+    proxy.heal()
+    assert read(client, 10) == PUBACK * 2 + PINGRESP
+
+
+def test_something_else_can_be_passed_in_the_place_of_what_is_held(proxy, client):
+    reached = queue.Queue()
+    proxy.hold(lambda packet: packet.name == "PINGRESP", reached.put)
+    client.sendall(PINGREQ)
+    reached.get(timeout=5)
+    proxy.release(instead=b"garbage")
+    assert read(client, 7) == b"garbage"
+
+
+def test_a_connection_just_accepted_can_be_held(proxy, broker):
+    reached = queue.Queue()
+    proxy.hold(lambda packet: packet.name == "TCP", reached.put)
+    with socket.create_connection((HOST, proxy.port), 5) as client:
+        reached.get(timeout=5)
+        client.sendall(CONNECT)
+        with pytest.raises(TimeoutError):
+            read(client, 1, timeout_s=0.1)
+        proxy.release()
+        assert read(client, 4) == CONNACK
+
+
+def test_records_of_tls_can_be_held_by_kind_and_number(tls_broker, pki):
+    reached = queue.Queue()
+    with Proxy(tls_broker.port, holds_records=True) as proxy:
+        peer = Peer(proxy.port, ca=pki.ca)
+        proxy.hold(lambda record: (record.direction, record.name) == ("up", "data"), reached.put)
+        peer.publish("test/a", "1", qos=0)
+        assert reached.get(timeout=5).number > 1  # CONNECT was one; in TLS 1.3 its Finished, too
+        assert "Received PUBLISH" not in tls_broker.log()
+        proxy.release()
+        tls_broker.wait_for_log("Received PUBLISH")
+        peer.close()
 
 
 def test_tls_passes_through_the_proxy_and_faults_on_bytes_work(tls_proxy, tls_broker, pki):
