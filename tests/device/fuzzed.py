@@ -29,7 +29,7 @@ ROUNDS = 12  # turns of every task before the broker goes on
 PROBES = (b"a/probe", b"b/probe", b"probe")
 PROBE_ID = 60001
 
-MAX_PACKET = 512
+MAX_PACKET = 700  # more than the buffer of a decoder, so that it takes a larger one
 
 
 class Socket:

@@ -25,7 +25,7 @@ from tests.support.bad_packets import varint
 # What the client has under way on its first connection, see tests/device/fuzzed.py
 SUBSCRIBE_ID, OUT_1, OUT_2, OUT_3, UNSUBSCRIBE_ID = range(1, 6)
 SUBSCRIBED = 2  # topic filters in its SUBSCRIBE
-MAX_PACKET = 512
+MAX_PACKET = 700  # more than the buffer of a decoder, so that it takes a larger one
 ALIASES = 4  # the topic alias maximum
 ACCEPT = {4: b"\x20\2\0\0", 5: b"\x20\3\0\0\0"}
 
@@ -172,7 +172,7 @@ class Grammar:
             if [i for i in properties.items if i[0] == 0x23] and dice.random() < 0.3:
                 properties.items = [i for i in properties.items if i[0] != 0x23]
             parts.append(properties)
-        size = dice.choice((0, 1, 5, 20, 100, 127, 128))
+        size = dice.choice((0, 1, 5, 20, 100, 127, 128, 600))
         if streamed:
             size = dice.choice((MAX_PACKET, 600, 1500))
         parts.append(bytes(dice.getrandbits(8) for _ in range(min(size, 5))).ljust(size, b"."))

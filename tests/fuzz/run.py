@@ -21,7 +21,7 @@ from pathlib import Path
 sys.modules.setdefault("micropython", types.ModuleType("micropython")).const = lambda value: value
 
 from tests.fuzz import play  # noqa: E402
-from tests.fuzz.inputs import Input, legal  # noqa: E402
+from tests.fuzz.inputs import MAX_PACKET, Input, legal  # noqa: E402
 from tests.fuzz.mutations import mutated  # noqa: E402
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -110,7 +110,7 @@ def on_sockets(seed, count):
     # it has the broker for what is malformed
     from tests.integration.test_malformed import Server
 
-    options = {"max_packet": 512, "properties": {"topic_alias_maximum": 4}}
+    options = {"max_packet": MAX_PACKET, "properties": {"topic_alias_maximum": 4}}
     found = []
     for protocol in (4, 5):
         cases = []
