@@ -17,15 +17,22 @@ def enqueue(client, topic, payload=b"", *, qos=0, retain=False, properties=None)
     if client._store is not None:
         kept = client._session.keep(out)
         if kept is not None:
-            client._pump()
+            _pump(client)
             return kept
     size = len(out.packet)
     if size > client.max_queue:
         wrong("size", size, client.max_queue, "max_queue")
     if client._queued + size > client.max_queue:
         return False
-    client._queued += size
     out.queued = size
     client._queue.append(out)
-    client._pump()
+    client._queued += size
+    _pump(client)
     return True
+
+
+def _pump(client):
+    try:
+        client._pump()
+    except MemoryError as e:  # it is queued: the next connection sends it
+        client._lost(e)

@@ -70,15 +70,16 @@ class Session:
         ready to be sent.
         """
         again = out in self.again
+        out.sent_ms = now_ms
         if not out.id:
             n = self._next_id()
+            out.id = 0  # a place for it: till here, and in the next line, there may be no memory
             if not again:
                 self.inflight.append(out)
-            out.id = n  # now that there was memory for it
+            out.id = n
             packet.set_id(out.packet, n)
         if again:
             self.again.remove(out)
-        out.sent_ms = now_ms
 
     def request(self, record):
         """

@@ -935,6 +935,39 @@ def test_no_memory_for_a_message_in_flight_leaves_it_as_it_was():
     assert puback(session, out) is out
 
 
+class Poor(Outgoing):
+    """It finds no memory for its id, or for when it was sent, so many times in all."""
+
+    fails = 0
+
+    def _set(self, name, value):
+        if self.fails:
+            self.fails -= 1
+            raise MemoryError("no memory")
+        self.kept[name] = value
+
+    id = property(lambda self: self.kept["id"], lambda self, n: self._set("id", n))
+    sent_ms = property(lambda self: self.kept["ms"], lambda self, n: self._set("ms", n))
+
+    def __init__(self, fails):
+        self.kept = {"id": 0, "ms": 0}
+        self.fails = fails
+        super().__init__(packet.publish(b"t", b"x", 1), 1)
+
+
+def test_no_memory_for_what_a_message_notes_puts_it_in_flight_once():
+    for fails in (1, 2):
+        session = Session(8)
+        out = Poor(fails)
+        for _ in range(fails):
+            with raises(MemoryError):
+                session.publish(out, 0)
+            assert session.inflight == []
+        session.publish(out, 0)
+        assert session.inflight == [out]
+        assert puback(session, out) is out
+
+
 def test_no_memory_at_a_pubrec_leaves_the_message_in_flight():
     session = Session(8)
     out = send(session, qos=2)
