@@ -582,10 +582,10 @@ class World:
     def time_passes(self, ms):
         if not self.taken_up:  # when what comes from flash was sent is not known
             return
-        before = self.session.oldest_ms(self.now)
-        assert (before < 0) == (not self.session.inflight + self.session.releasing)
         self.now = (self.now + ms) % WRAP
-        assert self.session.oldest_ms(self.now) == (before + ms if before >= 0 else -1)
+        flying = self.session.inflight + self.session.releasing
+        ages = [(self.now - out.sent_ms) % WRAP for out in flying]
+        assert self.session.oldest_ms(self.now) == max(ages, default=-1)
 
     def give_up(self):
         """The oldest message in flight broke too many connections."""

@@ -66,6 +66,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(qos=qos, count=few, moves=moves)
     def broker_refuses(self, qos, count, moves):
+        self.world.connect(True, 4)
         for each in qos:
             self.world.publish(each)
         self.world.broker_takes(count, True)
@@ -104,6 +105,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=some, returns=st.booleans(), moves=moves)
     def broker_drops(self, number, returns, moves):
         """A message that is being handled, and its packet id goes to the next one."""
+        self.world.connect(True, 4)
         self.world.broker_publishes(0)
         self.world.network([1, 2])
         self.world.cut(0, 0)
@@ -120,6 +122,14 @@ class Machine(RuleBasedStateMachine):
     @rule(number=some, code=seldom, no_memory=seldom)
     def handler_returns(self, number, code, no_memory):
         self.world.handler_returns(number, code, no_memory)
+
+    @rule(qos=qos, number=some)
+    def handler_refuses(self, qos, number):
+        self.world.connect(True, 4)
+        for each in qos:
+            self.world.broker_publishes(each)
+            self.world.network([1, 2])
+        self.world.handler_returns(number, 1)
 
     @rule(number=some)
     def ids_come_round(self, number):
