@@ -43,7 +43,7 @@ FORMS = ("frozen", ".mpy", ".py")
 EXTRAS = ("store", "streams")
 
 STEP_KB = 4
-PATIENCE_S = 15
+PATIENCE_S = 30  # without memory for the words the client tries every 5 s
 SMALLEST_KB = 16
 LARGEST_KB = 240
 DOWN = b"x" * 1000
@@ -171,7 +171,7 @@ class Judge:
 
     def _complaint(self):
         for line in reversed(self._app.lines):
-            if line.startswith("mqtt ") and "memory" in line:
+            if line.startswith("mqtt") and "memory" in line:
                 return line
         return None
 

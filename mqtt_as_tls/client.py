@@ -865,7 +865,11 @@ class MQTTClient:
         """Log a line; a repetition of the last one is suppressed (`more` does not count)."""
         if self._log and text != self._said:
             try:
-                self._log("mqtt %s:%d: %s%s" % (self.host, self.port, text, more))
+                try:
+                    line = "mqtt %s:%d: %s%s" % (self.host, self.port, text, more)
+                except MemoryError:
+                    text = line = "mqtt: no memory for words"
+                self._log(line)
                 self._said = text
             except Exception:
                 pass  # a log that fails ends nothing; with no memory for it, it is said later

@@ -547,3 +547,27 @@ def test_a_line_that_there_was_no_memory_to_log_is_logged_later():
     )
     said = re.findall("not connected: cannot connect to .*", out)
     assert len(said) == 2, out
+
+
+def test_a_line_that_there_was_no_memory_to_put_together_is_said_in_fewer_words():
+    out = apps.check(
+        """
+        class Host:
+            fails = 2
+
+            def __str__(self):
+                if self.fails:
+                    self.fails -= 1
+                    raise MemoryError
+                return "broker"
+
+        async def main():
+            client = make()
+            client.host = Host()
+            for _ in range(5):
+                client._say("link up")
+        """,
+        1883,
+    )
+    short = "mqtt: no memory for words\n"
+    assert out == f"{short}{short}mqtt broker:1883: link up\n"
