@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.virtual_pico.desk import Desk
 from tools import firmware as builder
 from tools.debian import Unavailable
 
@@ -24,6 +25,13 @@ def firmware():
 def plain_firmware():
     """Path of the same firmware without the package."""
     return builder.plain()
+
+
+@pytest.fixture
+def desk(firmware, tmp_path, pki):
+    """A running Desk with the package frozen in: a board, its broker, its servers."""
+    with Desk(firmware, tmp_path, pki) as desk:
+        yield desk
 
 
 def pytest_collection_modifyitems(items):

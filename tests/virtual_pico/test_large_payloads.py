@@ -1,18 +1,9 @@
-"""Payloads larger than the free heap of the chip, over TLS; two clients on one link."""
-
-import pytest
+"""Payloads larger than the free heap of the chip, over TLS."""
 
 from tests.device.large import content, digest
 from tests.support.mpy import ROOT
-from tests.virtual_pico.desk import Desk
 
 SIZE = 180_000
-
-
-@pytest.fixture
-def desk(firmware, tmp_path, pki):
-    with Desk(firmware, tmp_path, pki) as desk:
-        yield desk
 
 
 def test_a_payload_larger_than_the_free_heap_goes_out_and_comes_in(desk):
@@ -30,9 +21,3 @@ def test_a_payload_larger_than_the_free_heap_goes_out_and_comes_in(desk):
     peer.publish("to/pico/giant", payload, qos=1, timeout_s=100)
     assert pico.wait_for("^received") == f"received {SIZE} {digest(payload)} {SIZE}"
     pico.wait_for("^giant done")
-
-
-def test_two_clients_share_the_link(desk):
-    desk.install("twins")
-    desk.pico.start("import twins; twins.main()")
-    assert desk.pico.wait_for("^heard") == "heard [b'from castor', b'from pollux']"

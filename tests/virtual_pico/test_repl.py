@@ -5,17 +5,9 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from tests.support import process
 from tests.support.mpy import ROOT
-from tests.virtual_pico.desk import Desk
-
-
-@pytest.fixture
-def desk(firmware, tmp_path, pki):
-    with Desk(firmware, tmp_path, pki) as desk:
-        yield desk
+from tests.virtual_pico.pico import install
 
 
 def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft_reset(desk):
@@ -23,10 +15,10 @@ def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft
     desk.install("job")
     peer = desk.broker.peer("from/pico/count", "garden/temperature", qos=1)
     again = "import job, asyncio; asyncio.run(job.run(job.make(4)))"
-    for run in range(2):
+    for _ in range(2):
         pico.start(again)
         pico.wait_for("connected in")
-        peer.wait_for(run + 1)
+        peer.wait_for(len(peer.messages) + 1)
         pico.interrupt()
     pico.soft_reset()
     # an example as it is, on a real ADC and a real link
@@ -38,6 +30,7 @@ def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft
 
 
 def test_dev_pico_gives_a_prompt_to_mpremote_until_ctrl_c(firmware, tmp_path):
+    install()  # or it is skipped
     command = [sys.executable, "-m", "tests.virtual_pico", "--folder", str(tmp_path)]
     running = process.spawn(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
