@@ -150,6 +150,21 @@ class Machine(RuleBasedStateMachine):
         if again:
             self.world.connect(True, 4)
 
+    @rule(number=some, up=few, connects=st.booleans())
+    def reset_with_qos_2_under_way(self, number, up, connects):
+        self.world.connect(True, 4)
+        self.world.publish(1)
+        self.world.broker_publishes(1)
+        self.world.network([1, 2])
+        self.world.cut(up, 0)
+        self.world.handler_returns(number)
+        if connects:
+            self.world.connect(True, 4)
+        self.world.reset()
+        self.world.connect(True, 4)
+        self.world.publish(1)
+        self.world.broker_takes(9)
+
     @invariant()
     def agrees_with_the_world(self):
         if hasattr(self, "world"):
