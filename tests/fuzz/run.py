@@ -85,7 +85,13 @@ def keep(given, text):
 
 def outcome(given, end):
     """Return what stands for all connections that ended alike."""
-    return given.protocol, end[0], re.sub(r"0x\w+|\d+|['\"].*", "#", end[2])[:45].strip()
+    name, code, text, _ = end
+    return (
+        given.protocol,
+        name,
+        code,
+        re.sub(r"0x\w+|\d+", "#", re.split("[:'\"]", text)[0])[:45].strip(),
+    )
 
 
 def collect(cases, records):
