@@ -1,7 +1,7 @@
 """
 Measure on the emulated RP2040, and write what came out into docs/size.md and the README:
 
-    ./dev pico figures [--json FILE]
+    ./dev pico figures [--json FILE] [--dry-run]
 
 What is measured is in programs/measure.py; times are the chip's own. The package is in the
 firmware ("frozen"), or in /lib of a firmware without it, as .mpy and as .py files.
@@ -191,7 +191,11 @@ def write(results):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(prog="./dev pico figures", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="./dev pico figures",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--dry-run", action="store_true", help="leave the pages as they are")
     options = parser.parse_args(arguments)

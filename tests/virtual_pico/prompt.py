@@ -3,8 +3,9 @@ A virtual Pico to play with: its prompt on a TCP port, its network this computer
 
     ./dev pico [--plain] [--speed N] [--folder FOLDER]
 
-Its files stay in FOLDER, .cache/pico. boot.py, written the first time, brings the network up:
-broker.lan and 10.77.0.1 are this computer, with all ports that listen on 127.0.0.1.
+Its files stay in FOLDER, .cache/pico. boot.py, written where there is none, brings the network up:
+broker.lan, localhost and 10.77.0.1 are this computer, with all ports that listen on 127.0.0.1. Its
+time server, pool.ntp.org, is here too.
 """
 
 import argparse
@@ -13,10 +14,12 @@ import signal
 import threading
 
 from tests.support.mpy import ROOT
-from tests.virtual_pico.pico import ADDRESS, LINK_UP, Pico
+from tests.support.udp import SNTP
+from tests.virtual_pico.pico import ADDRESS, LINK_UP, Pico, PicoError
 from tools import firmware
 
 FOLDER = ROOT / ".cache/pico"
+NAMES = ("broker.lan", "localhost", "pool.ntp.org")
 _HAS_BOOT = "import os; print('boot.py' in os.listdir())"
 
 
@@ -32,8 +35,8 @@ def main(arguments):
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    names = {"broker.lan": ADDRESS}
-    with Pico(image, options.folder, names=names, speed=options.speed) as pico:
+    settings = {"names": dict.fromkeys(NAMES, ADDRESS), "speed": options.speed}
+    with SNTP() as sntp, Pico(image, options.folder, ports={123: sntp.port}, **settings) as pico:
         if pico.run(_HAS_BOOT) == "False":
             pico.put("/boot.py", LINK_UP)
         pico.soft_reset()
@@ -47,4 +50,6 @@ def main(arguments):
             f"Ctrl-C switches it off; its files stay in {os.path.relpath(options.folder)}.",
             flush=True,
         )
-        stop.wait()
+        while not stop.wait(1):
+            if not pico.stats()["powered"]:  # which raises when the emulator has ended
+                raise PicoError(f"it crashed: see {pico.folder / 'emulator.log'}")
