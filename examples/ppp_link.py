@@ -35,6 +35,7 @@ class PPP:
 
 async def within(seconds, done):
     for _ in range(seconds * 20):
-        if not done():
-            await asyncio.sleep_ms(50)
+        if done():
+            return True
+        await asyncio.sleep_ms(50)
     return done()
