@@ -89,10 +89,10 @@ class _Incoming(Stream, _Quiet):
     task      that of the handler, or None
     """
 
-    error = None
-    over = False
-
     def __init__(self, client, t, message, length):
+        # what is noted later has its place now, when there is memory
+        self.error = self.task = None
+        self.over = False
         self.left = length
         self.message = message
         self._most = client.max_packet
@@ -179,14 +179,11 @@ class _Incoming(Stream, _Quiet):
                     sub.since_ms = now
             client._due(client.handler_timeout_s * 1000)
 
-    async def returned(self):
+    def returned(self):
         """The handler returned: let the reader skip what is left."""
         if not self.error:
             self.over = True
         self._wanted.set()
-        while self.left and not self.error:
-            self._came.is_set = False
-            await self._came
 
     async def pass_on(self):
         """Let the handler read, as long as it does."""
@@ -221,7 +218,16 @@ def attach(client, sub):
         client._streams = True
         client._incoming = client._quiet = _Quiet(client)
     sub.lane = None
-    sub.handler = lambda message: _handle(client, sub, handler, message)
+
+    def handle(message):
+        try:
+            return _handle(client, sub, handler, message)
+        except MemoryError as e:
+            if message.stream:
+                message.stream.fail(e)  # the broker sends it again
+            raise
+
+    sub.handler = handle
     if client.connected:
         client._transport.decoder.partial = True
 
@@ -235,6 +241,10 @@ async def _handle(client, sub, handler, message):
     lane = None
     try:
         lane = Subscription(sub.filter, sub.data, sub.qos)
+        lane.task = None
+        lane.asked = False  # whether it may wait for an answer of the broker
+        lane.since_ms = sub.since_ms
+        lane.current = message
         d.others.append(lane)
         lane.task = asyncio.create_task(_run(client, lane, handler, message))
     except MemoryError as e:
@@ -243,9 +253,6 @@ async def _handle(client, sub, handler, message):
         if message.stream:
             message.stream.fail(e)  # the broker sends it again
         raise
-    lane.asked = False  # whether it may wait for an answer of the broker
-    lane.since_ms = sub.since_ms
-    lane.current = message
     sub.current = None
     sub.lane = lane
     await lane.signal
@@ -254,15 +261,15 @@ async def _handle(client, sub, handler, message):
 async def _run(client, lane, handler, message, caught=(Exception, asyncio.CancelledError)):
     own = message
     stream = message.stream
-    if stream:
-        stream.task = lane.task
-    else:  # a small one: it may have other handlers, which want its payload
-        own = Message(message.topic, b"", message.qos, message.retain, message.dup, message.id)
-        own.properties = message.properties
-        own.length = len(message.payload)
-        own.stream = Stream(message.payload, client.max_packet)
     error = None
     try:
+        if stream:
+            stream.task = lane.task
+        else:  # a small one: it may have other handlers, which want its payload
+            own = Message(message.topic, b"", message.qos, message.retain, message.dup, message.id)
+            own.properties = message.properties
+            own.length = len(message.payload)
+            own.stream = Stream(message.payload, client.max_packet)
         if not stream or not stream.error:  # lost before its turn came
             result = handler(own)
             if hasattr(result, "send"):
@@ -272,10 +279,13 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
             raise
         error = e
     if stream:
-        await stream.returned()
+        stream.returned()
+        while stream.left and not stream.error:
+            stream._came.is_set = False
+            await stream._came
         if error is stream.error:
             error = None
-    else:
+    elif own is not message:
         message.ack_code = own.ack_code
         message.ack_properties = own.ack_properties
     if error:
@@ -355,12 +365,12 @@ async def receive(client, t, first):
     message.properties = decoder.properties
     message.length = length
     message.stream = stream = _Incoming(client, t, message, length)
-    if qos and not client._session.received(message, dup):
-        client.stats.duplicates += 1
-        stream.over = True
     t.streams.append(stream)
-    client._due(_STALL_MS)
     try:
+        if qos and not client._session.received(message, dup):
+            client.stats.duplicates += 1
+            stream.over = True
+        client._due(_STALL_MS)
         if not stream.over:
             client._incoming = stream
             await _turn(client, sub, stream)
@@ -383,7 +393,12 @@ async def _turn(client, sub, stream):
         sub.task = asyncio.create_task(d._serve(sub))
     d.held.append(message)
     d.size += message._size()
-    d._queue(sub, message)
+    try:
+        d._queue(sub, message)
+    except MemoryError:
+        d.held.remove(message)
+        d.size -= message._size()
+        raise
     lane = None
     pause = 0
     while message in sub.queue:
