@@ -70,6 +70,16 @@ CHANGES = {
             "        ppp_close(self->pcb, 0);\n"
             "        MICROPY_PY_LWIP_EXIT\n",
         ),
+        # a soft reset frees this object while PPP comes up or goes: lwIP ends at once only what
+        # runs, and would go on in memory that is another's
+        (
+            "            self->state = STATE_INACTIVE;\n            ppp_close(self->pcb, 1);\n",
+            "            self->state = STATE_INACTIVE;\n"
+            "            if (self->pcb->phase != PPP_PHASE_DEAD) {\n"
+            "                self->pcb->phase = PPP_PHASE_RUNNING;\n"
+            "            }\n"
+            "            ppp_close(self->pcb, 1);\n",
+        ),
     ],
     # a tenth of the time goes into debug information; warnings are for MicroPython's authors
     "ports/rp2/CMakeLists.txt": [
