@@ -154,10 +154,15 @@ class _Incoming(Stream, _Quiet):
     def fail(self, error=None):
         """The connection ended in the middle: what was not handled comes again from its start."""
         if not self.error:
-            self.error = error or ConnectError(
-                "the connection was lost with %d of %d bytes to come"
-                % (self.left, self.message.length)
-            )
+            self.error = error or MemoryError  # if there is none for the words
+            if not error:
+                try:
+                    self.error = ConnectError(
+                        "the connection was lost with %d of %d bytes to come"
+                        % (self.left, self.message.length)
+                    )
+                except MemoryError:
+                    pass
             inbound = self._client._session.inbound
             if self.message in inbound and not self.over:
                 inbound.remove(self.message)
@@ -278,23 +283,25 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
         if not lane.task:  # stopped
             raise
         error = e
-    if stream:
-        stream.returned()
-        while stream.left and not stream.error:
-            stream._came.is_set = False
-            await stream._came
-        if error is stream.error:
-            error = None
-    elif own is not message:
-        message.ack_code = own.ack_code
-        message.ack_properties = own.ack_properties
-    if error:
-        client._report("handler of %r", lane.filter, error)
-    d = client._dispatcher
-    if lane in d.others:
-        d.others.remove(lane)
-    d.finish(lane)
-    lane.signal.set()
+    try:
+        if stream:
+            stream.returned()
+            while stream.left and not stream.error:
+                stream._came.is_set = False
+                await stream._came
+            if error is stream.error:
+                error = None
+        elif own is not message:
+            message.ack_code = own.ack_code
+            message.ack_properties = own.ack_properties
+        if error:
+            client._report("handler of %r", lane.filter, error)
+    finally:
+        d = client._dispatcher
+        if lane in d.others:
+            d.others.remove(lane)
+        d.finish(lane)
+        lane.signal.set()
 
 
 def _header(decoder, qos, five):

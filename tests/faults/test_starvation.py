@@ -10,6 +10,7 @@ is found by `python -m benchmarks.starvation`.
 import random
 import re
 import threading
+import time
 
 import pytest
 
@@ -571,3 +572,97 @@ def test_a_line_that_there_was_no_memory_to_put_together_is_said_in_fewer_words(
     )
     short = "mqtt: no memory for words\n"
     assert out == f"{short}{short}mqtt broker:1883: link up\n"
+
+
+STREAMS = """
+from tests.device.hunger import Hunger
+import mqtt_as_tls.outgoing  # what a call imports is there
+
+LENGTH = 20_000
+done = {"up": 0, "down": 0}
+stopping = False
+
+class Source:
+    at = 0
+
+    def seek(self, at):
+        self.at = at
+
+    def tell(self):
+        return self.at
+
+    def readinto(self, buf):
+        n = min(len(buf), LENGTH - self.at)
+        for i in range(n):
+            buf[i] = (self.at + i) * 7 & 255
+        self.at += n
+        return n
+
+async def send(client):
+    while not stopping:
+        try:
+            await client.publish("up", Source(), length=LENGTH, qos=1)
+            done["up"] += 1
+        except MemoryError:
+            pass
+        await asyncio.sleep_ms(10)
+
+async def main():
+    global stopping
+    soonest()
+    client = make(max_packet=1024, ack_timeout_s=5)
+    buf = bytearray(200)
+
+    @client.on("down", qos=1, stream=True)
+    async def down(message):
+        at = 0
+        while True:
+            n = await message.stream.readinto(buf)
+            if not n:
+                break
+            for i in range(n):
+                if buf[i] != (at + i) * 7 & 255:
+                    print("DAMAGED at", at + i)
+            at += n
+        if at != LENGTH:
+            print("DAMAGED end", at)
+        done["down"] += 1
+
+    hunger = Hunger()
+    async with client:
+        await client.wait_connected()
+        files = open_files()
+        task = asyncio.create_task(send(client))
+        for number, (how, size) in enumerate(MEALS):
+            await asyncio.sleep_ms(number * 7 % 50)
+            getattr(hunger, how)(size)
+            await asyncio.sleep_ms(60)
+            hunger.end()
+            before = dict(done)
+            # one of each may have been under way
+            await until(lambda: min(done[way] - before[way] for way in done) > 1)
+        stopping = True
+        await until(task.done)
+        print("sockets", open_files() - files)
+        print("over")
+        await told("leave")
+"""
+
+
+def test_payloads_larger_than_memory_arrive_though_memory_is_short_meanwhile(broker):
+    content = bytes(i * 7 & 255 for i in range(20_000))
+    peer = broker.peer("up")
+    sender = broker.peer()
+    meals = [("eat", size) for size in (4000, 1000, 250, 0)] + CRUMBS[::3]
+    with apps.start(STREAMS.replace("MEALS", repr(meals)), broker.port, heap="400K") as app:
+        broker.wait_for_log("down (QoS 1)")
+        deadline = time.monotonic() + 240
+        while "over" not in app.lines:
+            assert app.code is None and time.monotonic() < deadline, app.report()
+            sender.publish("down", content)
+            time.sleep(0.05)
+        app.send("leave")
+        assert app.wait().code == 0, app.report()
+    assert "sockets 0" in app.lines, app.report()
+    assert not [line for line in app.lines if line.startswith("DAMAGED")], app.report()
+    assert {message.payload for message in peer.messages} == {content}
