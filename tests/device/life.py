@@ -210,6 +210,10 @@ class Tasks:
             pass
         return task
 
+    def names(self):
+        """Return what those that were made and have not ended run (list of str)."""
+        return [str(task.coro) for task in self._made]
+
     def count(self):
         """Return how many there are, and how many wait in the loop's queues for time or input."""
         self._made = [task for task in self._made if not task.done()]
@@ -467,6 +471,7 @@ async def main():
                 break
             await asyncio.sleep_ms(2)
         report["tasks"] = made + waiting - sum(before)
+        report["left"] = tasks.names()
         report["files"] = open_files()
         await overwrite()
         gc.collect()

@@ -574,7 +574,7 @@ class Lane:
         )
         # those of the app are, when disconnect() raised for want of memory
         left = 4 if "line stopped without memory" in self._lines else 0
-        assert report["tasks"] <= left, f"{report['tasks']} tasks are left"
+        assert report["tasks"] <= left, f"{report['tasks']} tasks are left: {report['left']}"
         if self._files is None:
             self._files = report["files"]
         assert report["files"] == self._files, f"{report['files']} files, not {self._files}"
