@@ -329,11 +329,15 @@ class Pico:
         self._check()
         if soft_reset or not self._raw:
             self._raw = False
-            try:
-                self._transport.enter_raw_repl(soft_reset, timeout_overall=_ENTER_S)
-            except mpremote.transport.TransportError as error:
-                self._check()
-                raise PicoError(f"{error}\n{self._log()}") from None
+            # a Ctrl-C that meets the callback of a UART ends that alone: so press it again
+            for tries_left in (2, 1, 0):
+                try:
+                    self._transport.enter_raw_repl(soft_reset, timeout_overall=_ENTER_S)
+                    break
+                except mpremote.transport.TransportError as error:
+                    self._check()
+                    if not tries_left:
+                        raise PicoError(f"{error}\n{self._log()}") from None
             self._raw = True
         return self._transport
 
@@ -381,7 +385,13 @@ class Pico:
                 raise PicoError(f"time-out; it had printed:\n{self.output}")
             time.sleep(0.005)
         while serial.in_waiting and self._ends < 2:
-            byte = serial.read(1)
+            try:
+                byte = serial.read(1)
+            except OSError:  # the emulator is gone, and its port with it
+                with self._news:
+                    self._news.wait_for(lambda: self._ended, 5)
+                why = self._gone or "its port closed"
+                raise PicoError(f"{why}; it had printed:\n{self.output}") from None
             if byte == _END and self._raw:
                 self._ends += 1
             else:

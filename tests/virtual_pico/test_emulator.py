@@ -3,12 +3,14 @@
 import contextlib
 import hashlib
 import json
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from tests.support import process
 from tests.support.server import server
 from tests.support.udp import DNS
 from tests.virtual_pico.pico import ADDRESS, EMULATOR, LINK_UP, Pico, PicoError, PicoReset
@@ -85,6 +87,15 @@ def test_a_program_that_ends_without_the_awaited_line_is_not_waited_for(online):
     online.start("print('other')")
     with pytest.raises(PicoError, match="other"):
         online.wait_for("never")
+
+
+def test_an_emulator_that_dies_is_told(firmware, tmp_path):
+    with Pico(firmware, tmp_path) as pico:
+        pico.start("while True: print('alive')")
+        pico.wait_for("alive")
+        process.signal_group(pico._child, signal.SIGKILL)
+        with pytest.raises(PicoError, match="the emulator ended"):
+            pico.wait_for("never")
 
 
 def test_files_outlast_resets_and_the_emulator(firmware, tmp_path):
