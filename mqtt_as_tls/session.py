@@ -157,7 +157,7 @@ class Session:
                 (again if out.qos == 1 else unknown).append(out)
             self.inflight, self.releasing, self._unreleased, self._unknown = again, [], {}, unknown
         elif not self._id:  # some that an earlier program used may still be taken at the broker
-            self._id = now_ms % 65535
+            self._id = now_ms * 7919 % 65535  # spread: each boot comes here after as long
         self.again = list(self.inflight)
         for out in self.again:
             if not present:
