@@ -19,6 +19,17 @@ if "micropython" not in sys.modules:
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+# Folders whose files take longest: several workers begin with them, or one has them at the end
+_LONGEST = ("virtual_pico", "faults", "packaging", "fuzz", "mqttls")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        folder = item.path.parent.name
+        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
