@@ -34,8 +34,7 @@ class PPP:
 
 
 async def within(seconds, done):
-    for _ in range(seconds * 20):
-        if done():
-            return True
+    while seconds > 0 and not done():
         await asyncio.sleep_ms(50)
+        seconds -= 0.05
     return done()
