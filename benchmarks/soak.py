@@ -43,6 +43,7 @@ APP = """
 import json
 import os
 import random
+from tests.device.watch import slowest
 
 given = json.loads(os.getenv("SOAK"))
 period_ms = int(1000 / given["rate"])
@@ -102,16 +103,6 @@ async def publisher(name, qos):
         n += 1
         await asyncio.sleep_ms(random.randrange(2 * period_ms))
     print("published", name, qos, n)
-
-async def slowest():
-    longest = 0
-    while True:
-        start = time.ticks_ms()
-        await asyncio.sleep_ms(5)
-        taken = time.ticks_diff(time.ticks_ms(), start)
-        if taken > longest:
-            longest = taken
-            print("stall", longest)
 
 def weigh():
     gc.collect()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 
 class Ticker:
@@ -25,6 +26,18 @@ class Ticker:
         while True:
             self.ticks += 1
             await asyncio.sleep_ms(5)
+
+
+async def slowest():
+    """For a task: print "stall MS" whenever it came later to its turn than ever before."""
+    longest = 0
+    while True:
+        start = time.ticks_ms()
+        await asyncio.sleep_ms(5)
+        taken = time.ticks_diff(time.ticks_ms(), start)
+        if taken > longest:
+            longest = taken
+            print("stall", longest)
 
 
 def open_files():

@@ -26,6 +26,7 @@ APP = """
 import json
 import os
 from tests.device.links import Cable
+from tests.device.watch import slowest
 
 given = json.loads(os.getenv("HALF_OPEN"))
 run = given["run"]
@@ -58,16 +59,6 @@ async def publisher(name, qos):
         n += 1
         await asyncio.sleep_ms(40)
     print("published", name, qos, n)
-
-async def slowest():
-    longest = 0
-    while True:
-        start = time.ticks_ms()
-        await asyncio.sleep_ms(5)
-        taken = time.ticks_diff(time.ticks_ms(), start)
-        if taken > longest:
-            longest = taken
-            print("stall", longest)
 
 async def main():
     global stopping
