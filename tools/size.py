@@ -256,7 +256,7 @@ def main():
         PAGE.write_text(new)
     elif not is_same(old, new):
         wrong.append(f"docs/{PAGE.name} is out of date: .venv/bin/python -m tools.size")
-    return "\n".join(wrong)
+    return "\n".join(wrong) or None
 
 
 if __name__ == "__main__":

@@ -51,3 +51,11 @@ def test_a_page_that_is_far_from_the_figures_is_out_of_date():
     assert size.is_same(page, "| `client` | 10,400 | 1,750 |")
     assert not size.is_same(page, "| `client` | 11,238 | 1,696 |")
     assert not size.is_same(page, "| `clock` | 10,238 | 1,696 |")
+
+
+def test_the_command_ends_with_0_when_all_is_well_and_with_the_reason_when_not(sizes, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["size", "--check"])
+    monkeypatch.setattr(size, "measure", lambda: sizes)
+    assert size.main() is None
+    monkeypatch.setitem(size.BUDGETS, "frozen", 1)
+    assert "budget passed" in size.main()
