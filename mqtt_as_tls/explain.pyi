@@ -1,6 +1,20 @@
+"""What an error means and what to do about it, in plain words; for the device and the PC."""
+
 def explain(
     error: BaseException | str,
     *,
     year: int | None = None,
     rows: tuple[tuple[int | str, ...], ...] = ...,
-) -> tuple[str, str]: ...
+) -> tuple[str, str]:
+    """
+    Look up an error in the table of docs/tls.md, "What each error means".
+
+    Args:
+        error: An exception of this package or of the firmware, or its text, such as
+            "OSError(-30592, 'MBEDTLS_ERR_...')".
+        year: That the device's clock says, if the error is from there.
+        rows: Another table: keys, then "cause|cure".
+
+    Returns:
+        The cause and the cure, one line each, "" where nothing is known.
+    """

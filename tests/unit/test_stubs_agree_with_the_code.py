@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import mqtt_as_tls
-from mqtt_as_tls import explain
+from mqtt_as_tls import errors, explain
 
 CPYTHON_ONLY = True
 
@@ -28,7 +28,8 @@ def parameters(function):
     takes as **options and hands on is what MQTT 5 knows of a subscription.
     """
     arguments = function.args
-    names = [each.arg for each in arguments.args + arguments.kwonlyargs]
+    plain = arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+    names = [each.arg for each in plain]
     if arguments.vararg:
         names.insert(len(arguments.args), "*" + arguments.vararg.arg)
     if arguments.kwarg and function.name in ("on", "subscribe"):
@@ -53,6 +54,23 @@ def functions(node):
     return {each.name: each for each in node.body if isinstance(each, kinds)}
 
 
+def attributes(node):
+    """Return {name: docstring or None} of the attributes that a class or module of a stub has."""
+    found = {}
+    for each, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(each, ast.AnnAssign):
+            text = isinstance(after, ast.Expr) and ast.literal_eval(after.value)
+            found[each.target.id] = text or None
+    return found
+
+
+def described(docstring, section):
+    """Return the names that a section of a docstring ("Args", "Raises") describes, in order."""
+    found = re.search(rf"^{section}:\n((?:    .*\n|\n)+)", (docstring or "") + "\n", re.M)
+    return re.findall(r"^    (\S+?): ", found[1], re.M) if found else []
+
+
+STUBS = sorted(path.name for path in PACKAGE.glob("*.pyi"))
 STUB = tree("__init__.pyi")
 CLIENT = tree("client.py")
 
@@ -143,11 +161,55 @@ def test_a_stream_has_the_methods_of_its_stub(name):
 def test_the_attributes_of_the_stub_are_in_the_docstring(module, name):
     """A docstring names each attribute that an app may read."""
     text = ast.get_docstring(class_of(tree(module + ".py"), name))
-    told = [
-        each.target.id for each in class_of(STUB, name).body if isinstance(each, ast.AnnAssign)
-    ]
+    told = attributes(class_of(STUB, name))
     assert told
     assert [each for each in told if not re.search(rf"\b{each}\b", text)] == []
+
+
+@pytest.mark.parametrize("stub", STUBS)
+def test_everything_public_has_a_docstring(stub):
+    silent = []
+
+    def look(where, node):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            silent.extend(f"{where}{name}" for name, text in attributes(node).items() if not text)
+        for each in node.body:
+            if isinstance(each, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                if not ast.get_docstring(each):
+                    silent.append(where + each.name)
+                look(f"{where}{each.name}.", each)
+
+    look("", tree(stub))
+    assert silent == []
+
+
+@pytest.mark.parametrize("stub", STUBS)
+def test_a_docstring_describes_each_argument_and_no_other(stub):
+    for node in ast.walk(tree(stub)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        text = ast.get_docstring(node)
+        names = parameters(node) if node.name != "__aexit__" else []
+        assert described(text, "Args") == names, node.name
+        returns = node.name[0] != "_" and ast.unparse(node.returns) != "None"
+        assert not returns or re.search(r"^(Returns:|.*[Rr]eturn )", text, re.M), node.name
+
+
+def test_the_errors_have_the_attributes_of_the_stub():
+    for name, kind in vars(errors).items():
+        if not (isinstance(kind, type) and issubclass(kind, errors.MQTTError)):
+            continue
+        stub = class_of(STUB, name)
+        assert [each.id for each in stub.bases] == [each.__name__ for each in kind.__bases__]
+        names = set()
+        for each in kind.__mro__[: kind.__mro__.index(Exception)]:
+            names |= set(attributes(class_of(STUB, each.__name__)))
+        made = kind("text", 7)
+        has = {each for each in vars(made) if each[0] != "_"}
+        has |= {each for each in ("cure", "properties") if hasattr(kind, each)}
+        if kind is errors.MQTTError:  # what it has itself, not all that are derived have
+            has.remove("code")
+        assert names == has, name
 
 
 def test_explain_takes_what_its_stub_says():
