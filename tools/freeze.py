@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 
 from tools import micropython_source as source
-from tools.debian import Unavailable, locked, run
+from tools.debian import Unavailable, locked
 from tools.micropython_source import CACHE, OUT, ROOT, files_of, mpy_cross
+from tools.mqttls.device import bytecode
 
 PORT = source.TREE / "ports" / "unix"
 USER_MANIFEST = ROOT / "tests" / "packaging" / "user_manifest.py"
@@ -69,17 +70,18 @@ def unix(bits, manifest=USER_MANIFEST):
 
 def compile_into(folder):
     """
-    Compile the modules of mqtt_as_tls as their manifest does (opt=3), for a Pico W, into `folder`.
+    Write the .mpy files of mqtt_as_tls, those of `./dev build`, into `folder`.
 
     Return {module name: bytes of its .mpy}. Raises Unavailable.
     """
-    cross, sizes = mpy_cross(), {}
+    try:
+        files = bytecode.compiled(ROOT / "mqtt_as_tls")
+    except bytecode.Unavailable as reason:
+        raise Unavailable(reason) from None
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
-        mpy = Path(folder, path.stem + ".mpy")
-        run(cross, "-O3", "-march=armv6m", "-o", mpy, path.relative_to(ROOT), cwd=ROOT)
-        sizes[path.stem] = mpy.stat().st_size
-    return sizes
+    for name, data in files.items():
+        Path(folder, name).write_bytes(data)
+    return {Path(name).stem: len(data) for name, data in files.items()}
 
 
 def _build(bits, manifest):
@@ -115,11 +117,6 @@ def main():
             print(f"micropython-{bits}: skipped: {error}")
         else:
             print(f"{os.path.relpath(program)}  {program.stat().st_size:,} B")
-    try:
-        for name, size in compile_into(OUT / "mqtt_as_tls").items():
-            print(f"{name + '.mpy':16} {size:>6,} B")
-    except Unavailable as error:
-        print(f"mpy-cross: skipped: {error}")
     print(f"{time.monotonic() - started:.1f} s")
 
 

@@ -1,4 +1,4 @@
-"""The wheel of `mqttls`, built from pyproject.toml and installed where nothing else is."""
+"""The wheel of `mqttls`, as `./dev build` makes it, installed where nothing else is."""
 
 import importlib.metadata
 import json
@@ -14,7 +14,6 @@ from packaging.requirements import Requirement
 from tests.support.pty_board import PtyBoard
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "tools/mqttls", "mqtt_as_tls")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,19 +27,9 @@ def run(*command, cwd=None):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(dist):
     """The Path of the wheel."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, source / name, ignore=ignore)
-        else:
-            shutil.copy(ROOT / name, source / name)
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    run(*pip, "--wheel-dir", target, source)
-    return next(target.glob("*.whl"))
+    return next(dist.glob("mqttls-*.whl"))
 
 
 def requirements(name, extras=()):
@@ -89,20 +78,19 @@ def mqttls(installed, *arguments, cwd):
     )
 
 
-def test_the_wheel_has_every_module_and_the_device_package(wheel, tmp_path):
+def test_the_wheel_has_every_module_and_the_device_package_in_both_forms(wheel, tmp_path):
     shutil.unpack_archive(wheel, tmp_path, "zip")
     host = {
-        str(path.relative_to(ROOT / "tools")) for path in (ROOT / "tools/mqttls").rglob("*.py")
+        path.relative_to(ROOT / "tools"): path for path in (ROOT / "tools/mqttls").rglob("*.py")
     }
-    device = {
-        f"mqttls/device/mqtt_as_tls/{path.name}" for path in (ROOT / "mqtt_as_tls").glob("*.py*")
-    }
-    found = {str(path.relative_to(tmp_path)) for path in (tmp_path / "mqttls").rglob("*.*")}
-    assert found == host | device
-    for path in (ROOT / "mqtt_as_tls").glob("*.py"):
-        assert (
-            tmp_path / "mqttls/device/mqtt_as_tls" / path.name
-        ).read_bytes() == path.read_bytes()
+    inside = Path("mqttls/device/mqtt_as_tls")
+    sources = [path for path in (ROOT / "mqtt_as_tls").iterdir() if path.suffix != ".mpy"]
+    device = {inside / path.name: path for path in sources if path.is_file()}
+    mpy = {inside / (path.stem + ".mpy") for path in (ROOT / "mqtt_as_tls").glob("*.py")}
+    found = {path.relative_to(tmp_path) for path in (tmp_path / "mqttls").rglob("*.*")}
+    assert found == {*host, *device, *mpy}
+    for name, path in {**host, **device}.items():
+        assert (tmp_path / name).read_bytes() == path.read_bytes(), f"{name} was changed"
 
 
 def test_the_command_alone_shows_worked_examples(installed, tmp_path):

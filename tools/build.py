@@ -1,0 +1,165 @@
+"""
+Make what is given to others, in dist/:
+
+    ./dev build [--out FOLDER]
+
+    mip/package.json, mip/mqtt_as_tls/*.mpy   for mip and mpremote: bytecode for every board
+    mqtt_as_tls-VERSION-py3-none-any.whl      the device package for editors, type checkers, pipkin
+    mqttls-VERSION-py3-none-any.whl           the PC's tool, with the device package in both forms
+    SHA256SUMS                                of all these
+
+The same sources make the same bytes, whenever and wherever they are built: no date but the one in
+$SOURCE_DATE_EPOCH (else 1980-01-01, the oldest that a zip file can have), no order and no mode of
+a file system. The compilers are pinned in requirements/.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.mqttls import device
+from tools.mqttls.device import bytecode
+
+ROOT = Path(__file__).resolve().parent.parent
+DIST = ROOT / "dist"
+PACKAGE = ROOT / device.NAME
+SUMS = "SHA256SUMS"
+MIP = "mip"
+MADE = (MIP, SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl")
+
+_EPOCH = "315532800"
+# modes of files are in a wheel
+_WHEEL = """\
+import os, sys
+from setuptools import build_meta
+os.umask(0o022)
+build_meta.build_wheel(sys.argv[1])
+"""
+_URLS = re.compile(r"^\[project\.urls\]\n(?:.+\n)*", re.M)
+NOWHERE = "HOST/"  # in the address of a repository that was not published yet
+
+
+def build(out=DIST):
+    """
+    Make all of it in the folder `out` (Path), in the place of what an earlier run has left there.
+
+    Return {name below `out`: sha256 in hexadecimal}. Raises bytecode.Unavailable.
+    """
+    compiled = bytecode.compiled(PACKAGE)
+    with tempfile.TemporaryDirectory(prefix="mqtt-build-") as folder:
+        new = Path(folder, "dist")
+        _mip(new / MIP, compiled)
+        _wheel(Path(folder, "device"), new, {"pyproject.toml": _device_project()}, {})
+        _wheel(
+            Path(folder, "tool"),
+            new,
+            {"pyproject.toml": _published((ROOT / "pyproject.toml").read_text())},
+            compiled,
+            tool=True,
+        )
+        sums = {
+            path.relative_to(new).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in new.rglob("*")
+            if path.is_file()
+        }
+        sums = dict(sorted(sums.items()))
+        # two spaces: what `sha256sum --check` reads
+        _write(new / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+        out.mkdir(parents=True, exist_ok=True)
+        for old in [path for pattern in MADE for path in out.glob(pattern)]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        shutil.copytree(new, out, dirs_exist_ok=True)
+    return sums
+
+
+def _mip(folder, compiled):
+    """Write what mip takes: package.json, and `compiled` ({file name: bytes})."""
+    names = [f"{device.NAME}/{name}" for name in compiled]
+    lines = ",\n".join(f"    {json.dumps([name, name])}" for name in names)
+    text = f'{{\n  "urls": [\n{lines}\n  ],\n  "version": "{device.version()}"\n}}\n'
+    _write(folder / "package.json", text)
+    for name, data in compiled.items():
+        _write(folder / device.NAME / name, data)
+
+
+def _wheel(folder, out, texts, compiled, tool=False):
+    """
+    Build a wheel into `out` from a copy of its sources.
+
+    folder    Path, for the copy
+    texts     {name: text} of files that are not as in the repository
+    compiled  {file name: bytes} that go into the device package
+    tool      bool: the tool goes along
+    """
+    sources = ["README.md", "LICENSE", *_files(PACKAGE)]
+    sources += _files(ROOT / "tools/mqttls") if tool else []
+    for name in sources:
+        _write(folder / name, (ROOT / name).read_bytes())
+    for name, data in texts.items():
+        _write(folder / name, data)
+    for name, data in compiled.items():
+        _write(folder / device.NAME / name, data)
+    out.mkdir(parents=True, exist_ok=True)
+    env = {"SOURCE_DATE_EPOCH": _EPOCH, **os.environ}
+    command = [sys.executable, "-c", _WHEEL, str(out.resolve())]
+    ran = subprocess.run(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if ran.returncode != 0:
+        raise RuntimeError(f"setuptools built no wheel:\n{ran.stdout}")
+
+
+def _files(folder):
+    """Yield the names of a package's sources, relative to the repository."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".pyi") or path.name == "py.typed":
+            yield path.relative_to(ROOT).as_posix()
+
+
+def _device_project():
+    text = (ROOT / "tools/device_wheel.toml").read_text()
+    urls = _URLS.search((ROOT / "pyproject.toml").read_text())
+    return _published(text + "\n" + (urls[0] if urls else ""))
+
+
+def _published(text):
+    """Return a pyproject.toml (text) without its addresses, where they are still the example."""
+    return _URLS.sub(lambda found: "" if NOWHERE in found[0] else found[0], text)
+
+
+def _write(path, data):
+    """Write text or bytes, with a mode that does not depend on who builds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    path.chmod(0o644)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="./dev build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=DIST, metavar="FOLDER", help="instead of dist")
+    out = parser.parse_args().out
+    sums = build(out)
+    where = os.path.relpath(out)
+    files = [out / name for name in sums if name.startswith(f"{MIP}/")]
+    size = sum(path.stat().st_size for path in files)
+    print(f"{where}/{MIP}/  {len(files)} files, {size:,} B")
+    for path in sorted(out.glob("*.whl")):
+        print(f"{where}/{path.name}  {path.stat().st_size:,} B")
+    print(f"{where}/{SUMS}  {hashlib.sha256((out / SUMS).read_bytes()).hexdigest()}")
+    print(f"onto a board: mpremote mip install {where}/{MIP}/package.json")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (bytecode.Unavailable, RuntimeError) as error:
+        sys.exit(f"./dev build: {error}")
