@@ -1,11 +1,15 @@
 """Fixtures, and what the device package needs to be imported on CPython."""
 
+import os
+import shutil
 import sys
+import tempfile
 import types
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import patience
 from tests.support.broker import Broker
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
@@ -23,12 +27,57 @@ settings.load_profile("patient")
 _LONGEST = ("virtual_pico", "faults", "packaging", "fuzz", "mqttls")
 
 
-def pytest_collection_modifyitems(items):
+_scratch = None  # the folder of all temporary files; None in workers, which go by TMPDIR
+
+
+def pytest_configure(config):
+    global _scratch
+    if hasattr(config, "workerinput"):
+        return
+    patience.measure()
+    _scratch = tempfile.mkdtemp(prefix="mqtt-tests-")
+    os.chmod(_scratch, 0o755)  # brokers that run as another user
+    os.environ["TMPDIR"] = tempfile.tempdir = _scratch
+
+
+def pytest_unconfigure():
+    if _scratch:
+        shutil.rmtree(_scratch, ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)  # when other files have set their limits
+def pytest_collection_modifyitems(config, items):
     def place(item):
         folder = item.path.parent.name
         return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
 
     items.sort(key=place)
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        limit_s = marker.args[0] if marker else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(patience.stretched(limit_s)), append=False)
+
+
+def _all_skipped(config):
+    stats = config.pluginmanager.get_plugin("terminalreporter").stats
+    return stats.get("skipped") and not any(stats.get(each) for each in ("passed", "failed"))
+
+
+def pytest_sessionfinish(session, exitstatus):
+    global _scratch
+    if not _scratch:
+        return
+    if exitstatus == pytest.ExitCode.OK and _all_skipped(session.config):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        _scratch = None  # it stays
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        terminalreporter.line(f"what the failed tests wrote is kept in {tempfile.gettempdir()}")
+    if _all_skipped(config):
+        terminalreporter.line("nothing was tested: all was skipped", red=True)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from tests.conformance import differences
+from tests.support import patience
 
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 10  # of sockets for which the test sets nothing
@@ -26,7 +27,7 @@ def main(path, data=None):
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind((LOOPBACK, 0))  # the test binds it once more and listens
-        socket.setdefaulttimeout(PATIENCE_S)
+        socket.setdefaulttimeout(patience.stretched(PATIENCE_S))
         bind, send = socket.socket.bind, socket.socket.send
         socket.socket.bind = lambda self, address: bind(self, (LOOPBACK, address[1]))
         socket.socket.send = lambda self, data: sent(send, self, data)

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from benchmarks import starvation
-from tests.support import apps, secure
+from tests.support import apps, patience, secure
 from tests.support.broker import free_port
 from tests.support.fake_broker import FakeBroker
 from tests.support.secure import files
@@ -656,7 +656,7 @@ def test_payloads_larger_than_memory_arrive_though_memory_is_short_meanwhile(bro
     meals = [("eat", size) for size in (4000, 1000, 250, 0)] + CRUMBS[::3]
     with apps.start(STREAMS.replace("MEALS", repr(meals)), broker.port, heap="400K") as app:
         broker.wait_for_log("down (QoS 1)")
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + patience.stretched(240)
         while "over" not in app.lines:
             assert app.code is None and time.monotonic() < deadline, app.report()
             sender.publish("down", content)

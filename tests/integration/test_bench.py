@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from benchmarks.contestants import ALL, BARE, OURS, PEERS
+from tests.support import patience
 from tests.support.mpy import ROOT
 from tools.figures import tables
 
@@ -24,7 +25,7 @@ def results(tmp_path_factory):
         [sys.executable, "-m", "benchmarks.run", "--quick", *parts, "--json", path],
         cwd=ROOT,
         check=True,
-        timeout=240,
+        timeout=patience.stretched(240),
     )
     return json.loads(path.read_text())
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support import apps
+from tests.support import apps, patience
 from tests.support.broker import HOST, Broker
 from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tests.support.proxy import Proxy
@@ -1000,7 +1000,7 @@ def test_ctrl_c_and_run_again_with_a_new_event_loop(proxy, broker):
         b"ready",
         b"of run 3",
     }
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patience.stretched(10)
     while proxy.open and time.monotonic() < deadline:
         time.sleep(0.01)  # the proxy hears of it a moment later
     assert proxy.open == 0

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tests.support import docs, five, mpy, process
+from tests.support import docs, five, mpy, patience, process
 from tests.support.board import WIFI, Board
 from tests.support.broker import HOST, Broker, free_port, is_listening, mosquitto
 from tests.support.fake_broker import FakeBroker
@@ -34,7 +34,11 @@ def for_board(source, port, host=HOST):
 def shell(commands, directory):
     """Run commands (str) as they are; return their stdout."""
     ran = subprocess.run(
-        ["sh", "-eu", "-c", commands], cwd=directory, capture_output=True, text=True, timeout=60
+        ["sh", "-eu", "-c", commands],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=patience.stretched(60),
     )
     assert ran.returncode == 0, f"{commands}\n{ran.stdout}{ran.stderr}"
     return ran.stdout

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support import apps, mpy
+from tests.support import apps, mpy, patience
 from tests.support.broker import Broker, free_port
 
 KILLS = 8
@@ -88,7 +88,7 @@ def in_order(names):
 
 def arrived(peer, wanted):
     """Wait for all `wanted` (list of names); return what arrived, in order."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + patience.stretched(30)
     while time.monotonic() < end:
         names = [message.payload.decode() for message in list(peer.messages)]
         if set(wanted) <= set(names):
@@ -162,7 +162,7 @@ def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp
         device.killed("receive", after_s)
         kills += 1
     with device.start("receive") as program:
-        end = time.monotonic() + 20
+        end = time.monotonic() + patience.stretched(20)
         while time.monotonic() < end:
             done = device.told("got") + told(program.lines, "got")
             if set(wanted) <= set(done):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import mpy, process
+from tests.support import mpy, patience, process
 from tests.support.broker import HOST, Broker, EmbeddedBroker, Peer, is_listening
 from tests.support.proxy import Proxy
 
@@ -42,7 +42,8 @@ def test_a_program_from_a_file_gets_the_heap_it_asks_for(tmp_path):
     assert int(mpy.check(path, heap=100_000)) < 100_000 < int(mpy.check(path, heap="1M"))
 
 
-def test_a_program_that_hangs_is_ended_and_its_output_is_shown():
+def test_a_program_that_hangs_is_ended_and_its_output_is_shown(monkeypatch):
+    monkeypatch.setenv("TEST_PATIENCE", "1")
     with pytest.raises(AssertionError, match="still running after 0.3 s\n.*\nbegun"):
         mpy.run("import time; print('begun'); time.sleep(60)", timeout_s=0.3)
 
@@ -55,12 +56,13 @@ def test_an_uncaught_exception_is_shown_and_fails():
         mpy.check("raise ValueError('no')")
 
 
-def test_a_program_is_followed_line_by_line_and_answers_its_stdin():
+def test_a_program_is_followed_line_by_line_and_answers_its_stdin(monkeypatch):
     with mpy.start("while True: print('got', input())") as program:
         program.send("one")
         assert program.wait_for("got") == "got one"
         program.send("two")
         assert program.wait_for("got t") == "got two"
+        monkeypatch.setenv("TEST_PATIENCE", "1")
         with pytest.raises(AssertionError, match="no line with 'three' within 0.1 s"):
             program.wait_for("three", timeout_s=0.1)
     assert program.code == -signal.SIGKILL
@@ -129,7 +131,7 @@ def _exists(pid):
 
 
 def _wait_until(is_so, timeout_s=10):
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patience.stretched(timeout_s)
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -273,7 +275,7 @@ def read(client, count, timeout_s=5):
     return data
 
 
-def test_the_proxy_passes_and_records_packets(proxy, client):
+def test_the_proxy_passes_and_records_packets(proxy, client, monkeypatch):
     client.sendall(PUBLISH + PINGREQ)
     assert read(client, 6) == PUBACK + PINGRESP
     assert [(each.direction, each.name) for each in proxy.packets[:2]] == [
@@ -292,6 +294,7 @@ def test_the_proxy_passes_and_records_packets(proxy, client):
     assert proxy.seen("PUBACK", "up") == []
     assert all(each.passed for each in proxy.packets)
     assert (proxy.connections, proxy.open) == (1, 1)
+    monkeypatch.setenv("TEST_PATIENCE", "1")
     with pytest.raises(AssertionError, match="0 of 1 PUBREC within 0.05 s"):
         proxy.wait_for("PUBREC", timeout_s=0.05)
 
@@ -491,7 +494,7 @@ def test_everything_is_held_before_or_after_a_packet_until_released(proxy, clien
     reached = queue.Queue()
     proxy.hold(lambda packet: packet.name == "PUBLISH" and packet.number == 2, reached.put, after)
     client.sendall(PUBLISH * 2 + PINGREQ)
-    assert reached.get(timeout=5).number == 2
+    assert reached.get(timeout=patience.stretched(5)).number == 2
     if after:
         broker.wait_for_log("Received PUBLISH", count=2)
     time.sleep(0.1)
@@ -507,7 +510,7 @@ def test_something_else_can_be_passed_in_the_place_of_what_is_held(proxy, client
     reached = queue.Queue()
     proxy.hold(lambda packet: packet.name == "PINGRESP", reached.put)
     client.sendall(PINGREQ)
-    reached.get(timeout=5)
+    reached.get(timeout=patience.stretched(5))
     proxy.release(instead=b"garbage")
     assert read(client, 7) == b"garbage"
 
@@ -516,7 +519,7 @@ def test_a_connection_just_accepted_can_be_held(proxy, broker):
     reached = queue.Queue()
     proxy.hold(lambda packet: packet.name == "TCP", reached.put)
     with socket.create_connection((HOST, proxy.port), 5) as client:
-        reached.get(timeout=5)
+        reached.get(timeout=patience.stretched(5))
         client.sendall(CONNECT)
         with pytest.raises(TimeoutError):
             read(client, 1, timeout_s=0.1)
@@ -530,7 +533,8 @@ def test_records_of_tls_can_be_held_by_kind_and_number(tls_broker, pki):
         peer = Peer(proxy.port, ca=pki.ca)
         proxy.hold(lambda record: (record.direction, record.name) == ("up", "data"), reached.put)
         peer.publish("test/a", "1", qos=0)
-        assert reached.get(timeout=5).number > 1  # CONNECT was one; in TLS 1.3 its Finished, too
+        # CONNECT was one; in TLS 1.3 its Finished, too
+        assert reached.get(timeout=patience.stretched(5)).number > 1
         assert "Received PUBLISH" not in tls_broker.log()
         proxy.release()
         tls_broker.wait_for_log("Received PUBLISH")

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support import mpy
+from tests.support import mpy, patience
 from tests.support.tool import mqttls, without_root
 from tools.mqttls import files
 
@@ -384,7 +384,7 @@ def test_two_runs_at_once_wait_for_each_other(pki):
         for number in range(3)
     ]
     for each in runs:
-        _, err = each.communicate(timeout=60)
+        _, err = each.communicate(timeout=patience.stretched(60))
         assert each.returncode == 0, err
     status = mqttls(pki, "status", "--json").json
     assert len(status["devices"]) == 120 and status["problems"] == []
@@ -403,7 +403,7 @@ def test_a_run_gives_up_when_another_never_ends(pki, monkeypatch):
             stderr=subprocess.PIPE,
             text=True,
         )
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=patience.stretched(30))
     assert child.returncode == 1
     assert "another mqttls has been working in" in err
 

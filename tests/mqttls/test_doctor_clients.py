@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import patience, process
 from tests.support import pki as made
-from tests.support import process
 from tests.support.broker import Broker, free_port, is_listening, mosquitto
 from tests.support.doctoring import (
     bare,
@@ -89,7 +89,7 @@ def test_row_25_a_server_that_lists_other_cas(pki):
     line += ["-cert", pki.broker.cert_pem, "-key", pki.broker.key_pem]
     child = process.spawn(line, stdin=process.NULL, stdout=process.NULL, stderr=process.NULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience.stretched(10)
         while not is_listening(port) and time.monotonic() < deadline:
             time.sleep(0.05)
         word = doctor(port, ca=pki.ca, device=pki.device)
@@ -377,7 +377,9 @@ def test_row_39_the_broker_cannot_load_its_key(tmp_path, pki, what, words):
 def run_out(command, out):
     """Run a command that must end by itself; return its exit status."""
     nothing = subprocess.DEVNULL
-    return subprocess.run(command, stdout=out, stderr=out, stdin=nothing, timeout=20).returncode
+    return subprocess.run(
+        command, stdout=out, stderr=out, stdin=nothing, timeout=patience.stretched(20)
+    ).returncode
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

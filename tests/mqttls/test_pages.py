@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import docs, mpy
+from tests.support import docs, mpy, patience
 from tests.support.broker import free_port
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import Mosquitto, Watcher, open_folder
@@ -61,7 +61,7 @@ class Story:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=100,
+            timeout=patience.stretched(100),
         )
         assert done.returncode in (0, 1), f"{line}\n{done.stdout}"
         return self.outwards(done.stdout)
@@ -187,7 +187,7 @@ def test_the_five_minutes_of_the_readme():
             watcher = subprocess.Popen(command, cwd=base, stdout=subprocess.PIPE, text=True)
             with Board(story.board.port) as board:
                 board.run(one_round(docs.text("provisioned app")), "the app", timeout_s=60)
-            seen, _ = watcher.communicate(timeout=60)
+            seen, _ = watcher.communicate(timeout=patience.stretched(60))
     assert "devices/kitchen/status o" in seen, "online, or offline if the watcher was slow"
 
 
@@ -195,7 +195,9 @@ def test_dev_runs_it_in_the_folder_of_the_caller(tmp_path):
     if not (mpy.ROOT / ".venv/installed.json").exists():
         pytest.skip("./dev has made no .venv here")
     command = [mpy.ROOT / "dev", "mqttls", "init", "--broker", "broker.lan"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=patience.stretched(200)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "mqtt-pki/broker/mosquitto.conf").is_file()
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.support import mpy
+from tests.support import mpy, patience
 from tests.support.broker import mosquitto
 from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder
 
@@ -168,12 +168,14 @@ def test_the_clients_of_mosquitto_and_strict_openssl_take_the_same_files(pki, na
         files += ["--key", folder / "key.pem", "-h", name, "-p", str(port)]
         topic = ["-t", "devices/kitchen/test", "-q", "1"]
         subprocess.run(
-            ["mosquitto_pub", *files, *topic, "-r", "-m", "kept"], check=True, timeout=20
+            ["mosquitto_pub", *files, *topic, "-r", "-m", "kept"],
+            check=True,
+            timeout=patience.stretched(20),
         )
         heard = subprocess.run(
             ["mosquitto_sub", *files, *topic, "-C", "1", "-W", "15"],
             check=True,
-            timeout=20,
+            timeout=patience.stretched(20),
             capture_output=True,
         )
         assert heard.stdout == b"kept\n"
@@ -307,7 +309,7 @@ def install(pki, etc, *arguments, code=0):
         env={**os.environ, "ETC": str(etc), "OWNER": owner, "START": "true"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=patience.stretched(20),
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

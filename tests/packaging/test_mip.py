@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import mpy
+from tests.support import mpy, patience
 from tools import freeze
 
 HERE = Path(__file__).parent
@@ -58,7 +58,11 @@ def test_mip_installs_the_whole_package_and_it_connects(index, tmp_path, mtls_br
     target.mkdir()
     mip = ("-m", "mip", "install", "--index", index, "--target", target, f"{index}/package.json")
     ran = subprocess.run(
-        [mpy.interpreter(), *mip], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [mpy.interpreter(), *mip],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=patience.stretched(60),
     )
     # mip exits with 0 whatever happened: only the files tell
     installed = {path.relative_to(target): path for path in target.rglob("*") if path.is_file()}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.support import patience
 from tests.support.pty_board import PtyBoard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,11 @@ pytestmark = pytest.mark.timeout(300)
 
 def run(*command, cwd=None):
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=200
+        [str(part) for part in command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=patience.stretched(200),
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -74,7 +79,7 @@ def mqttls(installed, *arguments, cwd):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patience.stretched(100),
     )
 
 

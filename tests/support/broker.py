@@ -17,7 +17,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from tests.support import process
+from tests.support import patience, process
 
 HOST = "127.0.0.1"
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
@@ -193,7 +193,7 @@ class Broker:
             self._child = process.spawn(
                 self._command(path), stdin=process.NULL, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience.stretched(10)
         waiting = list(self.ports.values())
         while waiting:
             if not self.running or time.monotonic() > deadline:
@@ -210,7 +210,7 @@ class Broker:
     def stop(self):
         """Stop it as `systemctl stop` does: it closes its connections and saves its state."""
         if self._child:
-            process.end(self._child, grace_s=5)
+            process.end(self._child, grace_s=patience.stretched(5))
 
     def kill(self):
         """Kill it: what it had not saved is lost."""
@@ -255,7 +255,7 @@ class Broker:
 
     def wait_for_log(self, text, timeout_s=10, count=1):
         """Return when `text` is in its log `count` times; else raise AssertionError with it."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience.stretched(timeout_s)
         while self.log().count(text) < count:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the broker did not log {text!r}:\n{self.log()}")
@@ -454,7 +454,7 @@ class Peer:
 
     def _wait(self, is_so, timeout_s):
         with self._changed:
-            return self._changed.wait_for(is_so, timeout_s)
+            return self._changed.wait_for(is_so, patience.stretched(timeout_s))
 
     @property
     def received(self):
@@ -472,14 +472,14 @@ class Peer:
             options = {"qos": qos}
         _, packet_id = self._client.subscribe(topic_filter, **options)
         if not self._wait(lambda: packet_id in self._granted, timeout_s):
-            raise AssertionError(f"no SUBACK for {topic_filter} within {timeout_s} s")
+            raise AssertionError(f"no SUBACK for {topic_filter}")
         return self._granted[packet_id][0]
 
     def publish(self, topic, payload=b"", qos=1, retain=False, timeout_s=10, properties=None):
         """Publish, and return when its QoS is fulfilled; `properties` dict (MQTT 5)."""
         properties = _encoded(properties, 3)
         sent = self._client.publish(topic, payload, qos, retain, properties)
-        sent.wait_for_publish(timeout_s)
+        sent.wait_for_publish(patience.stretched(timeout_s))
 
     def wait_for(self, count=1, topic=None, timeout_s=20):
         """
@@ -493,7 +493,7 @@ class Peer:
 
         if not self._wait(lambda: len(chosen()) >= count, timeout_s):
             raise AssertionError(
-                f"{len(chosen())} of {count} messages within {timeout_s} s: {self.received[-20:]}"
+                f"{len(chosen())} of {count} messages came: {self.received[-20:]}"
             )
         return chosen()
 

@@ -5,6 +5,8 @@ import socket
 import threading
 import time
 
+from tests.support import patience
+
 HOST = "127.0.0.1"
 CONNACK = b"\x20\x02\x00\x00"
 RESUMED = b"\x20\x02\x01\x00"
@@ -121,7 +123,8 @@ class FakeBroker:
     def wait_for_connections(self, count, timeout_s=20):
         """Return when at least `count` connections were accepted; else AssertionError."""
         with self._changed:
-            if not self._changed.wait_for(lambda: len(self.connections) >= count, timeout_s):
+            limit_s = patience.stretched(timeout_s)
+            if not self._changed.wait_for(lambda: len(self.connections) >= count, limit_s):
                 raise AssertionError(f"{len(self.connections)} of {count} connections")
 
     def close(self, report=True):

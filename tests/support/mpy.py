@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.support import process
+from tests.support import patience, process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -153,15 +153,17 @@ class Program:
         Return the next line of stdout in which the regular expression `pattern` is found. Lines
         before it are passed over; a later call goes on after it.
 
-        Raises AssertionError, with all output, when it ends or is silent for `timeout_s` seconds.
+        Raises AssertionError, with all output, when it ends or is silent for `timeout_s` seconds,
+        stretched.
         """
-        deadline = time.monotonic() + timeout_s
+        limit_s = patience.stretched(timeout_s)
+        deadline = time.monotonic() + limit_s
         while True:
             try:
                 line = self._news.get(timeout=max(0.001, deadline - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(
-                    f"no line with {pattern!r} within {timeout_s} s\n{self.report()}"
+                    f"no line with {pattern!r} within {limit_s:g} s\n{self.report()}"
                 ) from None
             if line is None:
                 self._news.put(None)
@@ -191,13 +193,15 @@ class Program:
         """
         Return its Result when it has ended by itself.
 
-        Raises AssertionError, with all output, when it is not over after `timeout_s` seconds.
+        Raises AssertionError, with all output, when it is not over after `timeout_s` seconds,
+        stretched.
         """
+        limit_s = patience.stretched(timeout_s)
         try:
-            self._child.wait(timeout_s)
+            self._child.wait(limit_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"still running after {timeout_s} s\n{self.report()}") from None
+            raise AssertionError(f"still running after {limit_s:g} s\n{self.report()}") from None
         return self._result()
 
     def kill(self):

@@ -14,6 +14,8 @@ import struct
 import threading
 import time
 
+from tests.support import patience
+
 HOST = "127.0.0.1"
 _NAMES = """
     RESERVED CONNECT CONNACK PUBLISH PUBACK PUBREC PUBREL PUBCOMP
@@ -662,9 +664,10 @@ class Proxy:
 
     def _wait(self, found, count, timeout_s, what):
         with self._changed:
-            if not self._changed.wait_for(lambda: len(found()) >= count, timeout_s):
+            limit_s = patience.stretched(timeout_s)
+            if not self._changed.wait_for(lambda: len(found()) >= count, limit_s):
                 raise AssertionError(
-                    f"{len(found())} of {count} {what} within {timeout_s} s; {self.connections} "
+                    f"{len(found())} of {count} {what} within {limit_s:g} s; {self.connections} "
                     f"connections, last packets: {self.packets[-20:]}"
                 )
             return found()

@@ -16,7 +16,7 @@ import time
 import tty
 from pathlib import Path
 
-from tests.support import mpy, process
+from tests.support import mpy, patience, process
 
 _BLOCK = 4096
 _BLOCKS = 212  # 848 KB
@@ -131,7 +131,7 @@ class PtyBoard:
 
     def _wait_for_prompt(self, timeout_s=20):
         seen = b""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience.stretched(timeout_s)
         while not seen.endswith(b">>> "):
             ready, _, _ = select.select([self._board], [], [], deadline - time.monotonic())
             assert ready, f"the board does not come up: {seen!r}"

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 
+from tests.support import patience
 from tests.support.broker import HOST
 
 
@@ -14,7 +15,7 @@ def server(handle):
 
     def serve(connection):
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(20)
+            connection.settimeout(patience.stretched(20))
             handle(connection)
 
     def accept():

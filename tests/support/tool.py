@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.support import mpy, process
+from tests.support import mpy, patience, process
 from tests.support.broker import free_port, is_listening, mosquitto
 
 NOBODY = 65534
@@ -55,7 +55,7 @@ def mqttls(folder, *arguments, code=0, env=None, stdin=subprocess.DEVNULL, wrapp
         text=True,
         cwd=mpy.ROOT,
         env={**os.environ, **(env or {})},
-        timeout=100,
+        timeout=patience.stretched(100),
         **options,
     )
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
@@ -131,14 +131,14 @@ class Mosquitto:
             cwd="/",
             **options,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience.stretched(10)
         while not is_listening(self.port):
             if self._child.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"mosquitto did not start:\n{self.log()}")
             time.sleep(0.02)
 
     def stop(self):
-        process.end(self._child, grace_s=5)
+        process.end(self._child, grace_s=patience.stretched(5))
 
     def restart(self):
         """Stop it and start it: it reads everything anew."""
@@ -150,7 +150,7 @@ class Mosquitto:
         give_away(self.folder)
         before = self.log().count("Reloading config")
         process.signal_group(self._child, process.SIGHUP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience.stretched(10)
         while self.log().count("Reloading config") == before:
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.02)
@@ -204,7 +204,7 @@ class Watcher:
         return self._data.decode()
 
     def _wait(self, is_so):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience.stretched(20)
         while not is_so():
             if time.monotonic() > deadline or self._child.poll() is not None:
                 raise AssertionError(f"mosquitto_sub:\n{self._text()}")

@@ -35,7 +35,7 @@ from pathlib import Path
 import mpremote.transport
 import mpremote.transport_serial
 
-from tests.support import process
+from tests.support import patience, process
 from tools.debian import CACHE, Unavailable, locked, run
 
 EMULATOR = Path(__file__).parent / "emulator"
@@ -91,9 +91,9 @@ def install():
             (INSTALLED / name).write_text(text)
         try:
             npm = ("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-            run(*npm, cwd=INSTALLED, timeout=_INSTALL_S)
+            run(*npm, cwd=INSTALLED, timeout=patience.stretched(_INSTALL_S))
         except subprocess.TimeoutExpired:
-            raise Unavailable(f"npm ci did not end within {_INSTALL_S} s") from None
+            raise Unavailable("npm ci did not end") from None
         except subprocess.CalledProcessError as error:
             lines = error.stdout.strip().splitlines() or ["no output"]
             why = next((line for line in lines if "Error:" in line), lines[-1])
@@ -165,7 +165,7 @@ class Pico:
         self._listener = threading.Thread(target=self._listen, args=(ready,), daemon=True)
         self._listener.start()
         try:
-            self._port = ready.get(timeout=_START_S)
+            self._port = ready.get(timeout=patience.stretched(_START_S))
             if self._port is None:
                 raise queue.Empty
         except queue.Empty:
@@ -222,7 +222,9 @@ class Pico:
                 line = json.dumps({"id": number, "command": name, **parameters})
                 self._child.stdin.write(line + "\n")
                 self._child.stdin.flush()
-            self._news.wait_for(lambda: number in self._answers or self._ended, _COMMAND_S)
+            self._news.wait_for(
+                lambda: number in self._answers or self._ended, patience.stretched(_COMMAND_S)
+            )
             answer = self._answers.pop(number, None)
         if answer is None:
             raise PicoError(f"no answer to {name}: {self._gone or 'time-out'}\n{self._log()}")
@@ -252,9 +254,9 @@ class Pico:
     def wait_for_power_off(self, timeout_s=300):
         """Wait until a `power_cut` has come about."""
         with self._news:
-            self._news.wait_for(lambda: self._gone, timeout_s)
+            self._news.wait_for(lambda: self._gone, patience.stretched(timeout_s))
         if self._gone != "power off":
-            raise PicoError(self._gone or f"the power was not cut within {timeout_s} s")
+            raise PicoError(self._gone or "the power was not cut")
         self._raw = False
 
     def reset(self):
@@ -279,10 +281,11 @@ class Pico:
         """
         with self._news:
             self._news.wait_for(
-                lambda: len(self._boots) > self._known_boots or self._ended, timeout_s
+                lambda: len(self._boots) > self._known_boots or self._ended,
+                patience.stretched(timeout_s),
             )
         if len(self._boots) == self._known_boots:
-            raise PicoError(self._gone or f"it did not start again within {timeout_s} s")
+            raise PicoError(self._gone or "it did not start again")
         self._started_anew()
         return self._boots[-1]
 
@@ -309,7 +312,9 @@ class Pico:
         """Hear what it prints from now on, main.py for one, without interrupting it."""
         if self._transport is None:
             url = f"socket://127.0.0.1:{self._port}"
-            self._transport = mpremote.transport_serial.SerialTransport(url, timeout=_READ_S)
+            self._transport = mpremote.transport_serial.SerialTransport(
+                url, timeout=patience.stretched(_READ_S)
+            )
             self._forget()
 
     def _forget(self):
@@ -332,7 +337,9 @@ class Pico:
             # a Ctrl-C that meets the callback of a UART ends that alone: so press it again
             for tries_left in (2, 1, 0):
                 try:
-                    self._transport.enter_raw_repl(soft_reset, timeout_overall=_ENTER_S)
+                    self._transport.enter_raw_repl(
+                        soft_reset, timeout_overall=patience.stretched(_ENTER_S)
+                    )
                     break
                 except mpremote.transport.TransportError as error:
                     self._check()
@@ -405,7 +412,7 @@ class Pico:
         Raises PicoError when the program ends before, PicoReset when the chip is reset.
         """
         self.listen()
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience.stretched(timeout_s)
         while True:
             while (end := self._parts[0].find("\n", self._read)) >= 0:
                 line = self._parts[0][self._read : end].rstrip("\r")
@@ -420,7 +427,7 @@ class Pico:
 
     def finish(self, timeout_s=300):
         """Wait for the end of what `start` started; returns and raises as `run` does."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + patience.stretched(timeout_s)
         while self._ends < 2:
             self._take(deadline)
         if self._parts[1]:

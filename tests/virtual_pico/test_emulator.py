@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.support import process
+from tests.support import patience, process
 from tests.support.server import server
 from tests.support.udp import DNS
 from tests.virtual_pico.pico import ADDRESS, EMULATOR, LINK_UP, Pico, PicoError, PicoReset
@@ -49,7 +49,9 @@ def test_the_fast_path_does_what_rp2040js_does(firmware, tmp_path):
     with Pico(firmware, tmp_path):  # has it installed
         pass
     command = ["node", EMULATOR / "compare.mjs", firmware]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=patience.stretched(300), check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     compared = json.loads(done.stdout)
     assert compared["opcodes"] > 40_000
@@ -189,7 +191,12 @@ def test_mpremote_works_on_it(firmware, tmp_path):
         def mpremote(*arguments):
             command = [sys.executable, "-m", "mpremote", "connect", pico.repl_url, *arguments]
             done = subprocess.run(
-                command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+                command,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=patience.stretched(200),
+                check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout

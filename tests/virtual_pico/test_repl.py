@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from tests.support import process
+from tests.support import patience, process
 from tests.support.mpy import ROOT
 from tests.virtual_pico.pico import install
 
@@ -37,7 +37,9 @@ def test_dev_pico_gives_a_prompt_to_mpremote_until_ctrl_c(firmware, tmp_path):
         url = next(filter(None, (re.search(r"connect (\S+)", line) for line in running.stdout)))[1]
         ask = "import mqtt_as_tls; print(mqtt_as_tls.__path__, ppp.isconnected())"
         mpremote = [sys.executable, "-m", "mpremote", "connect", url, "exec", ask]
-        said = subprocess.run(mpremote, capture_output=True, text=True, timeout=60, check=True)
+        said = subprocess.run(
+            mpremote, capture_output=True, text=True, timeout=patience.stretched(60), check=True
+        )
         assert said.stdout.split() == [".frozen/mqtt_as_tls", "True"]
         process.signal_group(running, signal.SIGINT)
         assert running.wait(20) == 0
