@@ -10,20 +10,17 @@ from mqtt_as_tls import MQTTClient, Will
 relay = Pin(15, Pin.OUT, value=0)
 
 client = MQTTClient(
-    config.host,
-    config.port,
-    link=config.link,
-    tls=config.tls,
+    **config.mqtt,
     # The broker says "offline" when the device is gone; the client says "online" when it is back.
-    will=Will("garden/valve/status", "offline", qos=1, retain=True, birth="online"),
+    will=Will(config.home + "status", "offline", qos=1, retain=True, birth="online"),
 )
 
 
-@client.on("garden/valve/set", qos=1)
+@client.on(config.home + "valve/set", qos=1)
 async def switch(message):
     if message.payload in (b"on", b"off"):
         relay.value(message.payload == b"on")
-        await client.publish("garden/valve/state", message.payload, qos=1, retain=True)
+        await client.publish(config.home + "valve", message.payload, qos=1, retain=True)
     else:
         print("neither on nor off:", message.payload)
 

@@ -3,20 +3,15 @@
 import asyncio
 import json
 
+# host: what `aws iot describe-endpoint --endpoint-type iot:Data-ATS` says; client_id: the name
+# of the thing, as its policy demands; tls: Amazon's root CAs 1 and 3, the thing's certificate, key
 import config
 
 from mqtt_as_tls import MQTTClient
 
-SHADOW = "$aws/things/garden-1/shadow/update"
+SHADOW = "$aws/things/%s/shadow/update" % config.client_id
 state = {"interval_s": 60}
-client = MQTTClient(
-    config.host,  # what `aws iot describe-endpoint --endpoint-type iot:Data-ATS` says
-    config.port,
-    link=config.link,
-    tls=config.tls,  # Amazon's root CAs 1 and 3, the certificate and the key of the thing
-    client_id="garden-1",  # the name of the thing, as its policy demands
-    protocol=5,
-)
+client = MQTTClient(**config.mqtt, protocol=5)
 
 
 @client.on(SHADOW + "/delta", qos=1)  # AWS refuses QoS 2
@@ -33,7 +28,7 @@ async def report():
 async def main():
     async with client:
         while True:
-            await client.publish("things/garden-1/reading", '{"celsius": 21.5}', qos=1)
+            await client.publish(config.home + "reading", '{"celsius": 21.5}', qos=1)
             await asyncio.sleep(state["interval_s"])
 
 

@@ -8,14 +8,14 @@ from machine import ADC, deepsleep
 
 from mqtt_as_tls import MQTTClient
 
-client = MQTTClient(config.host, config.port, link=config.link, tls=config.tls)
+client = MQTTClient(**config.mqtt)
 
 
 async def main():
     reading = ADC(26).read_u16()  # before the radio is on: it disturbs
     try:
         await client.connect(timeout_s=30)
-        await client.publish("garden/moisture", str(reading), qos=1, timeout_s=10)
+        await client.publish(config.home + "moisture", str(reading), qos=1, timeout_s=10)
     finally:
         await client.disconnect()
         if config.link:

@@ -7,23 +7,23 @@ import config
 from mqtt_as_tls import TLS, MQTTClient
 
 client = MQTTClient(
-    config.cloud_host,  # also sent as server name (SNI), without which many clouds hang up
-    config.cloud_port,
+    "mycluster.example.com",  # also sent as server name (SNI), without which many clouds hang up
     link=config.link,
-    tls=TLS(ca=config.cloud_ca),
-    user=config.cloud_user,
-    password=config.cloud_password,
+    # The root CA as the cloud has it to download: mpremote cp cloud-ca.pem :/certs/
+    tls=TLS(ca="/certs/cloud-ca.pem"),
+    user="my-user",
+    password="my-cloud-password",
 )
 
 
-@client.on("greetings/#", qos=1)
+@client.on(config.home + "greetings/#", qos=1)
 def show(message):
     print(message.topic, message.payload.decode())
 
 
 async def main():
     async with client:
-        await client.publish("greetings/" + client.client_id, "hello", qos=1)
+        await client.publish(config.home + "greetings/" + client.client_id, "hello", qos=1)
         await asyncio.sleep(600)
 
 

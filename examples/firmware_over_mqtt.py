@@ -9,12 +9,12 @@ import config
 
 from mqtt_as_tls import MQTTClient
 
-client = MQTTClient(config.host, config.port, link=config.link, tls=config.tls)
+client = MQTTClient(**config.mqtt)
 piece = bytearray(1024)
 
 
-# mosquitto_pub -q 1 -t garden/image/$(sha256sum app.bin | cut -c -64) -f app.bin
-@client.on("garden/image/+", qos=1, stream=True)
+# mosquitto_pub -q 1 -t devices/NAME/image/$(sha256sum app.bin | cut -c -64) -f app.bin
+@client.on(config.home + "image/+", qos=1, stream=True)
 async def image(message):
     wanted = message.topic.split("/")[-1]
     summed = hashlib.sha256()
@@ -28,7 +28,7 @@ async def image(message):
     right = hexlify(summed.digest()).decode() == wanted
     if right:
         os.rename("app.new", "app.bin")
-    await client.publish("garden/app", ("installed " if right else "not ") + wanted, qos=1)
+    await client.publish(config.home + "app", ("installed " if right else "not ") + wanted, qos=1)
 
 
 async def main():

@@ -11,7 +11,7 @@ from mqtt_as_tls import MQTTClient, Will
 ME = "garden-1"  # begins every topic, and is what Home Assistant knows the device by
 relay = Pin(15, Pin.OUT, value=0)
 status = Will(ME + "/status", "offline", qos=1, retain=True, birth="online")
-client = MQTTClient(config.host, config.port, link=config.link, tls=config.tls, will=status)
+client = MQTTClient(**config.mqtt, will=status)
 
 
 async def describe(kind, name, **more):

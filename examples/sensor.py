@@ -7,7 +7,7 @@ from machine import ADC
 
 from mqtt_as_tls import MQTTClient
 
-client = MQTTClient(config.host, config.port, link=config.link, tls=config.tls)
+client = MQTTClient(**config.mqtt)
 sensor = ADC(ADC.CORE_TEMP)
 
 
@@ -19,7 +19,7 @@ async def main():
     async with client:
         while True:
             # Returns when the broker has acknowledged it, however long the network was gone.
-            await client.publish("garden/temperature", "%.1f" % celsius(), qos=1)
+            await client.publish(config.home + "temperature", "%.1f" % celsius(), qos=1)
             await asyncio.sleep(60)
 
 

@@ -10,14 +10,7 @@ from mqtt_as_tls import FileStore, MQTTClient
 
 # Over 1,000 readings. When it is full the oldest make room; full="newest" refuses new ones.
 store = FileStore("readings", max_bytes=65536, full="oldest")
-client = MQTTClient(
-    config.host,
-    config.port,
-    link=config.link,
-    tls=config.tls,
-    client_id="garden-1",  # the session on flash is that of this id
-    store=store,
-)
+client = MQTTClient(**config.mqtt, store=store)
 sensor = ADC(ADC.CORE_TEMP)
 
 
@@ -27,7 +20,7 @@ async def main():
             celsius = 27 - (sensor.read_u16() * 3.3 / 65535 - 0.706) / 0.001721
             # It may arrive days later: so it says when it was measured.
             reading = "%d %.1f" % (time.time(), celsius)
-            if not client.enqueue("garden/temperature", reading, qos=1):
+            if not client.enqueue(config.home + "temperature", reading, qos=1):
                 print("no room for", reading)
             await asyncio.sleep(60)
 

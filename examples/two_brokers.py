@@ -6,22 +6,22 @@ import config
 
 from mqtt_as_tls import TLS, MQTTClient
 
-home = MQTTClient(config.host, config.port, link=config.link, tls=config.tls)
+home = MQTTClient(**config.mqtt)
 cloud = MQTTClient(
-    config.cloud_host,
-    config.cloud_port,
+    "mycluster.example.com",
     link=config.link,  # the same object: the clients bring it up and reset it by turns
-    tls=TLS(ca=config.cloud_ca),
-    user=config.cloud_user,
-    password=config.cloud_password,
+    # The root CA as the cloud has it to download: mpremote cp cloud-ca.pem :/certs/
+    tls=TLS(ca="/certs/cloud-ca.pem"),
+    user="my-user",
+    password="my-cloud-password",
     client_id="garden-relay",
 )
 
 
-@home.on("garden/#", qos=1)
+@home.on(config.home + "#", qos=1)
 async def relay(message):
     # Acknowledged at home only when the cloud has it: an outage there loses nothing.
-    await cloud.publish("home/" + message.topic, message.payload, qos=1)
+    await cloud.publish(message.topic, message.payload, qos=1)
 
 
 async def main():

@@ -18,10 +18,11 @@ async def prepare():
 
 asyncio.run(prepare())
 # The certificate is checked against `config.host`; a plain ssl=True would believe any broker.
-client = MQTTClient("garden-sensor", config.host, config.port, ssl=config.tls.context)
+who = config.client_id, config.host, config.port, config.user, config.password
+client = MQTTClient(*who, ssl=config.tls.context)
 try:
     client.connect()
-    client.publish("garden/temperature", "21.5", qos=1)
+    client.publish(config.home + "temperature", "21.5", qos=1)
     client.disconnect()
     print("published")
 except (OSError, ValueError) as error:

@@ -785,6 +785,7 @@ class MQTTClient:
         qos: int = 0,
         timeout_s: float | None = 10,
         properties: _Properties | None = None,
+        response_topic: str | None = None,
     ) -> Message:
         """
         Publish a question and return its answer (MQTT 5, 5.0 section 4.10).
@@ -795,12 +796,15 @@ class MQTTClient:
             qos: 0 to 2, of the question; the answer comes with 1 at most.
             timeout_s: Seconds; None: for ever.
             properties: Of PUBLISH. The response topic and the correlation data are added.
+            response_topic: Where the answer is to go, and no handler of yours; None: what the
+                broker offers, else `response/` and the client id.
 
         Returns:
             The answer.
 
         Raises:
-            ValueError: As `publish`; also without `protocol=5`.
+            ValueError: As `publish`; also without `protocol=5`, and for a `response_topic` that
+                is none, or has a handler of yours.
             TypeError: As `publish`.
             RuntimeError: The client is not running, or 16 requests wait already.
             RefusedError: The broker refused it, or nobody is subscribed to `topic` (code 16, QoS 1

@@ -3,6 +3,7 @@
 import asyncio
 from os import urandom
 
+from . import router
 from .errors import MQTTError, RefusedError
 from .mqtt5 import pairs
 from .transport import Signal
@@ -18,13 +19,15 @@ class Requests:
     """
     The requests of a client that wait for their response.
 
-    topic    str, where responses are sent to
+    topic    str, where responses are sent to unless a request says another
+    topics   those that it listens to
     waiting  dict, correlation data (bytes) -> _Request
     """
 
     def __init__(self, client):
         said = client.properties.get("response_information")
         self.topic = said or "response/" + client.client_id
+        self.topics = set()
         self.waiting = {}
         self._count = int.from_bytes(urandom(4), "big")  # none of an earlier run of the program
 
@@ -47,7 +50,9 @@ def _five(client):
         raise ValueError("request and respond: MQTT 5 only: give MQTTClient protocol=5")
 
 
-def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None):
+def request(
+    client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None, response_topic=None
+):
     """
     `client.request(...)`: publish a message and wait for its response.
 
@@ -56,6 +61,8 @@ def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None)
     qos         int, 0 to 2, of the request; the response comes with 1 at most
     timeout_s   seconds, or None
     properties  dict or list of pairs; the response topic and the correlation data are added
+    response_topic  str, where the response is to go; by default what the broker offers, else
+                    response/ and the client id; no handler of the app may have it
 
     The awaited call returns the Message of the response.
 
@@ -66,32 +73,36 @@ def request(client, topic, payload=b"", *, qos=0, timeout_s=10, properties=None)
     _five(client)
     if client._incoming:
         client._incoming.forbid()
+    if response_topic is not None:
+        router.topic(response_topic)
     own = pairs(properties)
     for name, _ in own:
         if name in ("response_topic", "correlation_data"):
             raise ValueError("%s: request() sets it itself" % name)
     client._encode(topic, payload, qos, False, own)
-    wait = _request(client, topic, payload, qos, own)
+    wait = _request(client, topic, payload, qos, own, response_topic)
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 
-async def _request(client, topic, payload, qos, own):
+async def _request(client, topic, payload, qos, own, back):
     await client.wait_connected()
     if not hasattr(client, "_requests"):
         client._requests = Requests(client)
     requests = client._requests
-    if not client._dispatcher.find(requests.topic):
-        client.on(requests.topic, 1)(requests.received)
-    while client._dispatcher.find(requests.topic).granted is None:
+    back = back or requests.topic
+    if back not in requests.topics or not client._dispatcher.find(back):
+        client.on(back, 1)(requests.received)
+        requests.topics.add(back)
+    while client._dispatcher.find(back).granted is None:
         await client.wait_connected()
         await asyncio.sleep_ms(10)
-    sub = client._dispatcher.find(requests.topic)
+    sub = client._dispatcher.find(back)
     if sub.granted > 2:
         raise sub.reason
     if len(requests.waiting) >= _WAITING:
         raise RuntimeError("%d requests wait for their response already" % _WAITING)
     data = requests.next()
-    own += [("response_topic", requests.topic), ("correlation_data", data)]
+    own += [("response_topic", back), ("correlation_data", data)]
     requests.waiting[data] = answer = _Request()
     try:
         code = await client.publish(topic, payload, qos=qos, properties=own)

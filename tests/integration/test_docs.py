@@ -154,9 +154,8 @@ def test_the_readme_leads_to_a_connection(made, board, name):
     """Dialled is the test's address; the certificate is checked for the README's names."""
     put_on(board, made)
     with broker_of_the_readme(made) as port:
-        app = for_board(docs.text("app"), port)
-        app = app.replace('key.der")', f'key.der", server_hostname={name!r})')
-        with board.start(app) as running:
+        board.settings(port, tls=f"server_hostname={name!r}")
+        with board.start(docs.text("app")) as running:
             running.wait_for("connected in")
             log = (made / "broker.log").read_text()
             assert "garden-1" in log, "the common name is the user name"
@@ -179,10 +178,12 @@ def test_the_readme_with_the_address_of_this_pc(tmp_path, board):
             text=True,
         )
         try:
-            with board.start(for_board(docs.text("app"), port)) as running:
+            board.settings(port)
+            with board.start(docs.text("app")) as running:
                 running.wait_for("connected in")
                 seen = {watcher.stdout.readline(), watcher.stdout.readline()}
-            assert seen == {"garden/status online\n", "garden/temperature 21.5\n"}
+            home = "devices/garden-1/"
+            assert seen == {f"{home}status online\n", f"{home}temperature 21.5\n"}
         finally:
             process.end(watcher)
             watcher.stdout.close()
@@ -208,19 +209,25 @@ def test_what_the_readme_copies_is_there(made):
         if words[:2] == ["mip", "install"]:
             assert (mpy.ROOT / words[2]).is_file()
         elif words[0] == "cp":
-            assert [each for each in words[1:-1] if not (made / Path(each).name).exists()] == []
+            there = [made / Path(each).name for each in words[1:-1] if "certs/" in each]
+            there += [mpy.ROOT / each for each in words[1:-1] if "certs/" not in each]
+            assert [each for each in there if not each.exists()] == []
     assert docs.text("autostart").startswith("mpremote cp main.py :main.py\n")
 
 
 def test_the_readme_runs_without_a_board(tmp_path, mtls_broker, pki):
-    board = Board(tmp_path / "clone", pki)  # its certs/ is where the README's is
-    peer = mtls_broker.peer("garden/#")
-    (board.directory / "main.py").write_text(docs.text("app"))
+    clone = Board(tmp_path / "clone", pki).directory  # its certs/ is where the README's is
+    peer = mtls_broker.peer("devices/#")
+    (clone / "examples").mkdir()
+    mine = (mpy.ROOT / "examples/config.py").read_text().replace("broker.lan", HOST)
+    assert "port = 8883" in mine
+    mine = mine.replace("port = 8883", f"port = {mtls_broker.port}")
+    (clone / "examples/config.py").write_text(mine)
     edit, run = docs.text("unix").splitlines()
-    shell(edit, board.directory)
-    assert run.split() == [".venv/bin/micropython", "app.py"]
-    app = for_board((board.directory / "app.py").read_text(), mtls_broker.port)
-    with mpy.start(app, cwd=board.directory) as running:
+    shell(edit, clone)
+    assert run.split() == ["MICROPYPATH=tests/fakes", ".venv/bin/micropython", "main.py"]
+    (clone / "main.py").write_text(docs.text("app"))
+    with mpy.start(clone / "main.py", cwd=clone) as running:
         running.wait_for("connected in")
         peer.wait_for(2)
 
@@ -248,40 +255,41 @@ def compare(name, lines):
 
 
 def test_the_log_when_it_works(board, mtls_broker):
-    with board.start(for_board(docs.text("app"), mtls_broker.port)) as running:
+    board.settings(mtls_broker.port)
+    with board.start(docs.text("app")) as running:
         running.wait_for("connected in")
         compare("log when it works", running.lines)
 
 
 def test_the_app_of_the_readme_obeys_and_says_goodbye_by_its_will(board, mtls_broker):
-    peer = mtls_broker.peer("garden/status", "garden/temperature")
-    with board.start(for_board(docs.text("app"), mtls_broker.port)) as running:
+    home = "devices/garden-1/"
+    peer = mtls_broker.peer(f"{home}status", f"{home}temperature")
+    board.settings(mtls_broker.port)
+    with board.start(docs.text("app")) as running:
         peer.wait_for(2)
         assert sorted(peer.received) == [
-            ("garden/status", b"online"),
-            ("garden/temperature", b"21.5"),
+            (f"{home}status", b"online"),
+            (f"{home}temperature", b"21.5"),
         ]
-        peer.publish("garden/valve/2", b"30")
-        running.wait_for(r"^garden/valve/2 b'30'")
+        peer.publish(f"{home}valve/2", b"30")
+        running.wait_for(rf"^{home}valve/2 b'30'")
     assert peer.wait_for(3)[-1].payload == b"offline"
 
 
 def test_the_log_when_it_fails(tmp_path, board, pki):
     """One line for each thing that goes wrong most often, from the app of the README."""
-    app = docs.text("app").replace('key.der")', 'key.der", ntp=None)')
     lines = []
 
-    def first_failure(port, program=app, **options):
-        with board.start(for_board(program, port), **options) as running:
+    def first_failure(port, mutual=True, **options):
+        board.settings(port, mutual=mutual)
+        with board.start(docs.text("app"), **options) as running:
             lines.append(running.wait_for("not connected|connection lost"))
 
     with Broker(tmp_path / "good", "mtls", "tls", pki=pki, users={"me": "secret"}) as broker:
         first_failure(broker.port, env={"FAKE_WIFI": f"{WIFI[0]}:another"})
         first_failure(broker.port, env={"FAKE_WIFI": f"another:{WIFI[1]}"})
-        without = re.sub(r", cert=.*?key\.der\"", "", app)
-        assert without != app
-        first_failure(broker.ports["mtls"], without)
-        first_failure(broker.ports["tls"], without)
+        first_failure(broker.ports["mtls"], mutual=False)
+        first_failure(broker.ports["tls"], mutual=False)
         broker.stop()
         first_failure(broker.port)
     for identity in (pki.broker_wrong_ca, pki.broker_wrong_name, pki.broker_future):
@@ -798,7 +806,8 @@ def connects(board, port, certs=None):
     """Tell whether the app of the README connects with what is on the board."""
     if certs:
         put_on(board, certs)
-    with board.start(for_board(docs.text("app"), port)) as running:
+    board.settings(port)
+    with board.start(docs.text("app")) as running:
         running.wait_for("connected in")
 
 
@@ -830,14 +839,18 @@ def test_a_self_signed_broker_is_pinned(tmp_path, board):
     shutil.copy(certs / "broker.crt", board.directory / "certs")
     shutil.copy(certs / "pico.crt", board.directory / "certs")
     shutil.copy(certs / "pico.key", board.directory / "certs")
-    pinned = docs.text("pinned").strip().removeprefix("tls = TLS(").removesuffix(")")
-    program = docs.text("app").replace(
-        'ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der"',
-        f'{pinned}, cert="/certs/pico.crt", key="/certs/pico.key"',
-    )
-    assert pinned in program
-    with broker_of_the_readme(certs) as port, board.start(for_board(program, port)) as running:
-        running.wait_for("connected in")
+    pinned = docs.text("pinned").strip()
+    assert pinned.startswith("tls = TLS(") and pinned.endswith(")")
+    program = f"""
+import config
+from mqtt_as_tls import TLS
+{pinned[:-1]}, cert="/certs/pico.crt", key="/certs/pico.key")
+config.mqtt["tls"] = tls
+"""
+    with broker_of_the_readme(certs) as port:
+        board.settings(port)
+        with board.start(for_board(program, port) + docs.text("app")) as running:
+            running.wait_for("connected in")
 
 
 def test_inspecting_a_broker(tmp_path):

@@ -3,6 +3,7 @@ Each example as a user has it, under MicroPython with a board's Wi-Fi, against a
 TLS. What a user changes too is replaced: config.py.
 """
 
+import ast
 import hashlib
 import json
 
@@ -13,6 +14,7 @@ from tests.support.board import Board
 from tests.support.broker import Broker, properties_of
 
 EXAMPLES = mpy.ROOT / "examples"
+HOME = "devices/garden-1/"  # of config.py
 ON_A_VIRTUAL_PICO = {"ppp_link"}  # in tests/virtual_pico, which has PPP
 CONNECTED = r"^mqtt 127.0.0.1:\d+: connected in \d+ ms \(TLS \d+\), session new"
 
@@ -57,34 +59,42 @@ def test_an_example_fits_on_a_screen(name):
     assert lines[0].startswith('"""') and lines[0].endswith('"""'), "one line says what it shows"
 
 
-def test_config_of_the_user_and_of_the_tests_have_the_same_names(board):
+def test_config_of_the_user_the_tool_and_the_tests_have_the_same_names(board):
     board.settings(1)
 
     def assigned(path):
-        lines = path.read_text().splitlines()
-        return [line.split(" =")[0] for line in lines if " = " in line and line[0].isalpha()]
+        found = ast.parse(path.read_text()).body
+        targets = [
+            each.target if isinstance(each, ast.AnnAssign) else each.targets[0]
+            for each in found
+            if isinstance(each, (ast.Assign, ast.AnnAssign))
+        ]
+        (settings,) = [each.value for each in found if ast.unparse(each).startswith("mqtt")]
+        keys = [each.value for each in settings.keys]
+        return sorted(each.id for each in targets if each.id[0] != "_"), keys
 
-    assert assigned(EXAMPLES / "config.py") == assigned(board.directory / "config.py")
+    mine, tools = board.directory / "config.py", mpy.ROOT / "tools/mqttls/device/board_config.py"
+    assert assigned(EXAMPLES / "config.py") == assigned(mine) == assigned(tools)
 
 
 def test_sensor_publishes_what_it_measures(board, mtls_broker):
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer("garden/#")
+    peer = mtls_broker.peer(HOME + "#")
     with board.start(EXAMPLES / "sensor.py") as running:
         running.wait_for("link up")
         running.wait_for(CONNECTED)
         message = peer.wait_for()[0]
         assert (message.topic, message.payload, message.qos) == (
-            "garden/temperature",
+            HOME + "temperature",
             b"27.0",
             1,
         )
-        mtls_broker.wait_for_log("mpe66138")  # its client id comes from machine.unique_id()
+        mtls_broker.wait_for_log(" as garden-1 ")
 
 
 def test_sensor_runs_on_a_pc_without_wifi(board, mtls_broker):
     board.settings(mtls_broker.port, wifi=False)
-    peer = mtls_broker.peer("garden/#")
+    peer = mtls_broker.peer(HOME + "#")
     with board.start(EXAMPLES / "sensor.py") as running:
         running.wait_for(CONNECTED)
         peer.wait_for()
@@ -99,54 +109,54 @@ def test_sensor_says_what_is_wrong_when_the_wifi_password_is(board, mtls_broker)
 
 def test_actuator_obeys_and_tells_its_state(board, mtls_broker):
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer("garden/valve/state", "garden/valve/status")
+    peer = mtls_broker.peer(HOME + "valve", HOME + "status")
     with board.start(EXAMPLES / "actuator.py") as running:
-        assert peer.wait_for(topic="garden/valve/status")[-1].payload == b"online"
+        assert peer.wait_for(topic=HOME + "status")[-1].payload == b"online"
         for number, (command, value) in enumerate(((b"on", 1), (b"off", 0)), 1):
-            peer.publish("garden/valve/set", command)
+            peer.publish(HOME + "valve/set", command)
             running.wait_for(f"pin 15 is {value}")
-            state = peer.wait_for(number, topic="garden/valve/state")[-1]
+            state = peer.wait_for(number, topic=HOME + "valve")[-1]
             assert state.payload == command
-        peer.publish("garden/valve/set", b"wide open")
+        peer.publish(HOME + "valve/set", b"wide open")
         running.wait_for("neither on nor off: b'wide open'")
         running.kill()
-    assert peer.wait_for(2, topic="garden/valve/status")[-1].payload == b"offline"
-    late = mtls_broker.peer("garden/valve/+")
+    assert peer.wait_for(2, topic=HOME + "status")[-1].payload == b"offline"
+    late = mtls_broker.peer(HOME + "+")
     assert sorted((m.topic, m.payload, m.retain) for m in late.wait_for(2)) == [
-        ("garden/valve/state", b"off", 1),
-        ("garden/valve/status", b"offline", 1),
+        (HOME + "status", b"offline", 1),
+        (HOME + "valve", b"off", 1),
     ]
 
 
 def test_firmware_over_mqtt_installs_only_what_is_right(board, mtls_broker):
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer("garden/app")
+    peer = mtls_broker.peer(HOME + "app")
     images = [bytes([number]) * 300_000 for number in range(2)]
     right, other = (hashlib.sha256(image).hexdigest() for image in images)
     installed = board.directory / "app.bin"
     with board.start(EXAMPLES / "firmware_over_mqtt.py") as running:
         running.wait_for(CONNECTED)
-        mtls_broker.wait_for_log("garden/image/+")
-        peer.publish(f"garden/image/{other}", images[0])
+        mtls_broker.wait_for_log(HOME + "image/+")
+        peer.publish(f"{HOME}image/{other}", images[0])
         assert peer.wait_for(1)[-1].payload == f"not {other}".encode()
         assert not installed.exists()
         for number in (0, 1):
             name = (right, other)[number]
-            peer.publish(f"garden/image/{name}", images[number])
+            peer.publish(f"{HOME}image/{name}", images[number])
             assert peer.wait_for(2 + number)[-1].payload == f"installed {name}".encode()
             assert installed.read_bytes() == images[number]
 
 
 def test_battery_sensor_publishes_and_sleeps(board, mtls_broker):
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer("garden/#")
+    peer = mtls_broker.peer(HOME + "#")
     with board.start(EXAMPLES / "battery_sensor.py") as running:
         result = running.wait()
     assert result.code == 0, running.report()
     lines = result.out.splitlines()
     assert lines[-1] == "machine: deepsleep 600000"
     assert "disconnected" in lines[-2]
-    assert peer.received == [("garden/moisture", b"14021")]
+    assert peer.received == [(HOME + "moisture", b"14021")]
 
 
 def test_battery_sensor_sleeps_although_the_broker_is_away(board, mtls_broker):
@@ -160,36 +170,56 @@ def test_battery_sensor_sleeps_although_the_broker_is_away(board, mtls_broker):
     assert result.out.splitlines()[-1] == "machine: deepsleep 600000"
 
 
+def in_the_cloud(name, cloud):
+    """Return the example `name` with the broker `cloud` in the place of the one it names."""
+    program = (EXAMPLES / f"{name}.py").read_text()
+    for old, new in (
+        ('"mycluster.example.com",', f'"127.0.0.1", {cloud.port},'),
+        ("/certs/cloud-ca.pem", "certs/ca.der"),
+    ):
+        assert program.count(old) == 1
+        program = program.replace(old, new)
+    return program
+
+
 def test_two_brokers_passes_messages_on(board, mtls_broker, cloud):
-    board.settings(mtls_broker.port, cloud.port)
+    board.settings(mtls_broker.port)
     home_peer = mtls_broker.peer()
-    cloud_peer = watch_cloud(cloud, "home/#")
-    with board.start(EXAMPLES / "two_brokers.py") as running:
+    cloud_peer = watch_cloud(cloud, HOME + "#")
+    topic = HOME + "temperature"
+    with board.start(in_the_cloud("two_brokers", cloud)) as running:
         running.wait_for(CONNECTED)
         running.wait_for(CONNECTED)
         mtls_broker.wait_for_log("SUBACK", count=1)
-        home_peer.publish("garden/temperature", b"21.5")
-        assert cloud_peer.wait_for() and cloud_peer.received == [
-            ("home/garden/temperature", b"21.5")
-        ]
+        home_peer.publish(topic, b"21.5")
+        assert cloud_peer.wait_for() and cloud_peer.received == [(topic, b"21.5")]
         assert running.report().count("link up") == 1
         # An outage of one broker does not lose what the other one had.
         cloud.stop()
         running.wait_for(f"{cloud.port}: connection lost")
-        home_peer.publish("garden/temperature", b"22.0")
+        home_peer.publish(topic, b"22.0")
         cloud.start()
         count = 2
         while cloud_peer.wait_for(count)[-1].payload != b"22.0":  # QoS 1: the first may come twice
             count += 1
 
 
+@pytest.mark.parametrize("name", ["two_brokers", "cloud_broker"])
+def test_what_a_cloud_needs_besides_is_said_where_it_is_missing(name, board, mtls_broker):
+    """The board as `mqttls provision` leaves it: it has nothing of a cloud."""
+    board.settings(mtls_broker.port)
+    with board.start(EXAMPLES / f"{name}.py") as running:
+        result = running.wait()
+    assert "ca /certs/cloud-ca.pem: cannot open" in result.out, result
+
+
 def test_umqtt_tls_publishes_on_verified_tls(board, mtls_broker):
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer("garden/#")
+    peer = mtls_broker.peer(HOME + "#")
     with board.start(EXAMPLES / "umqtt_tls.py") as running:
         running.wait_for("^published")
     peer.wait_for()
-    assert peer.received == [("garden/temperature", b"21.5")]
+    assert peer.received == [(HOME + "temperature", b"21.5")]
 
 
 def test_umqtt_tls_explains_a_broker_it_must_not_trust(board, tmp_path, pki):
@@ -200,31 +230,31 @@ def test_umqtt_tls_explains_a_broker_it_must_not_trust(board, tmp_path, pki):
 
 
 def test_cloud_broker_greets_itself_with_user_and_password(board, cloud):
-    board.settings(1, cloud.port)
-    peer = watch_cloud(cloud, "greetings/#")
-    with board.start(EXAMPLES / "cloud_broker.py") as running:
+    board.settings(1)
+    peer = watch_cloud(cloud, HOME + "#")
+    with board.start(in_the_cloud("cloud_broker", cloud)) as running:
         running.wait_for(CONNECTED)
-        running.wait_for("^greetings/mpe66138.* hello")
+        running.wait_for(f"^{HOME}greetings/mpe66138.* hello")
     assert peer.wait_for()[0].payload == b"hello"
 
 
 def test_cloud_broker_says_that_the_password_is_wrong(board, tmp_path, pki):
     users = {"my-user": "something else"}
     with Broker(tmp_path / "cloud", "tls", pki=pki, users=users) as broker:
-        board.settings(1, broker.port)
-        with board.start(EXAMPLES / "cloud_broker.py") as running:
+        board.settings(1)
+        with board.start(in_the_cloud("cloud_broker", broker)) as running:
             running.wait_for("the broker refused: code 5; not authorised|wrong user or password")
 
 
 def test_request_response_asks_and_answers(board, mtls_broker):
     board.settings(mtls_broker.port)
-    weather = mtls_broker.peer("weather/rain/get", protocol=5)
+    weather = mtls_broker.peer(HOME + "rain/get", protocol=5)
     visitor = mtls_broker.peer("answers/visitor", protocol=5)
     with board.start(EXAMPLES / "request_response.py") as running:
         question = weather.wait_for()[0]
         said = properties_of(question)
         assert question.payload == b"tomorrow"
-        assert said["response_topic"].startswith("response/mp") and said["correlation_data"]
+        assert said["response_topic"] == HOME + "rain" and said["correlation_data"]
         only = {"correlation_data": said["correlation_data"]}
         weather.publish(said["response_topic"], b"3 mm", properties=only)
         running.wait_for("^rain tomorrow: 3 mm")
@@ -232,7 +262,7 @@ def test_request_response_asks_and_answers(board, mtls_broker):
             {"garden/tank": b"420", "moon": b"unknown"}.items()
         ):
             asked = {"response_topic": "answers/visitor", "correlation_data": bytes([number])}
-            visitor.publish("garden/level/get", name, properties=asked)
+            visitor.publish(HOME + "level/get", name, properties=asked)
             message = visitor.wait_for(number + 1)[-1]
             assert message.payload == answer
             assert properties_of(message) == {"correlation_data": bytes([number])}
@@ -241,12 +271,12 @@ def test_request_response_asks_and_answers(board, mtls_broker):
 def test_request_response_says_that_nobody_answers(board, mtls_broker):
     board.settings(mtls_broker.port)
     with board.start(EXAMPLES / "request_response.py") as running:
-        running.wait_for("^nobody is there to answer")
+        running.wait_for("^cannot ask: no one is subscribed")
 
 
 def test_request_response_says_that_no_answer_came(board, mtls_broker):
     board.settings(mtls_broker.port)
-    mtls_broker.peer("weather/rain/get")  # listens, and says nothing
+    mtls_broker.peer(HOME + "rain/get")  # listens, and says nothing
     program = (EXAMPLES / "request_response.py").read_text()
     assert "timeout_s=10" in program
     with board.start(program.replace("timeout_s=10", "timeout_s=1")) as running:
@@ -256,7 +286,7 @@ def test_request_response_says_that_no_answer_came(board, mtls_broker):
 def test_store_and_forward_brings_what_was_measured_without_a_broker(board, mtls_broker):
     """Killed twice while the broker is down: every reading arrives, in order."""
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer("garden/#", client_id="watcher", clean=False)
+    peer = mtls_broker.peer(HOME + "#", client_id="watcher", clean=False)
     program = (EXAMPLES / "store_and_forward.py").read_text()
     for old, new in (
         ("sleep(60)", "sleep(0.05)"),
@@ -330,10 +360,10 @@ def aws(tmp_path, pki):
 def test_aws_iot_reports_its_readings_and_obeys_its_shadow(board, aws):
     board.settings(aws.ports["mtls"])
     shadow = "$aws/things/garden-1/shadow/update"
-    cloud = aws.peer("things/garden-1/reading", shadow)
+    cloud = aws.peer(HOME + "reading", shadow)
     with board.start(EXAMPLES / "aws_iot.py") as running:
         running.wait_for(CONNECTED)
-        assert json.loads(cloud.wait_for(topic="things/garden-1/reading")[0].payload)
+        assert json.loads(cloud.wait_for(topic=HOME + "reading")[0].payload)
         reported = cloud.wait_for(topic=shadow)[0].payload
         assert json.loads(reported) == {"state": {"reported": {"interval_s": 60}}}
         cloud.publish(shadow + "/delta", json.dumps({"version": 2, "state": {"interval_s": 5}}))
@@ -346,9 +376,9 @@ def test_aws_iot_keeps_to_the_limits_of_such_a_broker(board, aws):
     """8 filters in a SUBSCRIBE, no QoS 2, no packet over 128 KB; a refused one ends nothing."""
     board.settings(aws.ports["mtls"])
     program = (EXAMPLES / "aws_iot.py").read_text()
-    assert "protocol=5," in program
-    more = "protocol=5, max_packet=200_000, max_backlog=200_000,"
-    program = program.replace("protocol=5,", more)
+    assert "protocol=5" in program
+    more = "protocol=5, max_packet=200_000, max_backlog=200_000"
+    program = program.replace("protocol=5", more)
     before, _ = program.split("async def main")
     limits = """
 from mqtt_as_tls import RefusedError
@@ -363,16 +393,16 @@ async def main():
         print("takes", client.properties["maximum_qos"], client.properties["maximum_packet_size"])
         for size, qos in ((1, 2), (131_072, 1)):
             try:
-                await client.publish("things/garden-1/reading", bytes(size), qos=qos)
+                await client.publish(config.home + "reading", bytes(size), qos=qos)
             except RefusedError as error:
                 print(hex(error.code), error)
-        await client.publish("things/garden-1/reading", bytes(131_000), qos=1)
+        await client.publish(config.home + "reading", bytes(131_000), qos=1)
         print("still connected", client.stats.connects)
 
 
 asyncio.run(main())
 """
-    cloud = aws.peer("things/garden-1/reading")
+    cloud = aws.peer(HOME + "reading")
     with board.start(before + limits) as running:
         result = running.wait()
     assert "takes 1 131072" in result.out, running.report()

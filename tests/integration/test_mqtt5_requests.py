@@ -41,6 +41,14 @@ async def main():
         assert [each.payload for each in found] == [b"re:slow", b"re:2", b"re:3", b"re:4"]
         assert [each.qos for each in found] == [1, 1, 0, 0], [each.qos for each in found]
         assert found[0].topic == "response/device"
+        for n in "12":
+            own = await client.request("ask/a", n, response_topic="mine/r")
+            assert (own.topic, own.payload) == ("mine/r", b"re:" + n.encode())
+        with raises(ValueError, "+ and # are for subscribing only"):
+            client.request("ask/a", response_topic="mine/#")
+        client.on("taken")(print)
+        with raises(ValueError, "taken"):
+            await client.request("ask/a", response_topic="taken")
         names = {each.properties["correlation_data"] for each in found}
         assert len(names) == 4
         found = await client.request("ask/e", "5", properties=[

@@ -62,9 +62,8 @@ def test_a_board_with_a_password_is_on_server_only_tls(pki, board, provision):
     port = init(pki, "--server-only")
     mqttls(pki, "device", "add", "kitchen")
     provision()
-    app = APP.replace("tls=config", "user=config.user, password=config.password, tls=config")
     with running(pki, port):
-        assert "acknowledged True True" in run_app(board, app)
+        assert "acknowledged True True" in run_app(board)
         assert "all is well" in doctor(pki, board)
 
 

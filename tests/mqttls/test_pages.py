@@ -148,7 +148,7 @@ def one_round(app):
 
 def the_app_runs(story):
     """The app of the README on the board that was provisioned, for one round."""
-    app = one_round(docs.text("provisioned app"))
+    app = one_round(docs.text("app"))
     with Watcher(story.pki, "homeassistant", story.port) as watcher:
         with Board(story.board.port) as board:
             board.run(app, "the app", timeout_s=60)
@@ -186,7 +186,7 @@ def test_the_five_minutes_of_the_readme():
             command = ["timeout", "60", "sh", "-euc", story.inwards(watch) + " -C 2"]
             watcher = subprocess.Popen(command, cwd=base, stdout=subprocess.PIPE, text=True)
             with Board(story.board.port) as board:
-                board.run(one_round(docs.text("provisioned app")), "the app", timeout_s=60)
+                board.run(one_round(docs.text("app")), "the app", timeout_s=60)
             seen, _ = watcher.communicate(timeout=patience.stretched(60))
     assert "devices/kitchen/status o" in seen, "online, or offline if the watcher was slow"
 

@@ -24,10 +24,9 @@ import asyncio, config
 from mqtt_as_tls import MQTTClient
 
 async def main():
-    client = MQTTClient(config.host, config.port, client_id=config.client_id, link=config.link,
-        tls=config.tls, log=None)
+    client = MQTTClient(**config.mqtt, log=None)
     await client.connect(timeout_s=20)
-    await client.publish("devices/kitchen/t", "21.5", qos=1)
+    await client.publish(config.home + "t", "21.5", qos=1)
     await client.disconnect()
     print("acknowledged", config.link is not None, config.tls.verified)
 

@@ -15,13 +15,21 @@ from mqtt_as_tls import TLS, WiFi
 
 host = {host!r}
 port = {port}
+client_id = "garden-1"
+user = {user!r}
+password = {password!r}
 link = {link}
 tls = {tls}
-cloud_host = {host!r}
-cloud_port = {cloud_port}
-cloud_ca = "certs/ca.der"
-cloud_user = "my-user"
-cloud_password = "my-cloud-password"
+mqtt = {{
+    "host": host,
+    "port": port,
+    "client_id": client_id,
+    "user": user,
+    "password": password,
+    "link": link,
+    "tls": tls,
+}}
+home = "devices/garden-1/"
 """
 
 
@@ -44,15 +52,20 @@ class Board:
         ):
             shutil.copy(source, certificates / name)
 
-    def settings(self, port, cloud_port=0, *, wifi=True, mutual=True):
-        """Write config.py: the broker's port on loopback, with the board's Wi-Fi or a PC's net."""
+    def settings(self, port, *, wifi=True, mutual=True, **own):
+        """
+        Write config.py: the broker's port on loopback, with the board's Wi-Fi or a PC's net.
+
+        own  of it: `user`, `password`, and more arguments of TLS (str) as `tls`
+        """
         more = ', cert="certs/cert.der", key="certs/key.der"' if mutual else ""
         text = _CONFIG.format(
             host="127.0.0.1",
             port=port,
-            cloud_port=cloud_port,
+            user=own.get("user"),
+            password=own.get("password"),
             link="WiFi({!r}, {!r})".format(*WIFI) if wifi else None,
-            tls=f'TLS(ca="certs/ca.der"{more}, ntp=None)',
+            tls=f'TLS(ca="certs/ca.der"{more}, {own.get("tls", "ntp=None")})',
         )
         (self.directory / "config.py").write_text(text)
 

@@ -31,7 +31,7 @@ TABLE = {
     # parts of the client: how messages reach their handlers, and what is loaded when needed
     "dispatch": "router transport failing",
     "mqtt5": "packet5 properties errors reasons failing",
-    "requests": "errors mqtt5 transport",
+    "requests": "errors mqtt5 router transport",
     "hooks": "mistakes",
     "queueing": "router",
     "stored": "session packet dispatch errors router",

@@ -1,5 +1,5 @@
 # Written by `mqttls provision`, which keeps it up to date; without this line it is yours.
-"""What this board was given: import config, then MQTTClient(config.host, config.port, ...)."""
+"""What this board was given: import config, then MQTTClient(**config.mqtt)."""
 
 import json
 
@@ -32,3 +32,15 @@ tls = TLS(
 
 # None: something else (Ethernet, your own code) brings the network up
 link = _wifi and WiFi(_wifi["ssid"], _wifi["password"], country=_wifi["country"]) or None
+
+mqtt = {  # MQTTClient(**config.mqtt)
+    "host": host,
+    "port": port,
+    "client_id": client_id,
+    "user": user,
+    "password": password,
+    "link": link,
+    "tls": tls,
+}
+
+home = f"devices/{client_id}/"  # the topics that the broker lets this device use begin so
