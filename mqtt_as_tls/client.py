@@ -307,7 +307,6 @@ class MQTTClient:
             _later("leaving", "make_way")(self, True)
         self._loop = asyncio.core._task_queue
         self._up = asyncio.Event()
-        self._nudge = asyncio.Event()
         for sub in self._dispatcher.subscriptions:
             sub.granted = None
         self.running = True
@@ -535,6 +534,8 @@ class MQTTClient:
             except errors.ResolveError:
                 if not self._address:  # the last good one may still serve
                     raise
+            if self._task is not asyncio.core.cur_task:
+                raise asyncio.CancelledError  # stopped: a wait_for may have lost that
             self._error = None
             self._transport = t = Transport(self)
             start = time.ticks_ms()
@@ -722,7 +723,8 @@ class MQTTClient:
                         out.set()
                         self._pump()
         except Exception as e:
-            self._lost(e)
+            if self._transport is t:  # else it comes too late
+                self._lost(e)
 
     def _granted(self, part, kind, codes):
         """A SUBACK or UNSUBACK (`kind`) with `codes` came for `part`."""
@@ -789,7 +791,6 @@ class MQTTClient:
         asked = None  # bytes received when PINGREQ was sent
         pinged = 0
         while not self._error:
-            self._nudge.clear()
             now = time.ticks_ms()
             silent = time.ticks_diff(now, t.tx_ms)
             if t.streams:
@@ -822,26 +823,35 @@ class MQTTClient:
                 wait = min(wait, left)
             if self._wake_ms is None:  # nudged by a publish that may be acknowledged already
                 wait = min(wait, ack_ms)
-            wait = int(wait)
-            self._wake_ms = time.ticks_add(now, wait)
-            try:
-                await asyncio.wait_for_ms(self._nudge.wait(), wait)
-            except asyncio.TimeoutError:
-                pass
+            if not self._error:  # a ping may have found the connection dead
+                wait = int(wait)
+                self._wake_ms = time.ticks_add(now, wait)
+                await asyncio.sleep_ms(wait)
         raise self._error
 
     def _due(self, ms):
         """Have the deadlines looked at within `ms`."""
         if self._wake_ms is not None and time.ticks_diff(self._wake_ms, time.ticks_ms()) > ms:
+            self._wake()
+
+    def _wake(self):
+        """Have the supervisor go on, if it sleeps until the next deadline and was not stopped."""
+        task = self._task
+        if (
+            self._wake_ms is not None
+            and task is not asyncio.core.cur_task
+            and task.data is None  # else it is cancelled, and would forget that
+        ):
             self._wake_ms = None
-            self._nudge.set()
+            self._loop.remove(task)
+            self._loop.push(task)
 
     def _lost(self, error):
         """The connection ended: let the supervisor know."""
         if isinstance(error, MemoryError):
             error = MemoryError  # the instance may be one that MicroPython has for the next, too
         self._error = self._error or error
-        self._nudge.set()
+        self._wake()
 
     def _down(self):
         """Close the connection; the session stays."""

@@ -886,6 +886,60 @@ def test_stopping_while_it_connects_and_starting_at_once_works(proxy):
         app.wait()
 
 
+def test_stopping_is_not_lost_when_it_comes_together_with_a_deadline(broker):
+    apps.check(
+        """
+        async def main():
+            failed = []
+            loop = asyncio.get_event_loop()
+            loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+            tasks = []
+            for turns in range(40):
+                client = make(drain_s=0)
+                client._alive_s = 0.02  # s: a ping is due soon
+                await client.__aenter__()
+                tasks.append(client._task)
+                await until(lambda: client._wake_ms is not None)
+                await asyncio.sleep_ms(time.ticks_diff(client._wake_ms, time.ticks_ms()))
+                for _ in range(turns % 8):
+                    await asyncio.sleep_ms(0)
+                await client.disconnect()
+            await asyncio.sleep_ms(100)
+            print(sum(not task.done() for task in tasks), "go on", failed)
+            assert not failed and all([task.done() for task in tasks])
+        """,
+        broker.port,
+    )
+
+
+def test_stopping_is_not_lost_though_a_name_server_answers_at_that_moment(broker):
+    """asyncio.wait_for loses a cancellation that comes when its time is just over."""
+    apps.check(
+        """
+        from mqtt_as_tls import client as module
+
+        async def resolve(host, servers):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return host
+
+        async def main():
+            module.resolve = resolve
+            client = make()
+            files = open_files()
+            await client.__aenter__()
+            await asyncio.sleep_ms(0)
+            task = client._task
+            await client.disconnect()
+            await until(task.done)
+            assert not client.connected and client._transport is None
+            assert open_files() == files
+        """,
+        broker.port,
+    )
+
+
 def test_a_second_client_with_the_default_id_raises_and_other_ids_do_not(broker):
     apps.check(
         """
