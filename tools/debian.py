@@ -5,7 +5,6 @@ packages is neither read nor touched, and nothing is installed.
 What cannot be had (apt, the keys, a mirror, the network) raises `Unavailable`, which says what.
 """
 
-import fcntl
 import platform
 import shutil
 import subprocess
@@ -67,6 +66,8 @@ def unpack_binary(package, folder, only):
 @contextmanager
 def locked(folder):
     """One process at a time in this folder."""
+    import fcntl  # Windows, which does not come here, has none
+
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -86,7 +86,7 @@ def whole_files(folder):
 
 
 def left_overs(folder):
-    return list(folder.rglob(".*"))
+    return [each for each in folder.rglob(".*") if each != folder / ".lock"]
 
 
 COMMANDS = {

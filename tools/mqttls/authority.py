@@ -129,7 +129,7 @@ class Authority:
         gone       names of devices that are removed in it
         """
         server_only = self.settings["server_only"]
-        at = (self.root / "broker").resolve()
+        at = (self.root / "broker").resolve().as_posix()  # on Windows, too
         change.put("broker/ca.crt", x509.cert_pem(*self.trusted))
         change.put("broker/mosquitto.conf", broker.configuration(self.settings, at))
         change.put("broker/acl", broker.acl(self.settings["admins"]))
@@ -148,7 +148,7 @@ class Authority:
         path = self.root / "broker" / "passwords"
         lines = {}
         if path.exists():
-            for line in path.read_text().splitlines(keepends=True):
+            for line in path.read_text("utf-8").splitlines(keepends=True):
                 lines[line.partition(":")[0]] = line
         wanted = dict(wanted)
         for name in self.directory.devices():

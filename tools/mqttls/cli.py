@@ -76,9 +76,6 @@ def _add_common(parser, default):
 def main(arguments=None):
     """Run the command line `arguments` (list of str; of the process when None); return 0, 1, 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if os.name == "nt":
-        print("mqttls: Windows is not supported; in WSL it runs", file=sys.stderr)
-        return 2
     try:
         return _main(arguments)
     except KeyboardInterrupt:

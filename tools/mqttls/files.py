@@ -15,34 +15,38 @@ before the rename has changed nothing; who is killed after it is finished off by
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import re
-import shutil
-import time
 from pathlib import Path
 
+import filelock
+
+from . import system
 from .report import Failure
 
 SETTINGS = "settings.json"
-NAME_RULE = "1 to 64 of A-Z a-z 0-9 _ . -, not a dot or dash at the start"
+NAME_RULE = (
+    "1 to 64 of A-Z a-z 0-9 _ . -, not a dot or dash at the start, not a dot at the end, not what "
+    "Windows keeps for itself (CON, NUL, COM1, …)"
+)
 LOCK_WAIT_S = 60
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_NEW, _COMMIT, _TREE, _REMOVALS = ".new", ".commit", "tree", "remove.json"
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
+_RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
+_LOCK, _NEW, _COMMIT, _TREE, _REMOVALS = ".lock", ".new", ".commit", "tree", "remove.json"
 
 
 def is_name(text):
     """
-    Tell whether `text` may name a device: 1 to 64 of [A-Za-z0-9_.-].
+    Tell whether `text` may name a device: see NAME_RULE.
 
     The name becomes the certificate's CN, the broker's user name, a part of topics and a folder:
     mosquitto would take / + # in it, which poisons the ACL; dots or dashes at the start make
-    hidden folders, "..", and what looks like an option.
+    hidden folders, "..", and what looks like an option. Windows opens a device where a file is
+    named "aux" or "nul.txt", and drops a dot at the end; the folder may be moved there one day.
     """
-    return _NAME.fullmatch(text) is not None
+    return _NAME.fullmatch(text) is not None and _RESERVED.fullmatch(text) is None
 
 
 def check_name(text):
@@ -52,12 +56,12 @@ def check_name(text):
     return text
 
 
-def write(path, data, mode=0o600):
+def write(path, data):
     """
     Write `data` (bytes or str) to `path` so that it is there whole or not at all.
 
-    A temporary file beside it, made with `mode` from the start, is synced and renamed. For one
-    file in a Directory that is open; several change together in a Change.
+    A temporary file beside it, which only the owner may read, is synced and renamed. For one file
+    in a Directory that is open; several change together in a Change.
 
     Raises OSError with the file's name.
     """
@@ -65,47 +69,23 @@ def write(path, data, mode=0o600):
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # of a run that was killed
     try:
-        _write_new(temporary, data, mode)
-        os.replace(temporary, path)
+        system.create(temporary, _bytes(data))
+        system.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    system.sync_folder(path.parent)
 
 
-def _write_new(path, data, mode):
-    if isinstance(data, str):
-        data = data.encode()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    try:
-        os.fchmod(file, mode)  # whatever the umask
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-        os.fsync(file)
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        os.close(file)
+def _bytes(data):
+    return data.encode() if isinstance(data, str) else data
 
 
 def _make_folder(path):
     if not path.is_dir():
         _make_folder(path.parent)
         os.mkdir(path, 0o700)  # Path.mkdir would give the folders above it the umask's mode
-
-
-def _sync_folder(path):
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems sync no folders
-            raise
-    finally:
-        os.close(folder)
 
 
 def read_json(path):
@@ -126,10 +106,12 @@ class Directory:
 
     path       Path of it
     settings   dict of settings.json
+    exposed    why it could not be kept from others when it was made (str), or ""
     """
 
     def __init__(self, path):
         self.path = Path(path)
+        self.exposed = ""
 
     @classmethod
     @contextlib.contextmanager
@@ -152,23 +134,27 @@ class Directory:
             if self.path.exists():
                 raise Failure(f"{self.path} is not a folder", "choose another --dir")
             raise self._missing()
-        with self._locked():
-            try:
-                self._recover()
-            except OSError:
-                if write:
-                    raise
-            if create:
-                self._refuse_strangers()
-            elif not (self.path / SETTINGS).exists():
-                raise self._missing()
-            try:
+        if create and not (self.path / _LOCK).exists():
+            self._refuse_strangers()  # nothing of ours may be left in their folder
+        try:
+            with self._locked(write):
+                try:
+                    self._recover()
+                except OSError:
+                    if write:
+                        raise
+                if create:
+                    self._refuse_strangers()
+                    self.exposed = system.keep_private(self.path)
+                elif not (self.path / SETTINGS).exists():
+                    raise self._missing()
                 yield self
-            except BaseException:
-                if new:
-                    with contextlib.suppress(OSError):  # something is in it: it stays
-                        os.rmdir(self.path)
-                raise
+        except BaseException:
+            if new:
+                with contextlib.suppress(OSError):  # something is in it: it stays
+                    (self.path / _LOCK).unlink(missing_ok=True)
+                    os.rmdir(self.path)
+            raise
 
     def _missing(self):
         return Failure(
@@ -185,29 +171,26 @@ class Directory:
                 "choose an empty or a new folder with --dir",
                 stage="files",
             )
-        os.chmod(self.path, 0o700)
 
     @contextlib.contextmanager
-    def _locked(self):
-        folder = os.open(self.path, os.O_RDONLY)  # the lock ends with the process, however it ends
+    def _locked(self, write):
+        # It ends with the process, however that ends; the file stays.
+        lock = filelock.FileLock(self.path / _LOCK, LOCK_WAIT_S, mode=0o600)
         try:
-            deadline = time.monotonic() + LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    pass
-                if time.monotonic() > deadline:
-                    raise Failure(
-                        f"another mqttls has been working in {self.path} for {LOCK_WAIT_S} s",
-                        "wait for it to end, or end it",
-                        stage="files",
-                    )
-                time.sleep(0.05)
+            lock.acquire()
+        except filelock.Timeout:
+            raise Failure(
+                f"another mqttls has been working in {self.path} for {LOCK_WAIT_S} s",
+                "wait for it to end, or end it",
+                stage="files",
+            ) from None
+        except OSError:
+            if write:
+                raise
+        try:
             yield
         finally:
-            os.close(folder)
+            lock.release()
 
     @property
     def settings(self):
@@ -219,9 +202,8 @@ class Directory:
 
     def existing_device(self, name):
         """Return the Path of the device's folder; Failure when there is no such device."""
-        folder = self.device(name)
-        if not folder.is_dir():
-            known = self.devices()
+        folder, known = self.device(name), self.devices()
+        if name not in known:  # where case does not matter, is_dir() would find "Kitchen", too
             have = f"there are {', '.join(known[:8])}" if known else "there is none yet"
             raise Failure(
                 f"there is no device {name!r} in {self.path}",
@@ -235,7 +217,9 @@ class Directory:
         folder = self.path / "devices"
         if not folder.is_dir():
             return []
-        return sorted(each.name for each in folder.iterdir() if is_name(each.name))
+        return sorted(
+            each.name for each in folder.iterdir() if is_name(each.name) and each.is_dir()
+        )
 
     @contextlib.contextmanager
     def change(self):
@@ -247,17 +231,18 @@ class Directory:
         try:
             yield change
             change._seal()
-            os.rename(self.path / _NEW, self.path / _COMMIT)
+            system.replace(self.path / _NEW, self.path / _COMMIT)
         except BaseException:
-            shutil.rmtree(self.path / _NEW, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                system.remove_tree(self.path / _NEW)
             raise
-        _sync_folder(self.path)
+        system.sync_folder(self.path)
         self._finish()
 
     def _recover(self):
         """Undo what was not decided, finish what was."""
         if (self.path / _NEW).exists():
-            shutil.rmtree(self.path / _NEW)
+            system.remove_tree(self.path / _NEW)
         if (self.path / _COMMIT).exists():
             self._finish()
 
@@ -268,9 +253,9 @@ class Directory:
         if (done / _REMOVALS).exists():
             for number, each in enumerate(read_json(done / _REMOVALS)):
                 with contextlib.suppress(FileNotFoundError):  # done before, or never there
-                    os.rename(self.path / each, done / str(number))
-        _sync_folder(self.path)
-        shutil.rmtree(done)
+                    system.replace(self.path / each, done / str(number))
+        system.sync_folder(self.path)
+        system.remove_tree(done)
 
 
 def _move_into(source, target):
@@ -280,8 +265,8 @@ def _move_into(source, target):
         if each.is_dir() and place.is_dir():
             _move_into(each, place)
         else:
-            os.replace(each, place)
-    _sync_folder(target)
+            system.replace(each, place)
+    system.sync_folder(target)
 
 
 class Change:
@@ -298,7 +283,7 @@ class Change:
         new = self._tree / path
         _make_folder(new.parent)
         new.unlink(missing_ok=True)
-        _write_new(new, data, mode)
+        system.create(new, _bytes(data), mode)
 
     def put_json(self, path, value):
         self.put(path, json.dumps(value, indent=2) + "\n")
@@ -322,6 +307,6 @@ class Change:
 
     def _seal(self):
         if self._removals:
-            _write_new(self._root / _NEW / _REMOVALS, json.dumps(self._removals), 0o600)
+            system.create(self._root / _NEW / _REMOVALS, _bytes(json.dumps(self._removals)))
         for folder, _, _ in os.walk(self._root / _NEW):
-            _sync_folder(folder)
+            system.sync_folder(folder)

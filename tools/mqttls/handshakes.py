@@ -13,13 +13,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import onboard, x509
+from . import onboard, system, x509
 from .board import Board, BoardError, BoardRaised
 from .doctor import dial
 from .report import Failure
 
 NAME = "broker.lan"  # in the certificates
-_PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
+_PLACES = (
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/opt/homebrew/sbin",
+    "/usr/local/opt/mosquitto/sbin",
+    r"C:\Program Files\mosquitto",
+)
 _NOBODY = 65534
 _PATIENCE_S = 10
 _SLOWEST_S = 180  # one handshake: RSA-4096 on an RP2040 takes about 25 s
@@ -159,8 +165,8 @@ def broker(kinds, address):
     with tempfile.TemporaryDirectory(prefix="mqttls-keys-") as folder:
         folder = Path(folder)
         conf = folder / "mosquitto.conf"
-        conf.write_text(_configuration(kinds, address, folder))
-        if os.geteuid() == 0:  # it gives its rights up, and must read the files then
+        conf.write_text(_configuration(kinds, address, folder), "utf-8")
+        if _is_root():  # it gives its rights up, and must read the files then
             for path in [folder, *folder.iterdir()]:
                 os.chown(path, _NOBODY, _NOBODY)
         with (folder / "log").open("wb") as log:
@@ -179,9 +185,13 @@ def broker(kinds, address):
                 child.wait()
 
 
+def _is_root():
+    return not system.is_windows() and os.geteuid() == 0
+
+
 def _configuration(kinds, address, folder):
     lines = ["allow_anonymous false", "log_dest stderr", "log_type error"]
-    if os.geteuid() == 0:
+    if _is_root():
         lines.append("user nobody")
     ports = iter(free_ports(address, 2 * len(kinds)))
     for kind in kinds:
@@ -191,10 +201,7 @@ def _configuration(kinds, address, folder):
             "broker.key": x509.key_pem(kind.broker.key),
         }
         for name, data in files.items():
-            with open(
-                os.open(folder / f"{kind.kind}.{name}", os.O_CREAT | os.O_WRONLY, 0o600), "wb"
-            ) as file:
-                file.write(data)
+            system.create(folder / f"{kind.kind}.{name}", data)
         for mutual in (False, True):
             kind.ports[mutual] = next(ports)
             lines += [
@@ -216,13 +223,15 @@ def _wait_for(child, kinds, address, log):
             waiting.pop(0)
             continue
         if child.poll() is not None or time.monotonic() > deadline:
-            said = log.read_text(errors="replace").strip().splitlines()
+            said = log.read_text("utf-8", "replace").strip().splitlines()
             raise Failure(f"mosquitto does not start: {said[-1] if said else 'it says nothing'}")
         time.sleep(0.02)
 
 
 def _version(program):
-    done = subprocess.run([program, "-h"], capture_output=True, text=True, timeout=10)
+    done = subprocess.run(
+        [program, "-h"], capture_output=True, encoding="utf-8", errors="replace", timeout=10
+    )
     found = re.search(r"mosquitto version (\S+)", done.stdout + done.stderr)
     return f"mosquitto {found[1]}" if found else "mosquitto"
 
@@ -232,6 +241,11 @@ class OnPC:
 
     def __init__(self):
         self.path = dial.interpreter()
+        if not self.path and system.is_windows():
+            raise Failure(
+                "there is no MicroPython with sockets for Windows",
+                "run this in WSL2; or --board for a board on USB",
+            )
         if not self.path:
             raise Failure(
                 "there is no MicroPython on this PC",
@@ -241,7 +255,7 @@ class OnPC:
         self.address = "127.0.0.1"
         program = "import sys; print('.'.join(str(n) for n in sys.implementation[1][:3]))"
         done = subprocess.run(
-            [self.path, "-c", program], capture_output=True, text=True, timeout=20
+            [self.path, "-c", program], capture_output=True, encoding="utf-8", timeout=20
         )
         self.name = f"MicroPython {done.stdout.strip()} on this PC"
 
@@ -255,7 +269,8 @@ class OnPC:
                 [self.path, "-c", _CLIENT % "sys.stdin.readline()"],
                 input=json.dumps(asked) + "\n",
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=60,
             )
         except subprocess.TimeoutExpired:

@@ -51,7 +51,7 @@ def run(arguments, report):
         if settings["server_only"]:
             report.made(folder / "passwords", "of each device; in clear text in its tls.json")
         report.say()
-        report.say((folder / "mosquitto.conf").read_text().rstrip())
+        report.say((folder / "mosquitto.conf").read_text("utf-8").rstrip())
         report.data["conf"] = str(folder / "mosquitto.conf")
         if settings["docker"]:
             report.say()

@@ -60,6 +60,11 @@ def run(arguments, report):
     except Failure as failure:
         raise Usage(f"--broker {failure.fact}: {failure.cure}") from None
     with Directory.opened(arguments.dir, create=True) as directory:
+        if directory.exposed:
+            report.note(
+                f"others may be able to read the keys in {directory.path}: {directory.exposed}; "
+                "keep it in a folder of your own"
+            )
         if (directory.path / SETTINGS).exists():
             return _again(directory, names, arguments, report)
         return _first(directory, names, arguments, report)

@@ -3,7 +3,7 @@
 import getpass
 import json
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cryptography.x509 import load_der_x509_certificate
 
@@ -97,7 +97,7 @@ def _certificates(name, wanted):
             return load_der_x509_certificate(wanted[path])
         except ValueError:
             raise Failure(
-                f"{Path(path).name} of {name} is damaged: there is no certificate in it",
+                f"{PurePosixPath(path).name} of {name} is damaged: there is no certificate in it",
                 f"make it anew with: mqttls device add {name}",
                 stage="files",
             ) from None
@@ -144,7 +144,7 @@ def _wifi(arguments):
 
 def _password(ssid, path):
     if path:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text("utf-8", "replace").splitlines()
         password = lines[0] if lines else ""
     elif sys.stdin.isatty():
         password = getpass.getpass(f"password of the Wi-Fi {ssid}: ")

@@ -1,9 +1,6 @@
 """`mqttls status`: what there is, for which names, until when, and what is wrong with it."""
 
-import os
-import stat
-
-from .. import board_status, x509
+from .. import board_status, system, x509
 from ..authority import Authority, is_due
 from ..files import Directory
 from ..report import Failure
@@ -95,12 +92,11 @@ def _revocation(authority, report, where):
 
 def _rights(directory, report):
     """Keys that others can read."""
-    if os.stat(directory.path).st_mode & 0o077:
-        report.problem("files", f"others can read {directory.path}", cure="chmod 700 on it")
-    for path in [*directory.path.rglob("*.key"), *directory.path.rglob("key.*")]:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            report.problem("files", f"others can read {path} ({mode:o})", cure=f"chmod 600 {path}")
+    keys = [*directory.path.rglob("*.key"), *directory.path.rglob("key.*")]
+    for path in [directory.path, *keys]:
+        if system.is_open_to_others(path):
+            cure = system.private_command(path)
+            report.problem("files", f"others can read {path}", cure=cure)
 
 
 def _devices(authority, arguments, report):

@@ -30,7 +30,7 @@ def files():
 
 def version():
     """Return the version of the device package, "1.2.3"."""
-    text = (folder() / "__init__.py").read_text()
+    text = (folder() / "__init__.py").read_text("utf-8")
     return re.search(r'^__version__ = "(.*)"', text, re.M)[1]
 
 

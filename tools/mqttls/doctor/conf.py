@@ -361,8 +361,10 @@ def _key(configuration, path, chain):
 
 def _permission(configuration, path):
     # A broker that is started as root reads its key after it became `user`.
-    import pwd
-
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return []
     if Path(path).parent == configuration.path.parent:  # a folder that install.sh copies from
         return []
     user = configuration.options.get("user", "mosquitto")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from .. import device
+from .. import device, system
 from . import reading
 from .peek import BOARD_CIPHERS, CIPHERS
 
@@ -87,10 +87,14 @@ class Attempt:
 
 @functools.lru_cache(None)
 def interpreter():
-    """Return the path of a MicroPython, or None: $MICROPYTHON, beside this Python, or in PATH."""
+    """
+    Return the path of a MicroPython, or None: $MICROPYTHON, beside this Python, or in PATH.
+
+    On Windows the first only: the MicroPython that is built for it has no sockets.
+    """
     asked = os.environ.get("MICROPYTHON")
-    if asked is not None:
-        return shutil.which(asked)
+    if asked is not None or system.is_windows():
+        return shutil.which(asked) if asked else None
     beside = Path(sys.executable).parent / "micropython"
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("micropython")
 
@@ -182,14 +186,14 @@ def micropython(path, target, timeout_s):
     for name in ("cert", "key"):
         asked[name] = os.path.abspath(asked[name]) if asked[name] else None
     asked.update(timeout_s=int(timeout_s), after_ms=int(_AFTER_S * 1000))
-    environment = {**os.environ, "MICROPYPATH": f"{device.folder().parent}:.frozen"}
+    environment = {**os.environ, "MICROPYPATH": f"{device.folder().parent}{os.pathsep}.frozen"}
     try:
         done = subprocess.run(
             [path, "-c", _PROGRAM % "sys.stdin.readline()"],
             input=json.dumps(asked) + "\n",
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout_s + _SLACK_S,
         )
@@ -237,17 +241,18 @@ def _load_pair(context, target):
     private = reading.key(target.key).private
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "pair.pem")
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(file, "wb") as out:
-            for each in reading.certificates(target.cert):
-                out.write(each.public_bytes(serialization.Encoding.PEM))
-            out.write(
-                private.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                )
+        pair = [
+            each.public_bytes(serialization.Encoding.PEM)
+            for each in reading.certificates(target.cert)
+        ]
+        pair.append(
+            private.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
+        )
+        system.create(path, b"".join(pair))
         context.load_cert_chain(path)
 
 

@@ -1,0 +1,157 @@
+"""mqttls where there is no POSIX: what only Linux and macOS have is taken away from it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import mpy, windows
+from tests.support.tool import mqttls
+
+
+@pytest.fixture
+def on_windows(tmp_path):
+    """Run mqttls with POSIX's modules taken away; its folder has a space in its name."""
+    env = windows.environment(tmp_path, **windows.icacls(tmp_path / "Windows"))
+    pki = tmp_path / "My Files" / "mqtt-pki"
+    pki.parent.mkdir()
+
+    def run(*arguments, code=0, **more):
+        said = mqttls(pki, *arguments, code=code, env={**env, **more})
+        assert "Traceback" not in said.err, said
+        return said
+
+    run.pki, run.env = pki, env
+    run.log = tmp_path / "Windows" / "icacls.log"
+    return run
+
+
+def test_posix_is_gone_in_there(on_windows):
+    program = """
+import os, signal
+for name in ("fcntl", "pwd", "grp", "termios", "resource", "pty"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    print(name)
+names = ("getuid", "geteuid", "fork", "fchmod", "O_NOFOLLOW")
+print([each for each in names if hasattr(os, each)])
+print(os.name, hasattr(signal, "SIGHUP"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **on_windows.env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split("\n")[:-1] == ["[]", "nt False"], done
+
+
+def test_a_life_from_init_to_revoke(on_windows):
+    run = on_windows
+    run("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
+    run("device", "add", "kitchen", "cellar")
+    run("device", "add", "homeassistant", "--admin")
+    run("renew", "--all")
+    run("revoke", "cellar")
+    assert "2; the list is 0 days old" in run("status").out
+    found = run("status", "--json").json
+    assert [each["name"] for each in found["devices"]] == ["homeassistant", "kitchen"]
+    assert found["problems"] == []
+    run("renew", "--ca")
+    run("renew", "--ca", "--finish", "--force")
+    run("broker-conf", "--docker")
+    assert "nothing wrong in these files" in run("doctor").out
+    assert "refused the TLS handshake" in run("explain", "OSError(-30592,)").out
+    # what was made is as good where it is moved to
+    assert mqttls(run.pki, "status", "--json").json["problems"] == []
+
+
+def test_passwords(on_windows):
+    on_windows("init", "--broker", "127.0.0.1", "--server-only")
+    on_windows("device", "add", "kitchen")
+    assert on_windows("status", "--json").json["devices"][0]["problem"] == ""
+
+
+def test_text_files_have_no_carriage_returns(on_windows):
+    on_windows("init", "--broker", "127.0.0.1")
+    on_windows("device", "add", "kitchen")
+    on_windows("broker-conf", "--docker")
+    texts = [each for each in on_windows.pki.rglob("*") if each.suffix not in (".der", "")]
+    assert len(texts) > 10
+    assert [each for each in texts if b"\r" in each.read_bytes()] == []
+
+
+def test_the_folder_is_for_its_owner_alone(on_windows):
+    on_windows("init", "--broker", "127.0.0.1")
+    called = on_windows.log.read_text().splitlines()
+    assert called == [f"{on_windows.pki} /inheritance:r /grant:r *S-1-5-21-1-2-3-1001:(OI)(CI)F"]
+
+
+def test_where_icacls_fails_a_sentence_says_what_to_do(tmp_path, on_windows):
+    refuses = windows.icacls(tmp_path / "refuses", fails=True)
+    found = on_windows("init", "--broker", "127.0.0.1", "--json", **refuses).json
+    (note,) = found["notes"]
+    assert "others may be able to read" in note and "Access denied" in note
+    found = on_windows("status", "--json", code=1, **refuses).json
+    assert "others can read" in found["problems"][0]["fact"]
+    assert found["problems"][0]["cure"].startswith(f'icacls "{on_windows.pki}" /inheritance:r')
+
+
+def test_what_a_windows_program_holds_open_is_tried_again(tmp_path):
+    """os.replace raises PermissionError for a moment, as where a scanner has the file open."""
+    env = windows.environment(tmp_path)
+    program = """
+import os, sys
+from pathlib import Path
+from tools.mqttls import files, system
+refused, replace = [], os.replace
+def os_replace(old, new):
+    if len(refused) < 3:
+        refused.append(old)
+        raise PermissionError(13, "it is being used by another process", old)
+    replace(old, new)
+os.replace = os_replace
+path = Path(sys.argv[1])
+path.write_bytes(b"old")
+files.write(path, "new")
+print(len(refused), path.read_bytes(), [each.name for each in path.parent.glob(".*.tmp")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a file"],
+        env=env,
+        cwd=mpy.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "3 b'new' []\n", done
+
+
+KEPT = ["CON", "nul", "aux", "com1", "LPT9", "nul.txt", "Aux.2.x", "kitchen."]
+
+
+def test_names_that_windows_keeps_for_itself_are_refused_everywhere(tmp_path):
+    mqttls(tmp_path / "pki", "init", "--broker", "127.0.0.1")
+    said = mqttls(tmp_path / "pki", "device", "add", *KEPT, code=2).err
+    assert f"{', '.join(map(repr, KEPT))} cannot be a device's name" in said and "CON, NUL" in said
+    (tmp_path / "fleet.csv").write_text("\n".join(KEPT))
+    said = mqttls(tmp_path / "pki", "device", "add", "--csv", tmp_path / "fleet.csv", code=1).err
+    assert said.count("cannot be a device's name") == len(KEPT)
+
+
+def test_names_that_only_look_like_them_are_taken(tmp_path):
+    names = ["console", "com", "com10", "nul-1", "a.con", "lpt_1"]
+    mqttls(tmp_path / "pki", "init", "--broker", "127.0.0.1")
+    assert mqttls(tmp_path / "pki", "device", "add", *names, "--json").json["added"] == names
+
+
+def test_a_name_in_another_case_is_another_name(tmp_path):
+    mqttls(tmp_path, "init", "--broker", "127.0.0.1")
+    mqttls(tmp_path, "device", "add", "kitchen")
+    for command in ("revoke", "renew", "status"):
+        said = mqttls(tmp_path, command, "Kitchen", code=1)
+        assert "no device 'Kitchen'" in said.err and "there are kitchen" in said.err
+    assert json.loads((tmp_path / "settings.json").read_text())["admins"] == []
