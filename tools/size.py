@@ -117,9 +117,12 @@ def in_order():
     return ordered
 
 
-def heap_of(modules, path):
+def heap_of(modules, path, folder=None):
     """
-    Import `modules`, in this order, from the folder `path` under the 32-bit interpreter.
+    Import `modules`, in this order, from `path` (str) under the 32-bit interpreter. Names of files
+    are in memory: let it be as short as a board's.
+
+    folder  Path in which it is looked for, None where that does not matter
 
     Return {name: bytes of heap that each takes}. What else they load, of asyncio for instance, is
     there before. Raises freeze.Unavailable.
@@ -142,7 +145,7 @@ note()
 {steps}
 print(*seen)
 """
-    out = subprocess.check_output([freeze.unix(32), "-c", program], text=True)
+    out = subprocess.check_output([freeze.unix(32), "-c", program], text=True, cwd=folder)
     seen = [int(each) for each in out.split()]
     taken = [after - before for before, after in itertools.pairwise(seen)]
     return dict(zip(["__init__", *(name[1:] for name in names[1:])], taken, strict=True))
@@ -152,8 +155,8 @@ def measure():
     """Return {module: Size}. Raises freeze.Unavailable."""
     modules = in_order()
     with tempfile.TemporaryDirectory(prefix="mqtt-size-") as folder:
-        mpy = freeze.compile_into(Path(folder, PACKAGE.name))
-        frozen, imported = heap_of(modules, ".frozen"), heap_of(modules, folder)
+        mpy = freeze.compile_into(Path(folder, "lib", PACKAGE.name))
+        frozen, imported = heap_of(modules, ".frozen"), heap_of(modules, "lib", folder)
     return {name: Size(mpy[name], frozen[name], imported[name]) for name in modules}
 
 

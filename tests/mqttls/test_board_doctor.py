@@ -103,7 +103,7 @@ def test_a_board_without_wifi_settings_is_told(mqttls, provisioned, board):
 
 def test_a_missing_library_and_a_damaged_key_are_found(mqttls, provisioned, board):
     with Board(board.port) as connected:
-        connected.remove(["/lib/mqtt_as_tls/__init__.py", "/certs/key.der"])
+        connected.remove(["/lib/mqtt_as_tls/__init__.mpy", "/certs/key.der"])
     status, out = mqttls("doctor", "--device", "kitchen", "--board")
     assert status == 1
     assert "the board has no mqtt_as_tls" in out

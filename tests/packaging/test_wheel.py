@@ -123,7 +123,7 @@ def test_what_is_installed_makes_certificates_and_puts_them_on_a_board(installed
         done = mqttls(installed, *line, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert "/lib/mqtt_as_tls/client.py" in found["changed"]
+    assert "/lib/mqtt_as_tls/client.mpy" in found["changed"] and found["form"] == ".mpy"
     assert found["readable"] == ["its key"]
 
 

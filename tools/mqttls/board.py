@@ -32,6 +32,8 @@ _WAIT_S = 10
 _READ_S = 3  # for the next byte of an answer that has begun
 _HASH_S = 60  # a whole library, read from flash
 
+_VERSION = re.compile(r"[\w.+-]{1,32}", re.ASCII)
+
 # USB vendors of boards and of the serial chips on them
 _VENDORS = {0x2E8A, 0x303A, 0xF055, 0x2341, 0x239A, 0x1D50, 0x10C4, 0x1A86, 0x0403}
 
@@ -251,12 +253,16 @@ class Board:
         """
         Return a dict of what the board says of itself: `version` ([1, 28, 0]), `machine`,
         `platform`, `free` and `block` (bytes of its file system, of one block of it), `time`
-        (Unix time of its clock), `clock` (whether it can be set), `wifi`, `frozen` (version of
-        a frozen mqtt_as_tls, or None), `id` (hexadecimal, or "").
+        (Unix time of its clock), `clock` (whether it can be set), `wifi`, `mpy` (version
+        of the .mpy files that it takes, or 0), `frozen` (version of a frozen mqtt_as_tls, or
+        None), `installed` (of the one in /lib), `id` (hexadecimal, or "").
 
         Raises BoardError also where its MicroPython is too old for mqtt_as_tls.
         """
         found = self.ask(INFO, "asking what it is")
+        for each in ("frozen", "installed"):  # what is there may be anything
+            if found[each] is not None and not _VERSION.fullmatch(found[each]):
+                found[each] = "unknown"
         if tuple(found["version"][:2]) < OLDEST:
             version = ".".join(map(str, found["version"]))
             raise BoardError(
@@ -279,6 +285,10 @@ class Board:
         return self.ask(program, "setting its clock")
 
     # Files
+
+    def names(self, folder):
+        """Return the names (list of str) in a folder, [] where there is none."""
+        return self.ask(_NAMES.format(folder=folder), f"listing {folder}")
 
     def hashes(self, paths):
         """Return {path: sha256 in hexadecimal, None where there is no such file}."""
@@ -383,7 +393,9 @@ _r = {{
     "time": time.time() + {_EPOCH_SOURCE},
     "clock": False,
     "wifi": False,
+    "mpy": getattr(sys.implementation, "_mpy", 0) & 255,
     "frozen": None,
+    "installed": None,
     "id": "",
 }}
 try:
@@ -398,14 +410,15 @@ try:
 except ImportError:
     pass
 _p, _m = sys.path[:], sys.modules.pop("mqtt_as_tls", None)
-sys.path[:] = [".frozen"]
-try:
-    import mqtt_as_tls
-    _r["frozen"] = mqtt_as_tls.__version__
-except (ImportError, AttributeError):
-    pass
+for _k, _d in (("frozen", ".frozen"), ("installed", "/lib")):
+    sys.path[:] = [_d]
+    try:
+        import mqtt_as_tls
+        _r[_k] = str(mqtt_as_tls.__version__)
+    except Exception:
+        pass
+    sys.modules.pop("mqtt_as_tls", None)
 sys.path[:] = _p
-sys.modules.pop("mqtt_as_tls", None)
 if _m:
     sys.modules["mqtt_as_tls"] = _m
 print(json.dumps(_r))
@@ -428,6 +441,17 @@ _ROOM = """\
 import json, os
 _s = os.statvfs("/")
 print(json.dumps({"block": _s[1] or _s[0], "free": (_s[1] or _s[0]) * _s[3]}))
+"""
+
+_NAMES = """\
+import json, os
+try:
+    _r = os.listdir({folder!r})
+except OSError as _e:
+    if _e.args[0] not in (2, 20):
+        raise
+    _r = []
+print(json.dumps(_r))
 """
 
 _HASH = """\

@@ -38,7 +38,10 @@ def tell(authority, port, report, where=""):
             f"board      {held['machine'] or held['platform']} on {board.port}, MicroPython "
             f"{version}, {held['free'] // 1024} KB free"
         )
-        data = {key: held[key] for key in ("name", "wifi", "library", "version", "machine", "id")}
+        data = {
+            key: held[key]
+            for key in ("name", "wifi", "library", "version", "form", "machine", "id")
+        }
         report.data["board"] = {**data, "port": board.port, "micropython": version}
         told = _Told(authority, held, report, where)
         told.device()
@@ -115,8 +118,9 @@ class _Told:
     def rest(self):
         held, report = self.held, self.report
         library = {
-            "same": f"{held['version']}",
-            "other": f"{held['version']}; this mqttls has {device.version()}",
+            "same": f"{held['version']}, {held['form']} files",
+            "other": f"{held['version']}, {held['form']} files, other than those of this mqttls "
+            f"({device.version()})",
             "frozen": f"{held['version']}, in its firmware",
             "none": "none",
         }[held["library"]]

@@ -2,14 +2,16 @@
 
 import contextlib
 import json
-import re
 from pathlib import Path
 
 from . import device
+from .device import bytecode
 from .files import read_json
 from .report import Failure
 
 LIBRARY = "/lib"
+PACKAGE = f"{LIBRARY}/{device.NAME}"
+FORMS = (".py", bytecode.SUFFIX)  # of a module; where a board has both, it imports the first
 CERTIFICATES = "/certs"
 TLS_JSON = f"{CERTIFICATES}/tls.json"
 WIFI_JSON = f"{CERTIFICATES}/wifi.json"
@@ -22,9 +24,26 @@ def _json(value):
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def library():
-    """Return {path on the board: content} of the device package."""
-    return {f"{LIBRARY}/{name}": data for name, data in device.files().items()}
+def library(form):
+    """
+    Return {path on the board: content} of the device package.
+
+    form  ".py" or ".mpy"
+
+    Raises bytecode.Unavailable for ".mpy" where that cannot be had.
+    """
+    return {f"{LIBRARY}/{name}": data for name, data in device.files(form).items()}
+
+
+def takes_mpy(info):
+    """Tell whether a board (what Board.info() says of it) takes our .mpy files."""
+    return info["mpy"] == bytecode.VERSION
+
+
+def modules(board):
+    """Return the paths (set) of all modules in a board's folder of the library, in any form."""
+    names = board.names(PACKAGE)
+    return {f"{PACKAGE}/{name}" for name in names if name.endswith(FORMS)}
 
 
 def settings(folder):
@@ -103,6 +122,7 @@ def look(board):
     `wifi`      name of its Wi-Fi, or None
     `library`   "same", "other", "none" or "frozen": how its library compares with this tool's
     `version`   of that library, or None
+    `form`      what it is imported from: ".py", ".mpy", or None
     `hashes`    {path: sha256} of the certificates that its tls.json names
     `cert`      its certificate (DER, bytes), or None
     """
@@ -115,7 +135,7 @@ def look(board):
     found["wifi"] = network and network.get("ssid")
     found["hashes"] = board.hashes(named_in(tls)) if tls else {}
     found["cert"] = board.read(tls["cert"]) if tls and tls.get("cert") else None
-    found["library"], found["version"] = _library_of(board, found)
+    found["library"], found["version"], found["form"] = _library_of(board, found)
     return found
 
 
@@ -140,11 +160,16 @@ def _parse(data):
 
 def _library_of(board, info):
     if info["frozen"]:
-        return "frozen", info["frozen"]
-    if not board.compare(library()):
-        return "same", device.version()
-    text = board.read(f"{LIBRARY}/{device.NAME}/__init__.py")
-    if text is None:
-        return "none", None
-    found = re.search(rb'^__version__ = "(.*)"', text, re.M)
-    return "other", found and found[1].decode()
+        return "frozen", info["frozen"], None
+    there = modules(board)
+    form = next((form for form in FORMS if f"{PACKAGE}/__init__{form}" in there), None)
+    if form is None:
+        return "none", None, None
+    version = info["installed"] or "unknown"
+    try:
+        wanted = library(form)
+    except bytecode.Unavailable:  # then the version has to do
+        same = version == device.version()
+    else:
+        same = there == set(wanted) and not board.compare(wanted)
+    return ("same", device.version(), form) if same else ("other", version, form)

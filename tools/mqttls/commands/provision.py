@@ -9,6 +9,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from .. import authority, device, files, onboard, x509
 from ..board import Board, BoardRaised
+from ..device import bytecode
 from ..report import Failure, Usage
 from .init import suffix
 
@@ -41,6 +42,11 @@ def add(parser):
         "--wifi-country", metavar="CC", help="two letters, such as DE: its allowed channels"
     )
     parser.add_argument(
+        "--source",
+        action="store_true",
+        help="the library as .py files, also where the board takes .mpy files, which are smaller",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="only say what would be written to the board"
     )
 
@@ -60,9 +66,12 @@ def run(arguments, report):
     with Board(arguments.port) as board:
         info = board.info()
         _tell(board, info, report)
-        wanted.update(_library(info, report))
+        library = _library(info, arguments.source, report)
+        wanted.update(library)
         wanted.update(_config(board, report))
         obsolete = _obsolete(board, arguments.device, wanted, report)
+        if library:  # the other form of each module, and what was one in an older version
+            obsolete += sorted(onboard.modules(board) - set(library))
         changed = board.compare(wanted)
         report.data["changed"] = sorted(changed)
         report.data["same"] = len(wanted) - len(changed)
@@ -72,7 +81,7 @@ def run(arguments, report):
         board.fresh()  # what ran there gives its memory back
         board.put(wanted, report.progress)
         board.remove(obsolete)
-        _wrote(changed, wanted, report)
+        _wrote(changed, wanted, obsolete, report)
         _note(arguments, certificates, info, report)
         _check(board, report)
         _clock(board, report)
@@ -169,10 +178,16 @@ def _tell(board, info, report):
     )
 
 
-def _library(info, report):
+def _library(info, source, report):
+    """
+    Return {path on the board: content} of the library, {} where the firmware has it.
+
+    source  bool: as .py files, whatever the board takes
+    """
     frozen = info["frozen"]
+    report.data["form"] = None
     if frozen is None:
-        return onboard.library()
+        return _installed(info, source, report)
     report.say(f"the library is in its firmware (version {frozen}): nothing to install")
     if frozen != device.version():
         report.note(
@@ -180,6 +195,23 @@ def _library(info, report):
             "and changes with that"
         )
     return {}
+
+
+def _installed(info, source, report):
+    why = "as --source says"
+    if not source and not onboard.takes_mpy(info):
+        why = f"this board's MicroPython takes no .mpy files of version {bytecode.VERSION}"
+    elif not source:
+        try:
+            found = onboard.library(bytecode.SUFFIX)
+        except bytecode.Unavailable as reason:
+            why = f"no .mpy files, which need less of its memory, could be made: {reason}"
+        else:
+            report.data["form"] = bytecode.SUFFIX
+            return found
+    report.note(f"the library goes onto it as .py files: {why}")
+    report.data["form"] = ".py"
+    return onboard.library(".py")
 
 
 def _config(board, report):
@@ -204,10 +236,10 @@ def _obsolete(board, name, wanted, report):
 
 def _groups(changed):
     """Return [(what, paths)] of changed files, the library's as one."""
-    library = [path for path in changed if path.startswith(onboard.LIBRARY)]
+    library = [path for path in changed if path.startswith(onboard.PACKAGE)]
     groups = [(path, [path]) for path in changed if path not in library]
     if library:
-        groups.insert(0, (f"{onboard.LIBRARY}/{device.NAME}", library))
+        groups.insert(0, (onboard.PACKAGE, library))
     return groups
 
 
@@ -223,8 +255,9 @@ _WHAT = {
 def _what(path, paths, changed):
     if path in _WHAT:
         what = _WHAT[path]
-    elif path.startswith(onboard.LIBRARY):
-        what = f"the library {device.version()}, {len(paths)} files"
+    elif path == onboard.PACKAGE:
+        form = Path(paths[0]).suffix
+        what = f"the library {device.version()}, {len(paths)} {form} files"
     else:
         what = "whom it trusts"
     return f"{what}, {sum(len(changed[each]) for each in paths)} bytes"
@@ -233,14 +266,25 @@ def _what(path, paths, changed):
 def _dry_run(changed, wanted, obsolete, report):
     for path, paths in _groups(changed):
         report.say(f"would write {path}  ({_what(path, paths, changed)})")
-    for path in obsolete:
-        report.say(f"would remove {path}")
+    for what in _named(obsolete):
+        report.say(f"would remove {what}")
     report.say(f"{len(wanted) - len(changed)} files are there already; nothing was written")
 
 
-def _wrote(changed, wanted, report):
+def _named(obsolete):
+    """Return what is removed, a list of str: the modules of the library as one."""
+    library = [path for path in obsolete if path.startswith(onboard.PACKAGE)]
+    names = [path for path in obsolete if path not in library]
+    if library:
+        names.append(f"{len(library)} other modules in {onboard.PACKAGE}")
+    return names
+
+
+def _wrote(changed, wanted, obsolete, report):
     for path, paths in _groups(changed):
         report.made(f"board:{path}", _what(path, paths, changed))
+    for what in _named(obsolete):
+        report.say(f"removed {what}")
     if len(wanted) > len(changed):
         report.say(f"{len(wanted) - len(changed)} files were there already, the same")
 

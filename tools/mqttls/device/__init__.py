@@ -9,23 +9,41 @@ import importlib.util
 import re
 from pathlib import Path
 
+from . import bytecode
+
 NAME = "mqtt_as_tls"
 
 
 @functools.lru_cache(None)
 def folder():
     """Return the Path of the device package; raise FileNotFoundError where it is missing."""
-    here = Path(__file__).resolve().parent
-    for place in (here / NAME, here.parents[2] / NAME):
+    for place in (_shipped(), Path(__file__).resolve().parents[3] / NAME):
         if (place / "__init__.py").exists():
             return place
     raise FileNotFoundError(f"{NAME} is not beside mqttls: install mqttls again")
 
 
-def files():
-    """Return {name below the board's /lib: content (bytes)} of what goes onto a board."""
-    found = sorted(folder().rglob("*.py"))
-    return {f"{NAME}/{path.relative_to(folder()).as_posix()}": path.read_bytes() for path in found}
+@functools.lru_cache(None)
+def files(form):
+    """
+    Return {name below the board's /lib: content (bytes)} of what goes onto a board.
+
+    form  ".py", or ".mpy": bytecode, which needs less of a board's memory; it came with this tool,
+          or is compiled now
+
+    Raises bytecode.Unavailable for ".mpy" where neither can be had.
+    """
+    if form == bytecode.SUFFIX and not list(_shipped().glob("*" + form)):
+        found = bytecode.compiled(folder())
+    else:
+        place = folder() if form == ".py" else _shipped()
+        found = {path.name: path.read_bytes() for path in sorted(place.glob("*" + form))}
+    return {f"{NAME}/{name}": data for name, data in found.items()}
+
+
+def _shipped():
+    """Return the Path of the package in an installed mqttls: .mpy files elsewhere may be old."""
+    return Path(__file__).resolve().parent / NAME
 
 
 def version():
