@@ -205,9 +205,11 @@ def test_who_has_no_certificate_stays_outside(tmp_path):
 def test_what_the_readme_copies_is_there(made):
     for line in docs.text("copy").splitlines() + docs.text("install").splitlines():
         command, *words = line.split()
+        if line == "./dev build":
+            continue
         assert command == "mpremote"
         if words[:2] == ["mip", "install"]:
-            assert (mpy.ROOT / words[2]).is_file()
+            assert words[2] == "dist/mip/package.json"  # tests/packaging installs it
         elif words[0] == "cp":
             there = [made / Path(each).name for each in words[1:-1] if "certs/" in each]
             there += [mpy.ROOT / each for each in words[1:-1] if "certs/" not in each]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import mpy
+from tests.support import docs, mpy, patience
 from tools import build
 
 ROOT = Path(__file__).resolve().parents[2]
+WHO = ("NAME", "EMAIL")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -45,7 +47,12 @@ def test_another_clone_makes_the_same_bytes(dist, tmp_path):
     line = ["sh", "-c", 'umask 077; exec "$@"', "sh", *line]
     env = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
     ran = subprocess.run(
-        line, cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True, timeout=120
+        line,
+        cwd=tmp_path / "elsewhere",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=patience.stretched(60),
     )
     assert ran.returncode == 0, ran.stderr
     assert sums(tmp_path / "out") == sums(dist)
@@ -110,7 +117,67 @@ def test_the_wheel_of_the_device_package_is_typed_and_carries_no_mpy(dist):
 
 def test_an_address_goes_into_the_wheels_when_there_is_one():
     text = (ROOT / "pyproject.toml").read_text()
-    assert "[project.urls]" in text
-    assert "urls" not in build._published(text) or build.NOWHERE not in text
-    set_ = text.replace("https://HOST/OWNER/", "https://example.org/me/")
-    assert "https://example.org/me/mqtt_as_tls" in build._published(set_)
+    assert address() in build._published(text) or build.NOWHERE in address()
+    published = text.replace(address(), "https://example.org/me/mqtt_as_tls")
+    assert "https://example.org/me/mqtt_as_tls" in build._published(published)
+    assert "urls" not in build._published(text.replace(address(), "https://HOST/OWNER/x"))
+
+
+def address():
+    """Return where pyproject.toml says that the project is published."""
+    return re.search(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+
+
+def test_all_pages_name_the_address_of_pyproject():
+    owner = address().split("/")[-2]
+    pages = {path.name: path.read_text() for path in docs.FILES}
+    found = [
+        (name, each)
+        for name, text in pages.items()
+        for each in re.findall(
+            r"(?:https://|\b(?:github|gitlab|codeberg):)\S+/mqtt_as_tls\b", text
+        )
+    ]
+    assert len(found) > 3
+    for name, each in found:
+        if each.startswith("https:"):
+            assert each == address(), name
+        else:
+            assert each.split(":")[1] == f"{owner}/mqtt_as_tls", name
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_the_branch_for_mip_holds_what_was_built(dist, tmp_path):
+    block = docs.text("mip branch")
+    clone = tmp_path / "clone"
+    git(tmp_path, "init", "--quiet", "--bare", "origin")
+    git(tmp_path, "init", "--quiet", "clone")
+    git(clone, "remote", "add", "origin", tmp_path / "origin")
+    shutil.copytree(dist, clone / "dist")
+    (clone / ".gitignore").write_text("/dist/\n*.mpy\n")
+    for _ in range(2):  # the second is the next release
+        subprocess.run(
+            ["sh", "-e", "-c", block], cwd=clone, env=identity(), check=True, capture_output=True
+        )
+    for name in ("mip", f"mip-{build.device.version()}"):
+        git(tmp_path, "clone", "--quiet", "--branch", name, "origin", name)
+        there = {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.*")}
+        there = {path for path in there if path.parts[0] != ".git"}
+        files = [path for path in (dist / "mip").rglob("*.*") if path.is_file()]
+        assert there == {path.relative_to(dist / "mip") for path in files}
+        for path in files:
+            copy = tmp_path / name / path.relative_to(dist / "mip")
+            assert copy.read_bytes() == path.read_bytes()
+    assert not git(clone, "status", "--porcelain", "--untracked-files=no")
+
+
+def identity():
+    who = {f"GIT_{of}_{what}": "t@example.org" for of in ("AUTHOR", "COMMITTER") for what in WHO}
+    return {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def git(folder, *words):
+    line = ["git", *map(str, words)]
+    return subprocess.run(
+        line, cwd=folder, env=identity(), check=True, capture_output=True, text=True
+    ).stdout

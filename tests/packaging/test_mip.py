@@ -1,21 +1,24 @@
-"""The package as mip puts it on a board, from a web server, and as .mpy files."""
+"""The package as mip and mpremote put it on a board: as .py files, and as .mpy files."""
 
+import contextlib
 import functools
 import http.server
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from tests.support import mpy, patience
-from tools import freeze
+from tests.support import docs, mpy, patience
+from tests.support.pty_board import PtyBoard
+from tools.mqttls import onboard
+from tools.mqttls.board import Board
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 READINGS = 3
 
-# one test builds mpy-cross
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -24,14 +27,21 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def index():
-    """The URL of a web server on loopback that has the project's folder."""
-    handler = functools.partial(Handler, directory=ROOT)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    """Serves a folder (Path) on loopback, and returns the URL of that."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(folder):
+            handler = functools.partial(Handler, directory=folder)
+            server = stack.enter_context(
+                http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            )
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield serve
 
 
 def modules(ending=".py"):
@@ -53,30 +63,55 @@ def check_that_it_works(folder, broker, pki):
     assert [int(payload) for _, payload in peer.received] == list(range(READINGS))
 
 
-def test_mip_installs_the_whole_package_and_it_connects(index, tmp_path, mtls_broker, pki):
-    target = tmp_path / "lib"
+def install(package, index, target):
+    """Install from the path `package` below `index` into the folder `target`, as a board does."""
     target.mkdir()
-    mip = ("-m", "mip", "install", "--index", index, "--target", target, f"{index}/package.json")
+    mip = ("-m", "mip", "install", "--index", index, "--target", target, f"{index}/{package}")
     ran = subprocess.run(
         [mpy.interpreter(), *mip],
-        cwd=tmp_path,
+        cwd=target.parent,
         capture_output=True,
         text=True,
         timeout=patience.stretched(60),
     )
     # mip exits with 0 whatever happened: only the files tell
     installed = {path.relative_to(target): path for path in target.rglob("*") if path.is_file()}
-    assert sorted(map(str, installed)) == [f"mqtt_as_tls/{name}" for name in modules()], ran
-    for name, path in installed.items():
-        assert path.read_bytes() == (ROOT / name).read_bytes(), f"{name} arrived changed"
-    check_that_it_works(target, mtls_broker, pki)
+    return {name.as_posix(): path.read_bytes() for name, path in installed.items()}, ran
 
 
-def test_the_package_works_from_mpy_files_alone(tmp_path, mtls_broker, pki):
-    try:
-        freeze.compile_into(tmp_path / "mqtt_as_tls")
-    except freeze.Unavailable as reason:
-        pytest.skip(f"no .mpy files were tested: {reason}")
-    made = sorted(path.name for path in (tmp_path / "mqtt_as_tls").iterdir())
-    assert made == modules(".mpy")
-    check_that_it_works(tmp_path, mtls_broker, pki)
+def test_mip_installs_the_whole_package_and_it_connects(index, tmp_path, mtls_broker, pki):
+    installed, ran = install("package.json", index(ROOT), tmp_path / "lib")
+    assert sorted(installed) == [f"mqtt_as_tls/{name}" for name in modules()], ran
+    for name, data in installed.items():
+        assert data == (ROOT / name).read_bytes(), f"{name} arrived changed"
+    check_that_it_works(tmp_path / "lib", mtls_broker, pki)
+
+
+def test_mip_installs_what_was_built_and_it_connects(index, dist, tmp_path, mtls_broker, pki):
+    installed, ran = install("mip/package.json", index(dist), tmp_path / "lib")
+    assert sorted(installed) == [f"mqtt_as_tls/{name}" for name in modules(".mpy")], ran
+    for name, data in installed.items():
+        assert data == (dist / "mip" / name).read_bytes(), f"{name} arrived changed"
+    check_that_it_works(tmp_path / "lib", mtls_broker, pki)
+
+
+def test_the_lines_of_the_readme_put_mpy_files_onto_a_board(dist, tmp_path):
+    made, line = docs.text("install").splitlines()
+    assert made == "./dev build"
+    command, *words = line.split()
+    assert command == "mpremote" and dist.name == "dist"
+    with PtyBoard(tmp_path / "flash") as board:
+        at = (sys.executable, "-m", "mpremote", "connect", board.port, "resume")
+        with Board(board.port) as connected:
+            connected.run("import os; os.mkdir('/lib')", "making /lib")
+        ran = subprocess.run(
+            [*at, *words],
+            cwd=dist.parent,
+            capture_output=True,
+            text=True,
+            timeout=patience.stretched(60),
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        with Board(board.port) as connected:
+            held = onboard.look(connected)
+    assert (held["library"], held["form"]) == ("same", ".mpy")
