@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.run import environment
 from tests.support import mpy
-from tests.support.board import FAKES, Board
+from tests.support.board import FAKES, HOME, Board
 from tests.support.broker import Broker, Peer
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
@@ -125,7 +125,7 @@ class Bench:
             Peer(self.broker.ports["tcp"]) as peer,
             self.start(case, heap_kb) as app,
         ):
-            peer.subscribe("garden/temperature" if extra == "sensor" else "up")
+            peer.subscribe(HOME + "temperature" if extra == "sensor" else "up")
             judge = Judge(app, proxy)
             for again in (False, True):
                 if again:

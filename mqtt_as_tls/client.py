@@ -830,15 +830,11 @@ class MQTTClient:
         raise self._error
 
     def _due(self, ms):
-        """Have the deadlines looked at within `ms`."""
-        if self._wake_ms is not None and time.ticks_diff(self._wake_ms, time.ticks_ms()) > ms:
-            self._wake()
-
-    def _wake(self):
-        """Have the supervisor go on, if it sleeps until the next deadline and was not stopped."""
+        """Have the supervisor look at the deadlines within `ms`, if it sleeps until one."""
         task = self._task
         if (
             self._wake_ms is not None
+            and time.ticks_diff(self._wake_ms, time.ticks_ms()) > ms
             and task is not asyncio.core.cur_task
             and task.data is None  # else it is cancelled, and would forget that
         ):
@@ -851,7 +847,7 @@ class MQTTClient:
         if isinstance(error, MemoryError):
             error = MemoryError  # the instance may be one that MicroPython has for the next, too
         self._error = self._error or error
-        self._wake()
+        self._due(0)
 
     def _down(self):
         """Close the connection; the session stays."""

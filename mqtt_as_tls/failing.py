@@ -222,10 +222,10 @@ def _explained(error):
 def _suspect(client, now):
     """Count the connections that ended right after the same oldest message was sent."""
     session = client._session
-    if not session.inflight or session.oldest_ms(now) > _SUSPECT_MS:
+    out = session.inflight[0] if session.inflight else None
+    if not out or out in session.again or session.oldest_ms(now) > _SUSPECT_MS:
         client._strikes = 0
         return
-    out = session.inflight[0]
     client._strikes = client._strikes + 1 if out is client._suspect else 1
     client._suspect = out
     if client._strikes >= _SUSPECT_AFTER:
@@ -233,7 +233,7 @@ def _suspect(client, now):
         client._say("connections break right after a message to %r was sent" % topic)
         _event(client, "Suspect", topic)
     if client.give_up_after and client._strikes >= client.give_up_after:
-        session.inflight.remove(out)
+        session.drop(out)
         undelivered(
             client, out, MQTTError("given up: %d connections broke on it" % client._strikes)
         )

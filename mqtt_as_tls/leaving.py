@@ -130,7 +130,7 @@ def _stop(client):
     session._unknown = []
     for out in list(session.inflight):
         if out.length:  # its stream is the app's again: it will not be sent once more
-            session.inflight.remove(out)
+            session.drop(out)
             client._clean = True
     client._queue = [out for out in client._queue if out.entry]  # the store gave them out
     client._queued = 0

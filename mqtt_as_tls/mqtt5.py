@@ -274,10 +274,8 @@ class Wire:
             from .failing import undelivered
 
             client = self._client
-            session = client._session
-            if out in session.again:
-                session.again.remove(out)
-                session.inflight.remove(out)
+            if out in client._session.again:
+                client._session.drop(out)
             else:
                 client._queue.remove(out)
                 client._queued -= out.queued

@@ -127,13 +127,13 @@ class Upload(Delivery):
         sent again, and the next session has to be new, as this one had the message.
         """
         client = self._client
-        inflight = client._session.inflight
+        session = client._session
         if not error:
             if self._start is not None or not self._read:
                 return
             error = ConnectError("lost, and the stream has no seek(): publish it anew")
-        elif self in inflight:
-            inflight.remove(self)
+        elif self in session.inflight:
+            session.drop(self)
             client._clean = True
         if client._partial is self:
             client._partial = None

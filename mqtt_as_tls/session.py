@@ -3,6 +3,10 @@ The session state of a client (MQTT 3.1.1 sections 4.1, 4.3, 4.4, 4.6): packet i
 flight, what to send again and in which order, what is acknowledged and when.
 
 It outlives every connection. No I/O and no clock: milliseconds are passed in.
+
+The rule of its lists: an outgoing message is in `inflight` or in `releasing`, never in both, and
+what is in `again` is in `inflight` too, in the same order. Nobody but a Session changes them: who
+gives a message up calls `drop`.
 """
 
 from micropython import const
@@ -34,9 +38,9 @@ class Session:
     """
 
     stray = 0  # acknowledgements that nothing waits for
-    _id = 0
 
     def __init__(self, max_inflight=8):
+        self._id = 0  # the packet id that was used last
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
         self.again = []  # those of them that this connection has to carry once more
@@ -109,12 +113,13 @@ class Session:
         waiting = self.releasing if kind == _PUBCOMP else self.inflight
         for out in waiting:
             if out.id == packet_id and (out.qos == 1) == (kind == _PUBACK):
+                if kind == _PUBCOMP:
+                    waiting.remove(out)
+                    return out
                 if kind == _PUBREC and not refused:
                     out.sent_ms = now_ms
                     self.releasing.append(out)
-                waiting.remove(out)
-                if out in self.again:
-                    self.again.remove(out)
+                self.drop(out)
                 return out
         if kind == _PUBREC:
             for out in self.releasing:
@@ -124,6 +129,13 @@ class Session:
                     return out
         self.stray += 1
         return None
+
+    def drop(self, out):
+        """The outgoing message `out` is not to be sent any more, if it was in flight."""
+        if out in self.inflight:
+            self.inflight.remove(out)
+        if out in self.again:
+            self.again.remove(out)
 
     def oldest_ms(self, now_ms):
         """Return how long the oldest message in flight has waited, in ms; -1: there is none."""

@@ -226,7 +226,7 @@ def test_a_message_that_is_given_up_is_forgotten():
     with Directory() as path:
         session = start(path)
         out = publish(session, 1)
-        session.inflight.remove(out)
+        session.drop(out)
         session.forget(out)
         session.forget(out)
         assert start(path).inflight == []

@@ -10,11 +10,10 @@ import json
 import pytest
 
 from tests.support import mpy
-from tests.support.board import Board
+from tests.support.board import HOME, Board
 from tests.support.broker import Broker, properties_of
 
 EXAMPLES = mpy.ROOT / "examples"
-HOME = "devices/garden-1/"  # of config.py
 ON_A_VIRTUAL_PICO = {"ppp_link"}  # in tests/virtual_pico, which has PPP
 CONNECTED = r"^mqtt 127.0.0.1:\d+: connected in \d+ ms \(TLS \d+\), session new"
 

@@ -366,6 +366,44 @@ def test_a_receive_maximum_that_shrank_holds_for_what_is_sent_again():
     assert seen[1:] == [(0x3A, b"0"), (0x3C, b"1"), (0x3A, b"2"), (0x34, b"3"), (0x32, b"4")]
 
 
+def test_a_message_that_a_connection_did_not_carry_is_not_suspected_when_it_breaks():
+    """It waits for a PUBCOMP, as the broker takes one message at a time."""
+
+    def script(connection):
+        if connection.number == 1:
+            connection.accept(five.connack(b"\x21\0\2"))
+            packets = [connection.packet() for _ in range(2)]
+            (two,) = [body for first, body in packets if first == 0x34]
+            connection.send(five.answer(0x50, int.from_bytes(two[3:5], "big")))
+            connection.packet()
+            return
+        connection.accept(five.connack(b"\x21\0\1", present=1))
+        first, body = connection.packet()
+        assert first == 0x62  # PUBREL
+        if connection.number < 6:
+            return
+        connection.send(five.answer(0x70, int.from_bytes(body[:2], "big")))
+        first, body = connection.packet()
+        assert first == 0x3A  # PUBLISH, DUP
+        connection.send(five.answer(0x40, int.from_bytes(body[3:5], "big")))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        out = apps.check(
+            """
+            async def main():
+                soonest()
+                async with make(protocol=5, give_up_after=2) as client:
+                    two = client.publish("t", "two", qos=2)
+                    one = client.publish("t", "one", qos=1)
+                    print("codes", await asyncio.gather(two, one))
+            """,
+            fake.port,
+        )
+    assert "codes [0, 0]" in out
+    assert "connections break right after" not in out
+
+
 # Sizes, QoS, retained messages
 
 

@@ -9,6 +9,7 @@ from tests.support import mpy
 
 FAKES = mpy.ROOT / "tests/fakes"
 WIFI = ("my-ssid", "my-password")  # what the examples and the docs say
+HOME = "devices/garden-1/"
 
 _CONFIG = """\
 from mqtt_as_tls import TLS, WiFi
@@ -29,7 +30,7 @@ mqtt = {{
     "link": link,
     "tls": tls,
 }}
-home = "devices/garden-1/"
+home = {home!r}
 """
 
 
@@ -61,6 +62,7 @@ class Board:
         more = ', cert="certs/cert.der", key="certs/key.der"' if mutual else ""
         text = _CONFIG.format(
             host="127.0.0.1",
+            home=HOME,
             port=port,
             user=own.get("user"),
             password=own.get("password"),

@@ -915,6 +915,25 @@ def test_a_full_heap_loses_no_acknowledgement_of_qos_2():
     assert session.stray == 0
 
 
+def test_what_is_dropped_is_sent_no_more_and_takes_no_room():
+    session = Session(2)
+    released, a = send(session, qos=2), send(session)
+    receipt(session, released)
+    session.resume(True, 0)
+    session.max_inflight = 1
+    assert resend(session) == []  # it waits for the PUBCOMP, and has to be sent again
+    session.drop(a)
+    assert session.inflight == session.again == []
+    assert complete(session, released) is released
+    assert not session.full()
+    b = send(session)
+    session.drop(b)  # was sent
+    session.drop(b)
+    assert session.inflight == session.again == []
+    assert not session.full()
+    assert puback(session, a) is None
+
+
 class Full(list):
     """A list that finds no memory for one item more."""
 

@@ -188,3 +188,23 @@ TestSession = Machine.TestCase
 TestSession.settings = settings(max_examples=150, stateful_step_count=50)
 TestStoredSession = StoredMachine.TestCase
 TestStoredSession.settings = settings(max_examples=60, stateful_step_count=50)
+
+
+def test_a_message_given_up_before_its_connection_carried_it_again_is_nowhere():
+    world = World(protocol=5, window=3)
+    try:
+        world.connect(True, 4)
+        world.publish(1)  # QoS 2
+        world.publish(0)
+        world.broker_takes(1)
+        world.network([1, 2])  # PUBREC of the first
+        world.cut(0, 0)
+        world.connect(True, 0)  # the broker takes one at a time: PUBREL
+        assert len(world.session.again) == 1
+        world.cut(0, 0)
+        world.give_up()
+        world.check()
+        assert not (world.session.inflight or world.session.again)
+        world.settle()
+    finally:
+        world.close()
