@@ -1,5 +1,5 @@
 """
-Measure mqtt_as_tls beside a bare socket and the clients of PyPI: what the README's figures and
+Measure mqtt_as_tls beside a bare socket and the clients of PyPI: what docs/benchmarks.md and its
 chart come from.
 
     ./dev bench                        everything, in about five minutes

@@ -1,5 +1,5 @@
 """
-Draw docs/bench.png, the README's chart, from a run of the benchmark:
+Draw docs/bench.png from a run of the benchmark:
 
     .venv/bin/python -m pip install -r requirements/chart.txt
     ./dev bench --json figures.json

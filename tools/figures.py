@@ -1,5 +1,5 @@
 """
-Write the README's tables of figures from a run of the benchmark:
+Write the tables of docs/benchmarks.md from a run of the benchmark:
 
     ./dev bench --json figures.json
     .venv/bin/python -m tools.figures figures.json
@@ -11,9 +11,9 @@ import json
 import re
 import sys
 
-from tests.support.docs import FILES
+from tests.support.docs import ROOT
 
-README = FILES[0]
+PAGE = ROOT / "docs/benchmarks.md"
 OURS, BARE = "mqtt_as_tls", "bare socket"
 _PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->\n)", re.S)
 
@@ -66,11 +66,11 @@ def tables(results):
 def main(path):
     with open(path) as file:
         text = tables(json.load(file))
-    source = README.read_text()
+    source = PAGE.read_text()
     written, count = _PLACE.subn(lambda _: text, source, count=1)
     if not count:
-        sys.exit(f"{README.name} has no line <!-- figures -->, or none <!-- end of figures -->")
-    README.write_text(written)
+        sys.exit(f"{PAGE.name} has no line <!-- figures -->, or none <!-- end of figures -->")
+    PAGE.write_text(written)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ from tests.support.board import WIFI, Board
 from tests.support.broker import HOST, Broker, free_port, is_listening, mosquitto
 from tests.support.fake_broker import FakeBroker
 
-README = docs.FILES[0]
-
 
 def for_board(source, port, host=HOST):
     """Return a program of the docs with the broker of the test, and the files of its board."""
@@ -252,7 +250,7 @@ def compare(name, lines):
     """Compare `lines` with the block `name`, but for the numbers, or write them there."""
     text = "".join(f"{plain(line)}\n" for line in lines)
     if os.environ.get("WRITE_DOCS") and same(docs.text(name)) != same(text):
-        docs.replace(README, f"test: {name}", text)
+        docs.rewrite(name, text)
     assert same(docs.text(name)) == same(text), f"WRITE_DOCS=1 writes it anew:\n{text}"
 
 
@@ -298,6 +296,12 @@ def test_the_log_when_it_fails(tmp_path, board, pki):
         with Broker(tmp_path / identity.name, "mtls", pki=pki, identity=identity) as broker:
             first_failure(broker.port)
     compare("log when it fails", lines)
+
+
+def test_the_readme_shows_some_of_the_lines_when_it_fails():
+    lines = {same(line) for line in docs.text("log when it fails").splitlines()}
+    shown = docs.text("log when it fails, in short").splitlines()
+    assert [line for line in shown if same(line) not in lines] == []
 
 
 def test_mistakes_raise_with_a_remedy(board, mtls_broker):

@@ -88,9 +88,7 @@ class Story:
         told = "\n".join(f"{line}\n{self.run(line[2:])}" for line in lines)
         write = os.environ.get("WRITE_DOCS")
         if write == "all" or (write and same(shown) != same(told)):
-            for path in docs.FILES:
-                if f"<!-- test: {name} -->\n" in path.read_text():
-                    docs.replace(path, f"test: {name}", told)
+            docs.rewrite(name, told)
         assert same(docs.text(name)) == same(told), f"WRITE_DOCS=1 writes it anew:\n{told}"
 
 

@@ -46,6 +46,12 @@ def tables(path):
     return found
 
 
+def rewrite(name, new):
+    """Put `new` in the place of the text of the one block that is marked `test: name`."""
+    (block,) = [each for each in blocks() if each.mark == f"test: {name}"]
+    replace(block.path, f"test: {name}", new)
+
+
 def replace(path, mark, new):
     """Put `new` in the place of what follows the comment `mark`: a fenced block or a table."""
     source = path.read_text()

@@ -142,6 +142,21 @@ def test_every_option_is_explained_somewhere():
     assert missing == []
 
 
+def test_the_readme_repeats_the_figures_of_the_tables():
+    """Each row's numbers are in one row of a page that a tool writes, under the same words."""
+    measured = {}
+    for name in ("benchmarks.md", "size.md"):
+        for table in docs.tables(ROOT / "docs" / name):
+            for what, *cells in table:
+                measured[what] = {number for cell in cells for number in cell.split()}
+    figures = [row for table in docs.tables(ROOT / "README.md") for row in table[1:]]
+    figures = [row for row in figures if re.search(r", (ms|B|/s)$", row[0])]
+    assert len(figures) == 6
+    for what, *cells in figures:
+        numbers = {number for cell in cells for number in cell.split()} - {"to"}
+        assert numbers <= measured[what], what
+
+
 def test_links_between_the_pages_lead_somewhere():
     def anchors(path):
         headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)

@@ -1,5 +1,5 @@
 """
-Measure on the emulated RP2040, and write what came out into docs/size.md and the README:
+Measure on the emulated RP2040, and write what came out into docs/size.md and docs/benchmarks.md:
 
     ./dev pico figures [--json FILE] [--dry-run]
 
@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tests.support.docs import FILES, ROOT
+from tests.support.docs import ROOT
 from tests.support.pki import PKI
 from tests.virtual_pico.desk import Desk
 from tools import firmware, freeze
@@ -160,7 +160,7 @@ def full(results):
 
 
 def brief(results):
-    """Return the text for the README: what the package does frozen."""
+    """Return the text for docs/benchmarks.md: what the package does frozen."""
     found = results["frozen"]
     lines = [
         ("flash", f"{number(results['flash']['added_bytes'])} B"),
@@ -183,7 +183,8 @@ def brief(results):
 
 def write(results):
     """Put the tables between the markers of the pages."""
-    for path, text in ((ROOT / "docs/size.md", full(results)), (FILES[0], brief(results))):
+    for name, text in (("size.md", full(results)), ("benchmarks.md", brief(results))):
+        path = ROOT / "docs" / name
         written, count = _PLACE.subn(lambda _, text=text: text, path.read_text(), count=1)
         if not count:
             raise SystemExit(f"{path.name} has no line <!-- chip -->, or none <!-- /chip -->")
