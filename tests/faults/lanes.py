@@ -5,6 +5,7 @@ import queue
 import threading
 
 from tests.faults.driver import Lane, broker_identity
+from tests.support import patience
 
 
 class Lanes:
@@ -39,11 +40,11 @@ class Lanes:
     def __exit__(self, *_):
         self._closing = True
         for thread in self._threads:
-            thread.join(60)
+            thread.join(patience.stretched(60))
 
     def result(self, case, timeout_s=110):
         """Return the report of `case`; raise what its run raised."""
-        return self._futures[case].result(timeout_s)
+        return self._futures[case].result(patience.stretched(timeout_s))
 
     def _work(self, lane):
         try:

@@ -16,10 +16,10 @@ import pytest
 
 from benchmarks import starvation
 from tests.support import apps, patience, secure
-from tests.support.broker import free_port
 from tests.support.fake_broker import FakeBroker
 from tests.support.secure import files
 from tools import freeze
+from tools.ports import free_port
 
 # the first test may have to build the interpreter
 pytestmark = pytest.mark.timeout(900)

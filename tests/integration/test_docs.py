@@ -20,8 +20,9 @@ from cryptography import x509
 
 from tests.support import docs, five, mpy, patience, process
 from tests.support.board import WIFI, Board
-from tests.support.broker import HOST, Broker, free_port, is_listening, mosquitto
+from tests.support.broker import HOST, Broker, is_listening, mosquitto
 from tests.support.fake_broker import FakeBroker
+from tools.ports import free_port
 
 
 def for_board(source, port, host=HOST):

@@ -3,9 +3,10 @@
 import pytest
 
 from tests.support import apps, five, mpy
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
 from tests.support.fake_broker import FakeBroker
 from tests.support.proxy import Proxy
+from tools.ports import free_port
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 

@@ -11,7 +11,8 @@ from collections import Counter
 import pytest
 
 from tests.support import apps, mpy, patience
-from tests.support.broker import Broker, free_port
+from tests.support.broker import Broker
+from tools.ports import free_port
 
 KILLS = 8
 QUEUE = ("max_queued_messages 0", "max_inflight_messages 100")  # the broker drops nothing

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -13,6 +14,42 @@ import pytest
 from tests.support import mpy, patience, process
 from tests.support.broker import HOST, Broker, EmbeddedBroker, Peer, is_listening
 from tests.support.proxy import Proxy
+from tools import ports
+
+# Ports
+
+
+def test_a_port_is_given_to_nobody_else_until_it_is_given_back(monkeypatch):
+    given = [ports.free_port() for _ in range(3)]
+    # whatever it comes upon, in this process and in another
+    chosen = iter([*given, given[0]])
+    monkeypatch.setattr(ports, "_TRIES", len(given))
+    monkeypatch.setattr(ports._chance, "randrange", lambda *_: next(chosen))
+    with pytest.raises(OSError, match="no free port"):
+        ports.free_port()
+    program = f"""
+    from tools import ports
+    ports._TRIES, ports._chance.randrange = 1, lambda *_: {given[1]}
+    ports.free_port()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    other = subprocess.run(command, cwd=mpy.ROOT, stderr=subprocess.PIPE, text=True)
+    assert "no free port" in other.stderr
+    for port in given:
+        socket.create_server((HOST, port)).close()
+        ports.give_back(port)
+    ports.give_back(given[0])
+    assert ports.free_port() == given[0]
+    ports.give_back(given[0])
+
+
+def test_a_port_of_a_process_that_ended_is_free():
+    program = "from tools import ports; print(ports.free_port())"
+    command = [sys.executable, "-c", program]
+    port = int(subprocess.run(command, cwd=mpy.ROOT, stdout=subprocess.PIPE).stdout)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((HOST, port))
+
 
 # MicroPython programs
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import patience, process
 from tests.support import pki as made
-from tests.support.broker import Broker, free_port, is_listening, mosquitto
+from tests.support.broker import Broker, is_listening, mosquitto
 from tests.support.doctoring import (
     bare,
     conf_of,
@@ -26,6 +26,7 @@ from tests.support.doctoring import (
 )
 from tests.support.server import server
 from tools.mqttls.doctor import dial
+from tools.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("micropython")
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from tests.support import mpy
-from tests.support.broker import HOST, Broker, free_port
+from tests.support.broker import HOST, Broker
 from tests.support.doctoring import (
     bare,
     conf_of,
@@ -22,6 +22,7 @@ from tests.support.doctoring import (
     tls_server,
 )
 from tests.support.server import server
+from tools.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("micropython")
 

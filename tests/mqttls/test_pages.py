@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import docs, mpy, patience
-from tests.support.broker import free_port
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import Mosquitto, Watcher, open_folder
 from tools.mqttls.board import Board
 from tools.mqttls.doctor.table import ROWS
+from tools.ports import free_port
 
 WIFI = ("my-ssid", "my-password")
 TLS = mpy.ROOT / "docs/tls.md"

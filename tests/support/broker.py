@@ -4,7 +4,6 @@ import base64
 import contextlib
 import hashlib
 import os
-import random
 import shutil
 import socket
 import ssl
@@ -18,6 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.support import patience, process
+from tools.ports import free_port, give_back
 
 HOST = "127.0.0.1"
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
@@ -32,20 +32,6 @@ def mosquitto():
             "mosquitto is not installed: sudo apt-get install mosquitto, or brew install mosquitto"
         )
     return found
-
-
-def free_port():
-    """
-    Return a TCP port of loopback that nobody has.
-
-    It lies below the range from which systems give ports to outgoing connections, so that it
-    stays free while its server is down.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
 
 
 def is_listening(port, timeout_s=1, host=HOST):
@@ -101,7 +87,6 @@ class Broker:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.host = HOST
         self.listeners = listeners or ("tcp",)
-        self.ports = {}
         self.pki = pki
         self.identity = identity or (pki and pki.broker)
         self.client_ca = client_ca or (pki and pki.ca)
@@ -114,7 +99,8 @@ class Broker:
         self._child = None
         self._log = self.directory / "broker.log"
         self._peers = []
-        self._start_on_new_ports()
+        self.ports = {kind: free_port() for kind in self.listeners}
+        self.start()
 
     def __enter__(self):
         return self
@@ -130,16 +116,6 @@ class Broker:
     @property
     def running(self):
         return self._child is not None and self._child.poll() is None
-
-    def _start_on_new_ports(self):
-        for attempt in range(5):
-            self.ports = {kind: free_port() for kind in self.listeners}
-            try:
-                self.start()
-                break
-            except RuntimeError:
-                if attempt == 4 or "in use" not in self.log():
-                    raise
 
     def configuration(self):
         """Return the text of its configuration file."""
@@ -279,6 +255,8 @@ class Broker:
         for peer in self._peers:
             peer.close()
         self.kill()
+        for port in self.ports.values():
+            give_back(port)
 
 
 _ROUTER = """\

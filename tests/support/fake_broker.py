@@ -138,7 +138,7 @@ class FakeBroker:
         for connection in self.connections:
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
-        end = time.monotonic() + 5
+        end = time.monotonic() + patience.stretched(5)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0, end - time.monotonic()))

@@ -167,7 +167,7 @@ class Program:
                 ) from None
             if line is None:
                 self._news.put(None)
-                self._readers[1].join(5)
+                self._readers[1].join(patience.stretched(5))
                 raise AssertionError(f"ended before a line with {pattern!r}\n{self.report()}")
             if re.search(pattern, line):
                 return line
@@ -212,7 +212,7 @@ class Program:
     def _result(self):
         process.end(self._child)  # also what it left behind in its group
         for reader in self._readers:
-            reader.join(5)
+            reader.join(patience.stretched(5))
         for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
             stream.close()
         out, err = ("".join(line + "\n" for line in kept) for kept in (self.lines, self.errors))

@@ -15,6 +15,7 @@ import threading
 import time
 
 from tests.support import patience
+from tools.ports import free_port, give_back
 
 HOST = "127.0.0.1"
 _NAMES = """
@@ -406,13 +407,15 @@ class Proxy:
 
     def _call(self, work, *args):
         """Run the coroutine function `work` in the proxy's thread; return what it returns."""
-        return asyncio.run_coroutine_threadsafe(work(*args), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work(*args), self._loop).result(
+            patience.stretched(10)
+        )
 
     async def _begin(self):
         self._gates = {way: asyncio.Event() for way in _WAYS}
         self.bytes = {"up": 0, "down": 0}
         self._no_faults()
-        self.port = 0
+        self.port = free_port()
         await self._listen()
 
     def _no_faults(self):
@@ -426,19 +429,9 @@ class Proxy:
 
     async def _listen(self):
         if self._server is None:
-            from tests.support.broker import free_port
-
-            self.port = self.port or free_port()
-            for left in range(50, -1, -1):  # somebody may be looking whether the port is free
-                try:
-                    self._server = await asyncio.start_server(
-                        self._accept, self.host, self.port, reuse_address=True
-                    )
-                    break
-                except OSError:
-                    if not left:
-                        raise
-                    await asyncio.sleep(0.1)
+            self._server = await asyncio.start_server(
+                self._accept, self.host, self.port, reuse_address=True
+            )
 
     async def _unlisten(self):
         for each in self._fillers or ():
@@ -686,5 +679,6 @@ class Proxy:
 
         self._call(work)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(patience.stretched(5))
         self._loop.close()
+        give_back(self.port)

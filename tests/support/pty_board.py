@@ -189,6 +189,6 @@ class PtyBoard:
     def close(self):
         with contextlib.suppress(OSError):
             os.close(self._stopped)
-        self._bridge.join(10)
+        self._bridge.join(patience.stretched(10))
         with contextlib.suppress(OSError):
             os.close(self._stop)

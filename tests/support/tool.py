@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from tests.support import mpy, patience, process
-from tests.support.broker import free_port, is_listening, mosquitto
+from tests.support.broker import is_listening, mosquitto
+from tools.ports import free_port
 
 NOBODY = 65534
 
@@ -192,7 +193,7 @@ class Watcher:
 
     def __exit__(self, *_):
         process.end(self._child)
-        self._reader.join(5)
+        self._reader.join(patience.stretched(5))
         os.close(self._terminal)
 
     def _read(self):

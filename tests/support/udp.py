@@ -24,6 +24,8 @@ import struct
 import threading
 import time
 
+from tests.support import patience
+
 HOST = "127.0.0.1"
 _A = 1
 _CNAME = 5
@@ -79,7 +81,7 @@ class UDPServer:
         self._closing = True
         with contextlib.suppress(OSError):
             self._stranger.sendto(b"", (self.host, self.port))  # wakes the thread
-        self._thread.join(5)
+        self._thread.join(patience.stretched(5))
         self._socket.close()
         self._stranger.close()
 

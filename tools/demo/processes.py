@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 
+from tools import ports
+
 HOST = "localhost"
-ADDRESS = "127.0.0.1"
+ADDRESS = ports.ADDRESS
 
 
 class Trouble(Exception):
@@ -58,13 +58,8 @@ class Children:
 
 
 def free_port():
-    """
-    Return a TCP port that nobody has: below those that systems give to outgoing connections, so
-    that it stays free while its server is down.
-    """
-    for _ in range(100):
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((ADDRESS, port))
-            return port
-    raise Trouble(f"no free port on {ADDRESS}: is there a network interface `lo`?")
+    """Return a TCP port that is ours until the end, as ports.free_port does. Raises Trouble."""
+    try:
+        return ports.free_port()
+    except OSError as error:
+        raise Trouble(error.strerror) from None
