@@ -13,6 +13,7 @@ from tests.support import patience
 from tests.support.broker import Broker
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
+from tools.debian import Unavailable
 
 if "micropython" not in sys.modules:
     stand_in = types.ModuleType("micropython")
@@ -56,6 +57,23 @@ def pytest_collection_modifyitems(config, items):
         marker = item.get_closest_marker("timeout")
         limit_s = marker.args[0] if marker else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(patience.stretched(limit_s)), append=False)
+
+
+def _skip_where_unavailable():
+    try:
+        return (yield)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup():
+    return (yield from _skip_where_unavailable())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    return (yield from _skip_where_unavailable())
 
 
 def _all_skipped(config):

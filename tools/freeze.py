@@ -110,18 +110,21 @@ def _build(bits, manifest):
 
 def main():
     started = time.monotonic()
+    built = 0
     for bits in (64, 32):
         try:
             program = unix(bits)
         except Unavailable as error:
             print(f"micropython-{bits}: skipped: {error}")
         else:
+            built += 1
             print(f"{os.path.relpath(program)}  {program.stat().st_size:,} B")
     print(f"{time.monotonic() - started:.1f} s")
+    return 0 if built else 1
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except RuntimeError as error:
         sys.exit(f"freeze: {error}")

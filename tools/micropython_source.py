@@ -10,6 +10,7 @@ What is built is built again only when a source, a manifest or a tool here has c
 cannot be had raises `Unavailable`, which says what is missing, and the remedy.
 """
 
+import collections
 import hashlib
 import importlib.util
 import os
@@ -17,9 +18,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from tools.debian import Unavailable, fetch, locked, run, unpack
+from tools.debian import Unavailable, fetch, locked, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "freeze"
@@ -27,6 +31,7 @@ OUT = CACHE / "out"
 TREE = CACHE / "micropython"
 LIBRARY = CACHE / "micropython-lib"
 MPY_CROSS = OUT / "mpy-cross"
+_LIFE_S = 10  # between signs of life of a build
 MAKE = ("make", "-s", f"-j{os.cpu_count()}")
 
 SUITE = "trixie"
@@ -137,7 +142,7 @@ def forget_frozen(build):
 
 def need(what, packages, works):
     """
-    Have what a build takes; as root, install it where it is missing.
+    Ask for what a build takes.
 
     what      what cannot be had without, for the message
     packages  Debian's packages that bring it
@@ -145,19 +150,6 @@ def need(what, packages, works):
 
     Raises Unavailable.
     """
-    if works():
-        return
-    if os.getuid() == 0 and shutil.which("apt-get"):
-        say("install", *packages)
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ("apt-get", "-q", "install", "-y", "--no-install-recommends")
-        with locked(ROOT / ".cache" / "apt"):
-            try:
-                if not works():  # what waited here may have been installed meanwhile
-                    run("apt-get", "-q", "update")
-                    run(*install, *packages, env=env)
-            except subprocess.CalledProcessError:
-                pass  # what is missing is said below
     if not works():
         raise Unavailable(f"no {what}: apt-get install {' '.join(packages)}")
 
@@ -187,12 +179,43 @@ def build(folder, *command):
     # or the version of the repository round the cache would become MicroPython's
     env["GIT_CEILING_DIRECTORIES"] = str(ROOT / ".cache")
     env["MICROPY_MPYCROSS"] = str(MPY_CROSS)
+    lines = collections.deque(maxlen=40)
+    with (
+        _life_shown(lines),
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as child,
+    ):
+        lines.extend(child.stdout)
+    if child.returncode != 0:
+        for line in lines:
+            print(line.rstrip()[:300], file=sys.stderr)
+        raise RuntimeError(f"{command[0]} failed in {folder}")
+
+
+@contextmanager
+def _life_shown(lines):
+    """Say every few seconds how long it takes, and what Ninja says of how far it is in `lines`."""
+    begin, over = time.monotonic(), threading.Event()
+
+    def show():
+        while not over.wait(_LIFE_S):
+            step = re.match(r"\[\d+/\d+\]", lines[-1]) if lines else None
+            say(f"{time.monotonic() - begin:.0f} s", *([step[0]] if step else []))
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
     try:
-        run(*command, cwd=folder, env=env)
-    except subprocess.CalledProcessError as error:
-        for line in error.stdout.splitlines()[-40:]:
-            print(line[:300], file=sys.stderr)
-        raise RuntimeError(f"{command[0]} failed in {folder}") from None
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def key(versions, *files):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import mpy, process
+from tests.support.broker import mosquitto
 from tests.support.mpy import ROOT
 
 DEMO = [sys.executable, "-m", "tools.demo"]
@@ -106,6 +107,7 @@ def lossy_interpreter(folder):
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory):
     """Run at the same time: with mosquitto, with the broker from PyPI, with a reading lost."""
+    mosquitto()
     new_folder = functools.partial(tmp_path_factory.mktemp, "demo")
     lossy = {"MICROPYTHON": lossy_interpreter(new_folder())}
     with contextlib.ExitStack() as stack:

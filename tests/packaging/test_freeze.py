@@ -150,11 +150,10 @@ require("mqtt_as_tls")
 def test_where_the_sources_cannot_be_had_it_says_so(tmp_path, apt_get, reason):
     if sys.platform != "linux" or not debian.KEYRING.exists():
         pytest.skip("apt's part of freezing is for Debian")
-    programs, tools = tmp_path / "bin", tmp_path / "tools"
+    programs = tmp_path / "bin"
     programs.mkdir()
-    tools.mkdir()
-    for name in ("freeze.py", "micropython_source.py", "debian.py"):  # a cache of their own
-        shutil.copy(ROOT / "tools" / name, tools)
+    for name in ("tools", "mqtt_as_tls"):  # a cache of their own
+        shutil.copytree(ROOT / name, tmp_path / name)
     if apt_get:
         (programs / "apt-get").write_text(f"#!/bin/sh\n{apt_get}\n")
         (programs / "apt-get").chmod(0o755)
@@ -164,10 +163,11 @@ def test_where_the_sources_cannot_be_had_it_says_so(tmp_path, apt_get, reason):
         env={"PATH": str(programs)},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert ran.returncode == 1, ran
     skipped = [line for line in ran.stdout.splitlines() if ": skipped: " in line]
-    assert len(skipped) == 3, ran
+    assert len(skipped) == 2, ran
     assert all(reason in line for line in skipped), skipped
 
 

@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.support import patience, process
+from tools.debian import Unavailable
 from tools.ports import free_port, give_back
 
 HOST = "127.0.0.1"
@@ -24,11 +25,11 @@ _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt
 
 
 def mosquitto():
-    """Return the path of mosquitto; raise RuntimeError where there is none."""
+    """Return the path of mosquitto. Raises Unavailable."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
     found = shutil.which("mosquitto", path=path)
     if not found:
-        raise RuntimeError(
+        raise Unavailable(
             "mosquitto is not installed: sudo apt-get install mosquitto, or brew install mosquitto"
         )
     return found

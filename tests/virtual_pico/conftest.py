@@ -1,7 +1,7 @@
 """
 The firmware that the tests of this folder run, or look into.
 
-Where it cannot be built, or there is no emulator, they are skipped, with the reason.
+Where it cannot be built, or there is no emulator, they are skipped: see tests/conftest.py.
 """
 
 from pathlib import Path
@@ -10,7 +10,6 @@ import pytest
 
 from tests.virtual_pico.desk import Desk
 from tools import firmware as builder
-from tools.debian import Unavailable
 
 HERE = Path(__file__).parent
 
@@ -39,20 +38,3 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
-
-
-def skip_where_unavailable():
-    try:
-        return (yield)
-    except Unavailable as reason:
-        pytest.skip(f"nothing was tested on a virtual Pico: {reason}")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup():
-    return (yield from skip_where_unavailable())
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call():
-    return (yield from skip_where_unavailable())

