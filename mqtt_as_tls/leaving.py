@@ -156,6 +156,17 @@ def _stop(client):
         client._events.wake()
 
 
+def abandon(client):
+    """
+    Stop `client` at once and without a goodbye, also while no event loop runs: after Ctrl-C, in
+    the `finally` of a program.
+    """
+    if client.running:
+        if not _in_loop():
+            core.cur_task = None  # the last that ran, maybe one of those to be cancelled
+        _stop(client)
+
+
 def make_way(client, starting):
     """
     Stop what an earlier run left behind: clients of an event loop that is gone, and at the prompt
