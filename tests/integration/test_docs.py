@@ -13,15 +13,18 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from tests.support import docs, five, mpy, patience, process
-from tests.support.board import WIFI, Board
+from tests.support.board import FAKES, WIFI, Board
 from tests.support.broker import HOST, Broker, is_listening, mosquitto
 from tests.support.fake_broker import FakeBroker
+from tests.support.pty_board import PtyBoard
+from tools.mqttls import board as serial
 from tools.ports import free_port
 
 
@@ -479,6 +482,24 @@ async def test():
     "several CAs": _CONNECT_WITH_TLS,
     "pinned": '\nprint(tls.verified)\nprint("ok")\n',
     "unverified": '\nprint(tls.verified)\nprint("ok")\n',
+    "methods as handlers": """
+async def test():
+    told = []
+    client.on("garden/valve/+/state", qos=1)(lambda message: told.append(message.topic))
+    await client.publish("garden/valve/2/set", "30", qos=1)
+    while not told:
+        await asyncio.sleep(0.01)
+    print(told)
+""",
+    "publish from a plain function": """
+async def test():
+    told = []
+    client.on("garden/button", qos=1)(lambda message: told.append(message.payload))
+    pressed(None)
+    while not told:
+        await asyncio.sleep(0.01)
+    print(told)
+""",
     "umqtt": """
 client.connect()
 client.publish("garden/a", "b", qos=1)
@@ -499,6 +520,8 @@ EXPECTED = {
     "watchdog": ["machine: watchdog 8000"],
     "stream in": ["9000"],
     "stream out": ["4000 4000"],
+    "methods as handlers": ["garden/valve/2 turns to b'30'", "['garden/valve/2/state']"],
+    "publish from a plain function": ["[b'pressed']"],
     "script": ["stopped True"],
     "pinned": ["True"],
     "unverified": ["False"],
@@ -912,3 +935,49 @@ def test_migrated_programs_run(name, board, tls_broker):
         assert peer.wait_for()[0].payload == b"21.5"
         peer.publish("garden/valve", b"open")
         running.wait_for("^garden/valve b'open'")
+
+
+def with_compat(board, program, port):
+    """Start a program that is written for mqtt_as on `board`, with compat/ installed."""
+    program = program.replace('"broker.lan"', f'"{HOST}"\nconfig["port"] = {port}')
+    path = f"{FAKES}:{mpy.ROOT / 'compat'}:{mpy.environment()['MICROPYPATH']}"
+    return board.start(program.replace('"/certs/', '"certs/'), env={"MICROPYPATH": path})
+
+
+def test_the_program_before_the_migration_runs_too(board, tls_broker):
+    peer = tls_broker.peer("garden/temperature")
+    with with_compat(board, docs.text("written for mqtt_as"), tls_broker.port) as running:
+        assert peer.wait_for()[0].payload == b"21.5"
+        tls_broker.wait_for_log("garden/valve (QoS 1)")
+        peer.publish("garden/valve", b"open")
+        running.wait_for("^b'garden/valve' b'open' False$")
+
+
+def test_arguments_of_this_library_for_a_program_of_mqtt_as(board, tls_broker):
+    program = docs.text("written for mqtt_as")
+    more = docs.text("compat arguments").replace('"/mqtt"', '"mqtt"')
+    program = program.replace(
+        'config["will"]', f'config["client_id"] = b"x"\n{more}config["will"]'
+    )
+    with with_compat(board, program, tls_broker.port) as running:
+        running.wait_for("^mqtt 127.0.0.1:.*connected in")
+    assert (board.directory / "mqtt").is_dir()
+
+
+def test_compat_takes_the_place_of_mqtt_as_on_a_board(tmp_path):
+    (line,) = docs.text("install compat").splitlines()
+    command, *words = line.split()
+    assert command == "mpremote"
+    with PtyBoard(tmp_path / "flash") as board:
+        with serial.Board(board.port) as connected:
+            make = "import os\nfor name in ('/lib', '/lib/mqtt_as'):\n    os.mkdir(name)\n"
+            connected.run(make, "making folders")
+            connected.run("open('/lib/mqtt_as/__init__.py', 'w').close()", "writing mqtt_as")
+        at = (sys.executable, "-m", "mpremote", "connect", board.port, "resume")
+        ran = subprocess.run(
+            [*at, *words], cwd=mpy.ROOT, capture_output=True, timeout=patience.stretched(60)
+        )
+        assert ran.returncode == 0, ran
+        with serial.Board(board.port) as connected:
+            found = connected.run("print(open('/lib/mqtt_as/__init__.py').read())", "reading")
+    assert found.strip().replace("\r", "") == (mpy.ROOT / "compat/mqtt_as.py").read_text().strip()

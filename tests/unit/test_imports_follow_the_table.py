@@ -64,6 +64,17 @@ def modules():
     return {path.stem: path.read_text() for path in PACKAGE.glob("*.py")}
 
 
+# of the modules, what compat/ may import besides the public names
+COMPAT = {"dns", "leaving", "properties"}
+
+
+def test_compat_imports_no_more_than_the_design_says():
+    found = siblings((PACKAGE.parent / "compat/mqtt_as.py").read_text())
+    assert found >= COMPAT
+    assert [name for name in found - COMPAT if not name[0].isupper()] == []
+    assert not [name for name, source in modules().items() if "import mqtt_as\n" in source]
+
+
 def test_every_form_of_import_is_seen():
     source = """
 from . import a, b
