@@ -102,7 +102,12 @@ class PtyBoard:
         )
         self._line = mpy.command(boot, heap=heap)
         self._line.insert(1, "-i")
-        self._env = {**os.environ, "MICROPYPATH": ".frozen", "FAKE_WIFI": ":".join(wifi or ())}
+        self._env = {
+            **os.environ,
+            "MICROPYPATH": ".frozen",
+            "FAKE_WIFI": ":".join(wifi or ()),
+            "HOME": str(flash.parent),  # of what was typed at its prompt it writes a history there
+        }
         self._theirs = theirs
         self._power_on()
         self._stop, self._stopped = os.pipe()

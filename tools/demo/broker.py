@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from .processes import ADDRESS, Trouble, free_port
 
-_PATIENCE_S = 15
+_PATIENCE_S = 60
 _PLACES = (
     "/usr/sbin",
     "/usr/local/sbin",

@@ -13,7 +13,7 @@ from .link import Link
 from .processes import HOST, Children, Trouble, free_port
 from .watcher import TOPICS, Watcher
 
-_PATIENCE_S = 25
+_PATIENCE_S = 120
 
 
 @contextlib.contextmanager
