@@ -55,11 +55,7 @@ def board(tmp_path, pki):
 
 
 def test_every_marked_block_is_tested():
-    source = (
-        Path(__file__).read_text()
-        + (mpy.ROOT / "tests/unit/test_docs_agree_with_the_code.py").read_text()
-        + (mpy.ROOT / "tests/mqttls/test_pages.py").read_text()
-    )
+    source = "".join(path.read_text() for path in (mpy.ROOT / "tests").rglob("test_*.py"))
     names = [each.mark.removeprefix("test: ") for each in docs.blocks() if each.mark]
     unused = [name for name in names if name != "compile" and f'"{name}"' not in source]
     assert unused == []
@@ -922,6 +918,43 @@ asyncio.run(main())
         board.start(for_board(program, port)) as running,
     ):
         running.wait_for(r"^\['devices/garden-1/level'\]$")
+
+
+# docs/own_broker.md
+
+
+def test_a_board_at_a_broker_with_passwords(tmp_path, board, pki):
+    """Its configuration by hand, and the program of the README."""
+    shutil.copy(pki.ca.cert_pem, board.directory / "certs/ca.pem")
+    with Broker(tmp_path / "broker", "tls", pki=pki, users={"garden": "secret", "me": "x"}) as own:
+        config = docs.text("own broker config")
+        assert '"port": 8883,' in config and config.count('"broker.lan"') == 1
+        config = config.replace('"broker.lan"', repr(HOST)).replace("8883", str(own.port))
+        (board.directory / "config.py").write_text(config.replace('"/certs/', '"certs/'))
+        peer = own.peer("garden/#", user="me", password="x")
+        with board.start(docs.text("app")) as running:
+            running.wait_for("connected in")
+            peer.wait_for(2)
+        received = sorted(peer.received[:2])
+    assert received == [("garden/status", b"online"), ("garden/temperature", b"21.5")]
+
+
+def test_a_certificate_that_a_company_signed(tmp_path, board, pki):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shell(docs.text("own broker request"), folder)
+    shutil.copy(pki.ca.cert_pem, folder / "company.crt")
+    shutil.copy(pki.ca.key_pem, folder / "company.key")
+    sign = "openssl x509 -req -in pico.csr -CA company.crt -CAkey company.key -CAcreateserial"
+    shell(f"echo extendedKeyUsage=clientAuth > ext; {sign} -extfile ext -out pico.crt", folder)
+    shell(docs.text("convert"), folder)
+    for name in ("cert.der", "key.der"):
+        shutil.copy(folder / name, board.directory / "certs")
+    with Broker(tmp_path / "broker", "mtls", pki=pki, identity_as_user=True) as own:
+        board.settings(own.port)
+        with board.start(docs.text("app")) as running:
+            running.wait_for("connected in")
+        assert "u'garden-1'" in own.log()
 
 
 # docs/migrating.md

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import docs, mpy, patience
+from tests.support.broker import Broker
+from tests.support.pki import PKI
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import Mosquitto, Watcher, open_folder
 from tools.mqttls.board import Board
@@ -160,6 +162,29 @@ def test_passwords_in_the_place_of_certificates():
         story.tell("mqttls server-only")
         with Mosquitto(story.pki / "broker/mosquitto.conf", story.port, story.pki):
             story.tell("mqttls server-only doctor")
+
+
+def test_a_broker_that_was_there_before(tmp_path):
+    (tmp_path / "pki").mkdir()
+    pki = PKI(tmp_path / "pki")
+    root = pki.issue("Example Root CA", "ca", path_length=1)
+    between = pki.issue("Example Issuing CA", "ca", issuer=root)
+    identity = pki.issue("broker.lan", issuer=between)
+    users = {"garden": "secret"}
+    with (
+        open_folder() as base,
+        Broker(tmp_path / "broker", "tls", pki=pki, identity=identity, users=users) as broker,
+    ):
+        shutil.copy(root.cert_pem, base / "ca.pem")
+        (base / "password").write_text("secret\n")
+        story = Story(base)
+        story.port = broker.port
+        story.tell("own broker look")
+        story.tell("own broker doctor")
+        ask = story.inwards(docs.text("own broker issuer"))
+        done = subprocess.run(["sh", "-c", ask], capture_output=True, text=True, timeout=60)
+    *_, last = done.stdout.splitlines()
+    assert last.strip().startswith("i:") and "Example Root CA" in last, done
 
 
 def test_the_five_minutes_of_the_readme():

@@ -67,10 +67,10 @@ def numbers(module):
 
 
 def options():
-    """Return {name: default} of the arguments of MQTTClient that are numbers."""
+    """Return [(name, default, least, most)] of the arguments of MQTTClient that are numbers."""
     for node in ast.parse((PACKAGE / "client.py").read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "_OPTIONS":
-            return {name: default for name, default, *_ in ast.literal_eval(node.value.args[0])}
+            return ast.literal_eval(node.value.args[0])
     raise AssertionError("client.py has no _OPTIONS")
 
 
@@ -87,7 +87,7 @@ def wifi():
 
 
 def in_the_code():
-    found = {**options(), **wifi()}
+    found = {**{name: default for name, default, *_ in options()}, **wifi()}
     for module in MODULES:
         found.update(numbers(module))
     return {name: value for name, value in found.items() if name not in OTHERS}
@@ -138,7 +138,7 @@ def test_the_table_of_errors_is_that_of_explain():
 
 def test_every_option_is_explained_somewhere():
     pages = "".join(path.read_text() for path in docs.FILES)
-    missing = [name for name in options() if f"`{name}`" not in pages]
+    missing = [name for name, *_ in options() if f"`{name}`" not in pages]
     assert missing == []
 
 
@@ -155,6 +155,24 @@ def test_the_readme_repeats_the_figures_of_the_tables():
     for what, *cells in figures:
         numbers = {number for cell in cells for number in cell.split()} - {"to"}
         assert numbers <= measured[what], what
+
+
+def test_the_page_of_the_client_has_each_argument_as_it_is():
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    client = next(node for node in stub.body if getattr(node, "name", "") == "MQTTClient")
+    made = next(node for node in client.body if getattr(node, "name", "") == "__init__").args
+    defaults = dict(zip([each.arg for each in made.kwonlyargs], made.kw_defaults, strict=True))
+    tables = docs.tables(ROOT / "docs/client.md")
+    tables = [table for table in tables if table[0][0] == "argument"]
+    rows = {row[0].strip("`"): row[1:] for table in tables for row in table[1:]}
+    assert sum(map(len, tables)) - len(tables) == len(rows)
+    assert set(rows) == {"host", "port", *defaults}
+    for name, value in defaults.items():
+        plain = rows[name][0].strip("`").partition(":")[0]
+        assert name == "client_id" or plain == ast.unparse(value), name
+    for name, _, low, high in options():
+        least = "`max_packet`" if name == "max_backlog" else low
+        assert rows[name][1] == f"{least} to {high}", name
 
 
 def test_links_between_the_pages_lead_somewhere():
