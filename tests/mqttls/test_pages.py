@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from tests.support import docs, mpy, patience
 from tests.support.broker import Broker
 from tests.support.pki import PKI
 from tests.support.pty_board import PtyBoard
-from tests.support.tool import Mosquitto, Watcher, open_folder
+from tests.support.tool import MQTTLS, Mosquitto, Watcher, open_folder
 from tools.mqttls.board import Board
 from tools.mqttls.doctor.table import ROWS
 from tools.ports import free_port
@@ -56,7 +55,7 @@ class Story:
         if words[:1] == ["keys"]:
             words += ["--key", "p256", "--runs", "1"]
         done = subprocess.run(
-            [sys.executable, "-m", "tools.mqttls", *words],
+            [*MQTTLS, *words],
             cwd=self.base,
             env={**os.environ, "PYTHONPATH": str(mpy.ROOT)},
             stdin=subprocess.DEVNULL,

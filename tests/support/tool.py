@@ -17,6 +17,8 @@ from tests.support.broker import is_listening, mosquitto
 from tools.ports import free_port
 
 NOBODY = 65534
+# As the command that pip installs; in the project's folder, or with that in PYTHONPATH
+MQTTLS = [sys.executable, "-c", "import sys; from tools.mqttls.cli import main; sys.exit(main())"]
 
 
 class Outcome:
@@ -46,7 +48,7 @@ def mqttls(folder, *arguments, code=0, env=None, stdin=subprocess.DEVNULL, wrapp
 
     Raises AssertionError with its output when it ends otherwise.
     """
-    command = [*wrapper, sys.executable, "-m", "tools.mqttls", *map(str, arguments)]
+    command = [*wrapper, *MQTTLS, *map(str, arguments)]
     if folder is not None:
         command += ["--dir", str(folder)]
     done = subprocess.run(

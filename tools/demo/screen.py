@@ -1,18 +1,15 @@
 """What the demo shows: a line for each thing that happens, and below them the numbers, live."""
 
-import os
-import shutil
-import sys
-import textwrap
 import time
 
-_COLOURS = {"good": "32", "bad": "31", "wait": "33", "dim": "2", "bold": "1"}
-_WHO = {"demo": "35", "broker": "34", "device": "36", "watcher": "32"}
+from tools.mqttls import screen
+
+_WHO = {"demo": "magenta", "broker": "blue", "device": "cyan", "watcher": "good"}
 _INDENT = 18
 _NUMBERS_S = 2  # between them where lines cannot be written over
 
 
-class Screen:
+class Screen(screen.Screen):
     """
     Coloured and live on a terminal, plain lines elsewhere; NO_COLOR is respected.
 
@@ -20,14 +17,11 @@ class Screen:
     """
 
     def __init__(self):
+        super().__init__()
         self.when_gone = None
-        self._out = sys.stdout
-        self._out.reconfigure(errors="replace")
-        self._live = self._out.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-        self._colour = self._live and not os.environ.get("NO_COLOR")
         try:
             self._block = "■"
-            self._block.encode(self._out.encoding)
+            self._block.encode(self.out.encoding)
         except UnicodeEncodeError:
             self._block = "#"
         self._start = time.monotonic()
@@ -38,11 +32,6 @@ class Screen:
     def elapsed_s(self):
         return time.monotonic() - self._start
 
-    def paint(self, text, tone):
-        """Return `text` in the colour of `tone`, where there are colours."""
-        code = _COLOURS.get(tone) or _WHO.get(tone)
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and code else text
-
     def tell(self, who, text, tone=None):
         """
         Show that something happened.
@@ -50,18 +39,18 @@ class Screen:
         who   "demo", "broker", "device" or "watcher"
         tone  "good", "bad", "wait", "dim", "bold" or None
         """
-        lines = [text]
-        if self._live:
-            width = shutil.get_terminal_size().columns
-            lines = textwrap.wrap(text, max(width - _INDENT - 1, 30), break_on_hyphens=False)
-        head = self.paint(f"{self.elapsed_s:5.1f} s ", "dim") + " " + self.paint(f"{who:<8}", who)
+        text = screen.printable(text)
+        lines = self.wrap(" " * _INDENT + text, _INDENT, most=max(self.columns, _INDENT + 30))
+        head = self.paint(f"{self.elapsed_s:5.1f} s ", "dim")
+        head += " " + self.paint(f"{who:<8}", _WHO[who])
         for line in lines:
-            self._line(f"{head}  {self.paint(line, tone)}")
+            self._line(f"{head}  {self.paint(line[_INDENT:], tone)}")
             head = " " * (_INDENT - 2)
 
     def line(self, text, tone=None):
         """Show a line of its own."""
-        self._line(self.paint(text, tone))
+        for each in self.wrap(text, 0):
+            self._line(self.paint(each, tone))
 
     def row(self, name, value, tone=None):
         """Show a line of the summary."""
@@ -71,34 +60,32 @@ class Screen:
         """Show the numbers below all lines; where there is no terminal, now and then."""
         waiting = published - acknowledged
         text = f"published {published}  acknowledged {acknowledged}  waiting {waiting}"
-        if not self._live:
+        if not self.live:
             if self.elapsed_s - self._shown_s >= _NUMBERS_S:
                 self._shown_s = self.elapsed_s
                 self.tell("device", text)
             return
         # a line that is full would wrap, and could not be written over
-        room = max(shutil.get_terminal_size().columns - _INDENT - 1, 0)
+        room = max(self.columns - _INDENT - 1, 0)
         text = text[:room]
         bar = self._block * min(waiting, room - len(text) - 2)
         self._numbers = " " * _INDENT + text + ("  " + self.paint(bar, "wait") if bar else "")
-        self._write("")
+        self._show("")
 
     def clear(self):
         """Take the numbers away."""
         self._numbers = ""
-        if self._live:
-            self._write("")
+        if self.live:
+            self._show("")
 
     def _line(self, text):
-        self._write(text.rstrip() + "\n")
+        self._show(text.rstrip() + "\n")
 
-    def _write(self, text):
-        if self._live:
+    def _show(self, text):
+        if self.live:
             text = "\r\x1b[K" + text + self._numbers
         try:
-            self._out.write(text)
-            self._out.flush()
+            self.write(text)
         except OSError:
-            # what is written from now on, also at Python's end, goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            screen.stop_writing(self.out)
             self.when_gone()

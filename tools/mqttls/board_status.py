@@ -10,6 +10,7 @@ from . import device, onboard, x509
 from .authority import is_due
 from .board import Board
 from .files import is_name
+from .report import command
 
 _CLOCK_OFF_S = 60
 
@@ -22,12 +23,11 @@ def add(parser):
     )
 
 
-def tell(authority, port, report, where=""):
+def tell(authority, port, report):
     """
     Say what the board on `port` holds; problems go to the Report, all of it into data["board"].
 
     authority  authority.Authority of the folder
-    where      what suggested commands need to find that folder, as " --dir …"
 
     Raises BoardError when there is no board or it does not answer.
     """
@@ -43,7 +43,7 @@ def tell(authority, port, report, where=""):
             for key in ("name", "wifi", "library", "version", "form", "machine", "id")
         }
         report.data["board"] = {**data, "port": board.port, "micropython": version}
-        told = _Told(authority, held, report, where)
+        told = _Told(authority, held, report)
         told.device()
         if told.certificate is not None:
             told.judge_certificate()
@@ -51,10 +51,10 @@ def tell(authority, port, report, where=""):
 
 
 class _Told:
-    def __init__(self, authority, held, report, where):
+    def __init__(self, authority, held, report):
         self.authority, self.held, self.report = authority, held, report
-        self.name, self.where = held["name"], where
-        self.again = f"mqttls provision {held['name'] or 'NAME'}{where}"
+        self.name = held["name"]
+        self.again = command("provision", held["name"] or "NAME")
         self.certificate = None
 
     def problem(self, fact, cause="", cure=None):
@@ -106,14 +106,15 @@ class _Told:
         self.report.say(f"           certificate until {end:%Y-%m-%d}")
         self.report.data["board"].update(until=end.isoformat(), serial=serial)
         if serial in {each["serial"] for each in self.authority.revoked()}:
-            self.problem("its certificate was revoked", cure="mqttls device add another name")
+            another = command("device", "add", "ANOTHER-NAME")
+            self.problem("its certificate was revoked", cure=another)
         elif end < x509.now():
             self.problem(f"its certificate ended on {end:%Y-%m-%d}", cure=self.renew())
         elif is_due(self.certificate):
             self.problem(f"its certificate ends on {end:%Y-%m-%d}", cure=self.renew())
 
     def renew(self):
-        return f"mqttls renew {self.name}{self.where}, then {self.again}"
+        return f"{command('renew', self.name)}, then {self.again}"
 
     def rest(self):
         held, report = self.held, self.report

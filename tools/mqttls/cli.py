@@ -7,22 +7,21 @@ import os
 import pkgutil
 import sys
 
-from . import commands
-from .report import Failure, Report, Usage
+from . import commands, device, system
+from .report import VERBS, Failure, Report, Usage, command
+from .screen import stop_writing
 
 DIRECTORY = "./mqtt-pki"
 
-EXAMPLES = """\
-mqttls init --broker 192.168.1.10 --broker broker.lan   certificates and a broker's configuration
-mqttls device add kitchen                               a key and a certificate for a board
-mqttls provision kitchen --wifi-ssid my-ssid            library, certificates and clock onto it
-mqttls doctor broker.lan:8883 --device kitchen          why does it not connect?
-
-mqttls --help lists every command, mqttls COMMAND --help its options.
-"""
-
-# In the order in which a user meets them; others follow by name
-_ORDER = "init device broker-conf provision status renew revoke doctor explain keys".split()
+EXAMPLES = (
+    (
+        ("init", "--broker", "192.168.1.10", "--broker", "broker.lan"),
+        "certificates and a broker's configuration",
+    ),
+    (("device", "add", "kitchen"), "a key and a certificate for a board"),
+    (("provision", "kitchen", "--wifi-ssid", "my-ssid"), "library, certificates, clock onto it"),
+    (("doctor", "broker.lan:8883", "--device", "kitchen"), "why does it not connect?"),
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,16 +38,17 @@ def find_commands():
         importlib.import_module(f"{commands.__name__}.{each.name}")
         for each in pkgutil.iter_modules(commands.__path__)
     ]
-    order = {name: at for at, name in enumerate(_ORDER)}
-    return sorted(found, key=lambda each: (order.get(each.NAME, len(order)), each.NAME))
+    return sorted(found, key=lambda each: VERBS.index(each.NAME))
 
 
-def make_parser():
-    """Return the parser of the whole command line."""
+def make_parser(program="mqttls"):
+    """Return the parser of the whole command line; `program` is what the user types for it."""
     parser = _Parser(
-        prog="mqttls",
+        prog=program,
         description="Certificates, broker, board and doctor for MQTT over TLS.",
     )
+    version = f"mqttls {device.version()}"
+    parser.add_argument("--version", action="version", version=version)
     below = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for module in find_commands():
         one = below.add_parser(module.NAME, help=module.SUMMARY, description=module.SUMMARY)
@@ -73,56 +73,62 @@ def _add_common(parser, default):
                 _add_common(each, default)
 
 
-def main(arguments=None):
-    """Run the command line `arguments` (list of str; of the process when None); return 0, 1, 2."""
+def main(arguments=None, program="mqttls"):
+    """
+    Run the command line; return its exit status: 0, 1 or 2.
+
+    arguments  list of str; of the process when None
+    program    what the user types for mqttls, for the commands that it prints
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return _main(arguments)
+        return _main(arguments, program)
     except KeyboardInterrupt:
         print("\nmqttls: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `mqttls status | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_writing(sys.stdout)
         return 1
 
 
-def _main(arguments):
+def as_typed(script):
+    """Return what the user types for `./dev mqttls`; `script` is the path of `dev`, as called."""
+    if system.is_windows():
+        return f"python {system.quote(script)} mqttls"
+    python = "" if "/" in script else "python3 "  # `python3 dev`: no shell finds it by itself
+    return f"{python}{system.quote(script)} mqttls"
+
+
+def _main(arguments, program):
+    report = Report("--json" in arguments, program=program)
     if not arguments:
-        print(EXAMPLES, end="")
+        report.examples([(command(*words), what) for words, what in EXAMPLES])
+        report.say()
+        report.say("mqttls --help lists every command, mqttls COMMAND --help its options.")
         return 0
-    report = Report(as_json="--json" in arguments)
-    command = ""
+    name = ""
     try:
-        chosen = make_parser().parse_args(arguments)
+        chosen = make_parser(program).parse_args(arguments)
         if chosen.command is None:
             raise Usage("no command given: mqttls --help lists them")
-        command = chosen.command
+        name = chosen.command
         chosen.dir = getattr(chosen, "dir", DIRECTORY)
+        if os.path.normpath(chosen.dir) != os.path.normpath(DIRECTORY):
+            report.folder = chosen.dir
         chosen.json = report.as_json
         status = chosen.run(chosen, report) or report.status
     except Usage as error:
-        status = _failed(report, 2, Failure(str(error)))
+        status = 2
+        report.failed(Failure(str(error)))
     except Failure as error:
-        status = _failed(report, 1, error)
+        status = 1
+        report.failed(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:  # full disk, no permission, …: with the file's name
-        if isinstance(error, BrokenPipeError):
-            raise
-        status = _failed(report, 1, _sentence(error))
-    report.finish(command, status)
-    return status
-
-
-def _failed(report, status, failure):
-    """Tell of a Failure: among the JSON object's problems, or on stderr."""
-    if report.as_json:
-        report.problem(failure.stage, failure.fact, failure.cause, failure.cure)
-        return status
-    report.finish("", status)
-    print(f"mqttls: {failure.fact}", file=sys.stderr)
-    if failure.cause:
-        print(f"  why:  {failure.cause}", file=sys.stderr)
-    if failure.cure:
-        print(f"  cure: {failure.cure}", file=sys.stderr)
+        status = 1
+        report.failed(_sentence(error))
+    report.finish(name, status)
     return status
 
 

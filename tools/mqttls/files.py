@@ -23,7 +23,7 @@ from pathlib import Path
 import filelock
 
 from . import system
-from .report import Failure
+from .report import Failure, command
 
 SETTINGS = "settings.json"
 NAME_RULE = (
@@ -157,9 +157,10 @@ class Directory:
             raise
 
     def _missing(self):
+        init = command("init", "--broker", "NAME-OR-ADDRESS")
         return Failure(
             f"there are no certificates in {self.path}",
-            "make them with: mqttls init --broker NAME-OR-ADDRESS, or say where with --dir",
+            f"make them with: {init}, or say where with --dir",
             stage="files",
         )
 
@@ -207,7 +208,7 @@ class Directory:
             have = f"there are {', '.join(known[:8])}" if known else "there is none yet"
             raise Failure(
                 f"there is no device {name!r} in {self.path}",
-                f"{have}; make it with: mqttls device add {name}",
+                f"{have}; make it with: {command('device', 'add', name)}",
                 stage="files",
             )
         return folder

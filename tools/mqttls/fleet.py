@@ -68,9 +68,10 @@ def read(path, known=()):
     if bad:
         mistakes = "1 mistake" if len(bad) == 1 else f"{len(bad)} mistakes"
         raise Failure(
-            f"{path} has {mistakes}, nothing was made:\n  " + "\n  ".join(bad),
+            f"{path} has {mistakes}, nothing was made:",
             "correct them, then run the same command again",
             stage="files",
+            rows=bad,
         )
     if not found:
         raise Failure(f"{path} names no device", "write one name a line", stage="files")

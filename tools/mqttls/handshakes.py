@@ -16,7 +16,7 @@ from pathlib import Path
 from . import onboard, system, x509
 from .board import Board, BoardError, BoardRaised
 from .doctor import dial
-from .report import Failure
+from .report import Failure, command
 
 NAME = "broker.lan"  # in the certificates
 _PLACES = (
@@ -302,7 +302,7 @@ class OnBoard:
             if there is None:
                 raise BoardError(
                     "the board is not in a network",
-                    "mqttls provision NAME --wifi-ssid SSID gives it one",
+                    f"{command('provision', 'NAME', '--wifi-ssid', 'SSID')} gives it one",
                 )
             self.address = address or _facing(there)
         except BaseException:

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import device
 from .device import bytecode
 from .files import read_json
-from .report import Failure
+from .report import Failure, command
 
 LIBRARY = "/lib"
 PACKAGE = f"{LIBRARY}/{device.NAME}"
@@ -64,7 +64,7 @@ def settings(folder):
         if Path(name).name != name or not path.is_file():
             raise Failure(
                 f"{path} is missing",
-                f"make it anew with: mqttls device add {folder.name}",
+                f"make it anew with: {command('device', 'add', folder.name)}",
                 stage="files",
             )
         files[f"{CERTIFICATES}/{name}"] = path.read_bytes()
@@ -88,12 +88,12 @@ def _tls_json(path):
     except (KeyError, TypeError):
         raise Failure(
             f"{path} is damaged: it needs host, port and ca",
-            f"make it anew with: mqttls device add {path.parent.name}",
+            f"make it anew with: {command('device', 'add', path.parent.name)}",
             stage="files",
         ) from None
     raise Failure(
         f"{path} is missing",
-        f"make it with: mqttls device add {path.parent.name}",
+        f"make it with: {command('device', 'add', path.parent.name)}",
         stage="files",
     )
 

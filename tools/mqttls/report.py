@@ -1,7 +1,20 @@
 """What a command says: lines for people, or with --json one object at the end."""
 
 import json
+import re
 import sys
+
+from . import system
+from .screen import Screen, printable
+
+# In the order in which a user meets them
+VERBS = "init device broker-conf provision status renew revoke doctor explain keys".split()
+
+_WITHOUT_FOLDER = ("explain", "keys")
+# Round a command in a text, and in the place of its spaces: no line breaks there
+_BEGIN, _END, _SPACE = "\x02", "\x03", "\x01"
+_COMMAND = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}")
+_MENTION = re.compile(rf"(?<![\w./\\-])mqttls (?=(?:{'|'.join(VERBS)}|COMMAND|--help)\b)")
 
 
 class Failure(Exception):
@@ -12,15 +25,32 @@ class Failure(Exception):
     cure   what to do about it, or ""
     cause  why it is so, or ""
     stage  where it failed ("files", "resolve", "TLS", …), or ""
+    rows   list of str, what the fact announces with a colon, a line each
     """
 
-    def __init__(self, fact, cure="", *, cause="", stage=""):
+    def __init__(self, fact, cure="", *, cause="", stage="", rows=()):
         super().__init__(fact)
         self.fact, self.cure, self.cause, self.stage = fact, cure, cause, stage
+        self.rows = list(rows)
 
 
 class Usage(Exception):
     """The command was called wrongly; the text says how, then the remedy. Exit status 2."""
+
+
+def command(*words):
+    """
+    Return a command of mqttls for a message: command("device", "add", name).
+
+    The Report puts in how mqttls was started and its --dir, so that what it prints can be pasted.
+    Words in capitals (NAME) are for the user to fill in.
+    """
+    return _BEGIN + shell(*words) + _END
+
+
+def shell(*words):
+    """Return a command of another program for a message; on one line, its words quoted."""
+    return " ".join(system.quote(str(each)) for each in words).replace(" ", _SPACE)
 
 
 class Report:
@@ -29,34 +59,83 @@ class Report:
 
     `data` is a dict for what a command finds; with --json its items stand beside the lists
     "made", "notes", "problems" and "next" in the object that `finish` prints.
+
+    program  what the user types for mqttls, such as "./dev mqttls"
+    folder   --dir as it was given; None for that which needs not be given
     """
 
-    def __init__(self, as_json=False, out=None, err=None):
+    def __init__(self, as_json=False, out=None, err=None, *, program="mqttls", folder=None):
         self.as_json = as_json
+        self.program, self.folder = program, folder
         self.data = {}
         self.made_files, self.notes, self.problems, self.commands = [], [], [], []
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        self._out, self._err = Screen(out), Screen(err or sys.stderr)
         self._bar = 0  # characters of a progress bar that stands on the terminal's last line
 
-    def _print(self, text=""):
+    def spelled(self, text):
+        """Return `text` (str) with its commands complete, as they can be pasted."""
+        return self._spelled(text).replace(_SPACE, " ")
+
+    def _spelled(self, text):
+        # what tables and boards mention is spelled `mqttls status`
+        program = self.program.replace(" ", _SPACE)
+        text = _MENTION.sub(lambda _: program + " ", text)
+        return _COMMAND.sub(lambda found: f"{program}{_SPACE}{self._whole(found[1])}", text)
+
+    def _shown(self, text):
+        # one line, without what harms a terminal; _SPACE is still in commands
+        text = printable(text, keep=_BEGIN + _END + _SPACE)
+        return printable(self._spelled(text), keep=_SPACE)
+
+    def _whole(self, words):
+        if self.folder is None or words.partition(_SPACE)[0] in _WITHOUT_FOLDER:
+            return words
+        folder = shell(printable(self.folder))
+        return f"{words}{_SPACE}--dir{'=' if folder.startswith('-') else _SPACE}{folder}"
+
+    def _print(self, text="", *, tone=None, word="", word_tone=None, indent=None, screen=None):
+        """
+        Print a line, wrapped on a terminal; nothing with --json.
+
+        tone    of all of it, as in Screen.paint
+        word    a part of it, the first of its kind, that has `word_tone`
+        indent  of its second line and those after it, as in Screen.wrap
+        """
+        if self.as_json:
+            return
+        self._clear_bar()
+        screen = screen or self._out
+        for line in screen.wrap(self._shown(text), indent):
+            line = line.replace(_SPACE, " ")
+            before, found, after = line.partition(word) if word else ("", "", line)
+            word = "" if found else word
+            parts = (before, tone), (found, word_tone), (after, tone)
+            screen.write("".join(screen.paint(each, one) for each, one in parts if each) + "\n")
+
+    def say(self, text="", *, tone=None, word="", word_tone=None):
+        """
+        Print a line for people only; what a program should know goes into `data`.
+
+        Columns stand two spaces or more apart: what is wrapped goes below the last one.
+        """
+        self._print(text, tone=tone, word=word, word_tone=word_tone)
+
+    def show(self, text):
+        """Print what is in a file (str), its lines as they are."""
         if not self.as_json:
             self._clear_bar()
-            print(text, file=self._out, flush=True)
-
-    def say(self, text=""):
-        """Print a line for people only; what a program should know goes into `data`."""
-        self._print(text)
+            self._out.write("".join(f"{printable(line)}\n" for line in text.splitlines()))
 
     def note(self, text):
         """Say something that the user should know though nothing is wrong."""
         self.notes.append(text)
-        self._print(f"note: {text}")
+        self._print(f"note: {text}", word="note:", word_tone="wait", indent=6)
 
     def made(self, path, what):
         """Say that the file or folder `path` was made; `what` is a short description of it."""
         self.made_files.append({"path": str(path), "what": what})
-        self._print(f"made  {path}  ({what})" if what else f"made  {path}")
+        text = f"made  {path}  ({what})" if what else f"made  {path}"
+        self._print(text, word="made", word_tone="good", indent=8)
 
     def problem(self, stage, fact, cause="", cure=""):
         """
@@ -67,33 +146,78 @@ class Report:
         fact, cause, cure  a sentence each, without a full stop; "" for none
         """
         self.problems.append({"stage": stage, "fact": fact, "cause": cause, "cure": cure})
-        self._print(f"PROBLEM ({stage}): {fact}" if stage else f"PROBLEM: {fact}")
-        if cause:
-            self._print(f"  why:  {cause}")
-        if cure:
-            self._print(f"  cure: {cure}")
+        head = f"PROBLEM ({stage}):" if stage else "PROBLEM:"
+        self._print(f"{head} {fact}", word=head, word_tone="bad", indent=2)
+        self._why(cause, cure)
 
-    def next(self, command, why=""):
+    def _why(self, cause, cure, screen=None):
+        for word, text in (("why:", cause), ("cure:", cure)):
+            if text:
+                self._print(
+                    f"  {word:<5} {text}", word=word, word_tone="bold", indent=8, screen=screen
+                )
+
+    def explain(self, cause, cure):
+        """Say what an error means, and what helps."""
+        self._print(cause, indent=2)
+        self._why("", cure)
+
+    def failed(self, failure):
+        """Say why the command cannot go on: on stderr, or among the problems of --json."""
+        if self.as_json:
+            fact = "\n  ".join((failure.fact, *failure.rows))
+            self.problem(failure.stage, fact, failure.cause, failure.cure)
+            return
+        head, screen = "mqttls:", self._err
+        self._print(f"{head} {failure.fact}", word=head, word_tone="bad", indent=2, screen=screen)
+        for each in failure.rows:
+            self._print(f"  {each}", indent=4, screen=screen)
+        self._why(failure.cause, failure.cure, screen)
+
+    def next(self, text, why=""):
         """Say which command comes next; `why` is what it will do."""
         if not self.commands:
             self._print()
-        self.commands.append(command)
-        self._print(f"next: {command}" + (f"   # {why}" if why else ""))
+        self.commands.append(text)
+        self._command("next: ", self.spelled(text), why)
+
+    def examples(self, pairs):
+        """Print commands and what they do: pairs of str."""
+        found = [(self.spelled(text), why) for text, why in pairs]
+        width = max(len(text) for text, _ in found)
+        for text, why in found:
+            self._command("", text.ljust(width), why)
+
+    def _command(self, head, text, why):
+        # What it does stands beside it or below it; a command is never broken.
+        if self.as_json:
+            return
+        self._clear_bar()
+        screen, line = self._out, head + printable(text)
+        why = printable(why)
+        if why and (not screen.terminal or len(line) + 5 + len(why) < screen.columns):
+            line, why = f"{line}   {screen.paint(f'# {why}', 'dim')}", ""
+        screen.write(screen.paint(head, "bold") + line[len(head) :].rstrip() + "\n")
+        if why:
+            start = " " * (len(head) or 4) + "# "
+            for each in screen.wrap(start + why, len(start)):
+                screen.write(screen.paint(start + each[len(start) :], "dim") + "\n")
 
     def progress(self, done, total, what=""):
         """Draw a progress bar on the terminal, if there is one; gone when `done` is `total`."""
-        if self.as_json or not self._err.isatty():
+        if self.as_json or not self._err.live:
             return
         full = 30 * done // max(total, 1)
-        bar = f"[{'#' * full}{'.' * (30 - full)}] {done}/{total} {what}"
-        print("\r" + bar.ljust(self._bar), end="", file=self._err, flush=True)
+        bar = f"[{'#' * full}{'.' * (30 - full)}] {done}/{total} {printable(what)}"
+        bar = bar[: self._err.columns - 1]
+        self._err.write("\r" + bar.ljust(self._bar))
         self._bar = len(bar)
         if done >= total:
             self._clear_bar()
 
     def _clear_bar(self):
         if self._bar:
-            print("\r" + " " * self._bar + "\r", end="", file=self._err, flush=True)
+            self._err.write("\r" + " " * self._bar + "\r")
             self._bar = 0
 
     @property
@@ -101,12 +225,12 @@ class Report:
         """The exit status so far: 1 when there was a problem, else 0."""
         return 1 if self.problems else 0
 
-    def finish(self, command, status):
-        """Print the object of --json; `status` is the exit status."""
+    def finish(self, name, status):
+        """Print the object of --json of the command `name`; `status` is the exit status."""
         self._clear_bar()
         if self.as_json:
             found = {
-                "command": command,
+                "command": name,
                 "exit": status,
                 "made": self.made_files,
                 "notes": self.notes,
@@ -114,4 +238,14 @@ class Report:
                 "next": self.commands,
                 **self.data,
             }
-            print(json.dumps(found, indent=2, ensure_ascii=False), file=self._out, flush=True)
+            # ASCII: the same for every console, and for what reads UTF-8
+            self._out.write(json.dumps(self._complete(found), indent=2) + "\n")
+
+    def _complete(self, value):
+        if isinstance(value, str):
+            return self.spelled(value)
+        if isinstance(value, dict):
+            return {key: self._complete(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._complete(each) for each in value]
+        return value

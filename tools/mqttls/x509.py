@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .report import Failure
+from .report import Failure, command
 
 KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
 VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
@@ -228,7 +228,7 @@ def _check_clock(issuer):
     if issuer and issuer.certificate.not_valid_after_utc <= time:
         raise Failure(
             f"the authority ended on {issuer.certificate.not_valid_after_utc:%Y-%m-%d}",
-            "make a new one with: mqttls renew --ca",
+            f"make a new one with: {command('renew', '--ca')}",
             stage="dates",
         )
 

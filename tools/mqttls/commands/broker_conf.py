@@ -1,10 +1,9 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
-import shlex
-
 from ..authority import Authority
 from ..files import Directory
-from .init import address, install_command, port, put_all_device_settings, suffix
+from ..report import command, shell
+from .init import address, install_command, port, put_all_device_settings
 
 NAME = "broker-conf"
 SUMMARY = "write mosquitto's configuration, also for Docker or with passwords"
@@ -51,19 +50,19 @@ def run(arguments, report):
         if settings["server_only"]:
             report.made(folder / "passwords", "of each device; in clear text in its tls.json")
         report.say()
-        report.say((folder / "mosquitto.conf").read_text("utf-8").rstrip())
+        report.show((folder / "mosquitto.conf").read_text("utf-8"))
         report.data["conf"] = str(folder / "mosquitto.conf")
         if settings["docker"]:
             report.say()
             report.made(folder / "compose.yaml", "and mosquitto.docker.conf")
-            report.next(f"docker compose -f {shlex.quote(str(folder))}/compose.yaml up -d")
+            report.next(shell("docker", "compose", "-f", folder / "compose.yaml", "up", "-d"))
         else:
             report.next(install_command(directory), "on the broker")
             report.next(
-                f"mosquitto -c {shlex.quote(str(folder))}/mosquitto.conf",
+                shell("mosquitto", "-c", folder / "mosquitto.conf"),
                 "or a trial run, as any user",
             )
         if any(settings[key] != before[key] for key in ("port", "server_only")):
             for name in authority.boards():
-                report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")
+                report.next(command("provision", name), "it has new settings")
     return report.status

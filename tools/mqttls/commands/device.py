@@ -5,8 +5,8 @@ from pathlib import Path
 from .. import fleet
 from ..authority import Authority
 from ..files import NAME_RULE, Directory, is_name
-from ..report import Failure, Usage
-from .init import suffix
+from ..report import Failure, Usage, command, shell
+from .init import install_command
 
 NAME = "device"
 SUMMARY = "make keys and certificates for boards"
@@ -44,7 +44,8 @@ def days(text):
 
 def run(arguments, report):
     if bool(arguments.names) == bool(arguments.csv):
-        raise Usage("give names, or --csv FILE: mqttls device add kitchen cellar")
+        example = command("device", "add", "kitchen", "cellar")
+        raise Usage(f"give names, or --csv FILE: {example}")
     bad = [each for each in arguments.names if not is_name(each)]
     if bad:
         raise Usage(f"{', '.join(map(repr, bad))} cannot be a device's name: use {NAME_RULE}")
@@ -89,7 +90,8 @@ def _add(directory, authority, wanted, arguments, report):
         with directory.change() as change:
             authority.put_settings(change)
             authority.put_broker_files(change)
-        report.note("the broker must read its ACL anew: sudo sh install.sh reload")
+        reload = install_command(directory, "reload")
+        report.note(f"the broker must read its ACL anew: {reload}")
     made = []
     for start in range(0, len(todo), _AT_ONCE):
         passwords = {}
@@ -148,14 +150,18 @@ def _tell(directory, authority, todo, kept, moved, arguments, report):
     report.data["kept"] = [each["name"] for each in kept]
     report.data["moved"] = moved
     if authority.settings["server_only"] and todo:
-        report.note("the broker must read its passwords anew: sudo sh install.sh reload")
+        reload = install_command(directory, "reload")
+        report.note(f"the broker must read its passwords anew: {reload}")
     first = (names + moved + [each["name"] for each in kept])[0]
     if first in authority.settings["admins"] and not authority.settings["server_only"]:
         at = folder / first
         report.next(
-            f"mosquitto_sub --cafile {at}/ca.crt --cert {at}/cert.crt --key {at}/key.pem "
-            f"-h {authority.settings['names'][0]} -p {authority.settings['port']} -v -t '#'",
+            shell(
+                *("mosquitto_sub", "--cafile", at / "ca.crt", "--cert", at / "cert.crt"),
+                *("--key", at / "key.pem", "-h", authority.settings["names"][0]),
+                *("-p", authority.settings["port"], "-v", "-t", "#"),
+            ),
             "everything that passes",
         )
     else:
-        report.next(f"mqttls provision {first}{suffix(arguments)}", "puts it on the board")
+        report.next(command("provision", first), "puts it on the board")

@@ -9,13 +9,14 @@ from ..doctor.diagnose import Case, diagnose
 from ..doctor.dial import Target
 from ..doctor.table import STAGES
 from ..files import Directory, read_json
-from ..report import Failure, Usage
+from ..report import Failure, Usage, command
 
 NAME = "doctor"
 SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"
 
 _PORT = 8883
 _MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?"}
+_TONES = {"ok": "good", "failed": "bad", "unknown": "wait"}
 
 
 def add(parser):
@@ -154,7 +155,7 @@ def _read_device(folder):
     name = folder.name
     damaged = Failure(
         f"{folder}/tls.json is missing or damaged",
-        f"make it anew with: mqttls device add {name}",
+        f"make it anew with: {command('device', 'add', name)}",
         stage="files",
     )
     try:
@@ -203,7 +204,9 @@ def _tell(report, title, case, verdict, several):
     for stage in STAGES:
         if stage in verdict.stages:
             state, detail = verdict.stages[stage]
-            report.say(f"  {stage:<18}  {_MARKS[state]:<6}  {detail}")
+            mark = _MARKS[state]
+            line = f"  {stage:<18}  {mark:<6}  {detail}"
+            report.say(line, word=mark, word_tone=_TONES[state])
     data = {
         "title": title,
         "stages": {
@@ -234,10 +237,10 @@ def _tell(report, title, case, verdict, several):
 def _all_well(report, case, verdict):
     with contextlib.suppress(AttributeError):
         if verdict.attempt.ok:
-            report.say("all is well")
+            report.say("all is well", tone="good")
             return
     if case.target and case.online and not case.target.ca:
         where = f"{case.target.host}:{case.target.port}"
-        report.next(f"mqttls doctor {where} --device NAME", "checks the chain, and connects")
+        report.next(command("doctor", where, "--device", "NAME"), "checks the chain, and connects")
     else:
         report.say("nothing wrong in these files")

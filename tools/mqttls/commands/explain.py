@@ -42,8 +42,7 @@ def run(arguments, report):
     cause, cure = look_up(error, arguments.year)
     report.data.update(error=error, cause=cause, cure=cure)
     if cause:
-        report.say(cause)
-        report.say(f"  cure: {cure}")
+        report.explain(cause, cure)
         return 0
     report.problem(
         "",

@@ -1,11 +1,9 @@
 """`mqttls init`: authority, broker's certificate and configuration."""
 
-import shlex
-
 from .. import passphrase, x509
 from ..authority import DAYS, Authority, ends_in
 from ..files import SETTINGS, Directory
-from ..report import Failure, Usage
+from ..report import Failure, Usage, command, shell
 
 NAME = "init"
 SUMMARY = "make the authority, the broker's certificate and its configuration"
@@ -103,7 +101,7 @@ def _first(directory, names, arguments, report):
             "times as long as with p256"
         )
     report.next(install_command(directory), "on the broker; copy the folder there first")
-    report.next(f"mqttls device add NAME{suffix(arguments)}", "for each board")
+    report.next(command("device", "add", "NAME"), "for each board")
     return report.status
 
 
@@ -120,7 +118,7 @@ def _again(directory, names, arguments, report):
     encrypt = arguments.encrypt_ca and b"ENCRYPTED" not in (path / "ca.key").read_bytes()
     if settings == before and not why and not encrypt and not authority.crl_problem():
         report.say(f"{path} is complete: nothing to do")
-        report.next(f"mqttls status{suffix(arguments)}")
+        report.next(command("status"))
         return report.status
     secret = passphrase.ask("the CA's key", twice=True) if encrypt else None
     issued = None
@@ -143,7 +141,7 @@ def _again(directory, names, arguments, report):
     changed = [key for key in ("port", "server_only") if settings[key] != before[key]]
     if names[0] != before["names"][0] or changed:
         for name in authority.boards():
-            report.next(f"mqttls provision {name}{suffix(arguments)}", "it has new settings")
+            report.next(command("provision", name), "it has new settings")
     return report.status
 
 
@@ -165,14 +163,7 @@ def _tell_broker(report, path, authority, issued):
     report.data["until"] = end.isoformat()
 
 
-def suffix(arguments):
-    """Return what a suggested command needs to find the same folder: "" or " --dir …"."""
-    from ..cli import DIRECTORY
-
-    return "" if arguments.dir == DIRECTORY else f" --dir {shlex.quote(arguments.dir)}"
-
-
 def install_command(directory, verb=""):
     """Return the command that installs the broker's files; `verb` "reload" cuts nobody off."""
-    script = shlex.quote(f"{directory.path}/broker/install.sh")
-    return f"sudo sh {script} {verb}".rstrip()
+    script = (directory.path / "broker/install.sh").as_posix()  # also where Windows made it
+    return shell("sudo", "sh", script, *([verb] if verb else []))

@@ -10,8 +10,7 @@ from cryptography.x509 import load_der_x509_certificate
 from .. import authority, device, files, onboard, x509
 from ..board import Board, BoardRaised
 from ..device import bytecode
-from ..report import Failure, Usage
-from .init import suffix
+from ..report import Failure, Usage, command, shell
 
 NAME = "provision"
 SUMMARY = "the library, the certificates and the settings onto a board; its clock set"
@@ -59,7 +58,7 @@ def run(arguments, report):
     if ended and ended < x509.now():
         raise Failure(
             f"the certificate of {arguments.device} ended on {ended:%Y-%m-%d}",
-            f"mqttls renew {arguments.device}{suffix(arguments)}, then this again",
+            f"{command('renew', arguments.device)}, then this again",
             stage="dates",
         )
     wanted.update(_wifi(arguments))
@@ -88,12 +87,11 @@ def run(arguments, report):
         there = board.hashes([onboard.WIFI_JSON, "/main.py"])
         _readable(arguments.device, wanted, there[onboard.WIFI_JSON], report)
         if there["/main.py"]:
-            report.next(f"mpremote connect {board.port} reset", "starts its program again")
-    where = suffix(arguments)
-    where += "" if arguments.port == "auto" else f" --port {arguments.port}"
-    report.next(
-        f"mqttls doctor --device {arguments.device} --board{where}", "does it reach the broker?"
-    )
+            reset = shell("mpremote", "connect", board.port, "reset")
+            report.next(reset, "starts its program again")
+    port = () if arguments.port == "auto" else ("--port", arguments.port)
+    doctor = command("doctor", "--device", arguments.device, "--board", *port)
+    report.next(doctor, "does it reach the broker?")
     return report.status
 
 
@@ -107,7 +105,7 @@ def _certificates(name, wanted):
         except ValueError:
             raise Failure(
                 f"{PurePosixPath(path).name} of {name} is damaged: there is no certificate in it",
-                f"make it anew with: mqttls device add {name}",
+                f"make it anew with: {command('device', 'add', name)}",
                 stage="files",
             ) from None
 
@@ -256,7 +254,7 @@ def _what(path, paths, changed):
     if path in _WHAT:
         what = _WHAT[path]
     elif path == onboard.PACKAGE:
-        form = Path(paths[0]).suffix
+        form = PurePosixPath(paths[0]).suffix
         what = f"the library {device.version()}, {len(paths)} {form} files"
     else:
         what = "whom it trusts"
@@ -313,7 +311,7 @@ def _check(board, report):
     except BoardRaised as error:
         if error.error.startswith("MemoryError"):
             report.note(
-                "no memory left to check them on the board: mqttls doctor does after reset"
+                f"no memory left to check them on the board: {command('doctor')} does after reset"
             )
             return
         cause, cure = device.explain(error.error)
@@ -336,5 +334,5 @@ def _readable(name, wanted, has_wifi, report):
     if held:
         report.note(
             f"whoever holds the board can read {' and '.join(held)}: its flash is not encrypted. "
-            f"If it is lost: mqttls revoke {name}"
+            f"If it is lost: {command('revoke', name)}"
         )

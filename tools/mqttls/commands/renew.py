@@ -3,9 +3,9 @@
 from .. import x509
 from ..authority import DAYS, DUE_DAYS, Authority, ends_in, is_due
 from ..files import Directory
-from ..report import Failure, Usage
+from ..report import Failure, Usage, command
 from .device import days
-from .init import install_command, suffix
+from .init import install_command
 
 NAME = "renew"
 SUMMARY = "new certificates for what ends soon; a new authority"
@@ -51,7 +51,8 @@ def run(arguments, report):
             return _renew(directory, authority, arguments, report)
         if not authority.older:
             if arguments.finish:
-                raise Failure("no roll-over is under way", "begin one with: mqttls renew --ca")
+                begin = command("renew", "--ca")
+                raise Failure("no roll-over is under way", f"begin one with: {begin}")
             return _begin(directory, authority, arguments, report)
         waiting = _waiting(authority)
         if arguments.finish and (arguments.force or not waiting):
@@ -75,7 +76,7 @@ def _renew(directory, authority, arguments, report):
     elif authority.settings["server_only"] and names:
         raise Failure(
             "devices have passwords here, which do not end",
-            "to change one: mqttls revoke NAME, then mqttls device add NAME",
+            f"to change one: {command('revoke', 'NAME')}, then {command('device', 'add', 'NAME')}",
         )
     why = authority.broker_problem()
     broker = arguments.broker or arguments.all
@@ -103,14 +104,14 @@ def _renew(directory, authority, arguments, report):
         report.problem(
             "dates",
             f"the authority itself ends on {end:%Y-%m-%d}, and with it what it issued",
-            cure=f"mqttls renew --ca{suffix(arguments)}",
+            cure=command("renew", "--ca"),
         )
     if crl:
         report.next(install_command(directory), "on the broker")
     elif broker:
         report.next(install_command(directory, "reload"), "on the broker; cuts nobody off")
     for name in names[:3]:
-        report.next(f"mqttls provision {name}{suffix(arguments)}", "until then the old one works")
+        report.next(command("provision", name), "until then the old one works")
     return report.status
 
 
@@ -157,9 +158,9 @@ def _begin(directory, authority, arguments, report):
     _tell_admins(authority, report)
     report.next(install_command(directory), "on the broker, first")
     for name in authority.boards()[:3]:
-        report.next(f"mqttls provision {name}{suffix(arguments)}", "and every other device")
+        report.next(command("provision", name), "and every other device")
     if not dead:
-        report.next(f"mqttls renew --ca --finish{suffix(arguments)}", "when all boards are done")
+        report.next(command("renew", "--ca", "--finish"), "when all boards are done")
     report.data["authority"] = new.serial
     return report.status
 
@@ -197,23 +198,22 @@ def _waiting(authority):
 
 def _tell_state(waiting, arguments, report):
     report.data["waiting"] = waiting
-    where = suffix(arguments)
     if not waiting:
         report.say("a roll-over is under way, and every board has the new authority")
-        report.next(f"mqttls renew --ca --finish{where}")
+        report.next(command("renew", "--ca", "--finish"))
         return report.status
     text = "; ".join(f"{name}: {why}" for name, why in list(waiting.items())[:10])
     if arguments.finish:
         count = "1 device" if len(waiting) == 1 else f"{len(waiting)} devices"
         raise Failure(
             f"{count} would lose contact: {text}",
-            f"mqttls provision NAME{where} for each, or --force if you know better",
+            f"{command('provision', 'NAME')} for each, or --force if you know better",
             stage="chain",
         )
     report.say(f"a roll-over is under way; not ready: {text}")
     for name in list(waiting)[:3]:
-        report.next(f"mqttls provision {name}{where}")
-    report.next(f"mqttls renew --ca --finish{where}", "when all boards are done")
+        report.next(command("provision", name))
+    report.next(command("renew", "--ca", "--finish"), "when all boards are done")
     return report.status
 
 
@@ -232,7 +232,5 @@ def _finish(directory, authority, arguments, report):
     report.made(directory.path / "broker/broker.crt", "from the new authority")
     report.say(f"the old authority is trusted no more; it is in archive/{old}/")
     report.next(install_command(directory), "on the broker")
-    report.next(
-        f"mqttls provision NAME{suffix(arguments)}", "some day: takes the old one off the board"
-    )
+    report.next(command("provision", "NAME"), "some day: takes the old one off the board")
     return report.status

@@ -3,7 +3,8 @@
 from .. import x509
 from ..authority import REVOKED, Authority
 from ..files import Directory
-from .init import install_command, suffix
+from ..report import command
+from .init import install_command
 
 NAME = "revoke"
 SUMMARY = "shut a device out: lost, stolen, sold"
@@ -57,5 +58,5 @@ def run(arguments, report):
             install_command(directory),
             "on the broker: until then they get in as before",
         )
-        report.next(f"mqttls status{suffix(arguments)}")
+        report.next(command("status"))
     return report.status

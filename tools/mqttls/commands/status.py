@@ -3,8 +3,8 @@
 from .. import board_status, system, x509
 from ..authority import Authority, is_due
 from ..files import Directory
-from ..report import Failure
-from .init import suffix
+from ..report import Failure, command
+from .init import install_command
 
 NAME = "status"
 SUMMARY = "what exists, for which names, until when"
@@ -23,12 +23,12 @@ def run(arguments, report):
         authority = Authority(directory)
         if not arguments.names:
             _authority(authority, report)
-            _broker(authority, report, suffix(arguments))
-            _revocation(authority, report, suffix(arguments))
+            _broker(authority, report)
+            _revocation(authority, report)
             _rights(directory, report)
         _devices(authority, arguments, report)
         if arguments.board:
-            board_status.tell(authority, arguments.port, report, suffix(arguments))
+            board_status.tell(authority, arguments.port, report)
     return report.status
 
 
@@ -45,20 +45,22 @@ def _authority(authority, report):
         report.say(f"authority{which}  {name}, {kind}, {_until(certificate)}, key {secret}")
         found.append(_as_data(certificate))
         if is_due(certificate):
-            report.problem("dates", f"the authority {name!r} ends soon", cure="mqttls renew --ca")
+            report.problem(
+                "dates", f"the authority {name!r} ends soon", cure=command("renew", "--ca")
+            )
     report.data["authorities"] = found
     if authority.older:
-        report.note("a roll-over is under way; mqttls renew --ca says what comes next")
+        report.note(f"a roll-over is under way; {command('renew', '--ca')} says what comes next")
 
 
-def _broker(authority, report, where):
+def _broker(authority, report):
     names = ", ".join(authority.settings["names"])
     kind = "passwords" if authority.settings["server_only"] else "client certificates"
     report.say(f"broker     {names}, port {authority.settings['port']}, {kind}")
     why = authority.broker_problem()
     if why:
         report.problem(
-            "files", f"the broker's certificate: {why}", cure=f"mqttls renew --broker{where}"
+            "files", f"the broker's certificate: {why}", cure=command("renew", "--broker")
         )
         return
     certificate = x509.load_certificate(authority.root / "broker" / "broker.crt")
@@ -70,17 +72,18 @@ def _broker(authority, report, where):
         "server_only": authority.settings["server_only"],
     }
     if is_due(certificate):
+        reload = install_command(authority.directory, "reload")
         report.problem(
             "dates",
             f"the broker's certificate is valid {_until(certificate)}",
-            cure=f"mqttls renew --broker{where}, then sudo sh install.sh reload",
+            cure=f"{command('renew', '--broker')}, then {reload}",
         )
 
 
-def _revocation(authority, report, where):
+def _revocation(authority, report):
     why = authority.crl_problem()
     if why:
-        cure = f"mqttls renew{where}, then sudo sh install.sh"
+        cure = f"{command('renew')}, then {install_command(authority.directory)}"
         report.problem("files", f"crl.pem: {why}", cure=cure)
         return
     newest = max(each.last_update_utc for each in x509.load_crls(authority.root / "crl.pem"))
@@ -101,14 +104,13 @@ def _rights(directory, report):
 
 def _devices(authority, arguments, report):
     names = arguments.names or authority.directory.devices()
-    where = suffix(arguments)
     report.say(f"devices    {len(names)}")
     width = max(map(len, names), default=0)
     found = []
     for name in names:
         why = authority.device_problem(name)
         one = {"name": name, "problem": why}
-        text, cure = "", f"mqttls device add {name}{where}"
+        text, cure = "", command("device", "add", name)
         try:
             certificate = authority.device_certificate(name)
         except (Failure, FileNotFoundError):
@@ -117,7 +119,7 @@ def _devices(authority, arguments, report):
             one.update(_as_data(certificate))
             text = _until(certificate)
             if not why and is_due(certificate):
-                why, cure = f"its certificate ends {text[6:]}", f"mqttls renew {name}{where}"
+                why, cure = f"its certificate ends {text[6:]}", command("renew", name)
         elif authority.settings["server_only"]:
             text = "password"
         if name in authority.settings["admins"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from ..report import shell
 from . import lint, reading
 from .peek import BOARD_CIPHERS, CIPHERS
 from .table import found, remark
@@ -331,7 +332,7 @@ def _must_be_pem(path, option):
                 39,
                 f"{option} {path} is not PEM",
                 cause="mosquitto reads PEM only",
-                cure=f"openssl x509 -inform DER -in {path} -out {Path(path).with_suffix('.pem')}",
+                cure=_to_pem("x509", path),
             )
         )
 
@@ -340,14 +341,14 @@ def _key(configuration, path, chain):
     try:
         data = reading.read(path, _HERE)
         if not reading.is_pem(data):
-            cure = f"openssl pkey -inform DER -in {path} -out {Path(path).with_suffix('.pem')}"
+            cure = _to_pem("pkey", path)
             fact = f"keyfile {path} is not PEM"
             return [found(39, fact, cause="mosquitto reads PEM only", cure=cure)]
         private = reading.key(path, _HERE)
     except reading.Unreadable as error:
         if error.finding.row == 30:
             cause = "mosquitto asks for its passphrase, and nobody answers"
-            cure = f"openssl pkey -in {path} -out PLAIN"
+            cure = shell("openssl", "pkey", "-in", path, "-out", "PLAIN")
             return [found(39, f"keyfile {path} is encrypted", cause=cause, cure=cure)]
         return [error.finding]
     out = []
@@ -357,6 +358,11 @@ def _key(configuration, path, chain):
         cause = "key and certificate of the broker are not a pair"
         out.append(found(39, fact, cause=cause, cure="name the key that was made with it"))
     return out + _permission(configuration, path)
+
+
+def _to_pem(kind, path):
+    pem = Path(path).with_suffix(".pem")
+    return shell("openssl", kind, "-inform", "DER", "-in", path, "-out", pem)
 
 
 def _permission(configuration, path):
@@ -382,7 +388,7 @@ def _permission(configuration, path):
             39,
             f"the user {user} may not read {path}",
             cause=f"a broker that the system starts runs as {user} and cannot load its key",
-            cure=f"chown {user} {path}",
+            cure=shell("chown", user, path),
         )
     ]
 

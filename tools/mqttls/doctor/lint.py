@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from ..report import shell
 from . import reading
 from .peek import BOARD_IN, BOARD_OUT
 from .table import found, remark
@@ -458,7 +459,12 @@ def crl(path, authorities=(), when=None, stage="client certificate"):
     ders = [der for label, der in reading.blocks(data) if label == "X509 CRL"]
     if not reading.is_pem(data):
         fact = f"{path} is DER; mosquitto wants PEM"
-        raise reading.wrong(stage, fact, f"openssl crl -inform DER -in {path} -out crl.pem", 26)
+        raise reading.wrong(
+            stage,
+            fact,
+            shell("openssl", "crl", "-inform", "DER", "-in", path, "-out", "crl.pem"),
+            26,
+        )
     lists, out = [], []
     for der in ders[: reading.MOST_CERTIFICATES]:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import device, onboard
 from ..board import Board, BoardError, BoardRaised
+from ..report import command
 from . import diagnose as pc
 from . import dial
 from .table import found, remark
@@ -38,7 +39,7 @@ def name_on(port="auto"):
     if not tls or not tls.get("client_id"):
         raise BoardError(
             f"the board on {board.port} holds no certificates",
-            "mqttls provision NAME puts them there; or name a device with --device",
+            f"{command('provision', 'NAME')} puts them there; or name a device with --device",
         )
     return tls["client_id"]
 
@@ -82,7 +83,7 @@ def _sorted(findings, others, dialler):
 def _held(target, held):
     """Return (findings about what a board holds, whether it cannot even try)."""
     name = held["name"] or (target and target.client_id.removesuffix("-doctor")) or "NAME"
-    again = f"mqttls provision {name}"
+    again = command("provision", name)
     if held["tls"] is None:
         return [found(0, "the board holds no certificates", stage="board", cure=again)], True
     findings = []
@@ -169,7 +170,10 @@ class _Dialler:
     def attempt(self, target, timeout_s):
         wifi = onboard.WIFI_JSON if self.held["wifi"] else None
         if not wifi and self.board.ask(_NETWORK, "asking for its network") is False:
-            cure = "mqttls provision NAME --wifi-ssid SSID, or bring Wi-Fi up in boot.py"
+            cure = (
+                f"{command('provision', 'NAME', '--wifi-ssid', 'SSID')}, "
+                "or bring Wi-Fi up in boot.py"
+            )
             text = "the board is in no network, and has no Wi-Fi settings"
             return dial.Attempt(by=_BY, error="LinkError", text=text, cure=cure)
         tls = self.held["tls"]
