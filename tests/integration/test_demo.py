@@ -170,6 +170,7 @@ def test_a_lost_reading_fails_the_demo(demos):
     ],
 )
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number, phase):
+    mosquitto()
     with Demo(tmp_path) as demo:
         demo.read(until=phase)
         demo.send(number)

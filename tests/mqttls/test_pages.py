@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import docs, mpy, patience
-from tests.support.broker import Broker
+from tests.support.broker import Broker, mosquitto
 from tests.support.pki import PKI
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import MQTTLS, Mosquitto, Watcher, open_folder
@@ -235,6 +235,7 @@ def test_the_install_script_is_there_where_the_pages_call_it():
 
 def test_the_table_of_key_kinds_has_the_columns_of_the_tool():
     """The page has all kinds, which take a minute; here it is one."""
+    mosquitto()
     shown = docs.text("mqttls keys").splitlines()
     assert shown[0].startswith("$ mqttls keys")
     with open_folder() as base:
