@@ -25,7 +25,8 @@ _BLIND = """[...document.images].filter(each => !each.naturalWidth || !each.alt)
 # what Markdown on a forge takes for a list or a table, and this one does not
 _NO_LIST = r"""[...document.querySelectorAll('article p')].map(each => each.textContent)
     .filter(each => /(^|\n)(- |\* |\d+\. |\|)/.test(each))"""
-_COMMENT = "document.querySelector('article').innerText.includes('<!--')"
+_COMMENT = """[...document.querySelectorAll('article :is(p, td, li)')]
+    .some(each => [...each.childNodes].some(node => (node.data || '').includes('<!--')))"""
 
 
 @pytest.fixture(scope="module")

@@ -237,7 +237,7 @@ DIAGRAMS = {"message.svg": message, "connection.svg": connection, "certificates.
 
 def main():
     for name, draw in DIAGRAMS.items():
-        (FOLDER / name).write_text(draw().svg())
+        (FOLDER / name).write_text(draw().svg(), "utf-8")
         print(f"docs/{name}")
 
 

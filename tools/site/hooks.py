@@ -32,7 +32,8 @@ def uri(path):
         return path.lower()
     if (ROOT / path).is_dir():
         path += "/index"
-    return f"{path if path.startswith('examples/') else 'files/' + path}.md"
+    # mkdocs leaves out what begins with a dot
+    return f"{path if path.startswith('examples/') else 'files/' + path.lstrip('.')}.md"
 
 
 def links(path, text):
@@ -65,7 +66,7 @@ def contents(folder):
     for path in sorted((ROOT / folder).rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             try:
-                path.read_text()
+                path.read_text("utf-8")
             except UnicodeDecodeError:
                 continue
             found.append(path.relative_to(ROOT).as_posix())
@@ -74,7 +75,7 @@ def contents(folder):
 
 def purpose(path):
     """Return the first sentence of what a file says of itself (str), "" if it says nothing."""
-    text = (ROOT / path).read_text()
+    text = (ROOT / path).read_text("utf-8")
     if path.endswith(".py"):
         said = ast.get_docstring(ast.parse(text)) or ""
         return re.split(r"(?<=\.)\s|\n\n|:\n", said + "\n\n")[0].replace("\n", " ")
@@ -84,7 +85,7 @@ def purpose(path):
 def page_of(path):
     """Return the Markdown (str) of the page for `path`, a file or folder outside docs/."""
     if path.endswith(".md"):
-        return rewritten(path, (ROOT / path).read_text())
+        return rewritten(path, (ROOT / path).read_text("utf-8"))
     if (ROOT / path).is_dir():
         here = posixpath.dirname(uri(path))
         lines = [f"# {path}/", ""]
@@ -92,9 +93,10 @@ def page_of(path):
             there = posixpath.relpath(uri(each), here)
             lines.append(f"- [{each.removeprefix(path + '/')}]({there}): {purpose(each)}")
         return "\n".join(lines) + "\n"
-    language = {".py": "python", ".js": "js", ".json": "json", ".sh": "sh"}
+    language = {".py": "python", ".js": "js", ".json": "json", ".sh": "sh", ".yml": "yaml"}
     kind = language.get(posixpath.splitext(path)[1], "text")
-    return f"# {path}\n\n`````{kind}\n{(ROOT / path).read_text()}\n`````\n"
+    text = (ROOT / path).read_text("utf-8")
+    return f"# {path}\n\n`````{kind}\n{text}\n`````\n"
 
 
 def on_config(config):
@@ -113,7 +115,7 @@ def on_files(files, config):
     new = {"README.md"}
     while pages:
         path = pages.pop()
-        found = links(path, (ROOT / path).read_text()) if path.endswith(".md") else set()
+        found = links(path, (ROOT / path).read_text("utf-8")) if path.endswith(".md") else set()
         if (ROOT / path).is_dir():
             found = set(contents(path))
         for each in found - done:
