@@ -554,7 +554,7 @@ def run(directory, seconds, seed, rate=5, hurry=False, report_s=10, verbose=Fals
         storm.all_ready(before)
         faults = chance.sample(FAULTS, len(FAULTS))
         start = reported = time.monotonic()
-        while time.monotonic() < start + seconds:
+        while faults or time.monotonic() < start + seconds:
             storm.round(faults.pop() if faults else chance.choice(FAULTS))
             if time.monotonic() > reported + 60:
                 reported = time.monotonic()

@@ -455,6 +455,7 @@ def test_what_waits_for_a_handler_that_is_taken_back_is_acknowledged(proxy, brok
             async def handler(message):
                 print("begins", message.payload)
                 if message.payload == b"1":
+                    await until(lambda: client.stats.received == 3)
                     await client.unsubscribe("t")
                     print("unsubscribed by its handler")
                 await told("end")

@@ -508,18 +508,31 @@ def test_lesson_22_every_packet_is_one_write():
     with FakeBroker(script) as fake:
         apps.check(
             """
+            class Counting:
+                def __init__(self, sock):
+                    self.sizes = []
+                    self.readinto = sock.readinto
+                    self.close = sock.close
+                    self._write = sock.write
+
+                def write(self, buf):
+                    n = self._write(buf)
+                    assert n == len(buf)
+                    self.sizes.append(n)
+                    return n
+
             async def main():
                 async with make() as client:
+                    await client.wait_connected()
+                    t = client._transport
+                    t._sock = sock = Counting(t._sock)
                     for i in range(30):
                         await client.publish("t", bytes(100), qos=1)
                         await until(lambda: client.stats.received == i + 1)
-                        await asyncio.sleep_ms(1)
+                    await until(lambda: len(sock.sizes) == 60)
+                assert sock.sizes == [107, 4] * 30 + [2], sock.sizes
             """,
             fake.port,
         )
-        connection = fake.connections[0]
-        hello, *sizes = connection.reads
+        hello = fake.connections[0].reads[0]
         assert hello[0] == 0x10 and len(hello) == 2 + hello[1]
-        sizes = [len(each) for each in sizes if each[0] != 0xE0]
-        assert set(sizes) <= {107, 4, 4 + 107}  # whole packets, sometimes two at once
-        assert sizes.count(107) > rounds / 2

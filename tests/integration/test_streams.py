@@ -738,6 +738,7 @@ def test_an_unsubscribed_handler_lets_the_payload_pass(broker, proxy):
 
             async with client:
                 await told("unsubscribe")
+                await until(lambda: client.stats.received == 2)
                 asyncio.create_task(client.unsubscribe("large"))
                 await asyncio.sleep_ms(100)
                 print("unsubscribed")

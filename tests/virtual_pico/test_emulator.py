@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import queue
 import signal
 import socket
 import subprocess
@@ -297,33 +298,34 @@ print(h.digest().hex()); s.close()
 
 
 def test_each_side_ends_its_half_of_a_connection(network):
-    heard = []
+    heard = queue.Queue()
 
     def half(connection):
-        assert connection.recv(5) == b"hello"
+        assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
         connection.sendall(b"that is all")
         connection.shutdown(socket.SHUT_WR)
-        while data := connection.recv(100):
-            heard.append(data)
-        heard.append("ended")
+        text = b""
+        while data := connection.recv(100):  # in whatever pieces
+            text += data
+        heard.put(text)
 
     with server(half) as port:
         network.run(f"s = connect({port}); s.write(b'hello')")
         assert network.run("print(s.read()); s.write(b'thanks'); s.close()") == "b'that is all'"
         network.run("import time; time.sleep_ms(200)")
-        assert heard == [b"thanks", "ended"]
+        assert heard.get(timeout=patience.stretched(20)) == b"thanks"
     assert network.stats()["connections"] == 0
 
 
 def test_connections_are_refused_reset_and_swallowed(network):
-    held = []
+    held = queue.Queue()
 
     def hold(connection):
-        held.append(connection.recv(100))
+        held.put(connection.recv(100))
         with contextlib.suppress(ConnectionResetError):
             connection.recv(100)
             return
-        held.append("reset")
+        held.put("reset")
 
     attempt = "try: s = connect({}); print('connected')\nexcept OSError as e: print(e)"
     with server(hold) as port:
@@ -339,7 +341,8 @@ def test_connections_are_refused_reset_and_swallowed(network):
         network.reset_connections()
         code = "try: print(s.read(1))\nexcept OSError as e: print(e)"
         assert "ECONNRESET" in network.run(code)
-        assert held == [b"x", "reset"]
+        for each in (b"x", "reset"):
+            assert held.get(timeout=patience.stretched(20)) == each
     # nobody listens
     assert "ECONNRESET" in network.run(attempt.format(port))
 
