@@ -212,8 +212,10 @@ def test_the_errors_have_the_attributes_of_the_stub():
         assert names == has, name
 
 
-def test_explain_takes_what_its_stub_says():
-    told = functions(tree("explain.pyi"))["explain"]
-    has = functions(tree("explain.py"))["explain"]
-    assert parameters(told) == parameters(has)
+@pytest.mark.parametrize("name", ["clock", "explain"])
+def test_functions_of_modules_take_what_their_stub_says(name):
+    told = functions(tree(f"{name}.pyi"))
+    has = functions(tree(f"{name}.py"))
+    for each in told:
+        assert parameters(told[each]) == parameters(has[each]), each
     assert explain.explain("OSError(111,)")[0]
