@@ -1,18 +1,14 @@
 """What is wrong is said in a sentence with its cure, and nothing is half-made."""
 
 import json
-import os
-import pty
-import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
 from tests.support import mpy, patience
-from tests.support.tool import mqttls, without_root
+from tests.support.tool import mqttls, typing, without_root
 from tools.mqttls import files
 
 INIT = ("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
@@ -248,33 +244,6 @@ def test_an_encrypted_authority_wants_its_passphrase(tmp_path):
     for key in [pki / "ca.key", *(pki / "ca").glob("*.key")]:
         assert b"ENCRYPTED" in key.read_bytes()
     mqttls(pki, "revoke", "kitchen", env=right)
-
-
-def typing(command, *answers):
-    """Run a command on a terminal and answer each of its questions; return (status, text)."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(mpy.ROOT)
-        os.environ.pop("MQTTLS_PASSPHRASE_FILE", None)
-        os.execv(sys.executable, [sys.executable, "-m", "tools.mqttls", *map(str, command)])
-    text, answers = "", list(answers)
-    watchdog = threading.Timer(30, os.kill, (child, signal.SIGKILL))
-    watchdog.start()
-    asked = 0
-    while True:
-        try:
-            data = os.read(terminal, 1000)
-        except OSError:  # Linux: the other side is closed
-            data = b""
-        if not data:
-            break
-        text += data.decode()
-        while answers and text.count(": ", asked) and text.endswith(": "):
-            asked = len(text)
-            os.write(terminal, answers.pop(0).encode() + b"\n")
-    watchdog.cancel()
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
 def test_a_passphrase_is_typed_twice_and_not_shown(tmp_path):

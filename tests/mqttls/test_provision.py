@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import mpy, process
 from tests.support.pty_board import PtyBoard
+from tests.support.tool import typing
 from tools.mqttls import device, onboard
 from tools.mqttls.board import INFO, Board
 from tools.mqttls.cli import main
@@ -296,6 +297,35 @@ def test_an_unknown_device_is_said(provision):
 def test_wrong_wifi_settings_are_refused_before_the_board_is_touched(provision, options):
     status, _ = provision(*options, wifi=False, port="/dev/nothing")
     assert status == 2
+
+
+def test_no_password_is_asked_for_where_there_is_no_board(directory):
+    line = ["provision", "kitchen", "--dir", directory, "--wifi-ssid", "a", "--port", "/dev/none"]
+    status, text = typing(line, WIFI[1])
+    assert status == 1 and "there is no port /dev/none" in text and "password" not in text
+
+
+def test_a_password_is_asked_for_when_the_board_is_found_and_not_shown(directory, board):
+    line = ["provision", "kitchen", "--dir", directory, "--wifi-ssid", WIFI[0]]
+    status, text = typing([*line, "--port", board.port], WIFI[1])
+    assert status == 0 and f"password of the Wi-Fi {WIFI[0]}: " in text, text
+    assert WIFI[1] not in text
+    assert json.loads(files_on(board.port)["/certs/wifi.json"])["password"] == WIFI[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_password_file_may_be_of_notepad_or_powershell(provision, board, tmp_path, encoding):
+    (tmp_path / "file").write_text("Grüße aus 2031\r\n", encoding)
+    line = ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(tmp_path / "file")]
+    assert provision(*line, "--source", wifi=False)[0] == 0
+    assert json.loads(files_on(board.port)["/certs/wifi.json"])["password"] == "Grüße aus 2031"
+
+
+def test_a_password_file_that_is_no_text_is_said(provision, tmp_path):
+    (tmp_path / "file").write_bytes(b"\xff\x00\xfepassword")
+    line = ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(tmp_path / "file")]
+    status, out = provision(*line, wifi=False, port="/dev/nothing")
+    assert status == 2 and "is not UTF-8" in out
 
 
 def test_json_is_one_object_without_secrets(provision, board):

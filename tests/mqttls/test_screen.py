@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import re
 import shlex
 import subprocess
@@ -12,7 +11,7 @@ import sys
 import pytest
 
 from tests.support import mpy
-from tests.support.tool import MQTTLS, mqttls
+from tests.support.tool import MQTTLS, mqttls, typing
 from tools.mqttls import cli, system
 from tools.mqttls.report import VERBS, Failure, Report, command, shell
 
@@ -40,26 +39,8 @@ def terminal(monkeypatch):
 
 def on_terminal(folder, *arguments, columns, **env):
     """Run mqttls in `folder` on a terminal; return what it showed (str)."""
-    ours, theirs = pty.openpty()
-    unset = {"NO_COLOR": "", "TERM": "xterm-256color", "COLUMNS": str(columns)}
-    child = subprocess.Popen(
-        [*MQTTLS, *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(mpy.ROOT), **unset, **env},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    said = b""
-    try:
-        while data := os.read(ours, 4096):
-            said += data
-    except OSError:  # so does Linux end a terminal
-        pass
-    os.close(ours)
-    child.wait()
-    return said.decode().replace("\r\n", "\n")
+    env = {"NO_COLOR": None, "TERM": "xterm-256color", "COLUMNS": str(columns), **env}
+    return typing(arguments, cwd=folder, **env)[1]
 
 
 def test_lines_end_before_the_edge_of_the_terminal_and_keep_their_columns(terminal):

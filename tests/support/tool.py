@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,40 @@ def mqttls(folder, *arguments, code=0, env=None, stdin=subprocess.DEVNULL, wrapp
     if code is not None and done.returncode != code:
         raise AssertionError(f"mqttls {' '.join(map(str, arguments))}: {outcome}")
     return outcome
+
+
+def typing(command, *answers, cwd=mpy.ROOT, **environment):
+    """
+    Run mqttls on a terminal and answer each of its questions; return (status, text).
+
+    command      its words
+    environment  more of it; None takes a variable away
+    """
+    env = {**os.environ, "PYTHONPATH": str(mpy.ROOT), "MQTTLS_PASSPHRASE_FILE": None}
+    env = {name: value for name, value in {**env, **environment}.items() if value is not None}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(cwd)
+        os.execve(sys.executable, [*MQTTLS, *map(str, command)], env)
+    text, answers = "", list(answers)
+    watchdog = threading.Timer(patience.stretched(30), os.kill, (child, signal.SIGKILL))
+    watchdog.start()
+    asked = 0
+    while True:
+        try:
+            data = os.read(terminal, 1000)
+        except OSError:  # Linux: the other side is closed
+            data = b""
+        if not data:
+            break
+        text += data.decode()
+        while answers and text.count(": ", asked) and text.endswith(": "):
+            asked = len(text)
+            os.write(terminal, answers.pop(0).encode() + b"\n")
+    watchdog.cancel()
+    os.close(terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, text.replace("\r\n", "\n")
 
 
 def without_root():

@@ -1,5 +1,6 @@
-"""The passphrase of the CA's key: from the terminal or a file, never from a command line."""
+"""Secrets: from the terminal or the first line of a file, never from a command line."""
 
+import codecs
 import getpass
 import os
 import sys
@@ -8,6 +9,14 @@ from pathlib import Path
 from .report import Failure
 
 VARIABLE = "MQTTLS_PASSPHRASE_FILE"
+
+
+def first_line(path):
+    """Return the first line (bytes) of a file with a secret, b"" where it is empty. OSError."""
+    data = Path(path).read_bytes()
+    if data.startswith(codecs.BOM_UTF16_LE):  # what > writes in Windows's PowerShell
+        data = data.decode("utf-16", "replace").encode()
+    return (data.removeprefix(codecs.BOM_UTF8).splitlines() or [b""])[0]
 
 
 def ask(what, twice=False):
@@ -22,10 +31,10 @@ def ask(what, twice=False):
     """
     name = os.environ.get(VARIABLE)
     if name:
-        lines = Path(name).read_bytes().splitlines()
-        if not lines or not lines[0]:
+        found = first_line(name)
+        if not found:
             raise Failure(f"{name} is empty", f"put the passphrase into the first line of {name}")
-        return lines[0]
+        return found
     if not sys.stdin.isatty():
         raise Failure(
             f"the passphrase of {what} is needed, and there is no terminal to ask on",

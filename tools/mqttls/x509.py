@@ -178,6 +178,16 @@ def serial_of(certificate):
     return f"{certificate.serial_number:040x}"
 
 
+def facts(certificate):
+    """Return `name` (common name), `serial`, `key` (its kind) and `until` (ISO 8601) in a dict."""
+    return {
+        "name": common_name(certificate),
+        "serial": serial_of(certificate),
+        "key": key_kind(certificate.public_key()),
+        "until": certificate.not_valid_after_utc.isoformat(),
+    }
+
+
 def issue(name, use, kind, until, *, issuer=None, names=(), valid_from=VALID_FROM):
     """
     Return a new Identity.

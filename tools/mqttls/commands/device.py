@@ -1,21 +1,21 @@
-"""`mqttls device add`: a key and a certificate for each board."""
+"""`mqttls device add`: a key and a certificate for each board; `device list`: who there is."""
 
 from pathlib import Path
 
-from .. import fleet
+from .. import fleet, roster
 from ..authority import Authority
 from ..files import NAME_RULE, Directory, is_name
 from ..report import Failure, Usage, command, shell
 from .init import install_command
 
 NAME = "device"
-SUMMARY = "make keys and certificates for boards"
+SUMMARY = "make keys and certificates for boards; list them"
 
 _AT_ONCE = 25  # devices a change: what is lost when it is killed
 
 
 def add(parser):
-    below = parser.add_subparsers(dest="action", metavar="add", required=True)
+    below = parser.add_subparsers(dest="action", metavar="add | list", required=True)
     one = below.add_parser(
         "add",
         help="make a key and a certificate for each name; skips what is there and valid",
@@ -32,6 +32,13 @@ def add(parser):
         "--admin", action="store_true", help="it may use every topic: for a PC, Home Assistant, …"
     )
     one.add_argument("--days", type=days, help="how long the certificate is valid (3650)")
+    one = below.add_parser(
+        "list",
+        help="who there is, until when, on which board; who was revoked",
+        description="Who there is, until when, with which rights, on which board since when; who "
+        "was revoked.",
+    )
+    one.add_argument("names", nargs="*", metavar="NAME", help="only these devices")
 
 
 def days(text):
@@ -43,6 +50,14 @@ def days(text):
 
 
 def run(arguments, report):
+    if arguments.action == "list":
+        with Directory.opened(arguments.dir, write=False) as directory:
+            roster.tell(Authority(directory), arguments.names, report)
+        return report.status
+    return _run_add(arguments, report)
+
+
+def _run_add(arguments, report):
     if bool(arguments.names) == bool(arguments.csv):
         example = command("device", "add", "kitchen", "cellar")
         raise Usage(f"give names, or --csv FILE: {example}")

@@ -9,6 +9,7 @@ from ..doctor.diagnose import Case, diagnose
 from ..doctor.dial import Target
 from ..doctor.table import STAGES
 from ..files import Directory, read_json
+from ..passphrase import first_line
 from ..report import Failure, Usage, command
 
 NAME = "doctor"
@@ -126,8 +127,7 @@ def _target(arguments):
     if arguments.password_file:
         if target.user is None:
             raise Usage("--password-file needs --user")
-        lines = Path(arguments.password_file).read_text("utf-8", "replace").splitlines()
-        target.password = lines[0] if lines else ""
+        target.password = first_line(arguments.password_file).decode(errors="replace")
     return target
 
 

@@ -3,14 +3,15 @@
 import getpass
 import json
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from cryptography.x509 import load_der_x509_certificate
 
-from .. import authority, device, files, onboard, x509
+from .. import authority, device, files, onboard, passphrase, x509
 from ..board import Board, BoardRaised
 from ..device import bytecode
 from ..report import Failure, Usage, command, shell
+from ..screen import printable
 
 NAME = "provision"
 SUMMARY = "the library, the certificates and the settings onto a board; its clock set"
@@ -61,7 +62,13 @@ def run(arguments, report):
             f"{command('renew', arguments.device)}, then this again",
             stage="dates",
         )
-    wanted.update(_wifi(arguments))
+    network = _network(arguments)
+    if network:
+        if "password" not in network:
+            with Board(arguments.port) as board:
+                board.info()  # it is there and can be used, before anybody types
+            network["password"] = _typed(arguments.wifi_ssid)
+        wanted.update(onboard.wifi(**network))
     with Board(arguments.port) as board:
         info = board.info()
         _tell(board, info, report)
@@ -134,34 +141,47 @@ def _note(arguments, certificates, info, report):
         report.note(f"what the board has could not be noted in {arguments.dir}: {error}")
 
 
-def _wifi(arguments):
-    """Return the file with the Wi-Fi settings, {} when none were given."""
+def _network(arguments):
+    """
+    Return the Wi-Fi settings, as onboard.wifi takes them (dict), {} when none were given; without
+    `password` where that is to be asked for.
+    """
     ssid, country = arguments.wifi_ssid, arguments.wifi_country
     if ssid is None:
         if arguments.wifi_password_file or arguments.wifi_open or country:
             raise Usage("--wifi-ssid is missing: say which Wi-Fi that is for")
         return {}
-    if not 1 <= len(ssid.encode()) <= 32:
-        raise Usage("--wifi-ssid has 1 to 32 bytes")
+    data = ssid.encode(errors="surrogateescape")
+    if not 1 <= len(data) <= 32 or data != ssid.encode(errors="replace"):
+        raise Usage("--wifi-ssid has 1 to 32 bytes of UTF-8")
     if country is not None and not (len(country) == 2 and country.isascii() and country.isalpha()):
         raise Usage(f"--wifi-country {country}: two letters, such as DE")
-    password = None if arguments.wifi_open else _password(ssid, arguments.wifi_password_file)
-    return onboard.wifi(ssid, password, country and country.upper())
-
-
-def _password(ssid, path):
-    if path:
-        lines = Path(path).read_text("utf-8", "replace").splitlines()
-        password = lines[0] if lines else ""
-    elif sys.stdin.isatty():
-        password = getpass.getpass(f"password of the Wi-Fi {ssid}: ")
-    else:
+    found = {"ssid": ssid, "country": country and country.upper()}
+    if arguments.wifi_open:
+        found["password"] = None
+    elif arguments.wifi_password_file:
+        found["password"] = _checked(passphrase.first_line(arguments.wifi_password_file))
+    elif not sys.stdin.isatty():
         raise Usage(
             "the password of the Wi-Fi is needed, and there is no terminal to ask on: "
             "--wifi-password-file FILE, or --wifi-open"
         )
+    return found
+
+
+def _typed(ssid):
+    typed = getpass.getpass(f"password of the Wi-Fi {printable(ssid)}: ")
+    return _checked(typed.encode(errors="surrogateescape"))
+
+
+def _checked(data):
+    """Return the password (str) in `data` (bytes); raise Usage for what cannot be one."""
+    try:
+        password = data.decode()
+    except UnicodeDecodeError:
+        raise Usage("the Wi-Fi password is not UTF-8: save its file as that") from None
     most = 64 if not password.strip("0123456789abcdefABCDEF") else 63
-    if not 8 <= len(password.encode()) <= most:
+    if not 8 <= len(data) <= most:
         raise Usage("a Wi-Fi password has 8 to 63 characters, or 64 hexadecimal digits")
     return password
 

@@ -43,7 +43,7 @@ def _authority(authority, report):
         name = x509.common_name(certificate)
         kind = x509.key_kind(certificate.public_key())
         report.say(f"authority{which}  {name}, {kind}, {_until(certificate)}, key {secret}")
-        found.append(_as_data(certificate))
+        found.append(x509.facts(certificate))
         if is_due(certificate):
             report.problem(
                 "dates", f"the authority {name!r} ends soon", cure=command("renew", "--ca")
@@ -66,7 +66,7 @@ def _broker(authority, report):
     certificate = x509.load_certificate(authority.root / "broker" / "broker.crt")
     report.say(f"           certificate {_until(certificate)}")
     report.data["broker"] = {
-        **_as_data(certificate),
+        **x509.facts(certificate),
         "names": authority.settings["names"],
         "port": authority.settings["port"],
         "server_only": authority.settings["server_only"],
@@ -116,7 +116,7 @@ def _devices(authority, arguments, report):
         except (Failure, FileNotFoundError):
             certificate = None
         if certificate is not None:
-            one.update(_as_data(certificate))
+            one.update(x509.facts(certificate))
             text = _until(certificate)
             if not why and is_due(certificate):
                 why, cure = f"its certificate ends {text[6:]}", command("renew", name)
@@ -133,15 +133,6 @@ def _devices(authority, arguments, report):
         if why:
             report.problem("client certificate", f"{name}: {why}", cure=cure)
     report.data["devices"] = found
-
-
-def _as_data(certificate):
-    return {
-        "name": x509.common_name(certificate),
-        "serial": x509.serial_of(certificate),
-        "key": x509.key_kind(certificate.public_key()),
-        "until": certificate.not_valid_after_utc.isoformat(),
-    }
 
 
 def _read(path):

@@ -1,0 +1,97 @@
+"""Who there is: what is known of each device, for `device list` and `status`."""
+
+import re
+
+from . import x509
+from .report import Failure, command
+
+_PASSWORD = re.compile(r"password-(.+)-(\d{4})(\d\d)(\d\d)T\d{6}")  # of revoke, in the archive
+
+
+def facts(authority, name):
+    """
+    Return what is known of a device (dict):
+
+    `name`; `problem` why it must be made anew, or ""; `kind` "certificate" or "password"; of its
+    certificate, where that can be read, `serial`, `key`, `until` (ISO 8601); `admin` whether it
+    may use every topic; `topics` what else it may use (list of str); `board` what `provision`
+    noted (dict, {} when it never ran); `lacks` what a board has not got yet, or ""
+    """
+    password = authority.settings["server_only"]
+    found = {
+        "name": name,
+        "problem": authority.device_problem(name),
+        "kind": "password" if password else "certificate",
+        "admin": name in authority.settings["admins"],
+        "topics": authority.settings.get("topics", {}).get(name, []),
+        "board": authority.board(name),
+        "lacks": "",
+    }
+    try:
+        certificate = authority.device_certificate(name)
+        if not found["admin"]:  # a program on a PC, which nobody provisions
+            found["lacks"] = authority.board_lacks(name)
+    except (Failure, FileNotFoundError):
+        return found
+    if certificate is not None:
+        found.update(x509.facts(certificate), name=name)
+    return found
+
+
+def revoked(authority):
+    """Return what was revoked, oldest first: list of dicts of `name` and `revoked` (ISO 8601)."""
+    found = [{"name": each["name"], "revoked": each["revoked"]} for each in authority.revoked()]
+    for each in (authority.root / "archive").glob("password-*"):
+        kept = _PASSWORD.fullmatch(each.name)
+        if kept:
+            found.append({"name": kept[1], "revoked": "-".join(kept.groups()[1:])})
+    return sorted(found, key=lambda each: each["revoked"])
+
+
+def tell(authority, names, report):
+    """
+    Say who there is, and who was revoked.
+
+    names  list of str, only these; [] for all
+
+    Raises Failure when there is and was no device of such a name; OSError.
+    """
+    directory, gone = authority.directory, revoked(authority)
+    there, ever = directory.devices(), {each["name"] for each in gone}
+    for name in set(names) - ever:
+        directory.existing_device(name)
+    if names:
+        there = [name for name in there if name in names]
+        gone = [each for each in gone if each["name"] in names]
+    found = [facts(authority, name) for name in there]
+    report.data.update(devices=found, revoked=gone)
+    last = {each["name"]: each["revoked"][:10] for each in gone if each["name"] not in there}
+    width = max(map(len, [*last, *(each["name"] for each in found)]), default=0)
+    for each in found:
+        until = f"until {each['until'][:10]}" if "until" in each else ""
+        key = each.get("key", each["kind"])
+        tone = "bad" if each["problem"] else "good"
+        line = f"{each['name']:{width}}  {until:16}  {key:8}  {_rest(each)}"
+        report.say(line, word=each["problem"] or until, word_tone=tone)
+    for name, day in sorted(last.items()):
+        report.say(f"{name:{width}}  revoked {day}", tone="dim")
+    if not found and not last:
+        report.say("there is no device yet")
+        report.next(command("device", "add", "NAME"), "for each board")
+
+
+def _rest(one):
+    """Return the last column (str)."""
+    said = []
+    if one["problem"]:
+        said.append(one["problem"])
+    if one["admin"]:
+        said.append("every topic")
+    elif one["topics"]:
+        said.append(f"also {', '.join(one['topics'])}")
+    board = one["board"]
+    if board:
+        said.append(f"on {board.get('machine') or 'its board'} since {str(board.get('at'))[:10]}")
+    if one["lacks"]:
+        said.append(one["lacks"])
+    return "; ".join(said)
