@@ -22,9 +22,9 @@ def class_of(module, name):
     return next(n for n in module.body if isinstance(n, ast.ClassDef) and n.name == name)
 
 
-def parameters(function):
+def parameters(function, without=("self", "cls", "client")):
     """
-    Return the names of a function's parameters, in order, `self` and `client` left out. What it
+    Return the names of a function's parameters, in order, those of the object left out. What it
     takes as **options and hands on is what MQTT 5 knows of a subscription.
     """
     arguments = function.args
@@ -34,7 +34,7 @@ def parameters(function):
         names.insert(len(arguments.args), "*" + arguments.vararg.arg)
     if arguments.kwarg and function.name in ("on", "subscribe"):
         names += sorted(popped(functions(class_of(tree("mqtt5.py"), "Wire"))["subscription"]))
-    return [name for name in names if name not in ("self", "client", "cls")]
+    return [name for name in names if name not in without]
 
 
 def popped(function):
@@ -189,7 +189,7 @@ def test_a_docstring_describes_each_argument_and_no_other(stub):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         text = ast.get_docstring(node)
-        names = parameters(node) if node.name != "__aexit__" else []
+        names = parameters(node, ("self", "cls")) if node.name != "__aexit__" else []
         assert described(text, "Args") == names, node.name
         returns = node.name[0] != "_" and ast.unparse(node.returns) != "None"
         assert not returns or re.search(r"^(Returns:|.*[Rr]eturn )", text, re.M), node.name

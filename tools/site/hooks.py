@@ -12,8 +12,8 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = "tools/site/reference.md"  # its directives name what the stubs have
-STUBS = ("mqtt_as_tls/__init__.pyi",)
+REFERENCE = "tools/site/reference.md"  # its directives name what the package's stub has
+STUBS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("mqtt_as_tls/*.pyi"))
 
 _FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
@@ -99,6 +99,19 @@ def page_of(path):
     return f"# {path}\n\n`````{kind}\n{text}\n`````\n"
 
 
+def modules():
+    """Return the Markdown (str) of the reference of what is imported by its module."""
+    lines = []
+    for path in STUBS:
+        name = posixpath.splitext(path)[0].replace("/", ".")
+        if not name.endswith("__init__"):
+            stub = ast.parse((ROOT / path).read_text("utf-8"))
+            lines += [f"## {name}", ast.get_docstring(stub) or ""]
+            public = [getattr(node, "name", "_") for node in stub.body]
+            lines += [f"::: {name}.{each}" for each in public if each[0] != "_"]
+    return "\n\n".join(lines) + "\n"
+
+
 def on_config(config):
     """The examples are whatever is in their folder."""
     for entry in config.nav:
@@ -126,7 +139,8 @@ def on_files(files, config):
                 new.add(each)
     for path in sorted(new | {"examples"}):
         files.append(File.generated(config, uri(path), content=page_of(path)))
-    files.append(File.generated(config, "reference.md", content=page_of(REFERENCE)))
+    reference = page_of(REFERENCE) + "\n" + modules()
+    files.append(File.generated(config, "reference.md", content=reference))
     return files
 
 
