@@ -28,14 +28,17 @@ fail() {
 [ "$(id -u)" = 0 ] || fail "namespaces and chroot take root: sudo $0 $*"
 command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
 if [ -z "${BARE_INSIDE-}" ]; then
-    export BARE_INSIDE=1
-    exec unshare --mount --pid --fork --kill-child "$0" "$suite" "$folder"
+    rm -rf --one-file-system "$folder"
+    code=0
+    BARE_INSIDE=1 unshare --mount --pid --fork --kill-child "$0" "$suite" "$folder" || code=$?
+    [ "${KEEP-}" = 1 ] || rm -rf --one-file-system "$folder"
+    exit "$code"
 fi
 
 log=$folder.log
 : >"$log"
-rm -rf --one-file-system "$folder"
-[ "${KEEP-}" = 1 ] || trap 'umount -R "$folder"/{proc,sys,dev} 2>/dev/null; rm -rf --one-file-system "$folder"' EXIT
+mkdir "$folder"
+mount --bind "$folder" "$folder" # its root is a mount, as that of every machine
 
 echo "making a Debian $suite in $folder"
 mirror=$(apt-get indextargets --format '$(SITE)' | grep -m 1 '/debian/*$') || mirror=
@@ -80,7 +83,7 @@ echo "left elsewhere, beside Debian's packages:"
 (cd "$folder" && find root home tmp var/tmp srv opt usr/local run -newer begin ! -type d \
     ! -path "${clone#/}/*" | head -n 40)
 echo "processes that are left:"
-for exe in /proc/[0-9]*/root; do
+for exe in "$folder"/proc/[0-9]*/root; do
     [ "$(readlink "$exe")" != "$folder" ] || tr '\0' ' ' <"${exe%root}cmdline"
 done
 echo "services that would start:"

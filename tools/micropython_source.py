@@ -44,6 +44,9 @@ VERSIONS = {
     "pico-sdk-source": "2.1.1",
     "tinyusb-source": "0.18.0",
 }
+# What no build here reads, half of the whole
+UNUSED = ("tests", "docs", "logo", "lib/mbedtls/tests", "lib/mbedtls/programs")
+PORTS = ("unix", "rp2")
 # Debian's source package -> where it is unpacked
 SOURCES = {"micropython": TREE, "mbedtls": TREE / "lib" / "mbedtls"}
 
@@ -72,6 +75,9 @@ def sources():
                 shutil.rmtree(old, ignore_errors=True)
             for name, folder in SOURCES.items():
                 unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
+            unused = {TREE / name for name in UNUSED} | set((TREE / "ports").iterdir())
+            for folder in unused - {TREE / "ports" / name for name in PORTS}:
+                shutil.rmtree(folder)
             stamp.write_text(versions)
         write_files(LIBRARY, SSL_STAND_IN)
         return versions

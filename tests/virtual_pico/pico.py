@@ -25,6 +25,7 @@ import codecs
 import contextlib
 import importlib.util
 import json
+import os
 import queue
 import re
 import shutil
@@ -92,7 +93,9 @@ def install():
         try:
             with tempfile.TemporaryDirectory() as cache:  # else it keeps all in the home folder
                 options = ("--no-audit", "--no-fund", "--ignore-scripts", "--cache", cache)
-                run(*npm, "ci", *options, cwd=INSTALLED, timeout=patience.stretched(_INSTALL_S))
+                env = {**os.environ, "NODE_DISABLE_COMPILE_CACHE": "1"}
+                limit_s = patience.stretched(_INSTALL_S)
+                run(*npm, "ci", *options, cwd=INSTALLED, env=env, timeout=limit_s)
         except subprocess.TimeoutExpired:
             raise Unavailable("npm ci did not end") from None
         except subprocess.CalledProcessError as error:
