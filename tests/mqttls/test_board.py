@@ -118,10 +118,9 @@ def test_a_board_unplugged_half_way_has_its_old_files_and_the_next_run_goes_on(t
 def test_wherever_it_is_unplugged_it_is_said_at_once(tmp_path, count):
     with PtyBoard(tmp_path / "flash") as plugged:
         plugged.unplug_after(count)
-        began = time.monotonic()
-        with pytest.raises(BoardGone), Board(plugged.port) as board:
+        # and not after it was silent for long
+        with pytest.raises(BoardGone, match="is gone"), Board(plugged.port) as board:
             board.put({"/a": BIG})
-        assert time.monotonic() - began < 40
 
 
 def test_a_silent_board_is_given_up(pty_board):

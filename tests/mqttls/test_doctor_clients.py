@@ -312,7 +312,7 @@ def test_silence_instead_of_connack_is_no_refusal(pki):
     def handle(connection):
         with server_context(pki.broker).wrap_socket(connection, True) as sock:
             sock.recv(1000)
-            over.wait(20)
+            over.wait(patience.stretched(20))
 
     with server(handle) as port:
         word = doctor(port, ca=pki.ca, timeout_s=2)

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from tests.support import mpy
+from tests.support import mpy, patience
 from tests.support.broker import HOST, Broker
 from tests.support.doctoring import (
     bare,
@@ -75,7 +75,7 @@ def test_row_4_the_broker_tells_of_a_client_without_tls(tmp_path, pki):
     with Broker(tmp_path / "b", "tls", pki=pki) as broker:
         with socket.create_connection((HOST, broker.port)) as sock:
             sock.sendall(b"\x10\x0f\0\x04MQTT\x04\x02\0<\0\x03abc")
-            sock.settimeout(5)
+            sock.settimeout(patience.stretched(5))
             with contextlib.suppress(OSError):
                 while sock.recv(100):
                     pass
@@ -115,7 +115,7 @@ def test_row_6_cut_in_the_middle(pki):
 
 def test_a_server_that_is_silent_is_told_within_the_time(pki):
     done = threading.Event()
-    with server(lambda sock: done.wait(20)) as port:
+    with server(lambda sock: done.wait(patience.stretched(20))) as port:
         doctor(port, ca=pki.ca, timeout_s=1).names(6, "TLS", "does not answer", "1 s")
         done.set()
 

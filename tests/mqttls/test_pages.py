@@ -183,7 +183,9 @@ def test_a_broker_that_was_there_before(tmp_path):
         story.tell("own broker look")
         story.tell("own broker doctor")
         ask = story.inwards(docs.text("own broker issuer"))
-        done = subprocess.run(["sh", "-c", ask], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", ask], capture_output=True, text=True, timeout=patience.stretched(60)
+        )
     *_, last = done.stdout.splitlines()
     assert last.strip().startswith("i:") and "Example Root CA" in last, done
 

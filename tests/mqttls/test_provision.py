@@ -6,11 +6,10 @@ import os
 import shutil
 import signal
 import sys
-import time
 
 import pytest
 
-from tests.support import mpy, process
+from tests.support import mpy, patience, process
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import typing
 from tools.mqttls import device, onboard
@@ -348,12 +347,14 @@ def test_killed_at_any_moment_nothing_is_half_written_and_the_next_run_finishes(
 ):
     line = [sys.executable, "-m", "tools.mqttls", "provision", "kitchen"]
     line += ["--dir", str(directory), "--port", board.port]
+    board.hold_after(passed)
     child = process.spawn(line, cwd=mpy.ROOT, stdout=process.NULL, stderr=process.NULL)
-    while board.passed < passed:
-        assert child.poll() is None
-        time.sleep(0.001)
+    board.wait_until_held()
     os.kill(child.pid, number)
-    assert child.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    board.go_on()
+    assert child.wait(patience.stretched(20)) == (
+        130 if number == signal.SIGINT else -signal.SIGKILL
+    )
     process.end(child)
     assert all(path.endswith(".new") for path in files_on(board.port))
     status, out = provision(wifi=False)

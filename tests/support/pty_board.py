@@ -81,7 +81,8 @@ class PtyBoard:
         self, flash, *, fakes=("machine", "network"), wifi=None, heap=None, files="littlefs"
     ):
         self.passed = 0
-        self._pull_at = None
+        self._pull_at = self._hold_at = None
+        self._held, self._go = threading.Event(), threading.Event()
         if not flash.exists():
             flash.write_bytes(bytes(_BLOCK * _BLOCKS))
         ours, theirs = pty.openpty()  # the board's stdin and stdout
@@ -153,6 +154,10 @@ class PtyBoard:
                     self.passed += len(data)
                     if self._pull_at is not None and self.passed >= self._pull_at:
                         break
+                    if self._hold_at is not None and self.passed >= self._hold_at:
+                        self._hold_at = None
+                        self._held.set()
+                        self._go.wait()
                     if b"\x03" in data and self._runs_a_program():
                         os.kill(self._child.pid, signal.SIGINT)  # as a board's serial driver does
                         data = data.replace(b"\x03", b"")
@@ -182,6 +187,18 @@ class PtyBoard:
         """Pull the plug when `count` more bytes have come from the PC: the port is gone then."""
         self._pull_at = self.passed + count
 
+    def hold_after(self, count):
+        """Pass nothing more from when `count` bytes more have come from the PC, until `go_on`."""
+        self._hold_at = self.passed + count
+
+    def wait_until_held(self, timeout_s=60):
+        """Return when `hold_after` has come true; else AssertionError."""
+        assert self._held.wait(patience.stretched(timeout_s)), f"{self.passed} bytes came"
+
+    def go_on(self):
+        """Pass on what was held."""
+        self._go.set()
+
     def signal(self, number):
         """Send it a signal: SIGSTOP makes a board that hangs, SIGCONT ends that."""
         process.signal_group(self._child, number)
@@ -192,6 +209,7 @@ class PtyBoard:
         return self._bridge.is_alive()
 
     def close(self):
+        self.go_on()
         with contextlib.suppress(OSError):
             os.close(self._stopped)
         self._bridge.join(patience.stretched(10))

@@ -212,9 +212,9 @@ class Pico:
         with contextlib.suppress(OSError):
             self._child.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(5)
+            self._child.wait(patience.stretched(5))
         process.end(self._child)
-        self._listener.join(5)
+        self._listener.join(patience.stretched(5))
         self._child.stdout.close()
         self._child = None
 

@@ -42,7 +42,7 @@ def test_dev_pico_gives_a_prompt_to_mpremote_until_ctrl_c(firmware, tmp_path):
         )
         assert said.stdout.split() == [".frozen/mqtt_as_tls", "True"]
         process.signal_group(running, signal.SIGINT)
-        assert running.wait(20) == 0
+        assert running.wait(patience.stretched(20)) == 0
     finally:
         process.end(running)
         running.stdout.close()
