@@ -60,7 +60,7 @@ def build(out=DIST):
         _wheel(
             Path(folder, "tool"),
             new,
-            {"pyproject.toml": _published((ROOT / "pyproject.toml").read_text())},
+            {"pyproject.toml": _published((ROOT / "pyproject.toml").read_text("utf-8"))},
             compiled,
             tool=True,
         )
@@ -124,8 +124,8 @@ def _files(folder):
 
 
 def _device_project():
-    text = (ROOT / "tools/device_wheel.toml").read_text()
-    urls = _URLS.search((ROOT / "pyproject.toml").read_text())
+    text = (ROOT / "tools/device_wheel.toml").read_text("utf-8")
+    urls = _URLS.search((ROOT / "pyproject.toml").read_text("utf-8"))
     return _published(text + "\n" + (urls[0] if urls else ""))
 
 

@@ -65,9 +65,21 @@ def test_a_life_from_init_to_revoke(on_windows):
     run("renew", "--ca", "--finish", "--force")
     run("broker-conf", "--docker")
     assert "nothing wrong in these files" in run("doctor").out
+    assert "revoked" in run("device", "list").out
     assert "refused the TLS handshake" in run("explain", "OSError(-30592,)").out
     # what was made is as good where it is moved to
     assert mqttls(run.pki, "status", "--json").json["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [("demo", "MicroPython has no sockets on Windows: run it in WSL2"), ("mqttls keys", "WSL2")],
+)
+def test_what_needs_linux_says_so(on_windows, module, says):
+    command = [sys.executable, "-m", *f"tools.{module}".split()]
+    env = {**on_windows.env, "MICROPYTHON": ""}
+    done = subprocess.run(command, env=env, cwd=mpy.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done
 
 
 def test_passwords(on_windows):

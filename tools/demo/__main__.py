@@ -7,6 +7,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 import argparse
 import asyncio
+import os
 import sys
 
 from .processes import Trouble
@@ -18,7 +19,7 @@ A device app under MicroPython publishes readings over TLS and obeys commands, w
 cut and its broker stops; then it meets a broker that it must not trust. Ends with a summary, and
 with exit status 0 if nothing was lost. Takes about 20 seconds and leaves nothing behind.
 """
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
 async def play(embedded):
@@ -33,7 +34,7 @@ async def play(embedded):
             story.cancel()
 
     screen.when_gone = lambda: interrupt(signal.SIGPIPE)
-    for number in SIGNALS:
+    for number in (getattr(signal, name) for name in SIGNALS):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
     try:
@@ -51,7 +52,10 @@ def main():
     parser.add_argument(
         "--embedded", action="store_true", help="do without mosquitto, with a broker from PyPI"
     )
-    return asyncio.run(play(parser.parse_args().embedded))
+    embedded = parser.parse_args().embedded
+    if os.name == "nt":
+        sys.exit("./dev demo: MicroPython has no sockets on Windows: run it in WSL2")
+    return asyncio.run(play(embedded))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,9 @@ class Broker:
         if self._listens():
             return f"port {self.port} is in use"
         certificates = self._certificates.broker
-        path.write_text(text.format(address=ADDRESS, port=self.port, certificates=certificates))
+        path.write_text(
+            text.format(address=ADDRESS, port=self.port, certificates=certificates), "utf-8"
+        )
         with self._log.open("wb") as log:
             self._child = self._children.start(command, cwd=self._folder, stdout=log, stderr=log)
         loop = asyncio.get_running_loop()
@@ -159,6 +161,6 @@ class Broker:
 
     def last_words(self):
         """Return the errors in its log, else its last line."""
-        lines = self._log.read_text(errors="replace").strip().split("\n")
+        lines = self._log.read_text("utf-8", "replace").strip().split("\n")
         errors = [line[line.index("Error: ") :] for line in lines if "Error: " in line]
         return " / ".join(errors or lines[-1:]) or "it says nothing"

@@ -47,11 +47,9 @@ def _runs(text):
 def run(arguments, report):
     names = arguments.kinds or list(x509.KEY_KINDS)
     modes = _MODES[arguments.mode]
+    client = None if arguments.board else handshakes.OnPC()
     handshakes.find_mosquitto()
-    if arguments.board:
-        client = handshakes.OnBoard(arguments.port, arguments.listen)
-    else:
-        client = handshakes.OnPC()
+    client = client or handshakes.OnBoard(arguments.port, arguments.listen)
     with contextlib.closing(client):
         kinds = []
         for name in dict.fromkeys(names):
