@@ -126,6 +126,9 @@ def test_commands_are_printed_as_mqttls_was_started(tmp_path):
     assert "make them with: python3 dev mqttls init --broker" in said, "no shell finds dev alone"
     said = run("./dev", "explain", "SSL routines::peer did not return a certificate")
     assert "./dev mqttls device add NAME, ./dev mqttls provision NAME" in said, "tables, too"
+    for words in (["bake"], ["device", "bake"]):
+        said = run("./dev", *words)
+        assert f": ./dev mqttls {' '.join(words[:-1])}".rstrip() + " --help shows" in said
     assert run("./dev").startswith("./dev mqttls init ")
     assert "usage: ./dev mqttls" in run("./dev", "--help")
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import mpy, windows
 from tests.support.tool import mqttls
+from tools.mqttls import cli, files, system
 
 
 @pytest.fixture
@@ -113,33 +114,49 @@ def test_where_icacls_fails_a_sentence_says_what_to_do(tmp_path, on_windows):
     assert found["problems"][0]["cure"].startswith(f'icacls "{on_windows.pki}" /inheritance:r')
 
 
-def test_what_a_windows_program_holds_open_is_tried_again(tmp_path):
-    """os.replace raises PermissionError for a moment, as where a scanner has the file open."""
-    env = windows.environment(tmp_path)
-    program = """
-import os, sys
-from pathlib import Path
-from tools.mqttls import files, system
-refused, replace = [], os.replace
-def os_replace(old, new):
-    if len(refused) < 3:
-        refused.append(old)
-        raise PermissionError(13, "it is being used by another process", old)
-    replace(old, new)
-os.replace = os_replace
-path = Path(sys.argv[1])
-path.write_bytes(b"old")
-files.write(path, "new")
-print(len(refused), path.read_bytes(), [each.name for each in path.parent.glob(".*.tmp")])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "a file"],
-        env=env,
-        cwd=mpy.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "3 b'new' []\n", done
+class Held:
+    """os.replace as where another program has files open that are called `name`, `times` times."""
+
+    def __init__(self, monkeypatch, name, times):
+        self.name, self.times, self._replace = name, times, os.replace
+        monkeypatch.setattr(system, "is_windows", lambda: True)
+        monkeypatch.setattr(system, "keep_private", lambda _: "")
+        monkeypatch.setattr(system, "is_open_to_others", lambda _: False)
+        monkeypatch.setattr(os, "replace", self)
+
+    def __call__(self, old, new):
+        if os.path.basename(new) == self.name and self.times:
+            self.times -= 1
+            raise PermissionError(13, "it is being used by another process", str(old))
+        self._replace(old, new)
+
+
+def test_what_another_program_holds_open_for_a_moment_is_tried_again(tmp_path, monkeypatch):
+    held = Held(monkeypatch, "file", times=3)
+    (tmp_path / "file").write_bytes(b"old")
+    files.write(tmp_path / "file", "new")
+    assert held.times == 0 and (tmp_path / "file").read_bytes() == b"new"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_change_that_is_stuck_half_way_is_finished_by_the_next_command(
+    tmp_path, monkeypatch, capsys
+):
+    line = ["--dir", str(tmp_path), "--json"]
+    assert cli.main(["init", "--broker", "127.0.0.1", *line]) == 0
+    assert cli.main(["device", "add", "kitchen", *line]) == 0
+    before = (tmp_path / "devices/kitchen/key.der").read_bytes()
+    held = Held(monkeypatch, "key.der", times=-1)  # for ever
+    monkeypatch.setattr(system, "_PATIENCE_S", 0)
+    capsys.readouterr()
+    assert cli.main(["renew", "kitchen", *line]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert "used by another process" in problem["fact"] and "close what has" in problem["cure"]
+    held.times = 0
+    assert cli.main(["status", *line]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+    assert (tmp_path / "devices/kitchen/key.der").read_bytes() != before
+    assert [each.name for each in tmp_path.glob(".*")] == [".lock"]
 
 
 KEPT = ["CON", "nul", "aux", "com1", "LPT9", "nul.txt", "Aux.2.x", "kitchen."]

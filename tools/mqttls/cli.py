@@ -145,4 +145,7 @@ _CURES = {
 def _sentence(error):
     name = errno.errorcode.get(error.errno, "")
     where = f"{error.filename}: " if error.filename else ""
-    return Failure(f"{where}{error.strerror or error}", _CURES.get(name, ""), stage="files")
+    cure = _CURES.get(name, "")
+    if system.is_windows() and isinstance(error, PermissionError):
+        cure = "close what has it open, or give yourself the right to it, then run this again"
+    return Failure(f"{where}{error.strerror or error}", cure, stage="files")

@@ -79,7 +79,8 @@ class Report:
     def _spelled(self, text):
         # what tables and boards mention is spelled `mqttls status`
         program = self.program.replace(" ", _SPACE)
-        text = _MENTION.sub(lambda _: program + " ", text)
+        parts = text.split(self.program)  # the usage has it already
+        text = program.join(_MENTION.sub(lambda _: program + " ", each) for each in parts)
         return _COMMAND.sub(lambda found: f"{program}{_SPACE}{self._whole(found[1])}", text)
 
     def _shown(self, text):
