@@ -1,5 +1,6 @@
 """A headless Chromium, driven through the pipe of its DevTools protocol."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -8,8 +9,9 @@ import subprocess
 import tempfile
 import time
 
+from tests.support import patience
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# nothing of it is for the pages: it stays at home, and starts as a new one
 _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -45,8 +47,11 @@ class Browser:
             os.dup2(ends[0], 3)
             os.dup2(ends[1], 4)
 
+        home = self._profile.name  # it leaves files in each of these, however it ends
+        places = ("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
         self._process = subprocess.Popen(
-            [find(), *_OPTIONS, self._size, f"--user-data-dir={self._profile.name}"],
+            [find(), *_OPTIONS, self._size, f"--user-data-dir={home}/data"],
+            env={**os.environ, **dict.fromkeys(places, home)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -64,8 +69,14 @@ class Browser:
         return self
 
     def __exit__(self, *exc):
-        self._process.kill()
-        self._process.wait()
+        self._session = None
+        with contextlib.suppress(RuntimeError, OSError):
+            self.call("Browser.close")  # its children end too, and write no more
+        try:
+            self._process.wait(timeout=patience.stretched(10))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         os.close(self._input)
         os.close(self._output)
         self._profile.cleanup()
@@ -118,9 +129,9 @@ class Browser:
             raise RuntimeError(said["exceptionDetails"]["exception"].get("description"))
         return said["result"].get("value")
 
-    def wait_for(self, expression, timeout_s=60):
+    def wait_for(self, expression, timeout_s=20):
         """Return the value of `expression` as soon as it is true. Raises TimeoutError."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patience.stretched(timeout_s)
         while not (value := self.evaluate(expression)):
             if time.monotonic() > end:
                 raise TimeoutError(expression)
