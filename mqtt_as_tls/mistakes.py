@@ -169,6 +169,32 @@ def file(name, problem, detail):
     return ValueError("%s: %s" % (name, why % detail if "%s" in why else why))
 
 
+def entity(what, value):
+    """Return the ValueError for an argument of HomeAssistant: `what` (str or Entity) is wrong."""
+    if what == "home" and value[-1:] == "/":
+        return ValueError(
+            "HomeAssistant: it sees by the will whether the client is there: give MQTTClient "
+            "will=Will(%r, 'offline', retain=True, birth='online')" % (value + "status")
+        )
+    why = {
+        "device": "HomeAssistant: a device has no option %r there",
+        "home": "HomeAssistant: home ends with a slash, as config.home does, not %r",
+        "id": "HomeAssistant: an id has A-Z, a-z, 0-9, _ and - only, not %r: give another id=",
+        "range": "HomeAssistant: min, max, step are %r: min up to max, step from 0.001, lengths "
+        "of a text from 0 to 255",
+        "twice": "HomeAssistant: %r is the name of two entities, or that of the will",
+    }
+    if what in why:
+        return ValueError(why[what] % (value,))
+    if what.kind == "number":
+        wants = "%s to %s in steps of %s" % (what.min, what.max, what.step)
+    elif "s" in what.kind and what.kind != "sensor":
+        wants = "True or False"
+    else:
+        wants = "%s to %s characters" % (what.min, what.max)
+    return ValueError("%s: %s, not %r" % (what.topic, wants, value))
+
+
 def wifi(what, value="", low=0, high=0):
     """Return the error for the argument `what` (str) of WiFi, which is `value`."""
     if not isinstance(value, str):

@@ -30,7 +30,8 @@ PACKAGE = freeze.ROOT / "mqtt_as_tls"
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the budget then.
 BUDGETS = {
     "mpy": 28_178,  # of what a working app imports: 26,130 without MQTT 5, streams and the store
-    "mpy of all": 74_400,
+    "mpy of all": 78_000,
+    "mpy of home_assistant": 2_560,
     "frozen": 8_740,  # heap to import what a working app imports
     "imported": 33_288,  # the same from .mpy files: 31,240 without what was named
 }
@@ -61,6 +62,7 @@ LATER = {
     "stored": "with `store=`",
     "incoming": "by a handler with `stream=True`",
     "outgoing": "by `publish(..., length=n)`",
+    "home_assistant": "by `from mqtt_as_tls.home_assistant import ...`",
 }
 SUMS = {
     "**a working app**": WORKING,
@@ -109,6 +111,7 @@ def in_order():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ImportFrom) and node.level:
                 found |= {node.module} if node.module else {each.name for each in node.names}
+        found.discard("__version__")
         imports[path.stem] = found
     ordered = []
     while len(ordered) < len(imports):
@@ -169,7 +172,10 @@ def total(sizes, modules):
 def passed(sizes):
     """Return a list of str, one for each budget that is passed."""
     of_app = total(sizes, WORKING)
-    reached = {"mpy of all": total(sizes, sizes).mpy}
+    reached = {
+        "mpy of all": total(sizes, sizes).mpy,
+        "mpy of home_assistant": sizes["home_assistant"].mpy,
+    }
     reached |= {name: getattr(of_app, name) for name in BUDGETS if name not in reached}
     return [
         f"{name}: {reached[name]:,} B, budget {budget:,} B"

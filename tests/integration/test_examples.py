@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests.support import mpy
+from tests.support import home, mpy
 from tests.support.board import HOME, Board
 from tests.support.broker import Broker, properties_of
 
@@ -316,34 +316,27 @@ def test_store_and_forward_brings_what_was_measured_without_a_broker(board, mtls
 
 def test_home_assistant_finds_the_device_and_commands_it(board, mtls_broker):
     board.settings(mtls_broker.port)
-    home = mtls_broker.peer("garden-1/#")
+    peer = mtls_broker.peer(HOME + "+")
     with board.start(EXAMPLES / "home_assistant.py") as running:
-        home.wait_for(topic="garden-1/temperature")
-        late = mtls_broker.peer(
-            "homeassistant/+/garden-1/+/config"
-        )  # restarted: they are retained
-        found = {each.topic.split("/")[3]: each for each in late.wait_for(2)}
-        assert sorted(found) == ["temperature", "valve"]
-        assert all(each.retain for each in found.values())
-        settings = {name: json.loads(each.payload) for name, each in found.items()}
-        for name, each in settings.items():
-            assert each["unique_id"] == f"garden-1-{name}"
-            assert each["availability_topic"] == "garden-1/status"
-            assert each["device"]["identifiers"] == ["garden-1"]
-        assert settings["temperature"]["unit_of_measurement"] == "°C"
-        # What Home Assistant then does with the topics that it was told:
-        valve = settings["valve"]
-        home.publish(valve["command_topic"], b"ON")
+        peer.wait_for(topic=HOME + "temperature")
+        # Home Assistant comes later: what it needs is kept
+        late = mtls_broker.peer("homeassistant/device/garden-1/config")
+        device = home.read(late.wait_for()[0].payload)
+        valve, temperature = (device["components"][each] for each in ("valve", "temperature"))
+        assert temperature["unit_of_measurement"] == "°C"
+        # What it then does with the topics that it was told:
+        peer.publish(valve["command_topic"], b"ON")
         running.wait_for("pin 15 is 1")
-        assert home.wait_for(topic=valve["state_topic"])[-1].payload == b"ON"
-        assert home.wait_for(topic=settings["temperature"]["state_topic"])[0].payload == b"27.0"
-        assert home.wait_for(topic=valve["availability_topic"])[-1].payload == b"online"
+        assert peer.wait_for(2, topic=valve["state_topic"])[-1].payload == b"ON"
+        assert float(peer.wait_for(topic=temperature["state_topic"])[0].payload) == 27
+        assert peer.wait_for(topic=device["availability_topic"])[-1].payload == b"online"
         running.kill()
-    assert home.wait_for(2, topic="garden-1/status")[-1].payload == b"offline"
-    late = mtls_broker.peer("garden-1/+")
-    assert sorted((m.topic, m.payload) for m in late.wait_for(2)) == [
-        ("garden-1/status", b"offline"),
-        ("garden-1/valve", b"ON"),
+    assert peer.wait_for(2, topic=HOME + "status")[-1].payload == b"offline"
+    late = mtls_broker.peer(HOME + "+")
+    assert sorted((m.topic, m.payload) for m in late.wait_for(3)) == [
+        (HOME + "status", b"offline"),
+        (HOME + "temperature", b"27.0"),
+        (HOME + "valve", b"ON"),
     ]
 
 

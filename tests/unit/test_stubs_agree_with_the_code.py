@@ -1,6 +1,7 @@
 """What editors and type checkers are told is what the package has."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -219,3 +220,48 @@ def test_functions_of_modules_take_what_their_stub_says(name):
     for each in told:
         assert parameters(told[each]) == parameters(has[each]), each
     assert explain.explain("OSError(111,)")[0]
+
+
+KINDS = ("sensor", "binary_sensor", "switch", "button", "number", "text")
+
+
+@pytest.mark.parametrize("name", ["Entity", "HomeAssistant"])
+def test_home_assistant_has_the_methods_of_its_stub(name):
+    told = class_of(tree("home_assistant.pyi"), name)
+    has = class_of(tree("home_assistant.py"), name)
+    made = [node for node in has.body if isinstance(getattr(node, "value", None), ast.Call)]
+    kinds = [node.targets[0].id for node in made]
+    assert kinds == [ast.literal_eval(node.value.args[0]) for node in made]
+    public = {each for each in functions(has) if each[0] != "_"} | set(kinds)
+    assert public == {each for each in functions(told) if each[0] != "_"}
+    for each in public - set(kinds):
+        assert parameters(functions(told)[each]) == parameters(functions(has)[each]), each
+    text = ast.get_docstring(has)
+    assert [each for each in attributes(told) if not re.search(rf"\b{each}\b", text)] == []
+
+
+def test_a_device_takes_what_the_stub_says():
+    told = parameters(functions(class_of(tree("home_assistant.pyi"), "HomeAssistant"))["__init__"])
+    has = functions(class_of(tree("home_assistant.py"), "HomeAssistant"))["__init__"]
+    (options,) = [
+        node.func.value.value.split()
+        for node in ast.walk(has)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") == "split"
+        and " " in getattr(node.func.value, "value", "")
+    ]
+    assert told == parameters(has) + options
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entity_takes_the_options_that_home_assistant_has(kind):
+    """tests/support/discovery.schema.json has them from Home Assistant's documentation."""
+    stub = class_of(tree("home_assistant.pyi"), "HomeAssistant")
+    id, *told = parameters(functions(stub)[kind])
+    schema = json.loads((PACKAGE.parent / "tests/support/discovery.schema.json").read_text())
+    name = "text_entity" if kind == "text" else kind
+    known = set(schema["definitions"][name]["properties"])
+    own = {"platform", "unique_id", "qos", "state_topic", "command_topic"}
+    written_out = {"unit_of_measurement" if each == "unit" else each for each in told}
+    assert id == "id"
+    assert written_out - {"value"} == known - own
