@@ -3,7 +3,7 @@ An asyncio MQTT client with TLS for MicroPython.
 
 MQTT 3.1.1 and 5.0 are OASIS standards; "section" and "[MQTT-...]" below are theirs. Mistakes of
 the program raise `ValueError`, `TypeError` or `RuntimeError` at the call; what the network, the
-broker or a certificate does is an `MQTTError`.
+broker or a certificate does is an `MQTTError`. Any call may raise MemoryError.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -299,7 +299,8 @@ class FileStore:
         """
         Args:
             directory: Made if missing, in one that exists; each client needs one of its own.
-            max_bytes: The most that it may take, 8192 or more. A message may take a quarter.
+            max_bytes: The most that it may take, 8192 or more. A message may take a quarter, or
+                65000 bytes if that is less.
             full: What gives way when it is full: "newest", `enqueue()` returns False; "oldest",
                 an eighth of `max_bytes` of the oldest messages that are not in flight.
 
@@ -672,8 +673,9 @@ class MQTTClient:
                 raised sooner.
 
         Raises:
-            MQTTError: What keeps it from connecting. The client is stopped then.
-            MemoryError: The same, for want of memory.
+            MQTTError: What keeps it from connecting, or another exception that does. The client
+                is stopped then.
+            ValueError: Another client with the same broker and id runs.
         """
 
     async def disconnect(self, reason: int = 0, properties: _Properties | None = None) -> None:
@@ -736,14 +738,16 @@ class MQTTClient:
             The reason code of the acknowledgement: 0; with MQTT 5 also 16, no subscriber.
 
         Raises:
-            ValueError: A bad topic or QoS, a message larger than `max_packet`, `properties`
-                without MQTT 5.
-            TypeError: A payload of another type: `str(value)` or `json.dumps(value)` makes one.
+            ValueError: A bad topic, QoS or `length`, a message larger than `max_packet`,
+                `properties` without MQTT 5; later, a stream that ended before `length` bytes.
+            TypeError: A payload of another type: `str(value)` or `json.dumps(value)` makes one;
+                a stream without `seek()` and `tell()` with QoS 1 and 2.
             RuntimeError: The client is not running; or a handler with `stream=True` would wait
                 for an answer that comes after the payload that it reads.
             RefusedError: The broker refused it (MQTT 5).
             DeliveryUnknown: QoS 2, and the broker lost the session.
-            ConnectError: A stream without `seek`, of which a part was sent (`length`).
+            ConnectError: A stream that gives nothing for 10 s, or has no `seek()` and was sent in
+                part. What a stream raises comes here, too.
             asyncio.TimeoutError: After `timeout_s`.
             MQTTError: The client was stopped meanwhile, or gave up (`give_up_after`).
         """
@@ -873,7 +877,7 @@ class MQTTClient:
         Raises:
             ValueError: A bad filter or QoS, an option of MQTT 5 with `protocol=4`.
             TypeError: Another type.
-            RuntimeError: As `publish`.
+            RuntimeError: As `publish`; also when the client is stopped meanwhile.
             RefusedError: The broker refused it.
             asyncio.TimeoutError: After `timeout_s`.
         """
@@ -896,7 +900,7 @@ class MQTTClient:
         Raises:
             ValueError: A bad filter, `properties` without MQTT 5.
             TypeError: Another type.
-            RuntimeError: As `publish`.
+            RuntimeError: As `publish`; also when the client is stopped meanwhile.
             RefusedError: The broker refused it (MQTT 5).
             asyncio.TimeoutError: After `timeout_s`.
         """
