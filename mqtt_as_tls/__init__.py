@@ -20,6 +20,10 @@ _NAMES = (
 
 
 def __getattr__(name):
+    # or what importing leaves would lie between what stays, and later the largest block be small
+    import gc
+
+    gc.collect()
     for module, names in _NAMES:
         if name in names.split():
             value = getattr(__import__(module, globals(), None, [name], 1), name)

@@ -13,7 +13,9 @@ from tests.support import patience
 from tests.support.broker import Broker
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
+from tools import build
 from tools.debian import Unavailable
+from tools.mqttls.device import bytecode
 
 if "micropython" not in sys.modules:
     stand_in = types.ModuleType("micropython")
@@ -102,6 +104,17 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
 def pki(tmp_path_factory):
     """Certificates, see tests/support/pki.py."""
     return PKI(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory):
+    """A folder like the dist/ of `./dev build`, made of the sources as they are now."""
+    folder = tmp_path_factory.mktemp("built") / "dist"
+    try:
+        build.build(folder)
+    except bytecode.Unavailable as reason:
+        pytest.skip(f"nothing was built: {reason}")
+    return folder
 
 
 @pytest.fixture

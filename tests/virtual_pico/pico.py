@@ -30,6 +30,7 @@ import queue
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -331,6 +332,16 @@ class Pico:
         """
         self._disconnect()
         return f"socket://127.0.0.1:{self._port}"
+
+    def mpremote(self, *words):
+        """
+        Run mpremote with it; return what that printed.
+
+        words  str, a command and its arguments
+
+        Raises subprocess.CalledProcessError, which has the output too.
+        """
+        return run(sys.executable, "-m", "mpremote", "connect", self.repl_url, *words)
 
     def _disconnect(self):
         self._raw = False

@@ -112,18 +112,7 @@ async def _client(tls, protocol, publishes):
             tell("publish_ms", since(start))
         tell("publish_stall_ms", ticker.worst_ms)
         ticker.task.cancel()
-        memory("connected")
 
 
 def client(tls, protocol=4, publishes=20):
     asyncio.run(_client(tls, protocol, publishes))
-
-
-def memory(when):
-    import micropython
-
-    gc.collect()
-    gc.collect()
-    tell(when + "_free", gc.mem_free())
-    print("memory of", when)
-    micropython.mem_info()
