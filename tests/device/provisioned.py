@@ -15,8 +15,8 @@ import sys
 from mqtt_as_tls import TLS, MQTTClient
 
 
-def make_client(folder, log=None):
-    """Return an MQTTClient with the settings and files in `folder`."""
+def make_client(folder, log=None, **options):
+    """Return an MQTTClient with the settings and files in `folder`; `options` of it."""
     with open(folder + "/tls.json") as file:
         settings = json.load(file)
 
@@ -38,6 +38,7 @@ def make_client(folder, log=None):
         user=settings.get("user"),
         password=settings.get("password"),
         log=log,
+        **options,
     )
 
 
@@ -69,5 +70,6 @@ async def tell(client):
         print("event", type(event).__name__)
 
 
-_, folder, action, *arguments = sys.argv
-asyncio.run(tick(folder, *arguments) if action == "tick" else once(folder, action, *arguments))
+if __name__ == "__main__":
+    _, folder, action, *arguments = sys.argv
+    asyncio.run(tick(folder, *arguments) if action == "tick" else once(folder, action, *arguments))

@@ -77,6 +77,7 @@ class Story:
         )
         if self.board:
             text = text.replace(self.board.port, "/dev/ttyACM0")
+        text = re.sub(r"(?m)^user .*$", "user you", text)
         text = re.sub(rf"\b{self.port}\b", "8883", text).replace("127.0.0.1", "192.168.1.10")
         text = text.replace("listener 8883 192.168.1.10", "listener 8883")  # the test's --bind
         return text.replace("localhost", "broker.lan").replace("\r", "")
@@ -118,6 +119,9 @@ def test_the_pages_from_init_to_the_new_authority():
             story.tell("mqttls doctor")
             story.tell("mqttls doctor board")
             story.tell("mqttls wrong name")
+            story.tell("mqttls topic")
+            story.tell("mqttls topics")
+            broker.reload()
             story.tell("mqttls status")
             (base / "fleet.csv").write_text(story.inwards(docs.text("mqttls fleet.csv")))
             story.tell("mqttls fleet")

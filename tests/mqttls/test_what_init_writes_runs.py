@@ -7,12 +7,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.support import mpy, patience
-from tests.support.broker import mosquitto
-from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder
+from tests.support import mpy, patience, process
+from tests.support.broker import is_listening, mosquitto
+from tests.support.tool import NOBODY, Mosquitto, Watcher, give_away, init, mqttls, open_folder
 
 DEVICE = mpy.ROOT / "tests" / "device" / "provisioned.py"
 
@@ -329,6 +331,9 @@ def test_the_install_script_installs_what_runs(base, pki, options):
     install(pki, etc)
     install(pki, etc, "reload")
     assert "it takes nothing or" in install(pki, etc, "remove", code=1)
+    assert "\nuser " in (pki / "broker/mosquitto.conf").read_text()
+    assert "user " not in re.sub("#.*", "", (etc / "conf.d/mqttls.conf").read_text())
+    assert "by root" not in (etc / "conf.d/mqttls.conf").read_text()
     key = etc / "mqttls" / "broker.key"
     assert key.stat().st_mode & 0o777 == 0o600
     assert (etc / "mqttls").stat().st_mode & 0o777 == 0o700
@@ -375,3 +380,43 @@ def test_the_docker_variant_runs_with_its_paths(base, pki):
     with Mosquitto(conf, port, pki, command=["unshare", "-m", "sh", "-euc", inside]) as broker:
         assert publish(pki, "kitchen") == "done"
         assert "Config loaded from /mosquitto/config" in broker.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+@pytest.mark.parametrize("maker", [0, NOBODY])
+@pytest.mark.parametrize("starter", [0, NOBODY])
+def test_root_and_the_owner_start_the_broker_where_it_was_made(base, pki, maker, starter):
+    """
+    By the line of the README. The folder is its owner's alone; who may not read it, cannot: the
+    last of the four.
+    """
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen")
+    if maker:
+        give_away(pki)
+        mqttls(pki, "broker-conf")  # by root, but the folder's owner counts
+        give_away(pki)
+    assert pki.stat().st_mode & 0o777 == 0o700 and pki.stat().st_uid == maker
+    command = [mosquitto(), "-c", str(pki / "broker/mosquitto.conf"), "-v"]
+    with (base / "broker.log").open("wb") as log:
+        child = process.spawn(
+            command,
+            stdin=process.NULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            **({"user": NOBODY, "group": NOBODY, "extra_groups": []} if starter else {}),
+        )
+        try:
+            if starter and not maker:
+                child.wait(patience.stretched(10))
+                assert "Unable to open config file" in (base / "broker.log").read_text()
+                return
+            deadline = time.monotonic() + patience.stretched(10)
+            while not is_listening(port):
+                assert child.poll() is None and time.monotonic() < deadline, log.name
+                time.sleep(0.02)
+            assert Path(f"/proc/{child.pid}").stat().st_uid == maker, "root became the owner"
+            assert publish(pki, "kitchen") == "done"
+        finally:
+            process.end(child)

@@ -12,7 +12,7 @@ the old one goes to the archive.
 import datetime
 import functools
 
-from . import broker, passphrase, x509
+from . import acl, broker, passphrase, system, x509
 from .files import SETTINGS, read_json
 from .report import Failure
 
@@ -32,7 +32,9 @@ class Authority:
     """
     The authority of a Directory.
 
-    settings     dict: names, port, bind, key, server_only, encrypted, docker, admins, days
+    settings     dict: names, port, bind, key, server_only, encrypted, docker, admins, days, and
+                 topics, {name: what acl.rules returned}
+    own_acl      lines of the user's own for the broker's ACL (str)
     certificate  that of the current CA; `older` is that of the one before, in a roll-over, or None
     """
 
@@ -131,8 +133,9 @@ class Authority:
         server_only = self.settings["server_only"]
         at = (self.root / "broker").resolve().as_posix()  # on Windows, too
         change.put("broker/ca.crt", x509.cert_pem(*self.trusted))
-        change.put("broker/mosquitto.conf", broker.configuration(self.settings, at))
-        change.put("broker/acl", broker.acl(self.settings["admins"]))
+        owner = system.owner_of(self.root)
+        change.put("broker/mosquitto.conf", broker.configuration(self.settings, at, owner=owner))
+        change.put("broker/acl", acl.text(self.settings, self.own_acl))
         change.put("broker/install.sh", broker.install_script(self.settings), 0o700)
         if server_only:
             change.put("broker/passwords", self._passwords(passwords or {}, gone))
@@ -159,6 +162,19 @@ class Authority:
             for name, password in sorted(wanted.items())
             if password and name not in gone
         )
+
+    @functools.cached_property
+    def own_acl(self):
+        path = self.root / acl.OWN
+        return path.read_text("utf-8") if path.exists() else ""
+
+    def put_own_acl(self, change, text):
+        """Have `text` (str, "" for none) be the user's own lines of the ACL."""
+        self.own_acl = text
+        if text:
+            change.put(acl.OWN, text)
+        else:
+            change.remove(acl.OWN)
 
     # Revocation
 

@@ -1,9 +1,12 @@
-"""What mosquitto needs: its configuration, who may do what, passwords, and how to install it."""
+"""What mosquitto needs: its configuration, passwords, and how to install it."""
 
 import base64
 import hashlib
 import os
+import re
 import secrets
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a user, as mosquitto.conf can have it
 
 _CONFIGURATION = """\
 # mosquitto for boards over TLS; written by mqttls, which writes it anew: change mqttls's options
@@ -12,7 +15,7 @@ _CONFIGURATION = """\
 per_listener_settings false
 allow_anonymous false
 acl_file {at}/acl
-{users}{extra}
+{users}{extra}{owner}
 listener {listen}
 certfile {at}/broker.crt
 keyfile {at}/broker.key
@@ -35,22 +38,15 @@ require_certificate true
 use_identity_as_username true
 """
 
+_OWNER = """\
+# Started by root, it becomes the owner of this folder: nobody else may read these files.
+user {owner}
+"""
+
 _PERSISTENCE = """\
 persistence true
 persistence_location /mosquitto/data/
 log_dest stderr
-"""
-
-_ACL = """\
-# Written by mqttls. A device NAME may use the topics devices/NAME/… and no others.
-pattern readwrite devices/%u/#
-"""
-
-_ACL_ADMIN = """
-# mqttls device add {name} --admin
-user {name}
-topic readwrite #
-topic read $SYS/#
 """
 
 _INSTALL = """\
@@ -93,7 +89,8 @@ chown "$owner" "$etc/mqttls"
 for file in $files; do
     mv "$etc/mqttls/$file.new" "$etc/mqttls/$file"
 done
-sed -E "s|^((ca\\|cert\\|key\\|crl\\|acl_\\|password_)file) .*/|\\1 $etc/mqttls/|" \\
+sed -E -e "/^# Started by root|^user /d" \\
+    -e "s|^((ca\\|cert\\|key\\|crl\\|acl_\\|password_)file) .*/|\\1 $etc/mqttls/|" \\
     "$here/mosquitto.conf" >"$etc/conf.d/mqttls.conf.new"
 chmod 644 "$etc/conf.d/mqttls.conf.new"
 mv "$etc/conf.d/mqttls.conf.new" "$etc/conf.d/mqttls.conf"
@@ -160,12 +157,13 @@ _COPY = (
 )
 
 
-def configuration(settings, at, *, docker=False):
+def configuration(settings, at, *, owner="", docker=False):
     """
     Return the text of mosquitto.conf.
 
     settings  dict of settings.json
     at        folder of the files that it names, as mosquitto sees it
+    owner     name of the user who may read them, "" where mosquitto's own user may
     docker    it runs in a container: on every address of it, with its state on a volume
     """
     server_only = settings["server_only"]
@@ -175,14 +173,10 @@ def configuration(settings, at, *, docker=False):
         at=at,
         users=f"password_file {at}/passwords\n" if server_only else "",
         extra=_PERSISTENCE if docker else "",
+        owner=_OWNER.format(owner=owner) if _NAME.fullmatch(owner) else "",
         listen=f"{settings['port']} {bind}" if bind and not docker else settings["port"],
         clients="" if server_only else _CLIENTS.format(at=at),
     )
-
-
-def acl(admins):
-    """Return the text of the ACL; `admins` are names that may use every topic."""
-    return _ACL + "".join(_ACL_ADMIN.format(name=each) for each in sorted(admins))
 
 
 def _files(settings):

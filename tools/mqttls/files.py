@@ -5,6 +5,7 @@ The folder in which everything is kept, and how it is written.
       settings.json           what `init` was told
       ca.crt ca.key           the authority; ca/SERIAL.crt and .key are older ones, in a roll-over
       crl.pem revoked.json    what was revoked
+      acl.own                 what `broker-conf --acl-file` was given
       broker/                 what the broker needs, and its install script
       devices/NAME/           what the board NAME needs
       archive/SERIAL/         what was replaced or revoked, by the certificate's serial number

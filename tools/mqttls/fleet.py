@@ -4,18 +4,19 @@ import csv
 import io
 from pathlib import Path
 
-from . import x509
+from . import acl, x509
 from .files import NAME_RULE, is_name
 from .report import Failure
 
-COLUMNS = ("name", "host", "port")
+COLUMNS = ("name", "host", "port", "topics")
 LARGEST = 100_000  # rows
 
 
 def read(path, known=()):
     """
     Return the devices in the CSV file `path`: list of dicts with "name" and, where the file has
-    them, "host" and "port" of the broker as that device reaches it.
+    them, "host" and "port" of the broker as that device reaches it, and "topics" as acl.rules
+    returns them (in the file with spaces between them).
 
     known  host names and addresses that the broker's certificate has
 
@@ -61,6 +62,8 @@ def read(path, known=()):
             lines[one["name"].lower()] = line
             if "port" in one:
                 one["port"] = int(one["port"])
+            if "topics" in one:
+                one["topics"] = acl.rules(one["topics"].split())
             found.append(one)
         if len(found) > LARGEST:
             bad.append(f"line {line}: more than {LARGEST} devices: split the file")
@@ -111,4 +114,8 @@ def _check_row(row, columns, known, lines):
     port = one.get("port")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         problems.append(f"{port!r} is not a port: 1 to 65535")
+    try:
+        acl.rules((one.get("topics") or acl.NONE).split())
+    except ValueError as error:
+        problems.append(str(error))
     return problems

@@ -128,6 +128,14 @@ def is_open_to_others(path):
         return True
 
 
+def owner_of(path):
+    """Return the name of the user who owns a file or folder, "" where the system names none."""
+    try:
+        return path.owner()
+    except (KeyError, NotImplementedError, OSError):
+        return ""
+
+
 def private_command(path):
     """Return the command (str) that lets nobody but the owner read a file or folder."""
     if not is_windows():

@@ -1,8 +1,11 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
+from pathlib import Path
+
+from .. import acl
 from ..authority import Authority
 from ..files import Directory
-from ..report import command, shell
+from ..report import Failure, command, shell
 from .init import address, install_command, port, put_all_device_settings
 
 NAME = "broker-conf"
@@ -19,6 +22,15 @@ def add(parser):
         action="store_true",
         help="devices show a user name and a password; makes those that are missing",
     )
+    lines = parser.add_mutually_exclusive_group()
+    lines.add_argument(
+        "--acl-file",
+        metavar="FILE",
+        help="lines of your own for the broker's ACL (user, topic, pattern); kept in --dir",
+    )
+    lines.add_argument(
+        "--no-acl-file", action="store_true", help="take the lines of your own out again"
+    )
     parser.add_argument("--port", type=port, help="port of the broker")
     parser.add_argument("--bind", type=address, help="the only address that the broker listens on")
     parser.add_argument(
@@ -26,7 +38,21 @@ def add(parser):
     )
 
 
+def _own_lines(arguments):
+    """Return the lines of the user's own ACL (str), "" when they shall go, None for no change."""
+    path = arguments.acl_file
+    if not path:
+        return "" if arguments.no_acl_file else None
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        fact = f"{path} cannot be read: {error.strerror}"
+        raise Failure(fact, "give the path of a file", stage="files") from None
+    return acl.own_lines(data, path)
+
+
 def run(arguments, report):
+    own = _own_lines(arguments)
     with Directory.opened(arguments.dir) as directory:
         authority = Authority(directory)
         settings = authority.settings
@@ -39,6 +65,8 @@ def run(arguments, report):
         )
         with directory.change() as change:
             authority.put_settings(change)
+            if own is not None:
+                authority.put_own_acl(change, own)
             passwords = put_all_device_settings(authority, change)
             if not settings["server_only"]:
                 for name in directory.devices():
@@ -47,6 +75,8 @@ def run(arguments, report):
             authority.put_broker_files(change, passwords)
         folder = directory.path / "broker"
         report.made(folder / "mosquitto.conf", "with acl, crl.pem, install.sh")
+        if own:
+            report.made(directory.path / acl.OWN, "your own lines of the ACL")
         if settings["server_only"]:
             report.made(folder / "passwords", "of each device; in clear text in its tls.json")
         report.say()

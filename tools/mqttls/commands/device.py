@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .. import fleet, roster
+from .. import acl, fleet, roster
 from ..authority import Authority
 from ..files import NAME_RULE, Directory, is_name
 from ..report import Failure, Usage, command, shell
@@ -26,7 +26,14 @@ def add(parser):
     one.add_argument(
         "--csv",
         metavar="FILE",
-        help="a file with a name a line, or with the columns name, host, port",
+        help="a file with a name a line, or with the columns name, host, port, topics",
+    )
+    one.add_argument(
+        "--topics",
+        action="append",
+        metavar="[read:|write:]TOPIC",
+        help="besides devices/NAME/… it may use these topics: give it for each one; they take the "
+        f"place of those it had ({acl.NONE}: just that)",
     )
     one.add_argument(
         "--admin", action="store_true", help="it may use every topic: for a PC, Home Assistant, …"
@@ -64,12 +71,18 @@ def _run_add(arguments, report):
     bad = [each for each in arguments.names if not is_name(each)]
     if bad:
         raise Usage(f"{', '.join(map(repr, bad))} cannot be a device's name: use {NAME_RULE}")
+    try:
+        topics = acl.rules(arguments.topics) if arguments.topics else None
+    except ValueError as error:
+        raise Usage(f"--topics: {error}") from None
     with Directory.opened(arguments.dir) as directory:
         authority = Authority(directory)
         if arguments.csv:
             wanted = fleet.read(arguments.csv, authority.settings["names"])
         else:
             wanted = [{"name": each} for each in dict.fromkeys(arguments.names)]
+        if topics is not None:
+            wanted = [{"topics": topics, **each} for each in wanted]
         _refuse_twins(directory, wanted)
         return _add(directory, authority, wanted, arguments, report)
 
@@ -93,6 +106,9 @@ def _add(directory, authority, wanted, arguments, report):
     admins = set(settings["admins"])
     if arguments.admin:
         admins |= {each["name"] for each in wanted}
+    topics = dict(settings.get("topics", {}))
+    topics.update({each["name"]: each["topics"] for each in wanted if "topics" in each})
+    topics = {name: rules for name, rules in topics.items() if rules}
     todo, kept = [], []
     for done, one in enumerate(wanted):
         report.progress(done, len(wanted), "looked at")
@@ -100,8 +116,8 @@ def _add(directory, authority, wanted, arguments, report):
         why = authority.device_problem(one["name"]) if there else "new"
         (todo if why else kept).append({**one, "why": why})
     report.progress(len(wanted), len(wanted))
-    if sorted(admins) != settings["admins"]:
-        settings["admins"] = sorted(admins)
+    if sorted(admins) != settings["admins"] or topics != settings.get("topics", {}):
+        settings["admins"], settings["topics"] = sorted(admins), topics
         with directory.change() as change:
             authority.put_settings(change)
             authority.put_broker_files(change)
@@ -143,6 +159,14 @@ def _settings_anew(directory, authority, kept):
     return moved
 
 
+def _tell_topics(authority, names, report):
+    """Say what the devices `names` may use besides their own topics."""
+    topics = authority.settings.get("topics", {})
+    report.data["topics"] = found = {each: topics[each] for each in names if each in topics}
+    for name, rules in list(found.items())[:10]:
+        report.say(f"{name} may use, too: {', '.join(rules)}")
+
+
 def _tell(directory, authority, todo, kept, moved, arguments, report):
     folder = Path(directory.path, "devices")
     names = [each["name"] for each in todo]
@@ -161,6 +185,7 @@ def _tell(directory, authority, todo, kept, moved, arguments, report):
         report.say(f"{len(kept)} valid already, left as they are: {shown}")
     if moved:
         report.say(f"new host or port: {', '.join(moved)}")
+    _tell_topics(authority, [each["name"] for each in [*todo, *kept]], report)
     report.data["added"] = names
     report.data["kept"] = [each["name"] for each in kept]
     report.data["moved"] = moved

@@ -16,8 +16,8 @@ NAME = "doctor"
 SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"
 
 _PORT = 8883
-_MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?"}
-_TONES = {"ok": "good", "failed": "bad", "unknown": "wait"}
+_MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?", "denied": "no"}
+_TONES = {"ok": "good", "failed": "bad", "unknown": "wait", "denied": "wait"}
 
 
 def add(parser):
@@ -25,6 +25,9 @@ def add(parser):
         "target", nargs="?", metavar="HOST[:PORT]", help="the broker, as the board dials it"
     )
     parser.add_argument("--device", metavar="NAME", help="connect as this device of --dir")
+    parser.add_argument(
+        "--topic", metavar="TOPIC", help="what does the broker let it publish and receive there?"
+    )
     parser.add_argument("--board", action="store_true", help="ask the board on USB, too")
     parser.add_argument(
         "--port", default="auto", metavar="SERIAL", help="serial port of the board (the only one)"
@@ -84,11 +87,13 @@ def run(arguments, report):
 def _cases(arguments):
     """Yield (title, Case): one, or without any target one for all of --dir."""
     target, case = _target(arguments), Case(timeout_s=arguments.timeout)
+    case.topic = _topic(arguments, target)
     case.conf, case.log, case.target = arguments.conf, arguments.log, target
     folder = Path(arguments.dir)
     if arguments.device:
         case.crls = _there(folder / "crl.pem")
         case.broker_ca = _there(folder / "broker/ca.crt")
+        case.acl = next(iter(_there(folder / "broker/acl")), None)
     if target:
         yield f"{target.host} port {target.port}, as a board sees it", case
     elif arguments.conf or arguments.log or arguments.ca or arguments.cert or arguments.key:
@@ -98,6 +103,20 @@ def _cases(arguments):
         yield "the files", case
     else:
         yield from _all_of(arguments)
+
+
+def _topic(arguments, target):
+    """Return the topic that the broker is asked about, or None."""
+    topic = arguments.topic
+    if topic is None:
+        return None
+    if target is None or arguments.board:
+        raise Usage("--topic asks the broker itself: mqttls doctor HOST --device NAME --topic T")
+    if not topic.isprintable() or not 0 < len(topic.encode()) < 65536:
+        raise Usage(f"--topic {topic!r}: a topic has 1 to 65535 bytes that can be printed")
+    if "+" in topic or "#" in topic:
+        raise Usage(f"--topic {topic!r}: name one topic, without + and #")
+    return topic
 
 
 def _there(path):
@@ -237,7 +256,9 @@ def _tell(report, title, case, verdict, several):
 def _all_well(report, case, verdict):
     with contextlib.suppress(AttributeError):
         if verdict.attempt.ok:
-            report.say("all is well", tone="good")
+            denied = any(state == "denied" for state, _ in verdict.stages.values())
+            word = "it connects, and may do a part" if denied else "all is well"
+            report.say(word, tone="wait" if denied else "good")
             return
     if case.target and case.online and not case.target.ca:
         where = f"{case.target.host}:{case.target.port}"

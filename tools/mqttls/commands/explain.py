@@ -10,7 +10,10 @@ NAME = "explain"
 SUMMARY = "what an error of a board, or a line of the broker's log, means, and what to do"
 
 _MOST = 2000
-_LOG_LINE = re.compile(r"error:0|SSL routines|^\d{10}: |Client .* (disconnected|closed|connected)")
+_LOG_LINE = re.compile(
+    r"error:0|SSL routines|^\d{10}: |Client .* (disconnected|closed|connected)|"
+    r"Denied (PUBLISH|SUBSCRIBE)|Unable to (open|load|drop)|Error opening"
+)
 
 # What only a person at a PC sees: other libraries' errors. Before the rows of the device's table.
 _OTHERS = tuple((*keys, "|".join(ROWS[row][1:])) for row, keys in ((43, ("ssl_params",)),))

@@ -1,6 +1,6 @@
 """`mqttls status`: what there is, for which names, until when, and what is wrong with it."""
 
-from .. import board_status, system, x509
+from .. import acl, board_status, system, x509
 from ..authority import Authority, is_due
 from ..files import Directory
 from ..report import Failure, command
@@ -25,6 +25,7 @@ def run(arguments, report):
             _authority(authority, report)
             _broker(authority, report)
             _revocation(authority, report)
+            _own_acl(authority, report)
             _rights(directory, report)
         _devices(authority, arguments, report)
         if arguments.board:
@@ -93,6 +94,14 @@ def _revocation(authority, report):
     report.data["crl"] = {"updated": newest.isoformat(), "age_days": age, "revoked": count}
 
 
+def _own_acl(authority, report):
+    lines = [each for each in authority.own_acl.splitlines() if each and each[0] != "#"]
+    if lines:
+        count = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
+        report.say(f"ACL        {count} of your own, in {acl.OWN}")
+    report.data["own_acl"] = lines
+
+
 def _rights(directory, report):
     """Keys that others can read."""
     keys = [*directory.path.rglob("*.key"), *directory.path.rglob("key.*")]
@@ -124,6 +133,11 @@ def _devices(authority, arguments, report):
             text = "password"
         if name in authority.settings["admins"]:
             text += ", every topic"
+        topics = authority.settings.get("topics", {}).get(name, [])
+        if topics:
+            more = f", … ({len(topics)} in all)" if len(topics) > 3 else ""
+            text += f", too: {', '.join(topics[:3])}{more}"
+        one["topics"] = topics
         one["admin"] = name in authority.settings["admins"]
         one["board"] = authority.board(name)
         if one["board"] and certificate is not None:

@@ -13,7 +13,8 @@ import time
 
 from cryptography import x509
 
-from . import conf, dial, lint, log, peek, reading
+from .. import acl
+from . import conf, dial, lint, log, peek, reading, topic
 from .table import ROWS, STAGES, Finding, found, remark
 
 _LOG_S = 0.5  # a broker writes its log a little later
@@ -31,6 +32,8 @@ class Case:
     crls     paths of revocation lists that the broker reads, beside that of `conf`
     broker_ca  paths of the CAs that the broker takes clients from, beside those of `conf`
     known    paths with more certificates, to tell a missing intermediate
+    topic    what the client wants to use (str, without wildcards), or None
+    acl      path of the broker's ACL, or None
     online   False looks at the files only
     timeout_s  for each of the looks
     """
@@ -41,6 +44,8 @@ class Case:
     crls: list = dataclasses.field(default_factory=list)
     broker_ca: list = dataclasses.field(default_factory=list)
     known: list = dataclasses.field(default_factory=list)
+    topic: str = None
+    acl: str = None
     online: bool = True
     timeout_s: float = 10
 
@@ -48,7 +53,7 @@ class Case:
 @dataclasses.dataclass
 class Verdict:
     """
-    stages    {stage: (state, detail)}; state "ok", "failed", "unknown"
+    stages    {stage: (state, detail)}; state "ok", "failed", "unknown", "denied"
     findings  list of Finding, those that stop the connection first, in the order of its stages
     peek      dict of what the peek saw; attempt: dial.Attempt or None
     """
@@ -174,6 +179,9 @@ class _Diagnosis:
             cause = f"its ports are {', '.join(map(str, ports))}"
             self.add(remark(2, fact, stage="configuration", cause=cause))
             port = None
+        listener = configuration.listener(port)
+        if listener is not None:
+            self.case.acl = configuration.file(configuration.of(listener, "acl_file"))
         findings, files = conf.judge(configuration, port, name)
         if target and target.host in ("localhost", "127.0.0.1"):  # that is how it is meant
             findings = [each for each in findings if (each.row, each.level) != (2, "remark")]
@@ -443,8 +451,54 @@ class _Diagnosis:
         if attempt.ok:
             self.stage("CONNACK", "ok", f"{attempt.by} connected, handshake {attempt.tls_ms} ms")
             self.all_the_same(attempt)
+            if self.case.topic:
+                self.topic(target)
             return
         self.failed_attempt(attempt, answer)
+
+    def topic(self, target):
+        """What the broker lets the client do with case.topic."""
+        answer = topic.ask(target, self.case.topic, self.case.timeout_s)
+        allowed = {}
+        for stage, access, said, why in (
+            ("publish", "write", answer.publish, answer.why_publish),
+            ("receive", "read", answer.receive, answer.why_receive),
+        ):
+            by_acl = self.acl_says(target, access)
+            if said is None and by_acl is not None:
+                why += f"; {self.case.acl} {'allows' if by_acl else 'does not allow'} it"
+            elif said is None and why == topic.GRANTED:
+                why += ", but mosquitto grants what its ACL lets nobody have (--conf tells more)"
+            elif by_acl not in (None, said):
+                self.add(other_acl(self.case.acl, stage))
+            allowed[stage] = by_acl if said is None else said
+            state = {True: "ok", False: "denied", None: "unknown"}[allowed[stage]]
+            self.stage(stage, state, f"{self.case.topic}: {why}")
+        if answer.passed_on:
+            fact = "the broker passed the doctor's question on: an empty message, not retained"
+            self.add(remark(0, fact, stage="publish"))
+        if allowed["publish"] is False and allowed["receive"] is False:
+            name = self.user(target) or ""
+            cure = log.cure_of_denied(name, self.case.topic)
+            self.add(found(44, f"{name} may not use {self.case.topic}".strip(), cure=cure))
+
+    def user(self, target):
+        """Return the client's user name as the broker takes it (str or None)."""
+        if target.user is not None or self.certificate is None:
+            return target.user
+        return reading.name_of(self.certificate)
+
+    def acl_says(self, target, access):
+        """Return what case.acl lets the client do, as mosquitto reads it; None without one."""
+        if not self.case.acl:
+            return None
+        try:
+            text = reading.read(self.case.acl, "configuration").decode("utf-8", "replace")
+        except reading.Unreadable as error:
+            self.add(dataclasses.replace(error.finding, level="remark"))
+            return None
+        client_id = target.client_id.removesuffix("-doctor")
+        return acl.allows(text, access, self.case.topic, self.user(target), client_id)
 
     def all_the_same(self, attempt):
         # What was predicted did not happen: nothing is reported as failed that worked.
@@ -561,6 +615,18 @@ class _Diagnosis:
 
         verdict.findings = sorted(unique, key=rank)
         return verdict
+
+
+def other_acl(path, stage):
+    """Return the remark that the broker does not do what the ACL at `path` says."""
+    return remark(
+        44,
+        f"the broker has another ACL than {path}",
+        stage=stage,
+        cause="it was not installed, or not read anew; or the ACL goes by client id (%c), and the "
+        "doctor's is another one (--client-id)",
+        cure="on the broker: sudo sh install.sh reload",
+    )
 
 
 __all__ = ["Case", "Finding", "Verdict", "diagnose"]

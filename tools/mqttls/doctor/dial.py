@@ -221,17 +221,18 @@ _SAID = {
 _NOT_TRUSTED = "The certificate is not correctly signed by the trusted CA"
 
 
-def _context(target):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.maximum_version = context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(":".join(CIPHERS[each] for each in BOARD_CIPHERS))
+def context(target):
+    """Return an SSLContext for a Target, with a board's TLS 1.2, ciphers and strictness."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.maximum_version = made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(":".join(CIPHERS[each] for each in BOARD_CIPHERS))
     for path in target.ca:
         for each in reading.certificates(path):
             der = each.public_bytes(serialization.Encoding.DER)
-            context.load_verify_locations(cadata=der)
+            made.load_verify_locations(cadata=der)
     if target.cert:
-        _load_pair(context, target)
-    return context
+        _load_pair(made, target)
+    return made
 
 
 def _load_pair(context, target):
@@ -256,27 +257,38 @@ def _load_pair(context, target):
         context.load_cert_chain(path)
 
 
-def _field(text):
+def field(text):
+    """Return `text` (str) as a field of MQTT: its length, then UTF-8 (3.1.1 section 1.5.3)."""
     data = text.encode()
     return struct.pack(">H", len(data)) + data
 
 
-def connect_packet(target, keepalive_s=30):
-    """Return the CONNECT packet (bytes) of MQTT 3.1.1, section 3.1, for a clean session."""
-    flags, payload = 2, _field(target.client_id)
+def varint(size):
+    """Return `size` (int) as a Remaining Length (3.1.1 section 2.2.3)."""
+    out = b""
+    while True:
+        size, low = size >> 7, size & 127
+        out += bytes((low | (128 if size else 0),))
+        if not size:
+            return out
+
+
+def connect_packet(target, keepalive_s=30, level=4, properties=b""):
+    """
+    Return the CONNECT packet (bytes) of MQTT 3.1.1, section 3.1, for a clean session.
+
+    level       4, or 5: that of MQTT 5.0, with `properties` (bytes, their length first)
+    """
+    flags, payload = 2, field(target.client_id)
     if target.user is not None:
         flags |= 0x80
-        payload += _field(target.user)
+        payload += field(target.user)
         if target.password is not None:
             flags |= 0x40
-            payload += _field(target.password)
-    body = _field("MQTT") + bytes((4, flags)) + struct.pack(">H", keepalive_s) + payload
-    size, left = b"", len(body)
-    while True:
-        left, low = left >> 7, left & 127
-        size += bytes((low | (128 if left else 0),))
-        if not left:
-            return b"\x10" + size + body
+            payload += field(target.password)
+    body = field("MQTT") + bytes((level, flags)) + struct.pack(">H", keepalive_s)
+    body += properties + payload
+    return b"\x10" + varint(len(body)) + body
 
 
 _CODES = {
@@ -300,7 +312,7 @@ def python(target, timeout_s):
         return attempt
 
     try:
-        context = _context(target)
+        made = context(target)
     except (reading.Unreadable, ssl.SSLError, ValueError) as error:
         return failed("ValueError", str(error))
     try:
@@ -312,7 +324,7 @@ def python(target, timeout_s):
     with contextlib.closing(raw):
         try:
             stage = "TLS"
-            with context.wrap_socket(raw, server_hostname=target.name) as sock:
+            with made.wrap_socket(raw, server_hostname=target.name) as sock:
                 attempt.tls_ms = int((time.monotonic() - start) * 1000)
                 stage = "MQTT"
                 sock.sendall(connect_packet(target))

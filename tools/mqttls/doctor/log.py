@@ -4,11 +4,14 @@ What the broker's log says: the lines of mosquitto 2.0 and 2.1, and of the OpenS
 A log holds much that is long past. `Watch` gives what was added since it was made.
 """
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
-from .table import found, remark
+from .. import acl, system
+from ..files import is_name
+from .table import ROWS, found, remark
 
 _MOST_BYTES = 1024 * 1024
 _MOST_LINES = 20_000
@@ -58,9 +61,9 @@ _LINES = tuple(
          "the broker cannot load its cafile: missing, unreadable or not PEM"),
         (r"Unable to load certificate revocation file", 26,
          "the broker cannot load its crlfile: missing, unreadable or not PEM"),
-        (r"Unable to open (acl_file|pwfile|password_file)|opening (acl|password) file", 39,
-         "the broker does not start: its acl_file or password_file is missing, or the user that "
-         "it runs as may not read it"),
+        (r"Unable to open (acl_file|pwfile|password_file)|opening (acl|password) file", 45, None),
+        (r"Unable to drop privileges", 45,
+         "the user that mosquitto is to become when root starts it is not on this machine"),
         (r"Unknown configuration variable|Error found at .*:\d|Invalid .* value", 39,
          "the broker does not start: a line of its configuration is wrong"),
         (r"Starting in local only mode", 2,
@@ -72,7 +75,7 @@ _LINES = tuple(
         (r"disconnected, not authorised", 35, None),
         (r"bad username or password|Bad user name", 36, None),
         (r"(invalid|bad) client ?id|identifier rejected", 37, None),
-        (r"Denied (PUBLISH|SUBSCRIBE)", 35, "the ACL forbids this topic to this client"),
+        (r"Denied (PUBLISH|SUBSCRIBE)", 44, None),
         (r"disconnected due to protocol error|disconnected due to malformed packet", 4,
          "what came was no MQTT: TLS on a plain port, or another program"),
         (r"unexpected eof while reading", 6,
@@ -80,6 +83,8 @@ _LINES = tuple(
          "of memory, or only looked"),
     )
 )  # fmt: skip
+
+_DENIED = re.compile(r"Denied PUBLISH from (.+?) \(d\d, q\d, r\d, m\d+, '(.*)', ")
 
 # OpenSSL's own words after a line of mosquitto that names only the file: they say more.
 _VAGUE = re.compile("Unable to load", re.IGNORECASE)
@@ -92,8 +97,28 @@ def judge_line(line):
     for pattern, row, cause in _LINES:
         if pattern.search(line):
             text = _TIME.sub("", line.strip())
-            return found(row, f"the broker's log: {text}", cause=cause)
+            cure = _cure_of_denied(text) if row == 44 else None
+            return found(row, f"the broker's log: {text}", cause=cause, cure=cure)
     return None
+
+
+def _cure_of_denied(line):
+    found_in_it = _DENIED.search(line)
+    if not found_in_it:
+        return None
+    name, topic = found_in_it.groups()
+    return cure_of_denied(name.removesuffix("-doctor"), f"write:{topic}")
+
+
+def cure_of_denied(name, rule):
+    """Return the cure (str) of row 44 for a device and what `--topics` gives it, if it can."""
+    words = ""
+    with contextlib.suppress(ValueError):
+        acl.rules([rule])
+        if is_name(name):
+            words = f"mqttls device add {name} --topics {system.quote(rule)}"
+    general = "mqttls device add NAME --topics TOPIC"
+    return ROWS[44][2].replace(general, words or general)
 
 
 def judge(lines):

@@ -21,6 +21,8 @@ STAGES = (
     "dates",
     "client certificate",
     "CONNACK",
+    "publish",
+    "receive",
 )
 
 # number: (stage, cause, cure)
@@ -250,6 +252,20 @@ ROWS = {
         "TLS",
         "this umqtt.simple has no ssl_params: release 1.4 took it out",
         "pass a context: MQTTClient(..., ssl=context); mqtt_as_tls takes tls=TLS(...)",
+    ),
+    44: (
+        "publish",
+        "the broker's ACL does not let this client use this topic; with MQTT 3.1.1 the broker "
+        "acknowledges what it drops",
+        "use topics below devices/NAME/ (config.home), or give it this one: "
+        "mqttls device add NAME --topics TOPIC, then on the broker: sudo sh install.sh reload",
+    ),
+    45: (
+        "configuration",
+        "the broker cannot read a file that its configuration names: it is not there, or belongs "
+        "to another user than the one that mosquitto becomes when root starts it",
+        "start it as the owner of the folder; or write the configuration anew, for which root "
+        "becomes that owner (mqttls broker-conf); or install it (sudo sh broker/install.sh)",
     ),
 }
 
