@@ -117,7 +117,8 @@ def on_config(config):
     for entry in config.nav:
         for title, pages in entry.items():
             if pages == "examples":
-                entry[title] = [uri("examples"), *map(uri, contents("examples"))]
+                each = [{posixpath.basename(path): uri(path)} for path in contents("examples")]
+                entry[title] = [{"What they do": uri("examples")}, *each]
     return config
 
 
