@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support import mpy, windows
-from tests.support.tool import mqttls
+from tests.support.tool import Mosquitto, init, mqttls, open_folder
 from tools.mqttls import cli, files, system
 
 
@@ -81,6 +81,20 @@ def test_what_needs_linux_says_so(on_windows, module, says):
     env = {**on_windows.env, "MICROPYTHON": ""}
     done = subprocess.run(command, env=env, cwd=mpy.ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done
+
+
+def test_the_doctor_connects_with_pythons_ssl(tmp_path):
+    with open_folder() as base:
+        pki = base / "mqtt-pki"
+        port = init(pki)
+        mqttls(pki, "device", "add", "kitchen")
+        (pki / ".lock").unlink()  # Windows has a lock of another kind
+        env = windows.environment(tmp_path, MICROPYTHON="")
+        with Mosquitto(pki / "broker/mosquitto.conf", port, pki):
+            line = ["--device", "kitchen", "--conf", pki / "broker/mosquitto.conf"]
+            found = mqttls(pki, "doctor", *line, "--json", env=env).json
+    assert found["stages"]["CONNACK"]["detail"].startswith("Python's ssl connected")
+    assert found["problems"] == [] and "WSL2" in found["notes"][0]
 
 
 def test_passwords(on_windows):

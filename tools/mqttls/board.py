@@ -21,7 +21,7 @@ import sys
 import textwrap
 import time
 
-from .report import Failure
+from .report import Failure, shell
 
 PIN = "1.29.0"  # of mpremote, whose classes are no stable interface: as in pyproject.toml
 OLDEST = (1, 22)
@@ -77,7 +77,7 @@ def _mpremote():
     except ImportError:
         raise BoardError(
             "mpremote is not installed, which talks to boards",
-            f"{sys.executable} -m pip install mpremote=={PIN}",
+            shell(sys.executable, "-m", "pip", "install", f"mpremote=={PIN}"),
         ) from None
     return mpremote.transport_serial, serial.tools.list_ports
 

