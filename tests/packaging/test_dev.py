@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -218,6 +219,26 @@ def test_homebrew_is_asked_where_it_is_what_installs(machine):
         machine.dev.need("broker")
 
 
+def test_elsewhere_what_is_missing_is_named(machine):
+    (machine.folder / "bin/dpkg-query").unlink()
+    with pytest.raises(
+        machine.dev.Failure, match=r"mosquitto \(the broker\): install it; the name"
+    ):
+        machine.dev.need("broker")
+
+
+def test_one_dev_waits_for_another_that_installs(machine, capsys):
+    machine.has_a_venv()
+    with machine.dev.locked():
+        waiting = threading.Thread(target=machine.dev.install, args=(machine.dev.TESTS,))
+        waiting.start()
+        while "waiting for another ./dev" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        assert machine.calls() == []
+    waiting.join()
+    assert len(machine.calls()) == 1
+
+
 def test_a_program_that_was_not_installed_by_a_package_counts(machine):
     machine.has("mosquitto")
     machine.dev.need("broker")
@@ -379,7 +400,7 @@ def test_windows_runs_the_tool_in_the_callers_folder_and_returns_its_exit_status
     words = ("mqttls", "explain", "x")
     done = on_windows(machine, *words, code=7, python="pwd; exit 7", installed=installed)
     assert str(machine.folder) in done.stdout.splitlines()
-    assert machine.calls()[0].endswith(f"{machine.clone} explain x")
+    assert machine.calls()[0].endswith(f"{machine.clone / 'dev'} explain x")
 
 
 def test_windows_lints_with_the_programs_of_its_venv_and_takes_its_own_lock(machine):
