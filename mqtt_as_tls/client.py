@@ -192,7 +192,7 @@ class MQTTClient:
         **options,
     ):
         self.connected = self.running = self._busy = self._foreign = False
-        self._behind = self._streams = False
+        self._behind = self._streams = self._unsure = False
         self.properties = self._five = self._hosts = self._birth = self._events = None
         self.error = self._address = self._partial = self._pinged_ms = self._reader = None
         self._since_ms = self._transport = self._wake_ms = self._said = None
@@ -590,6 +590,9 @@ class MQTTClient:
             self._hello = await five.hello()
         packet.set_clean(self._hello, clean)
         await t.open(self._address, self.port, self.host, self.tls, self._hello)
+        # without an answer the broker may have begun a session that we know nothing of
+        unsure = self._unsure
+        self._unsure = True
         # TLS needed the memory till now
         t.decoder = decoder = self._wire.Decoder(self.max_packet)
         while True:
@@ -604,6 +607,7 @@ class MQTTClient:
         if first != _CONNACK:
             raise errors.ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
         present, code = decoder.connack()
+        self._unsure = unsure
         if code:
             raise _later("failing", "refusal")(self, code)
         if present and clean:
@@ -632,8 +636,9 @@ class MQTTClient:
         again = len(session.again) + len(session.releasing)
         self.stats.resent += again
         for sub in self._dispatcher.subscriptions:
-            if not present or (sub.granted or 0) > 2:
+            if not present or self._unsure or (sub.granted or 0) > 2:
                 sub.granted = None
+        self._unsure = False
         self._renew()
         will = self.will
         if will and will.birth is not None:

@@ -91,6 +91,46 @@ def test_subscriptions_are_renewed_when_the_session_was_lost(proxy, broker):
     assert asked(proxy, 1) == asked(proxy, last) == FOUR
 
 
+@pytest.mark.parametrize("answer", [b"", b"\x20\x02\x00\x03"], ids=["none", "refused"])
+def test_what_is_granted_is_asked_again_when_a_connect_was_not_answered(answer):
+    """
+    The broker may have lost its state and begun a session with it, which has no subscriptions: the
+    next connection finds that one. A refusal begins none.
+    """
+    asked = []
+
+    def script(connection):
+        number = connection.number
+        if number == 2:
+            connection.packet()
+            connection.send(answer)
+            return
+        connection.accept(CONNACK if number == 1 else RESUMED)
+        first, body = connection.packet()
+        while first == 0x82:
+            asked.append((number, body[2:]))
+            connection.send(b"\x90\x03" + body[:2] + b"\x01")
+            first, body = connection.packet()
+        assert first == 0x30  # PUBLISH: there is no more to ask for
+
+    with FakeBroker(script) as fake:
+        apps.check(
+            """
+            async def main():
+                soonest()
+                client = make()
+                client.on("t", qos=1)(print)
+                async with client:
+                    for count in range(1, 4):
+                        await until(lambda: client.stats.connects == count)
+                        await client.publish("next")
+            """,
+            fake.port,
+        )
+    again = [3] if not answer else []
+    assert asked == [(number, b"\0\x01t\x01") for number in [1, *again]]
+
+
 def test_the_first_connection_subscribes_everything_even_with_an_old_session(proxy, broker):
     old = broker.peer("t/old", client_id="device", clean=False)
     old.close()

@@ -429,9 +429,25 @@ class Proxy:
 
     async def _listen(self):
         if self._server is None:
-            self._server = await asyncio.start_server(
-                self._accept, self.host, self.port, reuse_address=True
-            )
+            self._server = await asyncio.start_server(self._accept, sock=await self._bound())
+
+    async def _bound(self):
+        """
+        Return a socket with our port. A process that another thread is just starting has a copy of
+        the last one that listened, until its exec.
+        """
+        end = time.monotonic() + patience.stretched(5)
+        while True:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((self.host, self.port))
+                return sock
+            except OSError:
+                sock.close()
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.02)
 
     async def _unlisten(self):
         for each in self._fillers or ():
@@ -518,9 +534,7 @@ class Proxy:
 
         async def work():
             await self._unlisten()
-            listener = socket.socket()
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((self.host, self.port))
+            listener = await self._bound()
             listener.listen(1)
             self._fillers = [listener]
             for _ in range(8):  # fill its queue until the kernel answers no more
