@@ -98,8 +98,9 @@ def _wheel(folder, out, texts, compiled, tool=False):
     compiled  {file name: bytes} that go into the device package
     tool      bool: the tool goes along
     """
-    sources = ["README.md", "LICENSE", *_files(PACKAGE)]
-    sources += _files(ROOT / "tools/mqttls") if tool else []
+    sources = ["LICENSE", *_files(PACKAGE)]
+    if tool:
+        sources += ["README.md", *_files(ROOT / "tools/mqttls")]
     for name in sources:
         _write(folder / name, (ROOT / name).read_bytes())
     for name, data in texts.items():
