@@ -364,9 +364,10 @@ class MQTTClient:
     def close(self):
         """Stop without a goodbye, and leave the Wi-Fi: for the `finally` of a program."""
         self._is_up = False
-        from mqtt_as_tls.leaving import abandon
+        if self._client.running:
+            from mqtt_as_tls.leaving import stop
 
-        abandon(self._client)
+            stop(self._client)
         wlan = getattr(self._client._link, "_wlan", None)  # of WiFi
         try:
             if wlan:

@@ -110,8 +110,6 @@ def _left(limit_ms, now, since, what):
 def _default_id(store):
     global _own_id
     if _own_id is None:
-        from binascii import hexlify
-
         try:
             from machine import unique_id
 
@@ -122,7 +120,7 @@ def _default_id(store):
             if store is not None:
                 wrong("store")
             data = urandom(8)
-        _own_id = "mp" + hexlify(data).decode()
+        _own_id = "mp" + data.hex()
     return _own_id
 
 
@@ -196,7 +194,7 @@ class MQTTClient:
         self.properties = self._five = self._hosts = self._birth = self._events = None
         self.error = self._address = self._partial = self._pinged_ms = self._reader = None
         self._since_ms = self._transport = self._wake_ms = self._said = None
-        self._hooks = self._incoming = None
+        self._hooks = self._incoming = self._fresh = None
         self._queued = self._silent = self._failures = self._refusals = 0
         # of failing, which may have no memory to begin them
         self._suspect = self._why = None
@@ -363,6 +361,8 @@ class MQTTClient:
             out = _later("outgoing", "Upload")(
                 self, topic, payload, length, qos, retain, properties
             )
+        if not self._fresh:
+            self._fresh = out  # until it is awaited
         if timeout_s is None:
             return self._deliver(out)
         return asyncio.wait_for(self._deliver(out), timeout_s)
@@ -391,6 +391,8 @@ class MQTTClient:
         return Delivery(buf, qos)
 
     async def _deliver(self, out):
+        if self._fresh is out:
+            self._fresh = None
         self._check()  # once more: a task may begin after the client was stopped
         self._queue.append(out)
         try:
@@ -565,13 +567,19 @@ class MQTTClient:
         link = self._link
         if link is None:
             return None
-        mates = [c for c in _clients if c._link is link]
-        while [c for c in mates if c._busy]:
-            await asyncio.sleep_ms(50)
+        busy = True
+        while busy:
+            busy = served = False
+            for mate in _clients:
+                if mate._link is link:
+                    busy = busy or mate._busy
+                    served = served or mate.connected
+            if busy:
+                await asyncio.sleep_ms(50)
         self._busy = True
         try:
-            if self._silent >= self._reset_at and not [c for c in mates if c.connected]:
-                _later("failing", "unanswered")(self, mates)
+            if self._silent >= self._reset_at and not served:
+                _later("failing", "unanswered")(self)
                 await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
                 await asyncio.wait_for(link.up(), _LINK_S)
@@ -795,7 +803,12 @@ class MQTTClient:
         stats = self.stats
         asked = None  # bytes received when PINGREQ was sent
         pinged = 0
+        late = None
         while not self._error:
+            if late and late is self._fresh:
+                self._fresh = None
+                _later("failing", "unawaited")(self, late)
+            late = self._fresh
             now = time.ticks_ms()
             silent = time.ticks_diff(now, t.tx_ms)
             if t.streams:
@@ -826,7 +839,8 @@ class MQTTClient:
             left = self._dispatcher.overdue(now)
             if left >= 0:
                 wait = min(wait, left)
-            if self._wake_ms is None:  # nudged by a publish that may be acknowledged already
+            # nudged by a publish that may be acknowledged already; or one is not awaited so far
+            if late or self._wake_ms is None:
                 wait = min(wait, ack_ms)
             if not self._error:  # a ping may have found the connection dead
                 wait = int(wait)

@@ -108,15 +108,15 @@ def _forget(*names):
         package.__dict__.pop(name, None)
 
 
-def unanswered(client, mates):
+def unanswered(client):
     """
-    Tell that the link of `client` is about to be reset; the next reset has to wait twice as long.
-
-    mates  the clients of that link, which one reset serves all
+    Tell that the link of `client` is about to be reset; the next reset, which serves all clients
+    of that link, has to wait twice as long.
     """
     after = client._reset_at * 2
-    for mate in mates:
-        mate._reset_at = after
+    for mate in client._clients:
+        if mate._link is client._link:
+            mate._reset_at = after
     client._say("the link looks up but no broker answers: resetting it")
 
 
@@ -239,6 +239,13 @@ def _suspect(client, now):
         )
         client._strikes = 0
         client._clean = True  # or the broker's session would still have it
+
+
+def unawaited(client, out):
+    """The message `out` was made by a publish() that nobody awaits: MicroPython tells of none."""
+    client._say(
+        "publish to %r was not awaited: write await client.publish(...)" % packet.topic(out.packet)
+    )
 
 
 def report(client, what, error):

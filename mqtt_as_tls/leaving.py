@@ -87,7 +87,7 @@ async def disconnect(client, reason=0, properties=None):
             client._transport.write(goodbye)
             client._say("disconnected")
     finally:
-        _stop(client)
+        stop(client)
     await asyncio.sleep_ms(0)  # handlers that were cancelled clean up, even if the app ends now
 
 
@@ -96,8 +96,13 @@ def _unacknowledged(client):
     return session.inflight + session.releasing + session._unknown
 
 
-def _stop(client):
-    """Stop `client` at once: close its connection, end its tasks, tell what waits."""
+def stop(client):
+    """
+    Stop `client` at once, also while no event loop runs: close its connection, end its tasks, tell
+    what waits.
+    """
+    if not _in_loop():
+        core.cur_task = None  # the last that ran, maybe one of those to be cancelled
     alive = client._loop is core._task_queue  # else its tasks never run again: wake none
     client.running = client._busy = False
     client._clients.remove(client)
@@ -156,17 +161,6 @@ def _stop(client):
         client._events.wake()
 
 
-def abandon(client):
-    """
-    Stop `client` at once and without a goodbye, also while no event loop runs: after Ctrl-C, in
-    the `finally` of a program.
-    """
-    if client.running:
-        if not _in_loop():
-            core.cur_task = None  # the last that ran, maybe one of those to be cancelled
-        _stop(client)
-
-
 def make_way(client, starting):
     """
     Stop what an earlier run left behind: clients of an event loop that is gone, and at the prompt
@@ -178,13 +172,11 @@ def make_way(client, starting):
     id does.
     """
     inside = _in_loop()
-    if not inside:
-        core.cur_task = None  # the last that ran, maybe one of those to be cancelled
     for other in list(client._clients):
         # an empty id: the broker gives each one of its own
         same = client.client_id and _name(client) == _name(other)
         if other._loop is not core._task_queue or (same and not inside):
-            _stop(other)
+            stop(other)
         elif starting:
             from . import mistakes
 

@@ -573,6 +573,54 @@ def test_cancelling_in_the_middle_of_a_packet_does_not_corrupt_the_stream(pipe, 
 # The queue
 
 
+def test_a_publish_that_nobody_awaits_is_told(broker):
+    """MicroPython says nothing of a coroutine that never began."""
+    peer = broker.peer("t/#")
+    out = apps.check(
+        """
+        lines = []
+        async def main():
+            async with make(keepalive_s=1, log=lines.append) as client:
+                await client.publish("t/first", "1", qos=1)
+                client.publish("t/forgotten", "1", qos=1)
+                await client.publish("t/last", "1", qos=1)
+                await until(lambda: "forgotten" in lines[-1])
+                client.publish("t/forgotten too", "1", timeout_s=9)
+                await until(lambda: "forgotten too" in lines[-1])
+                await client.publish("t/end", "1", qos=1)
+                print(lines[-1])
+        """,
+        broker.port,
+    )
+    assert out.endswith(
+        ": publish to 't/forgotten too' was not awaited: write await client.publish(...)\n"
+    )
+    assert [topic for topic, _ in peer.received] == ["t/first", "t/last", "t/end"]
+
+
+def test_a_publish_that_is_awaited_in_any_way_is_not_told(broker, proxy):
+    apps.check(
+        """
+        lines = []
+        async def main():
+            async with make(keepalive_s=1, ack_timeout_s=1, log=lines.append) as client:
+                tasks = []
+                for n in range(12):
+                    tasks.append(asyncio.create_task(client.publish("t/task", "1", qos=1)))
+                    both = [client.publish("t/all", "1", qos=qos) for qos in (0, 1)]
+                    await asyncio.gather(*both)
+                    await asyncio.wait_for(client.publish("t/wait", "1"), 5)
+                    await client.publish("t/time", "1", qos=1, timeout_s=5)
+                    client.enqueue("t/queue", "1", qos=1)
+                    await asyncio.sleep_ms(250)
+                await asyncio.gather(*tasks)
+                print(lines)
+                assert len(lines) == 1, lines
+        """,
+        broker.port,
+    )
+
+
 def test_enqueue_says_when_the_queue_is_full_and_goes_on_when_it_is_not(proxy, broker):
     peer = broker.peer("t")
     proxy.refuse()
