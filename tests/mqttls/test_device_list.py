@@ -38,9 +38,12 @@ def test_it_says_who_there_is_and_who_was_revoked(pki):
     note_a_board(pki, "cellar")
     mqttls(pki, "renew", "cellar")
     mqttls(pki, "revoke", "attic")
+    mqttls(
+        pki, "device", "add", "gate", "--topics", "read:weather/#", "--topics", "homeassistant/#"
+    )
     found = mqttls(pki, "device", "list", "--json").json
     devices = {each["name"]: each for each in found["devices"]}
-    assert sorted(devices) == ["cellar", "homeassistant", "kitchen"]
+    assert sorted(devices) == ["cellar", "gate", "homeassistant", "kitchen"]
     kitchen = devices["kitchen"]
     assert kitchen["kind"] == "certificate" and kitchen["key"] == "p256"
     assert kitchen["until"][:4] > "2031" and len(kitchen["serial"]) == 40
@@ -53,6 +56,8 @@ def test_it_says_who_there_is_and_who_was_revoked(pki):
     assert shown["kitchen"] == f"until {until}  p256      {where}"
     assert shown["cellar"].endswith(f"{where}; its board has an older certificate")
     assert shown["homeassistant"].endswith("every topic")
+    assert devices["gate"]["topics"] == ["read weather/#", "readwrite homeassistant/#"]
+    assert "too: read weather/#, readwrite homeassistant/#; not provisioned" in shown["gate"]
     assert shown["attic"] == f"revoked {found['revoked'][0]['revoked'][:10]}"
 
 

@@ -3,6 +3,7 @@
 import re
 
 from . import x509
+from .authority import is_due
 from .report import Failure, command
 
 _PASSWORD = re.compile(r"password-(.+)-(\d{4})(\d\d)(\d\d)T\d{6}")  # of revoke, in the archive
@@ -13,9 +14,10 @@ def facts(authority, name):
     Return what is known of a device (dict):
 
     `name`; `problem` why it must be made anew, or ""; `kind` "certificate" or "password"; of its
-    certificate, where that can be read, `serial`, `key`, `until` (ISO 8601); `admin` whether it
-    may use every topic; `topics` what else it may use (list of str); `board` what `provision`
-    noted (dict, {} when it never ran); `lacks` what a board has not got yet, or ""
+    certificate, where that can be read, `serial`, `key`, `until` (ISO 8601) and `due`, whether it
+    ends soon; `admin` whether it may use every topic; `topics` what else it may use (list of str);
+    `board` what `provision` noted (dict, {} when it never ran); `lacks` what a board has not got
+    yet, or ""
     """
     password = authority.settings["server_only"]
     found = {
@@ -29,12 +31,12 @@ def facts(authority, name):
     }
     try:
         certificate = authority.device_certificate(name)
-        if not found["admin"]:  # a program on a PC, which nobody provisions
+        if found["board"] or not found["admin"]:  # a program on a PC, which nobody provisions
             found["lacks"] = authority.board_lacks(name)
     except (Failure, FileNotFoundError):
         return found
     if certificate is not None:
-        found.update(x509.facts(certificate), name=name)
+        found.update(x509.facts(certificate), name=name, due=is_due(certificate))
     return found
 
 
@@ -80,15 +82,21 @@ def tell(authority, names, report):
         report.next(command("device", "add", "NAME"), "for each board")
 
 
+def rights(one):
+    """Return what a device of facts() may use besides its own topics, for people (list of str)."""
+    if one["admin"]:
+        return ["every topic"]
+    topics = one["topics"]
+    more = f", … ({len(topics)} in all)" if len(topics) > 3 else ""
+    return [f"too: {', '.join(topics[:3])}{more}"] if topics else []
+
+
 def _rest(one):
     """Return the last column (str)."""
     said = []
     if one["problem"]:
         said.append(one["problem"])
-    if one["admin"]:
-        said.append("every topic")
-    elif one["topics"]:
-        said.append(f"also {', '.join(one['topics'])}")
+    said += rights(one)
     board = one["board"]
     if board:
         said.append(f"on {board.get('machine') or 'its board'} since {str(board.get('at'))[:10]}")

@@ -1,9 +1,9 @@
 """`mqttls status`: what there is, for which names, until when, and what is wrong with it."""
 
-from .. import acl, board_status, system, x509
+from .. import acl, board_status, roster, system, x509
 from ..authority import Authority, is_due
 from ..files import Directory
-from ..report import Failure, command
+from ..report import command
 from .init import install_command
 
 NAME = "status"
@@ -115,38 +115,24 @@ def _devices(authority, arguments, report):
     names = arguments.names or authority.directory.devices()
     report.say(f"devices    {len(names)}")
     width = max(map(len, names), default=0)
-    found = []
+    report.data["devices"] = found = []
     for name in names:
-        why = authority.device_problem(name)
-        one = {"name": name, "problem": why}
-        text, cure = "", command("device", "add", name)
-        try:
-            certificate = authority.device_certificate(name)
-        except (Failure, FileNotFoundError):
-            certificate = None
-        if certificate is not None:
-            one.update(x509.facts(certificate))
-            text = _until(certificate)
-            if not why and is_due(certificate):
-                why, cure = f"its certificate ends {text[6:]}", command("renew", name)
-        elif authority.settings["server_only"]:
-            text = "password"
-        if name in authority.settings["admins"]:
-            text += ", every topic"
-        topics = authority.settings.get("topics", {}).get(name, [])
-        if topics:
-            more = f", … ({len(topics)} in all)" if len(topics) > 3 else ""
-            text += f", too: {', '.join(topics[:3])}{more}"
-        one["topics"] = topics
-        one["admin"] = name in authority.settings["admins"]
-        one["board"] = authority.board(name)
-        if one["board"] and certificate is not None:
-            text += f", {authority.board_lacks(name) or 'on its board'}"
-        report.say(f"  {name:{width}}  {text}".rstrip())
+        one = roster.facts(authority, name)
+        why, cure = one["problem"], command("device", "add", name)
+        said = []
+        if "until" in one:
+            said.append(f"until {one['until'][:10]}")
+            if not why and one["due"]:
+                why, cure = f"its certificate ends {one['until'][:10]}", command("renew", name)
+        elif one["kind"] == "password":
+            said.append("password")
+        said += roster.rights(one)
+        if one["board"] and "until" in one:
+            said.append(one["lacks"] or "on its board")
+        report.say(f"  {name:{width}}  {', '.join(said)}".rstrip())
         found.append(one)
         if why:
             report.problem("client certificate", f"{name}: {why}", cure=cure)
-    report.data["devices"] = found
 
 
 def _read(path):
