@@ -723,7 +723,8 @@ class MQTTClient:
         waits.
 
         A time-out and a cancellation take back a message of which nothing was sent; else they end
-        the waiting only. Arguments are checked at the call, before the `await`.
+        the waiting only. Arguments are checked at the call, before the `await`. Without `await` it
+        sends nothing; the log says so after a minute or so.
 
         Args:
             topic: Without wildcards, 1 to 65535 bytes.

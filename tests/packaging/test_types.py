@@ -30,6 +30,7 @@ async def main():
         await client.connect()
     except LinkError as error:
         print(error.code)
+    client.publish("a", "not awaited")
 """
 
 
@@ -67,5 +68,5 @@ def test_the_program_of_the_readme_and_the_examples_have_no_error(folder):
 def test_mistakes_are_found(folder):
     (folder / "mistakes.py").write_text(MISTAKES)
     found = "\n".join(errors(folder))
-    for number in (3, 4, 11, 15):
+    for number in (3, 4, 11, 15, 16):
         assert f"mistakes.py:{number}: " in found
