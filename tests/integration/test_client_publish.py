@@ -579,43 +579,45 @@ def test_a_publish_that_nobody_awaits_is_told(broker):
     out = apps.check(
         """
         lines = []
+        def told(topic):
+            return [line for line in lines if "publish to '%s'" % topic in line]
         async def main():
             async with make(keepalive_s=1, log=lines.append) as client:
                 await client.publish("t/first", "1", qos=1)
                 client.publish("t/forgotten", "1", qos=1)
                 await client.publish("t/last", "1", qos=1)
-                await until(lambda: "forgotten" in lines[-1])
+                await until(lambda: told("t/forgotten"))
                 client.publish("t/forgotten too", "1", timeout_s=9)
-                await until(lambda: "forgotten too" in lines[-1])
+                await until(lambda: told("t/forgotten too"))
                 await client.publish("t/end", "1", qos=1)
-                print(lines[-1])
+                print(told("t/forgotten")[0])
         """,
         broker.port,
     )
     assert out.endswith(
-        ": publish to 't/forgotten too' was not awaited: write await client.publish(...)\n"
+        ": publish to 't/forgotten' was not awaited: write await client.publish(...)\n"
     )
-    assert [topic for topic, _ in peer.received] == ["t/first", "t/last", "t/end"]
+    topics = [topic for topic, _ in peer.received]
+    assert list(dict.fromkeys(topics)) == ["t/first", "t/last", "t/end"]
 
 
-def test_a_publish_that_is_awaited_in_any_way_is_not_told(broker, proxy):
+def test_a_publish_that_is_awaited_in_any_way_is_not_told(broker):
     apps.check(
         """
         lines = []
         async def main():
-            async with make(keepalive_s=1, ack_timeout_s=1, log=lines.append) as client:
+            async with make(keepalive_s=1, log=lines.append) as client:
                 tasks = []
                 for n in range(12):
                     tasks.append(asyncio.create_task(client.publish("t/task", "1", qos=1)))
                     both = [client.publish("t/all", "1", qos=qos) for qos in (0, 1)]
                     await asyncio.gather(*both)
-                    await asyncio.wait_for(client.publish("t/wait", "1"), 5)
-                    await client.publish("t/time", "1", qos=1, timeout_s=5)
+                    await asyncio.wait_for(client.publish("t/wait", "1"), 60)
+                    await client.publish("t/time", "1", qos=1, timeout_s=60)
                     client.enqueue("t/queue", "1", qos=1)
                     await asyncio.sleep_ms(250)
                 await asyncio.gather(*tasks)
-                print(lines)
-                assert len(lines) == 1, lines
+                assert not [line for line in lines if "awaited" in line], lines
         """,
         broker.port,
     )
