@@ -230,6 +230,7 @@ def test_dev_runs_it_in_the_folder_of_the_caller(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "mqtt-pki/broker/mosquitto.conf").is_file()
+    assert f"\nnext: {mpy.ROOT}/dev mqttls device add NAME" in done.stdout, "it can be pasted"
 
 
 def test_the_install_script_is_there_where_the_pages_call_it():

@@ -20,7 +20,7 @@ def on_windows(tmp_path):
     pki.parent.mkdir()
 
     def run(*arguments, code=0, **more):
-        said = mqttls(pki, *arguments, code=code, env={**env, **more})
+        said = mqttls(pki, *arguments, code=code, env={**env, **more}, encoding="cp1252")
         assert "Traceback" not in said.err, said
         return said
 
@@ -95,6 +95,20 @@ def test_the_doctor_connects_with_pythons_ssl(tmp_path):
             found = mqttls(pki, "doctor", *line, "--json", env=env).json
     assert found["stages"]["CONNACK"]["detail"].startswith("Python's ssl connected")
     assert found["problems"] == [] and "WSL2" in found["notes"][0]
+
+
+def test_a_console_without_the_letters_shows_escapes(on_windows):
+    on_windows("init", "--broker", "127.0.0.1")
+    said = on_windows("device", "add", "漢字", code=2)
+    assert r"'\u6f22\u5b57' cannot be a device's name" in said.err
+    assert "漢" not in on_windows("device", "add", "漢字", "--json", code=2).out
+
+
+def test_a_file_opened_without_an_encoding_is_noticed(tmp_path):
+    env = windows.environment(tmp_path)
+    command = [sys.executable, "-c", "open('file', 'w')"]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "EncodingWarning" in done.stderr
 
 
 def test_passwords(on_windows):
