@@ -171,6 +171,8 @@ class MQTTClient:
     Raises TypeError and ValueError for arguments out of their range.
     """
 
+    _fresh = None  # the first Delivery of a publish() that is not awaited so far
+
     def __init__(
         self,
         host,
@@ -194,7 +196,7 @@ class MQTTClient:
         self.properties = self._five = self._hosts = self._birth = self._events = None
         self.error = self._address = self._partial = self._pinged_ms = self._reader = None
         self._since_ms = self._transport = self._wake_ms = self._said = None
-        self._hooks = self._incoming = self._fresh = None
+        self._hooks = self._incoming = None
         self._queued = self._silent = self._failures = self._refusals = 0
         # of failing, which may have no memory to begin them
         self._suspect = self._why = None
@@ -362,7 +364,7 @@ class MQTTClient:
                 self, topic, payload, length, qos, retain, properties
             )
         if not self._fresh:
-            self._fresh = out  # until it is awaited
+            self._fresh = out
         if timeout_s is None:
             return self._deliver(out)
         return asyncio.wait_for(self._deliver(out), timeout_s)

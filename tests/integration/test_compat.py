@@ -335,6 +335,7 @@ def test_what_is_retained_comes_at_each_subscribe_and_once_for_it(tmp_path, brok
         asyncio.run(main())
         """) as running:
         running.wait_for("^got garden/valve True$")
+        broker.wait_for_log("Received PUBACK from garden-1")  # else it comes twice, rightly
         proxy.rst()
         running.wait_for("^got garden/valve True$")
         broker.wait_for_log("garden/do/#", count=2)
