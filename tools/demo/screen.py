@@ -40,7 +40,7 @@ class Screen(screen.Screen):
         tone  "good", "bad", "wait", "dim", "bold" or None
         """
         text = screen.printable(text)
-        lines = self.wrap(" " * _INDENT + text, _INDENT, most=max(self.columns, _INDENT + 30))
+        lines = self.wrap(" " * _INDENT + text, _INDENT, most=self.columns)
         head = self.paint(f"{self.elapsed_s:5.1f} s ", "dim")
         head += " " + self.paint(f"{who:<8}", _WHO[who])
         for line in lines:

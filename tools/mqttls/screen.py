@@ -1,5 +1,6 @@
 """A terminal or what is in its place: colours, words wrapped at its edge, nothing that harms."""
 
+import errno
 import os
 import re
 import shutil
@@ -100,7 +101,7 @@ class Screen:
             self.out.write(text)
             self.out.flush()
         except OSError as error:
-            if system.is_windows() and not self.terminal:  # it says EINVAL there
+            if system.is_windows() and error.errno == errno.EINVAL:  # its word for EPIPE
                 raise BrokenPipeError from error
             raise
 
