@@ -118,8 +118,6 @@ class Broker:
             command += ["--config", str(path)]
         else:
             text, command = _MOSQUITTO, [self._program, "-c", str(path)]
-            if os.geteuid() == 0:
-                text = "user root\n" + text  # else it becomes another, who may not read here
         if self._listens():
             return f"port {self.port} is in use"
         certificates = self._certificates.broker
