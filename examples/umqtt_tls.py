@@ -3,7 +3,7 @@
 import asyncio
 
 import config
-from umqtt.simple import MQTTClient  # mpremote mip install umqtt.simple
+from umqtt.simple import MQTTClient, MQTTException  # mpremote mip install umqtt.simple
 
 from mqtt_as_tls import clock
 from mqtt_as_tls.explain import explain
@@ -25,5 +25,5 @@ try:
     client.publish(config.home + "temperature", "21.5", qos=1)
     client.disconnect()
     print("published")
-except (OSError, ValueError) as error:
+except (OSError, ValueError, MQTTException) as error:
     print(repr(error), *explain(error))

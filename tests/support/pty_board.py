@@ -203,6 +203,11 @@ class PtyBoard:
         """Send it a signal: SIGSTOP makes a board that hangs, SIGCONT ends that."""
         process.signal_group(self._child, number)
 
+    def interrupt(self):
+        """Press Ctrl-C, if a program runs; one may be lost that comes while it writes."""
+        if self._runs_a_program():
+            self.signal(signal.SIGINT)
+
     @property
     def plugged(self):
         """Whether it still is there."""

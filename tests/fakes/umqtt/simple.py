@@ -19,6 +19,8 @@ class MQTTClient:
         self.client_id = client_id
         self.server = server
         self.port = port or (8883 if ssl else 1883)
+        self.user = user
+        self.pswd = password
         self.keepalive = keepalive
         self.ssl = ssl
         self.sock = None
@@ -28,8 +30,10 @@ class MQTTClient:
         self.sock.connect(socket.getaddrinfo(self.server, self.port)[0][-1])
         if self.ssl:
             self.sock = self.ssl.wrap_socket(self.sock, server_hostname=self.server)
-        body = b"\0\4MQTT\4" + bytes((clean_session << 1, 0, self.keepalive))
-        self._send(0x10, body + _text(self.client_id))
+        login = b"" if self.user is None else _text(self.user) + _text(self.pswd)
+        flags = clean_session << 1 | (0xC0 if login else 0)
+        body = b"\0\4MQTT\4" + bytes((flags, 0, self.keepalive))
+        self._send(0x10, body + _text(self.client_id) + login)
         answer = self.sock.read(4)
         if answer[3]:
             raise MQTTException(answer[3])
