@@ -1,6 +1,7 @@
 """What is wrong is said in a sentence with its cure, and nothing is half-made."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support import mpy, patience
 from tests.support.tool import mqttls, typing, without_root
-from tools.mqttls import files
+from tools.mqttls import cli, files
 
 INIT = ("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
 
@@ -181,6 +182,33 @@ def test_a_damaged_file_is_named_with_its_cure(pki, file, command, says, damage)
     assert says in said.err and "cure:" in said.err, said
     assert "Traceback" not in said.err
     assert snapshot(pki) == before
+
+
+@pytest.mark.parametrize("server_only", [False, True])
+def test_json_of_another_shape_is_damage_too(tmp_path, capsys, server_only):
+    good = tmp_path / "good"
+    more = ["--server-only"] if server_only else []
+    for line in (["init", "--broker", "127.0.0.1", *more], ["device", "add", "kitchen"]):
+        assert cli.main([*line, "--dir", str(good)]) == 0
+    shapes = ("[1]", "null", '{"ca": 3, "cert": []}', '[{"name": 1}]', "[" * 5000)
+    commands = ("status", "device list", "renew --all", "revoke kitchen", "broker-conf", "doctor")
+    folder = tmp_path / "pki"
+    for file in ("settings.json", "revoked.json", "devices/kitchen/tls.json"):
+        for shape in shapes:
+            for command in commands:
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(good, folder)
+                (folder / file).write_text(shape)
+                capsys.readouterr()
+                status = cli.main([*command.split(), "--dir", str(folder)])
+                said = "".join(capsys.readouterr())
+                assert status in (0, 1), (file, shape, command, said)
+                if file == "settings.json" and command != "doctor":
+                    assert "settings.json is damaged" in said, (shape, command, said)
+    shutil.rmtree(folder)
+    shutil.copytree(good, folder)
+    (folder / "devices/kitchen/board.json").write_text("[1]")
+    assert cli.main(["status", "--dir", str(folder)]) == 0, "a note that provision writes anew"
 
 
 @pytest.mark.parametrize("file", ["broker/broker.crt", "broker/broker.key", "crl.pem"])

@@ -9,6 +9,7 @@ board knows. Once every board has been provisioned, the broker's comes from the 
 the old one goes to the archive.
 """
 
+import contextlib
 import datetime
 import functools
 
@@ -19,6 +20,7 @@ from .report import Failure
 DUE_DAYS = 90
 DAYS = {"ca": 7300, "broker": 1825, "device": 3650}
 REVOKED, BOARD = "revoked.json", "board.json"
+_REVOKED = ("serial", "name", "revoked", "authority")
 
 _DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
 
@@ -181,7 +183,7 @@ class Authority:
     def revoked(self):
         """Return what was revoked: list of dicts with serial, name, revoked, authority."""
         path = self.root / REVOKED
-        return read_json(path) if path.exists() else []
+        return read_json(path, [dict.fromkeys(_REVOKED, str)]) if path.exists() else []
 
     def crl_problem(self):
         """Return why the revocation lists must be written anew (str), or "" if they are good."""
@@ -335,9 +337,13 @@ class Authority:
         return [each for each in self.directory.devices() if each not in self.settings["admins"]]
 
     def board(self, name):
-        """Return what `provision` noted about the device's board (dict), {} when it never ran."""
-        path = self.directory.device(name) / BOARD
-        return read_json(path) if path.exists() else {}
+        """
+        Return what `provision` noted about the device's board (dict), {} when it never ran, or
+        when that note is damaged: the next time it writes a new one.
+        """
+        with contextlib.suppress(FileNotFoundError, Failure):
+            return read_json(self.directory.device(name) / BOARD, {"ca": [str]})
+        return {}
 
     def board_lacks(self, name):
         """Return what keeps the device's board from what its folder holds (str), "" if nothing."""

@@ -33,6 +33,18 @@ NAME_RULE = (
 )
 LOCK_WAIT_S = 60
 
+# What the rest relies on
+_SETTINGS = {
+    "names": [str],
+    "port": int,
+    "bind": (str, type(None)),
+    "key": str,
+    "server_only": bool,
+    "docker": bool,
+    "admins": [str],
+    "days": {"broker": int, "device": int},
+}
+
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
 _RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 _LOCK, _NEW, _COMMIT, _TREE, _REMOVALS = ".lock", ".new", ".commit", "tree", "remove.json"
@@ -89,16 +101,32 @@ def _make_folder(path):
         os.mkdir(path, 0o700)  # Path.mkdir would give the folders above it the umask's mode
 
 
-def read_json(path):
-    """Return what the JSON file `path` holds; raise Failure when it is damaged or unreadable."""
+def read_json(path, shape=dict):
+    """
+    Return what the JSON file `path` holds; raise Failure when it is damaged, OSError.
+
+    shape  what it must be like: a type, {key: shape} of keys that it must have, [shape] of all
+           that is in a list
+    """
     try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError:
+        found, why = json.loads(Path(path).read_bytes()), "it is not what mqttls writes"
+    except (ValueError, RecursionError):
+        found, why = None, "it is not JSON"
+    if not _fits(found, shape):
         raise Failure(
-            f"{path} is damaged: it is not JSON",
-            "put it back from a backup of the folder",
-            stage="files",
-        ) from None
+            f"{path} is damaged: {why}", "put it back from a backup of the folder", stage="files"
+        )
+    return found
+
+
+def _fits(value, shape):
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            key in value and _fits(value[key], each) for key, each in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_fits(each, shape[0]) for each in value)
+    return isinstance(value, shape)
 
 
 class Directory:
@@ -196,7 +224,7 @@ class Directory:
 
     @property
     def settings(self):
-        return read_json(self.path / SETTINGS)
+        return read_json(self.path / SETTINGS, _SETTINGS)
 
     def device(self, name):
         """Return the Path of the device's folder, there or not; Failure on an impossible name."""
@@ -253,7 +281,7 @@ class Directory:
         if (done / _TREE).exists():
             _move_into(done / _TREE, self.path)
         if (done / _REMOVALS).exists():
-            for number, each in enumerate(read_json(done / _REMOVALS)):
+            for number, each in enumerate(read_json(done / _REMOVALS, [str])):
                 with contextlib.suppress(FileNotFoundError):  # done before, or never there
                     system.replace(self.path / each, done / str(number))
         system.sync_folder(self.path)
