@@ -10,9 +10,9 @@ import asyncio
 import json
 import random
 import re
-from io import BytesIO
 
 from . import __version__
+from .outgoing import Parts
 from .router import topic, wrong
 
 
@@ -181,7 +181,7 @@ class HomeAssistant:
             "pl_avail": will.birth.decode(),
             "pl_not_avail": will.payload.decode(),
         }
-        self._config = json.dumps(config)[:-1].encode() + b',"cmps":{}}'
+        self._parts = [json.dumps(config)[:-1].encode(), b',"cmps":{', b"}}"]
         client.on(prefix + "/status", 1)(self._told)
         client.on_connect(self.announce)
 
@@ -195,15 +195,13 @@ class HomeAssistant:
         entities = self.entities
         if id in entities:
             wrong("entity", "twice", id)
-        part = '%s"%s":%s}}' % ("," * (len(entities) > 1), id, json.dumps(config))
-        self._config = self._config[:-2] + part.encode()
+        part = '%s"%s":%s' % ("," * (len(entities) > 1), id, json.dumps(config))
+        self._parts.insert(-1, part.encode())
         entities[id] = entity
 
     async def announce(self):
-        config = self._config
-        await self.client.publish(
-            self.topic, BytesIO(config), length=len(config), qos=1, retain=True
-        )
+        config = Parts(self._parts)
+        await self.client.publish(self.topic, config, length=config.length, qos=1, retain=True)
         for entity in list(self.entities.values()):
             if entity.value is not None:
                 await entity.set(entity.value)

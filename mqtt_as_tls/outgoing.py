@@ -18,6 +18,32 @@ _CHUNK = const(1024)  # bytes of memory that a transfer takes, and of a TLS reco
 _STALL_MS = const(10_000)
 
 
+class Parts:
+    """
+    A list of bytes as a stream for `publish`: a payload that is nowhere in one piece.
+
+    length  int, bytes of all parts
+    """
+
+    def __init__(self, parts):
+        self._parts = list(parts)
+        self.length = sum([len(part) for part in parts])
+
+    def tell(self):
+        return 0
+
+    def seek(self, _):
+        self._left = list(self._parts)
+
+    def readinto(self, buf):
+        part = self._left.pop(0)
+        n = min(len(buf), len(part))
+        buf[:n] = part[:n]
+        if n < len(part):
+            self._left.insert(0, part[n:])
+        return n
+
+
 class Upload(Delivery):
     """
     An outgoing message whose payload is read from a stream while it is sent. It has the transport

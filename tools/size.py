@@ -30,7 +30,7 @@ PACKAGE = freeze.ROOT / "mqtt_as_tls"
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the budget then.
 BUDGETS = {
     "mpy": 28_178,  # of what a working app imports: 26,130 without MQTT 5, streams and the store
-    "mpy of all": 78_000,
+    "mpy of all": 78_800,
     "mpy of home_assistant": 2_560,
     "frozen": 8_740,  # heap to import what a working app imports
     "imported": 33_288,  # the same from .mpy files: 31,240 without what was named

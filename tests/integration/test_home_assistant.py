@@ -405,7 +405,7 @@ async def main():
 
 
 def test_many_entities_need_no_larger_packets_and_no_more_memory(broker, protocol):
-    """70 entities in a message of four times max_packet; announcing them again takes nothing."""
+    """71 entities in a message of four times max_packet; announcing them again takes nothing."""
     peer = broker.peer(CONFIG, ME + "#")
     out = apps.check(
         DEVICE
@@ -415,6 +415,7 @@ for n in range(60):
         name="Sensor number %d of the greenhouse" % n, value=n)
 for n in range(10):
     ha.switch("switch_%d" % n, device_class="outlet", value=False)(print)
+ha.sensor("long", device_class="enum", options=["option number %d" % n for n in range(100)])
 
 async def main():
     async with client:
@@ -434,7 +435,7 @@ async def main():
     messages = peer.wait_for(5, topic=CONFIG)
     assert len(messages[0].payload) > 16_000
     assert len({each.payload for each in messages}) == 1
-    assert len(home.read(messages[0].payload)["components"]) == 70
+    assert len(home.read(messages[0].payload)["components"]) == 71
 
 
 def test_the_least_rights_are_enough(tmp_path, protocol):

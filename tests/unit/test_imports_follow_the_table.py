@@ -40,7 +40,7 @@ TABLE = {
     "leaving": "packet errors mistakes transport",
     "incoming": "dispatch errors router transport",
     "outgoing": "dispatch errors failing router transport",
-    "home_assistant": "router",
+    "home_assistant": "outgoing router",
 }
 TABLE["client"] = " ".join(TABLE)
 TABLE["__init__"] = " ".join(TABLE)
