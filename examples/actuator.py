@@ -1,4 +1,7 @@
-"""Switch a relay by messages, and let everybody see its state and whether it is there."""
+"""Switch a relay by messages, and let everybody see its state and whether it is there.
+
+On the PC: .venv/bin/micropython -m examples.actuator (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

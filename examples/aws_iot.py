@@ -1,4 +1,7 @@
-"""AWS IoT Core: mutual TLS on port 8883, MQTT 5, and a setting kept in the thing's shadow."""
+"""AWS IoT Core: mutual TLS on port 8883, MQTT 5, and a setting kept in the thing's shadow.
+
+On the PC: .venv/bin/micropython -m examples.aws_iot (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Wake up, publish one reading, sleep for ten minutes; a board then starts main.py again."""
+"""Wake up, publish one reading, sleep for ten minutes; a board then starts main.py again.
+
+On the PC: .venv/bin/micropython -m examples.battery_sensor (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 import sys

@@ -1,4 +1,8 @@
-"""A broker in the cloud: its CA is all that the board needs besides user and password."""
+"""A broker in the cloud: its CA is all that the board needs besides user and password.
+
+On the PC, with your cloud in it: .venv/bin/micropython -m examples.cloud_broker
+(docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

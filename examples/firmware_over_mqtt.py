@@ -1,4 +1,7 @@
-"""Receive a file of any size in pieces, and put it in its place only when its SHA-256 is right."""
+"""Receive a file of any size in pieces, and put it in its place only when its SHA-256 is right.
+
+On the PC: .venv/bin/micropython -m examples.firmware_over_mqtt (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 import hashlib

@@ -1,4 +1,7 @@
-"""A valve and a thermometer that appear in Home Assistant by themselves."""
+"""A valve and a thermometer that appear in Home Assistant by themselves.
+
+On the PC: .venv/bin/micropython -m examples.home_assistant (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

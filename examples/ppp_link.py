@@ -1,4 +1,7 @@
-"""A link without Wi-Fi: PPP on a UART, to a PC or a modem (`dial` gives it the AT commands)."""
+"""A link without Wi-Fi: PPP on a UART, to a PC or a modem (`dial` gives it the AT commands).
+
+Not on the PC: it has no network.PPP. What uses it does, with link=None.
+"""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""Ask another program and wait for its answer; answer what others ask. MQTT 5 carries both."""
+"""Ask another program and wait for its answer; answer what others ask. MQTT 5 carries both.
+
+On the PC: .venv/bin/micropython -m examples.request_response (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

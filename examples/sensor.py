@@ -1,4 +1,7 @@
-"""Publish the temperature of the chip once a minute, and know that it arrived."""
+"""Publish the temperature of the chip once a minute, and know that it arrived.
+
+On the PC: .venv/bin/micropython -m examples.sensor (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""Keep every reading on flash until the broker has it: through outages, resets, power cuts."""
+"""Keep every reading on flash until the broker has it: through outages, resets, power cuts.
+
+On the PC: .venv/bin/micropython -m examples.store_and_forward (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 import time

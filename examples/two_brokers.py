@@ -1,4 +1,8 @@
-"""Pass what the broker at home hears on to one in the cloud, over one Wi-Fi."""
+"""Pass what the broker at home hears on to one in the cloud, over one Wi-Fi.
+
+On the PC, with your cloud in it: .venv/bin/micropython -m examples.two_brokers
+(docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""umqtt.simple with verified TLS: it takes the context that TLS makes."""
+"""umqtt.simple with verified TLS: it takes the context that TLS makes.
+
+On the PC: .venv/bin/micropython -m examples.umqtt_tls (docs/tls.md, An app on the PC).
+"""
 
 import asyncio
 

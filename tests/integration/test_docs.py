@@ -223,9 +223,7 @@ def test_the_readme_runs_without_a_board(tmp_path, mtls_broker, pki):
     assert "port = 8883" in mine
     mine = mine.replace("port = 8883", f"port = {mtls_broker.port}")
     (clone / "examples/config.py").write_text(mine)
-    edit, run = docs.text("unix").splitlines()
-    shell(edit, clone)
-    assert run.split() == ["MICROPYPATH=tests/fakes", ".venv/bin/micropython", "main.py"]
+    shell(docs.text("unix by hand"), clone)
     (clone / "main.py").write_text(docs.text("app"))
     with mpy.start(clone / "main.py", cwd=clone) as running:
         running.wait_for("connected in")

@@ -53,9 +53,16 @@ def test_every_example_has_a_test_here():
 
 @pytest.mark.parametrize("name", [*names(), "config"])
 def test_an_example_fits_on_a_screen(name):
-    lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
-    assert len(lines) <= 40
-    assert lines[0].startswith('"""') and lines[0].endswith('"""'), "one line says what it shows"
+    """The docstring's first line says what it shows; the rest of it, how to run it on the PC."""
+    text = (EXAMPLES / f"{name}.py").read_text()
+    first, *rest = ast.get_docstring(ast.parse(text)).splitlines()
+    more = len(rest) + 1 if rest else 0  # and the line that ends it
+    assert len(text.splitlines()) - more <= 40
+    assert text.startswith(f'"""{first}') and len(first) <= 99 and first.endswith(".")
+    if name != "config":
+        how = " ".join(rest)
+        assert f".venv/bin/micropython -m examples.{name}" in how or "Not on the PC" in how
+        assert len(rest) <= 3
 
 
 def test_config_of_the_user_the_tool_and_the_tests_have_the_same_names(board):

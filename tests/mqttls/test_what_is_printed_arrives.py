@@ -7,12 +7,13 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import re
 import time
 import types
 
 import pytest
 
-from tests.support import docs, mpy, patience
+from tests.support import docs, mpy, patience, process
 from tests.support.broker import Peer, properties_of
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
@@ -175,6 +176,28 @@ def test_what_it_publishes_is_received(place, name):
         assert payload is None or message.payload == payload
         if name == "README":
             come(peer, HOME + "status", b"online")
+
+
+@pytest.mark.parametrize("name", [each for each in PUBLISHED if each != "README"] + ["main"])
+def test_on_the_pc_it_is_received_too(place, name, tmp_path):
+    """As its docstring and docs/tls.md say it, with the config.py of `device add`."""
+    for each in ("examples", "tests", "mqtt_as_tls"):
+        (tmp_path / each).symlink_to(mpy.ROOT / each)
+    (tmp_path / "mqtt-pki").symlink_to(place.pki)
+    (tmp_path / "main.py").write_text(docs.text("app"))
+    path, _ = docs.text("unix").splitlines()
+    command = ".venv/bin/micropython -m main"
+    if name != "main":
+        command = re.search(r"\.venv/bin/micropython -m \S+", example(name))[0]
+    command = command.replace(".venv/bin/micropython", mpy.interpreter())
+    topic, payload = PUBLISHED["README" if name == "main" else name]
+    peer = place.peer("#")
+    child = process.spawn(["sh", "-euc", f"{path}\nexec {command}"], cwd=tmp_path)
+    try:
+        message = peer.wait_for(topic=topic)[0]
+        assert payload is None or message.payload == payload
+    finally:
+        process.end(child)
 
 
 def test_actuator_obeys(place):

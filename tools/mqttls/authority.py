@@ -13,7 +13,7 @@ import contextlib
 import datetime
 import functools
 
-from . import acl, broker, passphrase, system, x509
+from . import acl, broker, onboard, passphrase, system, x509
 from .files import SETTINGS, read_json
 from .report import Failure
 
@@ -302,7 +302,10 @@ class Authority:
         return None
 
     def put_device_settings(self, change, name, *, host=None, port=None, password=None):
-        """Write the CAs and tls.json of a device; a host or port of its own stays. Return it."""
+        """
+        Write the CAs, tls.json and config.py of a device; a host or port of its own stays. Return
+        the dict of tls.json.
+        """
         before = self.device_settings(name)
         own = {key: before[key] for key in ("own_host", "own_port") if key in before}
         if host:
@@ -330,6 +333,7 @@ class Authority:
             settings["cert"], settings["key"] = "cert.der", "key.der"
         settings.update(own)
         change.put_json(f"devices/{name}/tls.json", settings)
+        change.put(f"devices/{name}/config.py", onboard.config_on_pc())
         return settings
 
     def boards(self):

@@ -108,6 +108,15 @@ def config():
     return (Path(device.__file__).parent / "board_config.py").read_bytes()
 
 
+def config_on_pc():
+    """Return the content (bytes) of such a config.py for a PC, where it lies beside tls.json."""
+    first, mark, rest = config().partition(b'_FOLDER = "/certs/"')
+    assert mark
+    _, _, text = first.partition(b"\n")
+    first = b"# Written by mqttls: for programs that run as this device on a PC\n" + text
+    return first + b'_FOLDER = __file__[: -len("config.py")]' + rest
+
+
 def is_ours(data):
     """Tell whether a config.py (bytes, or None for no file) may be overwritten."""
     return data is None or data.startswith(_OURS)

@@ -5,13 +5,19 @@ import json
 
 from mqtt_as_tls import TLS, WiFi
 
+_FOLDER = "/certs/"
+
 
 def _read(name):
     try:
-        with open("/certs/" + name) as file:
+        with open(_FOLDER + name) as file:
             return json.load(file)
     except OSError:
         return {}
+
+
+def _path(name):
+    return name and (name if name[0] == "/" else _FOLDER + name)
 
 
 _tls = _read("tls.json")
@@ -24,9 +30,9 @@ user = _tls.get("user")
 password = _tls.get("password")
 
 tls = TLS(
-    ca=_tls["ca"],
-    cert=_tls.get("cert"),
-    key=_tls.get("key"),
+    ca=[_path(each) for each in _tls["ca"]],
+    cert=_path(_tls.get("cert")),
+    key=_path(_tls.get("key")),
     server_hostname=_tls.get("server_hostname"),
 )
 
