@@ -75,7 +75,7 @@ class Names(udp.DNS):
         if reached:
             self._go.clear()
             reached()
-            self._go.wait(20)
+            self._go.wait(patience.stretched(20))
             fault = self.fault
         return [] if fault == "silent" else super().answer(data, fault)
 

@@ -87,6 +87,8 @@ def test_what_is_missing_is_said(capsys, monkeypatch):
     handshakes.dial.interpreter.cache_clear()
     status, out = keys(capsys)
     assert status == 1 and "no MicroPython on this PC" in out
+    monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
+    handshakes.dial.interpreter.cache_clear()
     monkeypatch.setenv("PATH", "/nothing")
     monkeypatch.setattr(handshakes, "_PLACES", ())
     status, out = keys(capsys)
