@@ -83,11 +83,12 @@ def test_a_handshake_that_fails_is_a_line_and_a_problem(capsys, monkeypatch):
 
 
 def test_what_is_missing_is_said(capsys, monkeypatch):
+    there = mpy.interpreter()
     monkeypatch.setenv("MICROPYTHON", "/nothing")
     handshakes.dial.interpreter.cache_clear()
     status, out = keys(capsys)
     assert status == 1 and "no MicroPython on this PC" in out
-    monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
+    monkeypatch.setenv("MICROPYTHON", there)
     handshakes.dial.interpreter.cache_clear()
     monkeypatch.setenv("PATH", "/nothing")
     monkeypatch.setattr(handshakes, "_PLACES", ())
