@@ -272,7 +272,7 @@ def test_a_client_that_found_no_memory_to_start_starts_later(broker):
         from mqtt_as_tls import client as module, leaving
         from tests.device.hunger import Hunger
 
-        MEALS = [("crumbs", n) for n in range(0, 40, 5)]
+        MEALS = [("crumbs", n) for n in range(0, 40)]
         MEALS += [("eat", n) for n in range(0, 12000, 600)]
 
         async def main():
