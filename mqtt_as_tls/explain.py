@@ -83,7 +83,14 @@ ROWS = (
     ("addrinfo", -2, -202, "the name has no address|use the IP address, or check name and DNS"),
     (111, 61, "nothing listens there|start the broker, check its listener, port and firewall"),
     (101, 113, 118, 51, 65, "no way to that address|check the address and the network"),
-    ("(tcp)", 110, 116, 60, "no answer from that address|check the address, port and firewall"),
+    (
+        "(tcp)",
+        110,
+        103,
+        116,
+        60,
+        "no answer from that address|check the address, port and firewall",
+    ),
     (
         "closed",
         32,

@@ -164,3 +164,5 @@ if __name__ == "__main__":
         main()
     except (bytecode.Unavailable, RuntimeError) as error:
         sys.exit(f"./dev build: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

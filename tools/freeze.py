@@ -128,3 +128,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except RuntimeError as error:
         sys.exit(f"freeze: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

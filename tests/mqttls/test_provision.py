@@ -467,6 +467,7 @@ def test_a_device_with_a_password_is_told_that_it_can_be_read(provision, board, 
     assert status == 0
     assert "its password for the broker and the Wi-Fi password" in out
     assert "very-secret-word" not in out
+    assert "the board has read them\n" in out, "it has no key"
     found = files_on(board.port)
     assert json.loads(found["/certs/tls.json"])["password"] == "very-secret-word"
     assert b"own_" not in found["/certs/tls.json"] and "/certs/key.der" not in found

@@ -87,6 +87,15 @@ def test_in_a_pipe_lines_are_whole(tmp_path):
     assert line.endswith("   # everything that passes") and len(line) > 120
 
 
+def test_somebody_who_may_see_everything_is_told_how_with_a_password_too(tmp_path):
+    mqttls(tmp_path, "init", "--server-only", "--broker", "127.0.0.1")
+    said = mqttls(tmp_path, "device", "add", "--admin", "my-pc").out
+    (line,) = [each for each in said.splitlines() if each.startswith("next: ")]
+    assert " -u my-pc -P PASSWORD -h 127.0.0.1 " in line
+    settings = json.loads((tmp_path / "devices/my-pc/tls.json").read_text())
+    assert line.endswith("tls.json") and settings["password"] not in said
+
+
 def test_what_came_from_outside_harms_no_terminal(terminal):
     report, out = terminal(80, term="dumb", folder=HOSTILE)
     report.say(f"  chain  ok  {HOSTILE}")

@@ -47,6 +47,7 @@ RAW = (
     (OSError(113), "no way", "network"),
     (OSError(101), "no way", "address"),
     (OSError(110), "no answer", "firewall"),
+    (OSError(103), "no answer", "firewall"),  # lwIP has sent its SYN often enough
     (OSError(104), "hung up", "log"),
     (OSError(32), "hung up", "log"),
     (OSError(-30848), "hung up", "log"),

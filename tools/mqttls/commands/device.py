@@ -193,15 +193,22 @@ def _tell(directory, authority, todo, kept, moved, arguments, report):
         reload = install_command(directory, "reload")
         report.note(f"the broker must read its passwords anew: {reload}")
     first = (names + moved + [each["name"] for each in kept])[0]
-    if first in authority.settings["admins"] and not authority.settings["server_only"]:
-        at = folder / first
-        report.next(
-            shell(
-                *("mosquitto_sub", "--cafile", at / "ca.crt", "--cert", at / "cert.crt"),
-                *("--key", at / "key.pem", "-h", authority.settings["names"][0]),
-                *("-p", authority.settings["port"], "-v", "-t", "#"),
-            ),
-            "everything that passes",
-        )
+    if first in authority.settings["admins"]:
+        _tell_admin(folder / first, authority, report)
     else:
         report.next(command("provision", first), "puts it on the board")
+
+
+def _tell_admin(at, authority, report):
+    """Say how a PC sees everything with the files in `at` (Path)."""
+    proof, why = ("--cert", at / "cert.crt", "--key", at / "key.pem"), ""
+    if authority.settings["server_only"]:
+        proof, why = ("-u", at.name, "-P", "PASSWORD"), f"; PASSWORD: see {at / 'tls.json'}"
+    report.next(
+        shell(
+            *("mosquitto_sub", "--cafile", at / "ca.crt", *proof),
+            *("-h", authority.settings["names"][0], "-p", authority.settings["port"]),
+            *("-v", "-t", "#"),
+        ),
+        f"everything that passes{why}",
+    )

@@ -89,7 +89,7 @@ def run(arguments, report):
         board.remove(obsolete)
         _wrote(changed, wanted, obsolete, report)
         _note(arguments, certificates, info, report)
-        _check(board, report)
+        _check(board, report, has_key=certificates["cert"] is not None)
         _clock(board, report)
         there = board.hashes([onboard.WIFI_JSON, "/main.py"])
         _readable(arguments.device, wanted, there[onboard.WIFI_JSON], report)
@@ -325,7 +325,7 @@ def _span(seconds):
     return f"{seconds} seconds"
 
 
-def _check(board, report):
+def _check(board, report, has_key):
     try:
         board.run(_CHECK, "reading the certificates", timeout_s=60)
     except BoardRaised as error:
@@ -337,7 +337,8 @@ def _check(board, report):
         cause, cure = device.explain(error.error)
         report.problem("files", f"the board cannot use them: {error.error}", cause, cure)
     else:
-        report.say("the board has read them: certificate and key belong together")
+        pair = ": certificate and key belong together" if has_key else ""
+        report.say(f"the board has read them{pair}")
 
 
 def _readable(name, wanted, has_wifi, report):
