@@ -143,6 +143,23 @@ def test_whatever_is_taken_makes_one_line_that_mosquitto_reads_as_that(topic):
     assert acl.allows(text, "write", plain, "kitchen", "kitchen")
 
 
+@pytest.mark.parametrize(
+    "topics",
+    [
+        [],
+        {"kitchen": "read a"},
+        {"kitchen": ["read a\npattern readwrite #"]},
+        {"kitchen": ["deny a"]},
+        {"kitchen": [1]},
+        {"../x": ["read a"]},
+        {"x\nuser y": ["read a"]},
+    ],
+)
+def test_what_else_is_in_the_settings_gets_into_no_acl(topics):
+    with pytest.raises(Failure, match="settings.json is damaged"):
+        acl.text({"admins": [], "topics": topics})
+
+
 def test_topics_in_a_csv_file(pki, tmp_path):
     init(pki)
     fleet = tmp_path / "fleet.csv"

@@ -3,6 +3,7 @@ Who may use which topics: what devices were given, lines of one's own, and how m
 them (its manual, mosquitto.conf(5), "acl_file").
 """
 
+from .files import SETTINGS, is_name
 from .report import Failure
 
 OWN = "acl.own"  # in the folder: what `broker-conf --acl-file` was given
@@ -44,12 +45,41 @@ def rules(texts):
 
     Raises ValueError, with a sentence, for what is no topic filter, or when there are too many.
     """
-    if list(texts) == [NONE]:
+    texts = list(texts)
+    if texts == [NONE]:
         return []
     found = list(dict.fromkeys(_rule(each) for each in texts))
     if len(found) > MOST:
         raise ValueError(f"{len(found)} topics are more than the {MOST} that a device may have")
     return found
+
+
+def given(settings):
+    """
+    Return what devices were given: {name: list of rules}.
+
+    settings  dict of settings.json
+
+    Raises Failure when that is damaged: nothing else may get into the ACL.
+    """
+    found = settings.get("topics", {})
+    try:
+        whole = all(
+            is_name(name) and rules(map(_asked, own)) == own for name, own in found.items()
+        )
+    except (AttributeError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise Failure(
+            f"{SETTINGS} is damaged: `topics` is not what mqttls writes",
+            "put it back from a backup of the folder",
+            stage="files",
+        )
+    return dict(found)
+
+
+def _asked(rule):
+    return rule.replace(" ", ":", 1)
 
 
 def _rule(text):
@@ -149,7 +179,7 @@ def text(settings, own=""):
               theirs takes no rule that is not theirs
     """
     out = _ALL
-    for name, topics in sorted(settings.get("topics", {}).items()):
+    for name, topics in sorted(given(settings).items()):
         lines = "".join(f"topic {each}\n" for each in topics)
         out += _MORE.format(name=name, topics=lines)
     out += "".join(_ADMIN.format(name=each) for each in sorted(settings["admins"]))

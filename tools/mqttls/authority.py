@@ -170,6 +170,15 @@ class Authority:
         path = self.root / acl.OWN
         return path.read_text("utf-8") if path.exists() else ""
 
+    @functools.cached_property
+    def topics(self):
+        """{name: rules} of devices that were given topics."""
+        return acl.given(self.settings)
+
+    def give(self, topics):
+        """Let `topics`, {name: rules}, be all that devices were given."""
+        self.settings["topics"] = self.topics = topics
+
     def put_own_acl(self, change, text):
         """Have `text` (str, "" for none) be the user's own lines of the ACL."""
         self.own_acl = text

@@ -25,7 +25,7 @@ def facts(authority, name):
         "problem": authority.device_problem(name),
         "kind": "password" if password else "certificate",
         "admin": name in authority.settings["admins"],
-        "topics": authority.settings.get("topics", {}).get(name, []),
+        "topics": authority.topics.get(name, []),
         "board": authority.board(name),
         "lacks": "",
     }

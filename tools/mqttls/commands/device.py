@@ -106,7 +106,7 @@ def _add(directory, authority, wanted, arguments, report):
     admins = set(settings["admins"])
     if arguments.admin:
         admins |= {each["name"] for each in wanted}
-    topics = dict(settings.get("topics", {}))
+    topics = dict(authority.topics)
     topics.update({each["name"]: each["topics"] for each in wanted if "topics" in each})
     topics = {name: rules for name, rules in topics.items() if rules}
     todo, kept = [], []
@@ -116,8 +116,9 @@ def _add(directory, authority, wanted, arguments, report):
         why = authority.device_problem(one["name"]) if there else "new"
         (todo if why else kept).append({**one, "why": why})
     report.progress(len(wanted), len(wanted))
-    if sorted(admins) != settings["admins"] or topics != settings.get("topics", {}):
-        settings["admins"], settings["topics"] = sorted(admins), topics
+    if sorted(admins) != settings["admins"] or topics != authority.topics:
+        settings["admins"] = sorted(admins)
+        authority.give(topics)
         with directory.change() as change:
             authority.put_settings(change)
             authority.put_broker_files(change)
@@ -161,7 +162,7 @@ def _settings_anew(directory, authority, kept):
 
 def _tell_topics(authority, names, report):
     """Say what the devices `names` may use besides their own topics."""
-    topics = authority.settings.get("topics", {})
+    topics = authority.topics
     report.data["topics"] = found = {each: topics[each] for each in names if each in topics}
     for name, rules in list(found.items())[:10]:
         report.say(f"{name} may use, too: {', '.join(rules)}")

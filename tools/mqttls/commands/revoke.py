@@ -45,9 +45,8 @@ def run(arguments, report):
             authority.settings["admins"] = [
                 each for each in authority.settings["admins"] if each not in names
             ]
-            topics = authority.settings.get("topics", {})
-            for name in names:
-                topics.pop(name, None)
+            topics = authority.topics
+            authority.give({each: topics[each] for each in topics if each not in names})
             change.put_json(REVOKED, revoked)
             authority.put_settings(change)
             authority.put_crl(change, revoked)
