@@ -72,7 +72,7 @@ for command in demo test; do
     there sh -c "cd $clone && ./dev $command" >"$folder.$command" 2>&1 || code=$?
     cat "$folder.$command" >>"$log"
     echo "./dev $command: exit status $code, $((SECONDS - begin)) s"
-    grep -E '^  (handshake|lost)|^E:|^(SKIPPED|FAILED|ERROR) |^=+ .* in ' "$folder.$command" || true
+    grep -E '^  (handshake|lost)|^E:|^(SKIPPED|FAILED|ERROR) |^=+ .* in |^what the failed' "$folder.$command" || true
     rm "$folder.$command"
     [ "$code" = 0 ] || status=1
 done
@@ -81,7 +81,7 @@ echo "the clone: $(du -sm "$folder$clone" | cut -f 1) MB"
 du -sm "$folder$clone"/.??* | sort -rn | head -n 4
 echo "left elsewhere, beside Debian's packages:"
 (cd "$folder" && find root home tmp var/tmp srv opt usr/local run -newer begin ! -type d \
-    ! -path "${clone#/}/*" | head -n 40)
+    ! -path "${clone#/}/*" ! -path 'tmp/mqtt-tests-*' | head -n 40)
 echo "processes that are left:"
 for exe in "$folder"/proc/[0-9]*/root; do
     [ "$(readlink "$exe")" != "$folder" ] || tr '\0' ' ' <"${exe%root}cmdline"

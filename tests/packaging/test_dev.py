@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import windows
 from tests.support.mpy import ROOT
 
 DPKG_QUERY = """\
@@ -348,19 +349,11 @@ def test_a_run_in_which_all_was_skipped_is_no_success(tmp_path):
 
 # Windows
 
-# What Windows lacks is taken away before ./dev is read, after what the standard library has done
-# with it; sys.platform stays, as the library calls Windows by it. The lock is a stand-in.
+# It has msvcrt; its lock is a stand-in
 WINDOWS = """\
-import contextlib, hashlib, importlib.util, json, os, pathlib, platform, runpy, shutil
-import subprocess, sys, tempfile, types
-for name in ("fcntl", "pwd", "grp", "termios", "resource", "pty"):
-    sys.modules[name] = None
-for name in ("getuid", "geteuid", "getgid", "fork", "uname", "execv"):
-    delattr(os, name)
+import runpy, sys, types
 locks = []
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_LOCK=1, locking=lambda *what: locks.append(what))
-pathlib.WindowsPath = pathlib.PosixPath
-os.name = "nt"
 sys.argv[:] = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -382,6 +375,7 @@ def on_windows(machine, *arguments, code=0, python="exit 0", installed=None):
     done = subprocess.run(
         [sys.executable, "-c", WINDOWS, machine.clone / "dev", *arguments],
         cwd=machine.folder,
+        env=windows.environment(machine.folder),
         capture_output=True,
         text=True,
     )

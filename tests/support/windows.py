@@ -24,14 +24,14 @@ MODULES = (
     "tty",
 )
 OS = (
-    "O_CLOEXEC O_DIRECTORY O_DSYNC O_NOCTTY O_NOFOLLOW O_NONBLOCK O_SYNC WIFEXITED WIFSIGNALED "
+    "O_CLOEXEC O_DIRECTORY O_DSYNC O_NOCTTY O_NOFOLLOW O_SYNC WIFEXITED WIFSIGNALED "
     "chown chroot ctermid fchdir fchmod fchown fdatasync fork forkpty getegid geteuid getgid "
     "getgroups getloadavg getpgid getpgrp getpriority getresuid getsid getuid initgroups killpg "
-    "lchown lockf mkfifo mknod nice openpty pipe2 posix_spawn posix_spawnp pread pwrite readv "
+    "lchown lockf mkfifo mknod nice openpty pipe2 pread pwrite readv "
     "sched_getaffinity sendfile setegid seteuid setgid setgroups setpgid setpriority setreuid "
     "setsid setuid statvfs sync sysconf tcgetpgrp ttyname uname wait wait3 wait4 writev"
 ).split()
-# SIGKILL is gone there, too, but subprocess ends processes with it here
+# SIGKILL, posix_spawn and O_NONBLOCK are gone there, too, but subprocess and shutil use them here
 SIGNALS = "SIGALRM SIGCHLD SIGHUP SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 alarm pause setitimer".split()
 POPEN = ("extra_groups", "group", "pass_fds", "preexec_fn", "process_group", "umask", "user")
 
@@ -88,6 +88,7 @@ def icacls(folder, sid="S-1-5-21-1-2-3-1001", fails=False):
 
 def take_away():
     """Make this process one on Windows; what the standard library needs is imported before."""
+    import asyncio  # noqa: F401
     import pathlib
     import shutil  # noqa: F401
     import signal
