@@ -37,6 +37,10 @@ def pytest_configure(config):
     global _scratch
     if hasattr(config, "workerinput"):
         return
+    # the same terminal for what the tests start, whatever this is started from
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        os.environ.pop(name, None)
+    os.environ["TERM"] = "xterm"
     patience.measure()
     _scratch = tempfile.mkdtemp(prefix="mqtt-tests-")
     os.chmod(_scratch, 0o755)  # brokers that run as another user
