@@ -1,5 +1,6 @@
 """A valve and a thermometer that appear in Home Assistant by themselves.
 
+A broker of mqttls must let it announce itself: docs/home_assistant.md (With a broker of mqttls).
 On the PC: .venv/bin/micropython -m examples.home_assistant (docs/tls.md, An app on the PC).
 """
 

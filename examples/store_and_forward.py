@@ -21,7 +21,8 @@ async def main():
     async with client:
         while True:
             celsius = 27 - (sensor.read_u16() * 3.3 / 65535 - 0.706) / 0.001721
-            # It may arrive days later: so it says when it was measured.
+            # It may arrive days later: so it says when it was measured. Until the first
+            # connection after power-on a board has no clock: it says 2021 (2000 on an ESP32).
             reading = "%d %.1f" % (time.time(), celsius)
             if not client.enqueue(config.home + "temperature", reading, qos=1):
                 print("no room for", reading)

@@ -1,8 +1,6 @@
 """
 Build MicroPython from source with mqtt_as_tls frozen in, as a user's firmware has it.
 
-    ./dev freeze            fetch the sources, build, show where the interpreters lie
-
 What comes out, in .cache/freeze/out/:
 
     micropython-64   the unix port, 64 bits
@@ -16,6 +14,7 @@ user_manifest.py, which includes the one in the repository's root.
 What both are built from, and where it comes from, is in tools/micropython_source.py.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -109,6 +108,10 @@ def _build(bits, manifest):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        prog="./dev freeze", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.parse_args()
     started = time.monotonic()
     built = 0
     for bits in (64, 32):
