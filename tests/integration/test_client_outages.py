@@ -912,6 +912,48 @@ def test_stopping_is_not_lost_when_it_comes_together_with_a_deadline(broker):
     )
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_it_can_be_stopped_in_any_turn_of_the_loop(broker, protocol):
+    apps.check(
+        """
+        from tests.device.watch import Tasks
+
+        async def main():
+            soonest()
+            failed = []
+            loop = asyncio.get_event_loop()
+            loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+            made = Tasks()
+            files = open_files()
+            seen = set()
+            for turns in range(60):
+                client = make(drain_s=0, protocol=int(sys.argv[2]), clean_start=True, log=None)
+
+                @client.on("t", qos=2)
+                async def handler(message):
+                    seen.add("handler")
+                    await asyncio.sleep(60)
+
+                @client.on_connect
+                async def connected():
+                    seen.add("on_connect")
+                    client.enqueue("t", "x", qos=2)
+                    await asyncio.sleep(60)
+
+                await client.__aenter__()
+                for _ in range(turns):
+                    await asyncio.sleep_ms(0 if turns < 40 else 1)
+                if turns == 59:
+                    await until(lambda: len(seen) == 2)
+                await client.disconnect()
+                await until(lambda: not made.running())
+                assert not failed and open_files() == files, (turns, failed)
+        """,
+        broker.port,
+        protocol,
+    )
+
+
 def test_stopping_is_not_lost_though_a_name_server_answers_at_that_moment(broker):
     """asyncio.wait_for loses a cancellation that comes when its time is just over."""
     apps.check(
