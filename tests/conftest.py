@@ -42,7 +42,7 @@ def pytest_configure(config):
         os.environ.pop(name, None)
     os.environ["TERM"] = "xterm"
     patience.measure()
-    _scratch = tempfile.mkdtemp(prefix="mqtt-tests-")
+    _scratch = tempfile.mkdtemp(prefix=f"mqtt-tests-{os.getpid()}-")  # as `./dev clean` knows it
     os.chmod(_scratch, 0o755)  # brokers that run as another user
     os.environ["TMPDIR"] = tempfile.tempdir = _scratch
 

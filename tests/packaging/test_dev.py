@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -332,6 +333,21 @@ def test_clean_deletes_what_dev_made_keeps_keys_and_names_the_packages(machine, 
     assert said.count("apt-get autopurge mosquitto\n") == 1
     machine.dev.clean([])  # they are still there, and known
     assert "autopurge mosquitto" in capsys.readouterr().err
+
+
+def test_clean_takes_what_a_killed_test_run_has_left_and_nothing_of_one_that_runs(
+    machine, monkeypatch
+):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    numbers = (ended.pid, os.getpid(), 10**30, "x")
+    killed, *others = [machine.folder / f"mqtt-tests-{each}-abc" for each in numbers]
+    for path in killed, *others:
+        path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(machine.folder))
+    assert machine.dev.clean([]) == 0
+    assert not killed.exists()
+    assert all(path.exists() for path in others)
 
 
 def test_a_run_in_which_all_was_skipped_is_no_success(tmp_path):
