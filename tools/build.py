@@ -162,7 +162,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (bytecode.Unavailable, RuntimeError) as error:
+    except (bytecode.Unavailable, PermissionError, RuntimeError) as error:
         sys.exit(f"./dev build: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

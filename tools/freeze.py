@@ -129,7 +129,7 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except RuntimeError as error:
+    except (PermissionError, RuntimeError) as error:
         sys.exit(f"freeze: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

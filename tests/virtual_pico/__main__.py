@@ -13,7 +13,7 @@ if __name__ == "__main__":
             figures.main(rest)
         else:
             prompt.main(sys.argv[1:])
-    except (PicoError, RuntimeError, Unavailable) as error:
+    except (PermissionError, PicoError, RuntimeError, Unavailable) as error:
         sys.exit(f"./dev pico: {error}")
     except KeyboardInterrupt:  # while it builds, for one
         sys.exit(130)
