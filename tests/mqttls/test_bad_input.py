@@ -277,6 +277,9 @@ def test_an_encrypted_authority_wants_its_passphrase(tmp_path):
 def test_a_passphrase_is_typed_twice_and_not_shown(tmp_path):
     pki = tmp_path / "mqtt-pki"
     command = [*INIT, "--encrypt-ca", "--dir", pki]
+    for end in "\x04", "\x03":  # Ctrl-D, Ctrl-C
+        status, text = typing(command, end)
+        assert status == 130 and text.endswith("mqttls: interrupted\n"), text
     status, text = typing(command, "sesame", "sesamy")
     assert status == 1 and "the two passphrases differ" in text
     assert not pki.exists()

@@ -83,7 +83,7 @@ def main(arguments=None, program="mqttls"):
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         return _main(arguments, program)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C; Ctrl-D where something is asked
         print("\nmqttls: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `mqttls status | head`: nobody reads on
