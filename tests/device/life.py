@@ -43,10 +43,17 @@ class Hurried:
 
 
 class Ticker:
-    """Counts its turns, about every 5 ms."""
+    """
+    Counts its turns, about every 5 ms.
+
+    stats  Stats of the client whose input it watches
+    mark   int, the turns when the last of that had come
+    """
+
+    stats = None
 
     def __init__(self):
-        self.ticks = self.mark = self.longest_ms = 0
+        self.ticks = self.mark = self.longest_ms = self._seen = 0
 
     async def run(self):
         last = time.ticks_ms()
@@ -56,6 +63,9 @@ class Ticker:
             self.longest_ms = max(self.longest_ms, time.ticks_diff(now, last))
             last = now
             self.ticks += 1
+            if self.stats and self.stats.bytes_in != self._seen:
+                self._seen = self.stats.bytes_in
+                self.mark = self.ticks
 
 
 class Memory:
@@ -282,9 +292,7 @@ class Life:
             self.link.there = True
         elif word == "reset soon":
             self.client._reset_at = 1
-        elif word == "mark":
-            ticker.mark = ticker.ticks
-        else:
+        elif word != "turn":
             self.words[word] = True
             return
         print("did", word)
@@ -397,10 +405,11 @@ class Input:
 
 async def play(case, given):
     """Run a life; return what can be said of it. Its memory is garbage then."""
-    ticker.ticks = ticker.longest_ms = failed.count = 0
+    ticker.ticks = ticker.mark = ticker.longest_ms = failed.count = 0
     given.life = life = Life(case)
+    ticker.stats = life.client.stats
     await life.run()
-    given.life = None
+    given.life = ticker.stats = None
     return {
         "fate": life.fate,
         "got": [[n for n in range(64) for _ in range(each[n])] for each in life.got],

@@ -33,7 +33,7 @@ FIRST_BYTES = {
 LONGEST_S = 30  # of a case, against hangs
 
 # What is bounded in a case
-TICKS = 5  # of 100 or so, that the device has while it waits for somebody who is silent
+TICKS = 3  # of 100 or so, that the device has while it waits for somebody who is silent
 # Bytes of heap that it takes more after each of the last few cases than after any before them, on
 # the same device. What looks like an address of it keeps a life of 10,000 bytes from being
 # collected, now and then, and another one after a lack of memory; what leaks adds up.
@@ -399,7 +399,7 @@ class Lane:
         if self.case.moment == "disconnect":
             pass  # the device has gone, or is about to
         elif self.case.side == "after" or fault in SILENT:
-            self._tell("mark")
+            self._tell("turn")
         self._silent = fault in SILENT
         if fault.startswith("clock"):
             self._jump()
@@ -584,8 +584,8 @@ class Lane:
         if report["tasks"]:
             self._end_device()
         lines = self._lines
-        if "line did mark" in lines:  # a slow computer may have lost connections before
-            lines = lines[lines.index("line did mark") :]
+        if "line did turn" in lines:  # a slow computer may have lost connections before
+            lines = lines[lines.index("line did turn") :]
         lost = [line.split()[-1] for line in lines if line.startswith("line lost after")]
         if self._silent and lost:
             assert int(lost[0]) >= TICKS, f"other tasks had {lost[0]} turns while all was silent"
