@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.contestants import ALL, BARE, OURS, PEERS
 from tests.support import patience
+from tests.support.broker import mosquitto
 from tests.support.mpy import ROOT
 from tools.figures import tables
 
@@ -19,6 +20,7 @@ from tools.figures import tables
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The figures of a quick run."""
+    mosquitto()
     path = tmp_path_factory.mktemp("bench") / "figures.json"
     parts = ("connect", "speed", "memory", "idle")
     subprocess.run(

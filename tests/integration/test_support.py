@@ -1,6 +1,7 @@
 """The tools of the tests do what they say."""
 
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from tests.support import mpy, patience, process
 from tests.support.broker import HOST, Broker, EmbeddedBroker, Peer, is_listening
 from tests.support.proxy import Proxy
 from tools import ports
+from tools.debian import Unavailable
 
 # Ports
 
@@ -161,6 +163,8 @@ def test_end_takes_the_children_of_a_child_with_it():
 
 
 def _exists(pid):
+    if not shutil.which("ps"):
+        raise Unavailable("ps is missing: sudo apt-get install procps")
     state = subprocess.run(
         ["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True
     ).stdout.strip()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.mqttls.test_provision import WIFI
 from tests.support import mpy
+from tests.support.broker import mosquitto
 from tests.support.pty_board import PtyBoard
 from tools.mqttls import handshakes, onboard, x509
 from tools.mqttls.board import Board
@@ -14,6 +15,7 @@ from tools.mqttls.cli import main
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
+    mosquitto()
     monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
     handshakes.dial.interpreter.cache_clear()
     yield
