@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import types
@@ -37,6 +38,9 @@ def pytest_configure(config):
     global _scratch
     if hasattr(config, "workerinput"):
         return
+    # what is started from here can be interrupted, though this may run behind a shell script's `&`
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # the same terminal for what the tests start, whatever this is started from
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         os.environ.pop(name, None)
