@@ -504,6 +504,24 @@ def test_a_host_and_port_of_a_row_go_into_the_board_s_settings(tmp_path, pki):
     assert json.loads((pki / "devices/kitchen/tls.json").read_text())["port"] == 8885
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("device", "add", "--csv"),
+        ("broker-conf", "--acl-file"),
+        ("provision", "kitchen", "--wifi-ssid", "x", "--wifi-password-file"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_without_an_end_is_not_read_to_it(command, pki, tmp_path):
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(files.LARGEST + 1)
+    mqttls(pki, "device", "add", "kitchen")
+    said = mqttls(pki, *command, large, code=1)
+    assert f"{large} has more than 16 MB" in said.out + said.err
+
+
 def test_a_thousand_devices_come_with_a_progress_bar(tmp_path, pki):
     path = csv_file(tmp_path, "name\n" + "".join(f"board{each:04}\n" for each in range(1000)))
     started = time.monotonic()

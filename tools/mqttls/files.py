@@ -32,6 +32,7 @@ NAME_RULE = (
     "Windows keeps for itself (CON, NUL, COM1, …)"
 )
 LOCK_WAIT_S = 60
+LARGEST = 16 << 20  # bytes of a file that the user names
 
 # What the rest relies on
 _SETTINGS = {
@@ -99,6 +100,19 @@ def _make_folder(path):
     if not path.is_dir():
         _make_folder(path.parent)
         os.mkdir(path, 0o700)  # Path.mkdir would give the folders above it the umask's mode
+
+
+def read_given(path):
+    """
+    Return what is in a file that the user named (bytes).
+
+    Raises Failure when it is larger than any such file may be, and so another one; OSError.
+    """
+    with open(path, "rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise Failure(f"{path} has more than 16 MB", "name another file", stage="files")
+    return data
 
 
 def read_json(path, shape=dict):

@@ -2,10 +2,9 @@
 
 import csv
 import io
-from pathlib import Path
 
 from . import acl, x509
-from .files import NAME_RULE, is_name
+from .files import NAME_RULE, is_name, read_given
 from .report import Failure
 
 COLUMNS = ("name", "host", "port", "topics")
@@ -26,7 +25,7 @@ def read(path, known=()):
     Raises Failure that lists every bad row with its line number; OSError.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")  # as Excel writes it, too
+        text = read_given(path).decode("utf-8-sig")  # as Excel writes it, too
     except UnicodeDecodeError as error:
         raise Failure(
             f"{path} is not UTF-8 (byte {error.start})", "save it as CSV UTF-8", stage="files"

@@ -4,16 +4,20 @@ import codecs
 import getpass
 import os
 import sys
-from pathlib import Path
 
+from .files import read_given
 from .report import Failure
 
 VARIABLE = "MQTTLS_PASSPHRASE_FILE"
 
 
 def first_line(path):
-    """Return the first line (bytes) of a file with a secret, b"" where it is empty. OSError."""
-    data = Path(path).read_bytes()
+    """
+    Return the first line (bytes) of a file with a secret, b"" where it is empty.
+
+    Raises Failure, OSError: see files.read_given.
+    """
+    data = read_given(path)
     if data.startswith(codecs.BOM_UTF16_LE):  # what > writes in Windows's PowerShell
         data = data.decode("utf-16", "replace").encode()
     return (data.removeprefix(codecs.BOM_UTF8).splitlines() or [b""])[0]

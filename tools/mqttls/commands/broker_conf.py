@@ -1,10 +1,8 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
-from pathlib import Path
-
 from .. import acl
 from ..authority import Authority
-from ..files import Directory
+from ..files import Directory, read_given
 from ..report import Failure, command, shell
 from .init import address, install_command, port, put_all_device_settings
 
@@ -44,7 +42,7 @@ def _own_lines(arguments):
     if not path:
         return "" if arguments.no_acl_file else None
     try:
-        data = Path(path).read_bytes()
+        data = read_given(path)
     except OSError as error:
         fact = f"{path} cannot be read: {error.strerror}"
         raise Failure(fact, "give the path of a file", stage="files") from None
