@@ -55,10 +55,10 @@ class Machine:
         (folder / "units").mkdir()
         (folder / "installed").write_text("dpkg\n")
         (folder / "calls").touch()
-        for name in ("sh", "grep", "touch", "chmod", "basename", "rm"):
+        for name in ("sh", "grep", "touch", "chmod", "basename", "rm", "env"):
             (folder / "bin" / name).symlink_to(shutil.which(name))
         self.has("dpkg-query", DPKG_QUERY)
-        self.has("deb-systemd-helper")
+        self.has("deb-systemd-helper", '[ -n "$DPKG_MAINTSCRIPT_PACKAGE" ] || exit 1\n' + CALLED)
         self.has("update-rc.d")
         monkeypatch.setenv("PATH", str(folder / "bin"))
         loader = importlib.machinery.SourceFileLoader("dev", str(self.clone / "dev"))
