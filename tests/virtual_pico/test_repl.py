@@ -13,7 +13,7 @@ from tests.virtual_pico.pico import install
 def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft_reset(desk):
     pico = desk.pico
     desk.install("job")
-    peer = desk.broker.peer("from/pico/count", "devices/pico/temperature", qos=1)
+    peer = desk.broker.peer("from/pico/count", "devices/garden/temperature", qos=1)
     again = "import job, asyncio; asyncio.run(job.run(job.make(4)))"
     for _ in range(2):
         pico.start(again)
@@ -24,7 +24,7 @@ def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft
     # an example as it is, on a real ADC and a real link
     pico.start((ROOT / "examples/sensor.py").read_text())
     pico.wait_for("connected in")
-    (message,) = peer.wait_for(topic="devices/pico/temperature")
+    (message,) = peer.wait_for(topic="devices/garden/temperature")
     assert float(message.payload) == 437.2  # the emulator's ADC reads 0
     pico.interrupt()
 

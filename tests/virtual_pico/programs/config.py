@@ -12,8 +12,5 @@ tcp_port = wiring.tcp_port
 
 link = PPP(UART(1, 2_000_000, tx=Pin(4), rx=Pin(5), rxbuf=8192, txbuf=2048, timeout=0))
 tls = TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der", ntp="time.lan")
-mqtt = {"host": host, "port": port, "link": link, "tls": tls}
-home = "devices/pico/"
-
 mqtt = {"host": host, "port": port, "client_id": "garden", "link": link, "tls": tls}
 home = "devices/garden/"
