@@ -12,6 +12,16 @@ CONNACK = b"\x20\x02\x00\x00"
 RESUMED = b"\x20\x02\x01\x00"
 
 
+def in_order(ends):
+    """
+    Return what scripts have left, in the order of their connections: a new one may begin, and
+    end, before the old one is read to its end.
+
+    ends  iterable of (Connection.number, anything)
+    """
+    return [end for _, end in sorted(ends, key=lambda pair: pair[0])]
+
+
 class Connection:
     """
     One accepted connection, for a script.
