@@ -219,6 +219,7 @@ def storm(broker, start, meals, options=""):
         assert f"handled {qos} {everything}\n" in out, app.report()
     assert "twice\n" in out, app.report()
     for qos, count in published.items():
+        peer.wait_for(count, topic=f"up/{qos}")
         arrived = [int(text) for topic, text in peer.received if topic == f"up/{qos}"]
         assert list(dict.fromkeys(arrived)) == list(range(count)), app.report()
     return out
@@ -365,6 +366,7 @@ def test_a_call_that_found_no_memory_can_be_made_again(broker):
         *_, n, _, a, b, c, d = app.wait_for("^calls", 60).split()
         app.wait()
     assert min(int(each) for each in (a, b, c, d)) > 0, "no longer starved where it matters"
+    peer.wait_for(int(n) // 2)
     numbers = {int(payload) for _, payload in peer.received}
     assert {i for i in range(int(n)) if i % 4 in (0, 3)} <= numbers
 

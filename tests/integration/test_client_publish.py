@@ -895,6 +895,7 @@ def test_a_publisher_that_finds_no_memory_leaves_no_message_behind(broker):
         """,
         broker.port,
     )
+    peer.wait_for(1)
     assert peer.received == [("t", b"2")]
 
 

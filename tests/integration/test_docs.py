@@ -630,6 +630,7 @@ def test_clients_share_a_link(board, mtls_broker):
     with board.start(for_board(program, mtls_broker.port)) as running:
         result = running.wait()
     assert result.code == 0 and result.out.count("link up") == 1, running.report()
+    peer.wait_for(2)
     assert sorted(peer.received) == [
         ("garden/alarm", b"frost"),
         ("garden/temperature", b"21.5"),

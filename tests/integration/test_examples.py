@@ -162,6 +162,7 @@ def test_battery_sensor_publishes_and_sleeps(board, mtls_broker):
     lines = result.out.splitlines()
     assert lines[-1] == "machine: deepsleep 600000"
     assert "disconnected" in lines[-2]
+    peer.wait_for(1)
     assert peer.received == [(HOME + "moisture", b"14021")]
 
 

@@ -330,6 +330,7 @@ def test_a_message_that_there_is_no_memory_to_keep_is_sent_all_the_same(tmp_path
         broker.port,
         tmp_path / "store",
     )
+    peer.wait_for(2)
     assert peer.received == [("t", b"1"), ("t", b"2")]
     assert "what changes now may not survive a reset" in out
     assert "errors 1 None 0 0" in out

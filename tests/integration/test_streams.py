@@ -1155,6 +1155,7 @@ def test_a_time_out_takes_back_an_upload_of_which_nothing_was_sent(broker, proxy
         app.wait_for("back")
         proxy.heal()
         assert app.wait().code == 0, app.report()
+    peer.wait_for(2)
     assert [topic for topic, _ in peer.received] == ["b", "c"]
     assert peer.messages[0].payload == content(9000)
 
@@ -1187,6 +1188,7 @@ def test_disconnect_waits_for_an_upload_as_long_as_drain_s(broker, proxy):
         proxy.port,
     )
     assert out.count("disconnected") == 3
+    peer.wait_for(2)
     assert [topic for topic, _ in peer.received] == ["up", "last"]
     assert [each.raw[9] >> 1 & 1 for each in proxy.seen("CONNECT")] == [0, 0, 1]
 
