@@ -382,7 +382,7 @@ def test_names_come_from_the_network_or_a_server_of_the_test(network):
     with DNS({"made.up": "10.77.0.5"}) as dns, server(echo) as port:
         network.set_ports({53: dns.port, 1883: port})
         assert network.run(look_up.format("made.up")) == "('10.77.0.5', 1)"
-        assert dns.queries == ["made.up"]
+        assert set(dns.queries) == {"made.up"}  # asked again where the answer takes its time
         # all addresses up to 10.77.0.9 are this computer
         code = "s = connect(1883, '10.77.0.5'); s.write(b'hi'); print(s.read(2)); s.close()"
         assert network.run(code) == "b'hi'"
