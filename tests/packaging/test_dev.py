@@ -131,6 +131,16 @@ def test_root_gets_all_that_is_missing_at_once_after_one_update(machine, capsys)
     assert sum(call.endswith("update") for call in machine.calls()) == 1
 
 
+def test_what_a_distribution_has_not_keeps_nothing_else_from_being_installed(machine, capsys):
+    machine.has("apt-get", APT_GET)
+    machine.has("apt-cache", 'echo " mosquitto | 2.0.18 | archive"; echo "N: nothing else" >&2')
+    machine.is_root(True)
+    machine.dev.need("broker", "docs", then="without")
+    (install,) = [call for call in machine.calls() if "--no-install-recommends" in call]
+    assert install.endswith(" --no-install-recommends mosquitto")
+    assert "missing: chromium" in capsys.readouterr().err
+
+
 def test_services_that_came_along_are_switched_off_and_what_was_there_is_left_alone(
     machine, capsys
 ):
@@ -165,8 +175,13 @@ def test_a_rule_whose_owner_was_killed_goes_and_forbids_nothing(machine):
         dead = subprocess.Popen(["/bin/sh", "-c", "exit"])
         dead.wait()
         policy.write_text(policy.read_text().replace(str(os.getpid()), str(dead.pid)))
+        left = policy.read_text()
         assert asked(policy, "mosquitto", "start") == 0
         assert not policy.exists()
+    policy.write_text(left)
+    with machine.dev.services_off():
+        assert asked(policy, "mosquitto", "start") == 101, "what was left took our place"
+    assert not policy.exists()
 
 
 def test_a_rule_of_the_machine_itself_stays(machine):
