@@ -32,7 +32,8 @@ DIST = ROOT / "dist"
 PACKAGE = ROOT / device.NAME
 SUMS = "SHA256SUMS"
 MIP = "mip"
-MADE = (MIP, SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl")
+MADE = (f"{MIP}/package.json", f"{MIP}/{device.NAME}/*.mpy")
+MADE += (SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl")
 
 _EPOCH = "315532800"
 # modes of files are in a wheel
@@ -74,7 +75,7 @@ def build(out=DIST):
         _write(new / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
         out.mkdir(parents=True, exist_ok=True)
         for old in [path for pattern in MADE for path in out.glob(pattern)]:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            old.unlink()
         shutil.copytree(new, out, dirs_exist_ok=True)
     return sums
 
@@ -162,7 +163,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (bytecode.Unavailable, PermissionError, RuntimeError) as error:
+    except (bytecode.Unavailable, OSError, RuntimeError) as error:
         sys.exit(f"./dev build: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -75,9 +75,10 @@ def test_a_second_build_leaves_nothing_of_the_first_and_nothing_else_of_ours(dis
     shutil.copytree(dist, tmp_path / "dist")
     for name in ("mip/mqtt_as_tls/gone.mpy", "mqttls-0.0.1-py3-none-any.whl", "notes.txt"):
         (tmp_path / "dist" / name).write_bytes(b"")
+    (tmp_path / "dist/mip/mine").mkdir()
     build.build(tmp_path / "dist")
     left = {path.name for path in (tmp_path / "dist").rglob("*")}
-    assert left - {path.name for path in dist.rglob("*")} == {"notes.txt"}
+    assert left - {path.name for path in dist.rglob("*")} == {"notes.txt", "mine"}
 
 
 def test_mips_package_has_each_module_once_as_bytecode_without_machine_code(dist):
