@@ -231,6 +231,8 @@ def test_lines_of_ones_own_are_kept_shown_and_taken_out_again(pki, tmp_path):
             publish(pki, name, topic, port)
         desk.wait_for("ha/x")
         assert desk.received == [("weather/x", "station"), ("ha/x", "kitchen")]
+    (pki / acl.OWN).write_bytes(b"user a\xff")  # by hand
+    assert "acl.own is not UTF-8" in mqttls(pki, "status", code=1).err
     mqttls(pki, "broker-conf", "--no-acl-file")
     assert not (pki / acl.OWN).exists()
     assert not may(pki, "write", "weather/x", "station") and may(pki, "write", "ha/x")

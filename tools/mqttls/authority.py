@@ -168,7 +168,7 @@ class Authority:
     @functools.cached_property
     def own_acl(self):
         path = self.root / acl.OWN
-        return path.read_text("utf-8") if path.exists() else ""
+        return acl.own_lines(path.read_bytes(), path) if path.exists() else ""
 
     @functools.cached_property
     def topics(self):
