@@ -80,16 +80,22 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
-def publish(fleet, payload, *more, topic="t/x"):
-    """Have `desk`, who may do everything, publish with QoS 1."""
+def publishing(fleet, topic, *more):
+    """Return the command by which `desk`, who may do everything, publishes."""
     at = fleet.pki / "devices/desk"
     said = json.loads((at / "tls.json").read_text())
     proof = ["--cert", at / "cert.crt", "--key", at / "key.pem"]
     if "password" in said:
         proof = ["-u", said["user"], "-P", said["password"]]
     where = ["-h", HOST, "-p", str(fleet.port), "--cafile", at / "ca.crt", "-t", topic]
-    command = ["mosquitto_pub", *proof, *where, "-q", "1", *more]
-    subprocess.run([*command, *(["-m", payload] if payload else ["-n"])], check=True, timeout=20)
+    return ["mosquitto_pub", *proof, *where, *more]
+
+
+def publish(fleet, payload, *more, topic="t/x"):
+    """Have `desk` publish with QoS 1."""
+    what = ["-m", payload] if payload else ["-n"]
+    command = publishing(fleet, topic, "-q", "1", *more, *what)
+    subprocess.run(command, check=True, timeout=20)
 
 
 @pytest.mark.parametrize("name", RIGHTS)
@@ -129,6 +135,17 @@ def test_a_retained_message_shows_that_it_receives_and_stays(fleet):
             assert desk.wait_for("t/x") == "kept"
     finally:
         publish(fleet, None, "-r")
+
+
+def test_a_topic_on_which_much_is_said_is_judged_all_the_same(fleet):
+    """It would listen for ever to what comes without a pause."""
+    often = ("-m", "x", "--repeat", "1000000", "--repeat-delay", "0.05")
+    with subprocess.Popen(publishing(fleet, "t/x", *often)) as busy:
+        try:
+            assert fleet.doctor("both")[0] == ("ok", "ok")
+            assert busy.poll() is None
+        finally:
+            busy.terminate()
 
 
 def test_row_44_a_device_that_may_not_use_a_topic_gets_the_command_for_it(fleet):
@@ -199,6 +216,7 @@ def test_a_topic_is_one_and_needs_a_broker(capsys):
     for arguments in (
         ("--topic", "a"),
         ("broker.lan", "--topic", "a/#"),
+        ("broker.lan", "--topic", "$share/group/a"),
         ("broker.lan", "--topic", ""),
         ("broker.lan", "--topic", "a\x1b[2J"),
     ):

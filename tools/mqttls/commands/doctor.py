@@ -116,6 +116,8 @@ def _topic(arguments, target):
         raise Usage(f"--topic {topic!r}: a topic has 1 to 65535 bytes that can be printed")
     if "+" in topic or "#" in topic:
         raise Usage(f"--topic {topic!r}: name one topic, without + and #")
+    if topic.startswith("$share/"):  # messages of those who share it would come here instead
+        raise Usage(f"--topic {topic!r}: name the topic after $share/GROUP/, whose rights it has")
     return topic
 
 

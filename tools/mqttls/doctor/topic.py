@@ -12,6 +12,7 @@ import dataclasses
 import socket
 import ssl
 import struct
+import time
 
 from . import dial
 
@@ -122,7 +123,7 @@ class _Conversation:
 
     def __init__(self, target, timeout_s):
         self.maximum_qos, self.messages = 2, []
-        self._timeout_s = timeout_s
+        self._timeout_s, self._until = timeout_s, 0
         try:
             context = dial.context(target)
             raw = socket.create_connection((target.host, target.port), timeout_s)
@@ -166,6 +167,7 @@ class _Conversation:
 
     def _write(self, data):
         try:
+            self._sock.settimeout(self._timeout_s)
             self._sock.sendall(data)
         except OSError:
             raise _Stopped("the broker hangs up") from None
@@ -178,8 +180,11 @@ class _Conversation:
         """
         Return the body (bytes) of the next packet of a kind (int, 5.0 section 2.1.2); messages
         that come before go into `messages`. None waits for nothing but them.
+
+        Raises _Stopped, when `timeout_s` (that of the conversation when None) is over, too,
+        whatever else comes: a topic may be a busy one.
         """
-        self._sock.settimeout(timeout_s or self._timeout_s)
+        self._until = time.monotonic() + (timeout_s or self._timeout_s)
         while True:
             first, body = self._packet()
             if first >> 4 == _PUBLISH:
@@ -204,7 +209,11 @@ class _Conversation:
     def _read(self, size):
         data = b""
         while len(data) < size:
+            left_s = self._until - time.monotonic()
             try:
+                if left_s <= 0:
+                    raise TimeoutError
+                self._sock.settimeout(left_s)
                 more = self._sock.recv(size - len(data))
             except TimeoutError:
                 raise _Stopped("the broker does not answer") from None
