@@ -4,7 +4,8 @@
 #     sudo tools/bare_machine.sh SUITE [FOLDER]
 #
 # SUITE   bookworm, trixie
-# FOLDER  where its files are while this runs: /var/tmp/bare-SUITE. With KEEP=1 they stay
+# FOLDER  where its files are while this runs: /var/tmp/bare-SUITE, which must not be there, unless
+#         an earlier run has left it. With KEEP=1 they stay
 #
 # Clones what is committed here, runs `./dev demo` and `./dev test` there, as root, and shows how
 # long they took, what was skipped, and what is left where. FOLDER.log has all that they said. Ends
@@ -25,6 +26,9 @@ fail() {
     exit 1
 }
 
+mark=$folder/.bare_machine
+[ ! -e "$folder" ] || [ -e "$mark" ] || [ -n "${BARE_INSIDE-}" ] ||
+    fail "$folder is there, and would be deleted: name a folder that is not"
 [ "$(id -u)" = 0 ] || fail "namespaces and chroot take root: sudo $0 $*"
 command -v debootstrap >/dev/null || fail "debootstrap is missing: apt-get install debootstrap"
 if [ -z "${BARE_INSIDE-}" ]; then
@@ -38,6 +42,7 @@ fi
 log=$folder.log
 : >"$log"
 mkdir "$folder"
+: >"$mark"
 mount --bind "$folder" "$folder" # its root is a mount, as that of every machine
 
 echo "making a Debian $suite in $folder"

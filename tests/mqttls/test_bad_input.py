@@ -433,14 +433,15 @@ def test_every_bad_row_is_told_with_its_line_and_nothing_is_made(tmp_path, pki):
         f"{'x' * 65},,\n"
         "..,,x\n"
         '"two\nlines",,\n'
-        "good,127.0.0.1,8884\n",
+        "good,127.0.0.1,8884\n"
+        f"shed,,{'9' * 5000}\n",
     )
     before = snapshot(pki)
     said = mqttls(pki, "device", "add", "--csv", path, code=1).err
-    assert "has 10 mistakes, nothing was made" in said
+    assert "has 11 mistakes, nothing was made" in said
     lines = [line.strip() for line in said.splitlines()[1:-1]]
     assert [int(line.split(":")[0].split()[1]) for line in lines] == [
-        *(5, 6, 7, 8, 9, 10, 11, 12, 12, 14),
+        *(5, 6, 7, 8, 9, 10, 11, 12, 12, 14, 16),
     ]
     assert "'bad/name' cannot be a device's name" in lines[0]
     assert "'Kitchen' is there already, in line 2" in lines[1]

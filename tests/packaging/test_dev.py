@@ -450,3 +450,11 @@ def test_what_takes_linux_says_so_on_windows_and_names_wsl2(machine, command):
 def test_windows_cleans(machine):
     on_windows(machine, "clean")
     assert not Path(machine.dev.VENV).exists()
+
+
+def test_the_bare_machine_takes_no_folder_that_is_there(tmp_path):
+    (tmp_path / "mine").touch()
+    line = ["bash", ROOT / "tools/bare_machine.sh", "trixie", tmp_path]
+    ran = subprocess.run(line, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 1 and "is there, and would be deleted" in ran.stderr
+    assert (tmp_path / "mine").exists()

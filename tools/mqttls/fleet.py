@@ -80,6 +80,11 @@ def read(path, known=()):
     return found
 
 
+def is_port(text):
+    """Tell whether `text` (str) is the number of a port."""
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
+
+
 def _columns(row):
     """Return the columns' names by the first row, and whether it was a header."""
     lower = [each.lower() for each in row]
@@ -111,8 +116,8 @@ def _check_row(row, columns, known, lines):
         except Failure as failure:
             problems.append(failure.fact)
     port = one.get("port")
-    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        problems.append(f"{port!r} is not a port: 1 to 65535")
+    if port and not is_port(port):
+        problems.append(f"{port[:40]!r} is not a port: 1 to 65535")
     try:
         acl.rules((one.get("topics") or acl.NONE).split())
     except ValueError as error:

@@ -9,6 +9,7 @@ from ..doctor.diagnose import Case, diagnose
 from ..doctor.dial import Target
 from ..doctor.table import STAGES
 from ..files import Directory, read_json
+from ..fleet import is_port
 from ..passphrase import first_line
 from ..report import Failure, Usage, command
 
@@ -162,8 +163,8 @@ def _host_port(text):
         raise Usage(f"{text!r}: give HOST or HOST:PORT, such as broker.lan:8883")
     if not colon:
         return host, None
-    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
-        raise Usage(f"{port!r} is no port: 1 to 65535, usually 8883")
+    if not is_port(port):
+        raise Usage(f"{port[:40]!r} is no port: 1 to 65535, usually 8883")
     return host, int(port)
 
 
