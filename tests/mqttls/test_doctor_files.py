@@ -110,6 +110,12 @@ def test_a_configuration_in_pieces(judge, pki, tmp_path):
     assert 7 in judge(f"include_dir {folder}\n")
 
 
+def test_what_is_no_port_is_told(judge, pki):
+    for text in ("\u00b2", "9" * 5000, "", "65536"):
+        assert "listener without a port" in judge(good(pki) + f"listener {text}\n")[0]
+        assert 2 in judge(f"port {text}\n")
+
+
 def test_a_configuration_that_includes_itself_ends(judge, tmp_path):
     (tmp_path / "round.conf").write_text(f"include_dir {tmp_path}\n")
     assert 2 in judge(f"include_dir {tmp_path}\n")

@@ -201,6 +201,14 @@ def test_without_a_folder_of_ours_the_configuration_tells_the_acl(tmp_path, pki)
         assert doctor(broker.port, *mine[:-1], "me", **options).stages["publish"] == "ok"
 
 
+def test_a_certificate_gives_no_right_where_its_name_is_no_user(tmp_path, pki):
+    acl = "user device\ntopic read a\n"
+    with Broker(tmp_path / "b", "mtls", pki=pki, acl=acl) as broker:
+        options = {"ca": pki.ca, "device": pki.device}
+        word = doctor(broker.port, "--topic", "a", "--conf", conf_of(broker), **options)
+        assert word.stages["receive"] == "denied"
+
+
 def test_a_broker_without_qos_2_is_not_sent_what_it_would_deliver(tmp_path, pki):
     with Broker(tmp_path / "b", "tcp", "tls", pki=pki, lines=["max_qos 1"]) as broker:
         peer = broker.peer("#")

@@ -63,6 +63,11 @@ def is_name(text):
     return _NAME.fullmatch(text) is not None and _RESERVED.fullmatch(text) is None
 
 
+def is_port(text):
+    """Tell whether `text` (str) is the number of a port."""
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
+
+
 def check_name(text):
     """Return `text`, or raise Failure when it may not name a device."""
     if not is_name(text):

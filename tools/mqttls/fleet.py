@@ -4,7 +4,7 @@ import csv
 import io
 
 from . import acl, x509
-from .files import NAME_RULE, is_name, read_given
+from .files import NAME_RULE, is_name, is_port, read_given
 from .report import Failure
 
 COLUMNS = ("name", "host", "port", "topics")
@@ -78,11 +78,6 @@ def read(path, known=()):
     if not found:
         raise Failure(f"{path} names no device", "write one name a line", stage="files")
     return found
-
-
-def is_port(text):
-    """Tell whether `text` (str) is the number of a port."""
-    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
 
 
 def _columns(row):

@@ -8,8 +8,7 @@ from pathlib import Path
 from ..doctor.diagnose import Case, diagnose
 from ..doctor.dial import Target
 from ..doctor.table import STAGES
-from ..files import Directory, read_json
-from ..fleet import is_port
+from ..files import Directory, is_port, read_json
 from ..passphrase import first_line
 from ..report import Failure, Usage, command
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from ..files import is_port
 from ..report import shell
 from . import lint, reading
 from .peek import BOARD_CIPHERS, CIPHERS
@@ -58,8 +59,8 @@ class Configuration:
         self._default = Listener(1883)
         self._read(self.path)
         if self._default.options or "port" in self.options:
-            port = self.options.get("port", "1883").split()[0]
-            self._default.port = int(port) if port.isdigit() else 0
+            port = self.options.get("port", "1883").partition(" ")[0]
+            self._default.port = int(port) if is_port(port) else 0
             self.listeners.insert(0, self._default)
 
     def _read(self, path):
@@ -93,7 +94,7 @@ class Configuration:
 
     def _listen(self, path, number, value):
         words = value.split()
-        if not words or not words[0].isdigit() or int(words[0]) > 65535:
+        if not words or not (words[0] == "0" or is_port(words[0])):  # 0: no TCP
             self._wrong(0, f"{path} line {number}: listener without a port", "listener 8883")
             return
         address = words[1] if len(words) > 1 else ""

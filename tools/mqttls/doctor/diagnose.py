@@ -34,6 +34,7 @@ class Case:
     known    paths with more certificates, to tell a missing intermediate
     topic    what the client wants to use (str, without wildcards), or None
     acl      path of the broker's ACL, or None
+    named    whether the broker takes user names from certificates; None: not known
     online   False looks at the files only
     timeout_s  for each of the looks
     """
@@ -46,6 +47,7 @@ class Case:
     known: list = dataclasses.field(default_factory=list)
     topic: str = None
     acl: str = None
+    named: bool = None
     online: bool = True
     timeout_s: float = 10
 
@@ -181,7 +183,10 @@ class _Diagnosis:
             port = None
         listener = configuration.listener(port)
         if listener is not None:
+            self.case.named = listener.is_on("use_identity_as_username")
             self.case.acl = configuration.file(configuration.of(listener, "acl_file"))
+            if listener.is_on("use_subject_as_username"):
+                self.case.acl = None  # its users are not told by their names
         findings, files = conf.judge(configuration, port, name)
         if target and target.host in ("localhost", "127.0.0.1"):  # that is how it is meant
             findings = [each for each in findings if (each.row, each.level) != (2, "remark")]
@@ -486,7 +491,8 @@ class _Diagnosis:
 
     def user(self, target):
         """Return the client's user name as the broker takes it (str or None)."""
-        if target.user is not None or self.certificate is None:
+        named = self.case.named
+        if self.certificate is None or (target.user is not None if named is None else not named):
             return target.user
         return reading.name_of(self.certificate)
 
