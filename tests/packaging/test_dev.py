@@ -350,6 +350,17 @@ def test_clean_deletes_what_dev_made_keeps_keys_and_names_the_packages(machine, 
     assert "autopurge mosquitto" in capsys.readouterr().err
 
 
+def test_clean_waits_for_what_is_being_installed(machine):
+    machine.has_a_venv()
+    cleaning = threading.Thread(target=machine.dev.clean, args=([],))
+    with machine.dev.locked():
+        cleaning.start()
+        cleaning.join(0.2)
+        assert machine.dev.VENV.exists()
+    cleaning.join()
+    assert not machine.dev.VENV.exists() and not machine.dev.CACHE.exists()
+
+
 def test_clean_takes_what_a_killed_test_run_has_left_and_nothing_of_one_that_runs(
     machine, monkeypatch
 ):
