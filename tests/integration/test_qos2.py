@@ -187,8 +187,8 @@ def test_a_broker_that_restarts_with_its_state_gets_each_message_once(proxy, bro
     proxy.swallow(stage, "down")
     with apps.start(PUBLISHER, proxy.port, 60) as app:
         proxy.wait_for(stage, "down", 3)
+        proxy.heal()  # before the next connection
         broker.restart()
-        proxy.heal()
         app.wait_for("session resumed")
         app.wait_for(r"codes \[0, 0, 0\]")
         app.send("leave")
@@ -276,8 +276,8 @@ def test_a_session_counts_as_lost_until_the_client_has_taken_note(proxy, broker)
         proxy.port,
     ) as app:
         proxy.wait_for("PUBREC", "down")
+        proxy.heal()  # before the next connection
         broker.restart(wipe=True)
-        proxy.heal()
         app.wait_for("MemoryError")
         app.wait_for("unknown")
         app.wait()
@@ -292,8 +292,8 @@ def test_what_was_under_way_to_a_lost_session_is_forgotten(proxy, broker):
         broker.peer().publish("t", "old", qos=2)
         app.wait_for("got old 2")
         proxy.wait_for("PUBREL", "down")
+        proxy.heal()  # before the next connection
         broker.restart(wipe=True)
-        proxy.heal()
         app.wait_for("session new")
         proxy.wait_for("SUBACK", "down", 2)
         broker.peer().publish("t", "new", qos=2)  # with the same packet id

@@ -1259,8 +1259,8 @@ def test_a_lost_session_has_an_upload_sent_anew_or_told(tmp_path):
             proxy.swallow("PUBACK")
             proxy.swallow("PUBREC")
             proxy.wait_for("PUBREC", "down")
+            proxy.heal()  # before the next connection
             broker.restart(wipe=True)
-            proxy.heal()
             app.wait_for("done", 40)
         sent = proxy.seen("PUBLISH", "up")
         assert [each.payload for each in sent[-1:]] == [content(9000, 1)]
