@@ -147,6 +147,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     assert snapshot(tmp_path) == {"letter.txt": b"dear"}
 
 
+def test_hidden_folders_of_others_are_left_alone_too(tmp_path):
+    for name in (".new", ".commit"):
+        (tmp_path / name / "tree").mkdir(parents=True)
+        (tmp_path / name / "mine").touch()
+    assert "there are no certificates" in mqttls(tmp_path, "status", code=1).err
+    mqttls(tmp_path, "init", "--broker", "broker.lan", code=1)
+    assert all((tmp_path / name / "mine").exists() for name in (".new", ".commit"))
+    assert not (tmp_path / "settings.json").exists()
+
+
 # Damaged files
 
 

@@ -290,9 +290,9 @@ class Directory:
 
     def _recover(self):
         """Undo what was not decided, finish what was."""
-        if (self.path / _NEW).exists():
+        if _is_of_a_change(self.path / _NEW):
             system.remove_tree(self.path / _NEW)
-        if (self.path / _COMMIT).exists():
+        if _is_of_a_change(self.path / _COMMIT):
             self._finish()
 
     def _finish(self):
@@ -305,6 +305,13 @@ class Directory:
                     system.replace(self.path / each, done / str(number))
         system.sync_folder(self.path)
         system.remove_tree(done)
+
+
+def _is_of_a_change(folder):
+    """Tell whether a Change made `folder`: what --dir names by mistake may have one, too."""
+    return folder.is_dir() and all(
+        name in (_TREE, _REMOVALS) or name.isdecimal() for name in os.listdir(folder)
+    )
 
 
 def _move_into(source, target):
