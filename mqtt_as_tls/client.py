@@ -636,6 +636,7 @@ class MQTTClient:
         self._slow = self._foreign = False
         self._reset_at = _LINK_RESET_AFTER
         session = self._session
+        session.unsure = unsure = self._unsure
         unknown = session.resume(present, now)
         while unknown:
             _later("failing", "undelivered")(self, unknown[0])
@@ -646,7 +647,7 @@ class MQTTClient:
         again = len(session.again) + len(session.releasing)
         self.stats.resent += again
         for sub in self._dispatcher.subscriptions:
-            if not present or self._unsure or (sub.granted or 0) > 2:
+            if not present or unsure or (sub.granted or 0) > 2:
                 sub.granted = None
         self._unsure = False
         self._renew()

@@ -41,6 +41,7 @@ class Session:
 
     def __init__(self, max_inflight=8):
         self._id = 0  # the packet id that was used last
+        self.unsure = False  # of the client: that of this connection may have begun after ours
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
         self.again = []  # those of them that this connection has to carry once more
@@ -216,7 +217,7 @@ class Session:
             break
         if message.qos == 2:
             if message.id in self._unreleased:
-                message.done = True
+                message.done = dup or not self.unsure
             elif len(self._unreleased) >= _UNRELEASED:
                 raise ProtocolError(
                     "QoS 2 messages without end and no PUBREL (section 4.3.3)", 147

@@ -926,3 +926,36 @@ def test_a_program_that_is_started_again_takes_no_id_that_the_broker_may_still_h
             first.kill()
         apps.check(app, fake.port, tmp_path / "store")
     assert len(ids) == 2 and ids[0] == b"\0\1" != ids[1], ids
+
+
+@pytest.mark.parametrize("dup", [False, True], ids=["new", "again"])
+def test_an_id_of_a_session_that_the_broker_lost_unheard_hides_no_new_message(dup):
+    """
+    A CONNECT that is not answered may begin a session, which the next CONNACK calls present: what
+    has the id of an old message is new, unless the broker says that it was sent before.
+    """
+
+    def script(connection):
+        number = connection.number
+        if number == 2:
+            connection.packet()  # and no answer
+            return
+        connection.accept(CONNACK if number == 1 else RESUMED)
+        first, body = connection.packet()
+        assert first == 0x82  # SUBSCRIBE
+        connection.send(b"\x90\x03" + body[:2] + b"\x02")
+        flags = 0x3C if number == 3 and dup else 0x34
+        connection.send(bytes([flags]) + b"\x06\0\x01t\0\x01" + b"-abcd"[number : number + 1])
+        first, body = connection.packet()
+        assert (first, body) == (0x50, b"\0\x01")  # PUBREC
+        if number == 3:
+            connection.send(b"\x62\x02\0\x01")
+            assert connection.packet() == (0x70, b"\0\x01")  # PUBCOMP
+            connection.until_closed()
+
+    with FakeBroker(script) as fake, apps.start(HANDLER, fake.port) as app:
+        fake.wait_for_connections(3)
+        app.send("leave")
+        app.wait_for("nothing left over")
+        app.wait()
+    assert got(app) == (["a"] if dup else ["a", "c"])
