@@ -161,14 +161,12 @@ class HomeAssistant:
             wrong("entity", "home", home)
         self.id = id = id or home.split("/")[-2]
         _check(id)
-        for option in device:  # with any other Home Assistant drops the message
-            if (
-                option
-                not in (
-                    "manufacturer model hw_version sw_version serial_number suggested_area"
-                    " configuration_url"
-                ).split()
-            ):
+        known = (
+            "manufacturer model hw_version sw_version serial_number suggested_area"
+            " configuration_url"
+        ).split()
+        for option in device:
+            if option not in known:  # Home Assistant would drop the message
                 wrong("entity", "device", option)
         device.update(ids=id, name=name)
         # the topic of the will is taken
