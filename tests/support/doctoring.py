@@ -16,7 +16,6 @@ from tests.support import mpy, pki
 from tests.support.broker import HOST
 from tests.support.server import server
 from tools.mqttls.cli import main
-from tools.mqttls.doctor import dial
 
 _KEYS = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -255,8 +254,3 @@ def tls_server(context, answer=b"\x20\x02\0\0"):
 
     with server(handle) as port:
         yield port
-
-
-def board_is_real():
-    """Tell whether attempts run under MicroPython, not under Python in its place."""
-    return dial.interpreter() is not None
