@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import freeze
+from tools import freeze, modules
 
 PAGE = freeze.ROOT / "docs/size.md"
 PACKAGE = freeze.ROOT / "mqtt_as_tls"
@@ -36,34 +36,9 @@ BUDGETS = {
     "imported": 33_288,  # the same from .mpy files: 31,240 without what was named
 }
 
-# What an app with MQTT 3.1.1 imports when all goes well
-WORKING = (
-    *("__init__", "client", "clock", "dispatch", "dns", "errors", "packet", "router", "session"),
-    *("tls", "transport", "wifi"),
-)
-# module that is loaded when it is needed -> when; what belongs together stands together
-LATER = {
-    "failing": "at the first failure",
-    "explain": "at a failure; unloaded when it has spoken",
-    "leaving": "by `connect()`, `disconnect()`, `wait_connected()`",
-    "will": "by `Will(...)`",
-    "subscribing": "by `subscribe()`, `unsubscribe()`",
-    "streams": "by `messages()`, `events()`",
-    "hooks": "by `on_connect`",
-    "queueing": "by `enqueue()`",
-    "failover": "with a list of brokers",
-    "mistakes": "at a mistake in the program",
-    "mqtt5": "with `protocol=5`",
-    "packet5": "with `protocol=5`",
-    "properties": "with `protocol=5`",
-    "reasons": "with `protocol=5`, when a reason is told",
-    "requests": "by `request()`, `respond()`",
-    "store": "with `store=FileStore(...)`",
-    "stored": "with `store=`",
-    "incoming": "by a handler with `stream=True`",
-    "outgoing": "by `publish(..., length=n)`",
-    "home_assistant": "by `from mqtt_as_tls.home_assistant import ...`",
-}
+# What an app with MQTT 3.1.1 imports when all goes well; {module: when it is loaded} of the others
+WORKING = modules.always()
+LATER = modules.later()
 SUMS = {
     "**a working app**": WORKING,
     "+ telling why it failed": ("failing", "explain"),

@@ -2,48 +2,16 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
+
+from tools import modules as design
 
 CPYTHON_ONLY = True
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_as_tls"
-
-# module: the siblings that it may import (docs/design.md, the device package)
-TABLE = {
-    "errors": "",
-    "mistakes": "",
-    "reasons": "",
-    "explain": "",
-    "streams": "",
-    "packet": "errors",
-    "properties": "packet errors",
-    "packet5": "packet properties errors",
-    "session": "packet errors",
-    "router": "errors mistakes",
-    "dns": "errors",
-    "clock": "dns errors",
-    "tls": "errors mistakes",
-    "transport": "dns tls errors",
-    "will": "router",
-    "failover": "router",
-    "failing": "packet clock explain errors streams reasons failover",
-    "wifi": "errors failing mistakes",
-    # parts of the client: how messages reach their handlers, and what is loaded when needed
-    "dispatch": "router transport failing",
-    "mqtt5": "packet5 properties errors reasons failing",
-    "requests": "errors mqtt5 router transport",
-    "hooks": "mistakes",
-    "queueing": "router",
-    "stored": "session packet dispatch errors router",
-    "store": "stored errors mistakes",
-    "subscribing": "packet errors mistakes dispatch router",
-    "leaving": "packet errors mistakes transport",
-    "incoming": "dispatch errors router transport",
-    "outgoing": "dispatch errors failing router transport",
-    "home_assistant": "outgoing router",
-}
-TABLE["client"] = " ".join(TABLE)
-TABLE["__init__"] = " ".join(TABLE)
 
 
 def siblings(source):
@@ -65,14 +33,16 @@ def modules():
     return {path.stem: path.read_text() for path in PACKAGE.glob("*.py")}
 
 
-# of the modules, what compat/ may import besides the public names
-COMPAT = {"dns", "leaving", "properties"}
+def compat():
+    """Return the modules that compat/ may import, besides the public names."""
+    (text,) = re.findall(r"of the modules\s(.*?)\. It has", design.PAGE.read_text(), re.DOTALL)
+    return set(re.findall(r"`(\w+)`", text)) & set(design.arrows())
 
 
 def test_compat_imports_no_more_than_the_design_says():
     found = siblings((PACKAGE.parent / "compat/mqtt_as.py").read_text())
-    assert found >= COMPAT
-    assert [name for name in found - COMPAT if not name[0].isupper()] == []
+    assert found >= compat() > set()
+    assert [name for name in found - compat() if not name[0].isupper()] == []
     assert not [name for name, source in modules().items() if "import mqtt_as\n" in source]
 
 
@@ -92,24 +62,72 @@ def lazy():
 
 
 def test_every_module_is_in_the_table():
-    assert set(modules()) - set(TABLE) == set()
+    assert set(modules()) == set(design.arrows())
 
 
 def test_the_table_has_no_circles():
-    above = set()
-    for name, allowed in TABLE.items():
-        assert set(allowed.split()) <= above, name
-        above.add(name)
+    assert [*TopologicalSorter(design.arrows()).static_order()][-1] == "__init__"
 
 
 def test_no_module_imports_more_than_the_table_allows():
+    allowed = design.arrows()
     wrong = [
         f"{name} imports {sibling}"
         for name, source in modules().items()
         for sibling in siblings(source)
-        if sibling not in TABLE.get(name, "").split()
+        if sibling not in allowed.get(name, ())
     ]
     assert wrong == []
+
+
+PAGE = """
+| module | knows | may import |
+|---|---|---|
+| `a` | <-> | – |
+| `b` | `x` | a |
+| `c` | | {} |
+
+| module | knows | loaded | may import |
+|---|---|---|---|
+| `d` | | by `f()` | c, b |
+| `e` | | | all |
+
+| module | knows |
+|---|---|
+| `tool` | |
+"""
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    monkeypatch.setattr(design, "PAGE", tmp_path / "design.md")
+    return design.PAGE
+
+
+def test_the_tables_are_read(page):
+    page.write_text(PAGE.format("all but d, e"))
+    assert design.always() == ("a", "b", "c")
+    assert design.later() == {"d": "by `f()`", "e": ""}
+    assert design.arrows() == {
+        "a": set(),
+        "b": {"a"},
+        "c": {"a", "b"},
+        "d": {"b", "c"},
+        "e": set("abcd"),
+    }
+
+
+@pytest.mark.parametrize("text", ["all but tool", "c", "x, a", "a b", "", "all but"])
+def test_a_table_that_names_what_is_no_other_module_is_refused(page, text):
+    page.write_text(PAGE.format(text))
+    with pytest.raises(ValueError, match=r"design\.md, c: no modules"):
+        design.arrows()
+
+
+def test_a_module_that_is_there_twice_is_refused(page):
+    page.write_text(PAGE.format("a") + PAGE.format("b"))
+    with pytest.raises(ValueError, match="a is there twice"):
+        design.arrows()
 
 
 # sections 2.2.1 of MQTT 3.1.1 and 2.1.2 of MQTT 5.0, with the flags that PUBREL and SUBSCRIBE have

@@ -1,0 +1,55 @@
+"""The modules of the device package, as the tables of docs/design.md have them."""
+
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs/design.md"
+
+_WHEN = "loaded"
+_IMPORTS = "may import"
+
+
+def _rows():
+    """Return {module: {title: text of the cell}} of the tables that have arrows."""
+    found = {}
+    titles = None
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            titles = None
+        elif not titles:
+            titles = cells
+        elif _IMPORTS in titles and cells[0].strip("-"):
+            name = cells[0].strip("`")
+            if name in found:
+                raise ValueError(f"{PAGE.name}: {name} is there twice")
+            found[name] = dict(zip(titles, cells, strict=True))
+    return found
+
+
+def always():
+    """Return the names (tuple of str) of what every working app imports."""
+    return tuple(name for name, row in _rows().items() if _WHEN not in row)
+
+
+def later():
+    """Return {name: when it is loaded} of the other modules."""
+    return {name: row[_WHEN] for name, row in _rows().items() if _WHEN in row}
+
+
+def arrows():
+    """
+    Return {name: set of the modules that it may import}. A cell says `a, b`, or `all`, or
+    `all but a, b`, or `–` for none.
+
+    Raises ValueError where it names what is no other module.
+    """
+    rows = _rows()
+    found = {}
+    for name, row in rows.items():
+        text = row[_IMPORTS].replace("`", "")
+        others = set(rows) - {name}
+        named = set() if text in ("all", "–") else set(text.removeprefix("all but ").split(", "))
+        if not named <= others:
+            raise ValueError(f"{PAGE.name}, {name}: no modules: {named - others}")
+        found[name] = others - named if text.startswith("all") else named
+    return found
