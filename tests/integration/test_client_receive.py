@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.support import apps
+from tests.support.device import Device
+
+SMALL = {"max_packet": 500, "max_backlog": 1000}
 
 
 def acks(proxy, connection=None):
@@ -23,47 +25,41 @@ def published(proxy, connection=None):
 
 
 def test_handlers_get_what_their_filter_matches(broker):
-    broker.peer().publish("kept", "old", retain=True)
-    with apps.start(
+    broker.publish("kept", "old", retain=True)
+    with Device(
+        broker,
         """
         def show(name, m):
             print(name, m.topic, m.payload, m.qos, m.retain, m.dup, m.properties)
 
-        async def main():
-            client = make(log=None)
+        @client.on("t/+", qos=1)
+        def plain(message):
+            show("def", message)
 
-            @client.on("t/+", qos=1)
-            def plain(message):
-                show("def", message)
+        @client.on("t/#")
+        async def waiting(message):
+            await asyncio.sleep_ms(10)
+            show("async", message)
 
-            @client.on("t/#")
-            async def waiting(message):
-                await asyncio.sleep_ms(10)
-                show("async", message)
-
-            @client.on("ü/+/x", qos=1)
-            @client.on("kept")
-            async def other(message):
-                show("other", message)
-
-            async with client:
-                await told("leave")
+        @client.on("ü/+/x", qos=1)
+        @client.on("kept")
+        async def other(message):
+            show("other", message)
         """,
-        broker.port,
-    ) as app:
-        app.wait_for("other kept b'old' 0 True False None")
+        log=None,
+    ) as device:
+        device.wait_for("other kept b'old' 0 True False None")
         peer = broker.peer()
         peer.publish("t/a", "1", qos=1)
-        app.wait_for("async t/a b'1' 1 False False None")
+        device.wait_for("async t/a b'1' 1 False False None")
         peer.publish("t", "2", qos=0)  # t/# matches its parent
-        app.wait_for("async t b'2' 0 False False None")
+        device.wait_for("async t b'2' 0 False False None")
         peer.publish("t/a/b", b"\xff", qos=0)
-        app.wait_for(r"async t/a/b b'\\xff' 0")
+        device.wait_for(r"async t/a/b b'\\xff' 0")
         peer.publish("ü/ö/x", "", qos=1)
-        app.wait_for("other ü/ö/x b'' 1")
-        app.send("leave")
-        app.wait()
-    lines = app.lines
+        device.wait_for("other ü/ö/x b'' 1")
+        device.leave()
+    lines = device.lines
     assert lines.count("def t/a b'1' 1 False False None") == 1
     assert lines.count("async t/a b'1' 1 False False None") == 1  # each matching handler once
     assert len([line for line in lines if line.startswith("def ")]) == 1
@@ -71,74 +67,64 @@ def test_handlers_get_what_their_filter_matches(broker):
 
 
 def test_a_payload_is_the_handlers_own_even_if_kept(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make()
-            kept = []
+        kept = []
 
-            @client.on("t")
-            def keep(message):
-                kept.append(message.payload)
-                if len(kept) == 60:
-                    assert all(each == b"%d" % i * 40 for i, each in enumerate(kept))
-                    assert type(kept[0]) is bytes
-                    print("all as they came")
-
-            async with client:
-                await told("leave")
+        @client.on("t")
+        def keep(message):
+            kept.append(message.payload)
+            if len(kept) == 60:
+                assert all(each == b"%d" % i * 40 for i, each in enumerate(kept))
+                assert type(kept[0]) is bytes
+                print("all as they came")
         """,
-        broker.port,
-    ) as app:
-        app.wait_for("connected")
-        broker.wait_for_log("Sending SUBACK to device")
+    ) as device:
+        device.wait_for("connected")
+        device.subscribed()
         peer = broker.peer()
         for i in range(60):
             peer.publish("t", b"%d" % i * 40, qos=0)
-        app.wait_for("all as they came")
+        device.wait_for("all as they came")
 
 
 def test_input_in_single_bytes_and_a_large_one_are_handled_all_the_same(proxy, broker):
     proxy.dribble()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
+        @client.on("t", qos=1)
+        def handler(message):
+            print("got", len(message.payload), message.payload[-3:])
 
-            @client.on("t", qos=1)
-            def handler(message):
-                print("got", len(message.payload), message.payload[-3:])
-
-            async with client:
-                await client.publish("t", "one", qos=1)
-                await client.publish("t", bytes(3997) + b"two", qos=1)
-                await client.publish("t", "end", qos=1)
-                await told("leave")
+        async with client:
+            await client.publish("t", "one", qos=1)
+            await client.publish("t", bytes(3997) + b"two", qos=1)
+            await client.publish("t", "end", qos=1)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("got 3 b'one'")
-        app.wait_for("got 4000 b'two'")
-        app.wait_for("got 3 b'end'")
-        app.send("leave")
-        app.wait()
+    ) as device:
+        device.wait_for("got 3 b'one'")
+        device.wait_for("got 4000 b'two'")
+        device.wait_for("got 3 b'end'")
+        device.leave()
     assert proxy.connections == 1
 
 
 def test_what_nobody_wants_is_acknowledged_counted_and_told_once(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.3.4-1], [MQTT-4.5.0-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make() as client:
-                await client.subscribe("t/+", 1)
-                for i in range(3):
-                    await client.publish("t/" + str(i), "x", qos=1)
-                await until(lambda: client.stats.unclaimed == 3)
+        async with client:
+            await client.subscribe("t/+", 1)
+            for i in range(3):
+                await client.publish("t/" + str(i), "x", qos=1)
+            await until(lambda: client.stats.unclaimed == 3)
         """,
-        proxy.port,
-    ) as app:
-        out = app.wait().out
+    ) as device:
+        out = device.finish()
     assert out.count("no handler and no iterator for topic 't/0'") == 1
     assert "topic 't/1'" not in out
     assert acks(proxy) == [each[0] for each in published(proxy)]
@@ -148,30 +134,16 @@ def test_what_nobody_wants_is_acknowledged_counted_and_told_once(proxy, broker):
 def test_qos_2_of_an_older_session_is_delivered_once(proxy, broker):
     # the firmware before this one subscribed with QoS 2
     broker.peer("t", qos=2, client_id="device", clean=False).close()
-    with apps.start(
-        """
-        async def main():
-            client = make()
-
-            @client.on("t", qos=1)
-            def handler(message):
-                print("got", message.payload, message.qos)
-
-            async with client:
-                await told("leave")
-        """,
-        proxy.port,
-    ) as app:
+    with Device(proxy, 'client.on("t", qos=1)(got)') as device:
         proxy.swallow("SUBSCRIBE", times=1)  # else it becomes one with QoS 1
-        app.wait_for("session resumed")
+        device.wait_for("session resumed")
         peer = broker.peer()
         peer.publish("t", "1", qos=2)
         proxy.wait_for("PUBCOMP", "up")
         peer.publish("t", "2", qos=2)
         proxy.wait_for("PUBCOMP", "up", 2)
-        app.send("leave")
-        app.wait()
-    assert [line for line in app.lines if line.startswith("got")] == ["got b'1' 2", "got b'2' 2"]
+        device.leave()
+    assert device.said("got") == ["1 2", "2 2"]
 
 
 # When it is acknowledged
@@ -179,133 +151,123 @@ def test_qos_2_of_an_older_session_is_delivered_once(proxy, broker):
 
 def test_acknowledgements_go_in_order_of_arrival_after_the_handlers_returned(proxy, broker):
     """MQTT 3.1.1: [MQTT-2.3.1-6], [MQTT-4.3.2-2], [MQTT-4.6.0-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
-            release = asyncio.Event()
+        release = asyncio.Event()
 
-            @client.on("slow", qos=1)
-            async def slow(message):
-                await release.wait()
+        @client.on("slow", qos=1)
+        async def slow(message):
+            await release.wait()
 
-            @client.on("fast", qos=1)
-            def fast(message):
-                print("fast had", message.payload)
+        @client.on("fast", qos=1)
+        def fast(message):
+            print("fast had", message.payload)
 
-            async with client:
-                await told("release")
-                release.set()
-                await told("leave")
+        async with client:
+            await told("release")
+            release.set()
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+    ) as device:
+        device.subscribed()
         peer = broker.peer()
         for i, topic in enumerate(("fast", "slow", "fast", "slow", "fast")):
             peer.publish(topic, str(i))
-        app.wait_for("fast had b'4'")  # handled while the slow one still runs
+        device.wait_for("fast had b'4'")  # handled while the slow one still runs
         proxy.wait_for("PUBACK", "up")
         assert acks(proxy) == [published(proxy)[0][0]]
-        app.send("release")
+        device.send("release")
         proxy.wait_for("PUBACK", "up", 5)
-        app.send("leave")
-        app.wait()
+        device.leave()
     assert acks(proxy) == [number for number, _ in published(proxy)]
 
 
 def test_a_slow_handler_blocks_neither_the_others_nor_publishing(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make(log=None)
-            reply = asyncio.Event()
+        reply = asyncio.Event()
 
-            @client.on("command", qos=1)
-            async def command(message):
-                # waits for what another handler receives
-                await client.publish("question", message.payload, qos=1)
-                await reply.wait()
-                print("answered")
+        @client.on("command", qos=1)
+        async def command(message):
+            # waits for what another handler receives
+            await client.publish("question", message.payload, qos=1)
+            await reply.wait()
+            print("answered")
 
-            @client.on("question", qos=1)
-            async def question(message):
-                await client.publish("reply", message.payload, qos=1)
+        @client.on("question", qos=1)
+        async def question(message):
+            await client.publish("reply", message.payload, qos=1)
 
-            @client.on("reply", qos=1)
-            def answer(message):
-                reply.set()
+        @client.on("reply", qos=1)
+        def answer(message):
+            reply.set()
 
-            async with client:
-                await client.publish("command", "x", qos=1)
-                await told("leave")
+        async with client:
+            await client.publish("command", "x", qos=1)
+            await told("leave")
         """,
-        broker.port,
-    ) as app:
-        app.wait_for("answered")
-        app.send("leave")
-        app.wait()
+        log=None,
+    ) as device:
+        device.wait_for("answered")
+        device.leave()
 
 
 def test_one_handler_gets_its_messages_one_by_one_in_order(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make(log=None)
-            seen = []
+        seen = []
+        busy = False
+
+        @client.on("t", qos=1)
+        async def handler(message):
+            nonlocal busy
+            assert not busy
+            busy = True
+            await asyncio.sleep_ms(len(seen) % 3)
             busy = False
+            seen.append(int(message.payload))
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                nonlocal busy
-                assert not busy
-                busy = True
-                await asyncio.sleep_ms(len(seen) % 3)
-                busy = False
-                seen.append(int(message.payload))
-
-            async with client:
-                await asyncio.gather(*[client.publish("t", str(i), qos=1) for i in range(20)])
-                await until(lambda: len(seen) == 20)
-                print("in order" if seen == sorted(seen) else seen)
+        async with client:
+            await asyncio.gather(*[client.publish("t", str(i), qos=1) for i in range(20)])
+            await until(lambda: len(seen) == 20)
+            print("in order" if seen == sorted(seen) else seen)
         """,
-        broker.port,
-    ) as app:
-        app.wait_for("in order")
-        app.wait()
+        log=None,
+    ) as device:
+        device.wait_for("in order")
+        device.finish()
 
 
 def test_a_handler_that_raises_is_reported_and_its_message_acknowledged(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.5.0-2], [MQTT-4.6.0-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
+        @client.on("plain", qos=1)
+        def plain(message):
+            print("plain", message.payload)
+            if message.payload == b"bad":
+                raise KeyError("in plain")
 
-            @client.on("plain", qos=1)
-            def plain(message):
-                print("plain", message.payload)
-                if message.payload == b"bad":
-                    raise KeyError("in plain")
+        @client.on("async", qos=1)
+        async def waiting(message):
+            await asyncio.sleep_ms(5)
+            print("async", message.payload)
+            if message.payload == b"bad":
+                raise asyncio.CancelledError
 
-            @client.on("async", qos=1)
-            async def waiting(message):
-                await asyncio.sleep_ms(5)
-                print("async", message.payload)
-                if message.payload == b"bad":
-                    raise asyncio.CancelledError
-
-            async with client:
-                for topic in ("plain", "async"):
-                    for payload in ("bad", "good"):
-                        await client.publish(topic, payload, qos=1)
-                await told("leave")
+        async with client:
+            for topic in ("plain", "async"):
+                for payload in ("bad", "good"):
+                    await client.publish(topic, payload, qos=1)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
+    ) as device:
         proxy.wait_for("PUBACK", "up", 4)
-        app.send("leave")
-        out = app.wait().out
+        out = device.leave()
     for text in (
         "handler of 'plain' failed: KeyError('in plain'",
         "handler of 'async' failed: CancelledError()",
@@ -319,219 +281,166 @@ def test_a_handler_that_raises_is_reported_and_its_message_acknowledged(proxy, b
 
 
 def test_a_handler_over_its_time_is_reported_its_message_acknowledged_and_it_goes_on(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(handler_timeout_s=1)
+        client.on("t", qos=1)(hold)
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins", message.payload)
-                if message.payload == b"1":
-                    await told("end")
-                print("ends", message.payload)
-
-            async with client:
-                await client.publish("t", "1", qos=1)
-                await client.publish("t", "2", qos=1)
-                await told("leave")
+        async with client:
+            await client.publish("t", "1", qos=1)
+            await client.publish("t", "2", qos=1)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("begins b'1'")
-        app.wait_for("handler of 't' runs for over 1 s: message acknowledged, handler goes on")
+        handler_timeout_s=1,
+    ) as device:
+        device.wait_for("begins 1")
+        device.wait_for("handler of 't' runs for over 1 s: message acknowledged, handler goes on")
         proxy.wait_for("PUBACK", "up", 1)
         assert len(acks(proxy)) == 1
-        app.send("end")
-        app.wait_for("ends b'1'")
-        app.wait_for("ends b'2'")
+        device.send("end")
+        device.wait_for("ends 1")
+        device.send("end")
+        device.wait_for("ends 2")
         proxy.wait_for("PUBACK", "up", 2)
-        app.send("leave")
-        app.wait()
+        device.leave()
     assert acks(proxy) == [number for number, _ in published(proxy)]
-    assert [line for line in app.lines if "begins" in line] == ["begins b'1'", "begins b'2'"]
+    assert device.said("begins") == ["1", "2"]
 
 
 def test_a_redelivery_while_the_handler_still_runs_is_not_run_twice(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
+        client.on("t", qos=1)(hold)
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins", message.payload)
-                await told("end")
-                print("ends", message.payload)
-
-            async with client:
-                await until(lambda: client.stats.received == 2)
-                print("both are here")
-                await told("leave")
-                print("duplicates", client.stats.duplicates)
+        async with client:
+            await until(lambda: client.stats.received == 2)
+            print("both are here")
+            await told("leave")
+            print("duplicates", client.stats.duplicates)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        peer.publish("t", "1")
-        peer.publish("t", "2")
-        app.wait_for("begins b'1'")
-        app.wait_for("both are here")
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1", "2")
+        device.wait_for("begins 1")
+        device.wait_for("both are here")
         proxy.rst()
         proxy.wait_for("PUBLISH", "down", 4)
         assert [each.dup for each in proxy.seen("PUBLISH", "down", 2)] == [True, True]
-        app.send("end")
-        app.wait_for("begins b'2'")
+        device.send("end")
+        device.wait_for("begins 2")
         proxy.wait_for("PUBACK", "up", 1)
-        app.send("end")
+        device.send("end")
         proxy.wait_for("PUBACK", "up", 2)
-        app.send("leave")
-        app.wait_for("duplicates 2")
-        app.wait()
-    assert [line for line in app.lines if "begins" in line] == ["begins b'1'", "begins b'2'"]
+        device.leave()
+    assert device.said("duplicates") == ["2"]
+    assert device.said("begins") == ["1", "2"]
     assert acks(proxy) == [number for number, _ in published(proxy, 2)]
     assert acks(proxy, 1) == []
 
 
 def test_a_message_handled_while_offline_is_acknowledged_when_it_comes_again(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
+        client.on("t", qos=1)(hold)
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins")
-                await told("end")
-                print("ends")
-
-            async with client:
-                await until(lambda: client.stats.duplicates)
-                await asyncio.sleep_ms(100)
+        async with client:
+            await until(lambda: client.stats.duplicates)
+            await asyncio.sleep_ms(100)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        broker.peer().publish("t", "1")
-        app.wait_for("begins")
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1")
+        device.wait_for("begins")
         proxy.refuse()
         proxy.rst()
-        app.wait_for("connection lost")
-        app.send("end")
-        app.wait_for("ends")
+        device.wait_for("connection lost")
+        device.send("end")
+        device.wait_for("ends")
         proxy.heal()
-        app.wait_for("connected in .* session resumed")
+        device.wait_for("connected in .* session resumed")
         proxy.wait_for("PUBACK", "up")
-        app.wait()
-    assert app.lines.count("begins") == 1
+        device.finish()
+    assert device.said("begins") == ["1"]
     assert len(acks(proxy)) == 1
 
 
 def test_acknowledgements_of_a_lost_session_are_dropped(proxy, broker):
-    with apps.start(
-        """
-        async def main():
-            soonest()
-            client = make()
-
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins", message.payload)
-                if message.payload == b"1":
-                    await told("end")
-                print("ends", message.payload)
-
-            async with client:
-                await told("leave")
-        """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        broker.peer().publish("t", "1")
-        app.wait_for("begins b'1'")
+    with Device(proxy, 'client.on("t", qos=1)(hold)') as device:
+        device.subscribed()
+        broker.publish("t", "1")
+        device.wait_for("begins 1")
         broker.restart(wipe=True)
-        app.wait_for("session new")
-        proxy.wait_for("SUBACK", "down", 2)
+        device.wait_for("session new")
+        device.subscribed(2)
         last = proxy.connections
-        broker.peer().publish("t", "2")
-        app.send("end")
-        app.wait_for("ends b'2'")
+        broker.publish("t", "2")
+        device.send("end")
+        device.wait_for("ends 1")
+        device.send("end")
+        device.wait_for("ends 2")
         proxy.wait_for("PUBACK", "up")
-        app.send("leave")
-        app.wait()
+        device.leave()
     assert acks(proxy, 1) == []
     assert acks(proxy, last) == [number for number, _ in published(proxy, last)]
     assert [payload for _, payload in published(proxy, last)] == ["2"]
 
 
 NO_MEMORY = {
-    "for the queue of a handler": "Dispatcher, '_queue'",
-    "for the task of a handler": "asyncio, 'create_task'",
-    "for the books": "Dispatcher, 'deliver'",
-    "for an acknowledgement": "packet, 'ack'",
-    "for words about a handler that raised": "failing, 'report'",
+    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher _queue",
+    "for the task of a handler": "asyncio create_task",
+    "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
+    "for an acknowledgement": "mqtt_as_tls.packet ack",
+    "for words about a handler that raised": "mqtt_as_tls.failing report",
 }
 
 
 @pytest.mark.parametrize("place", NO_MEMORY)
 def test_receiving_goes_on_after_there_was_once_no_memory(proxy, broker, place):
     """MQTT 3.1.1: [MQTT-4.6.0-2], [MQTT-4.8.0-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        from mqtt_as_tls import packet
-        from mqtt_as_tls.dispatch import Dispatcher
+        @client.on("fresh", qos=1)
+        def fresh(message):
+            print("fresh got", message.payload)
+            raise KeyError
 
-        async def main():
-            soonest()
-            client = make()
+        @client.on("used", qos=1)
+        async def used(message):
+            print("used got", message.payload)
 
-            @client.on("fresh", qos=1)
-            def fresh(message):
-                print("fresh got", message.payload)
-                raise KeyError
-
-            @client.on("used", qos=1)
-            async def used(message):
-                print("used got", message.payload)
-
-            async with client:
-                await told("fail")
-                fail_once(*eval(sys.argv[2]))
-                print("no memory")
-                await told("leave")
-                print("held", client._dispatcher.held, client._dispatcher.size)
+        async with client:
+            await told("fail")
+            fail_once_at(PLACE)
+            print("no memory")
+            await told("leave")
+            print("held", held(client))
         """,
-        proxy.port,
-        NO_MEMORY[place],
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+        names={"PLACE": NO_MEMORY[place]},
+    ) as device:
+        device.subscribed()
         peer = broker.peer()
         peer.publish("used", "1")
         proxy.wait_for("PUBACK", "up")
-        app.send("fail")
-        app.wait_for("no memory")
+        device.send("fail")
+        device.wait_for("no memory")
         peer.publish("fresh", "2")
-        app.wait_for("fresh got b'2'")  # the broker delivers again what was not taken in
+        device.wait_for("fresh got b'2'")  # the broker delivers again what was not taken in
         for payload in "34":
             peer.publish("used", payload)
             peer.publish("fresh", payload)
-        app.wait_for("used got b'4'")
+        device.wait_for("used got b'4'")
         # whatever the broker sent on the connection that stayed is acknowledged, in order
         last = proxy.connections
         proxy.wait_for("PUBLISH", "down", len(published(proxy)))
         while len(acks(proxy, last)) < len(published(proxy, last)):
             proxy.wait_for("PUBACK", "up", len(acks(proxy)) + 1)
-        app.send("leave")
-        app.wait_for(r"held \[\] 0")
-        app.wait()
+        assert "held ([], 0)" in device.leave()
     assert acks(proxy, last) == [number for number, _ in published(proxy, last)]
-    for handler in ("fresh", "used"):
-        got = [line for line in app.lines if line.startswith(f"{handler} got b'")]
-        expected = {"fresh": "234", "used": "134"}[handler]
-        assert got == [f"{handler} got b'{payload}'" for payload in expected]
+    assert device.said("fresh got") == ["b'2'", "b'3'", "b'4'"]
+    assert device.said("used got") == ["b'1'", "b'3'", "b'4'"]
     assert proxy.connections == (1 if "words" in place else 2)
 
 
@@ -539,38 +448,36 @@ def test_receiving_goes_on_after_there_was_once_no_memory(proxy, broker, place):
 
 
 def test_qos_0_beyond_the_backlog_drops_the_oldest(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(max_packet=500, max_backlog=1000)
-            got = []
-            release = asyncio.Event()
+        got = []
+        release = asyncio.Event()
 
-            @client.on("t")
-            async def handler(message):
-                got.append(int(message.payload))
-                if not release.is_set():
-                    print("begins")
-                await release.wait()
+        @client.on("t")
+        async def handler(message):
+            got.append(int(message.payload))
+            if not release.is_set():
+                print("begins")
+            await release.wait()
 
-            async with client:
-                await until(lambda: client.stats.received == 31)
-                release.set()
-                await until(lambda: len(got) + client.stats.dropped == client.stats.received)
-                print("got", got)
-                print("dropped", client.stats.dropped)
+        async with client:
+            await until(lambda: client.stats.received == 31)
+            release.set()
+            await until(lambda: len(got) + client.stats.dropped == client.stats.received)
+            print("got", got)
+            print("dropped", client.stats.dropped)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+        **SMALL,
+    ) as device:
+        device.subscribed()
         peer = broker.peer()
         peer.publish("t", "0", qos=0)
-        app.wait_for("begins")
-        for i in range(1, 31):
-            peer.publish("t", str(i), qos=0)
-        got = eval(app.wait_for("got")[4:])
-        dropped = int(app.wait_for("dropped").split()[1])
-        app.wait()
+        device.wait_for("begins")
+        peer.publish_all("t", range(1, 31), qos=0)
+        got = eval(device.wait_for("got")[4:])
+        dropped = int(device.wait_for("dropped").split()[1])
+        device.finish()
     assert got[0] == 0 and len(got) > 3
     assert got[1:] == list(range(31))[-(len(got) - 1) :]  # the newest
     assert dropped == 31 - len(got)
@@ -579,93 +486,78 @@ def test_qos_0_beyond_the_backlog_drops_the_oldest(proxy, broker):
 
 def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_lost(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.8.0-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make(max_packet=500, max_backlog=1000)
-            got = []
-            release = asyncio.Event()
+        gate = Gate()
+        client.on("t", qos=1)(gate)
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins")
-                await release.wait()
-                got.append(int(message.payload))
-
-            async with client:
-                await told("release")
-                release.set()
-                await until(lambda: len(set(got)) == 40)
-                print("got", got)
-                print("connects", client.stats.connects)
+        async with client:
+            await told("release")
+            gate.open()
+            await until(lambda: len(set(gate.got)) == 40)
+            print("got", gate.got)
+            print("connects", client.stats.connects)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+        **SMALL,
+    ) as device:
+        device.subscribed()
         peer = broker.peer()
         peer.publish("t", "0")
-        app.wait_for("begins")
-        for i in range(1, 40):
-            peer.publish("t", str(i))
-        app.wait_for(r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga")
+        device.wait_for("begins")
+        peer.publish_all("t", range(1, 40))
+        device.wait_for(
+            r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga"
+        )
         assert proxy.connections == 1
-        app.send("release")
-        got = eval(app.wait_for("^got")[4:])
-        assert int(app.wait_for("connects").split()[1]) > 1
-        app.wait()
+        device.send("release")
+        got = eval(device.wait_for("^got")[4:])
+        assert int(device.wait_for("connects").split()[1]) > 1
+        device.finish()
     assert list(dict.fromkeys(got)) == list(range(40))  # in order, none missing
 
 
 BEHIND = """
-async def main():
-    failing.random = Latest if sys.argv[2] == "latest" else Soonest
-    client = make(max_packet=500, max_backlog=1000, give_up_after=3, ack_timeout_s=60)
-    got = set()
+got = set()
 
-    @client.on("t", qos=1)
-    async def handler(message):
-        await asyncio.sleep_ms(10)
-        got.add(int(message.payload))
+@client.on("t", qos=1)
+async def handler(message):
+    await asyncio.sleep_ms(10)
+    got.add(int(message.payload))
 
-    async with client:
-        own = asyncio.create_task(client.publish("own", "x", qos=1))
-        await until(lambda: len(got) == 60)
-        print("got all, connects", client.stats.connects)
-        await told("leave")
-        await own
-        print("own message delivered")
+async with client:
+    own = asyncio.create_task(client.publish("own", "x", qos=1))
+    await until(lambda: len(got) == 60)
+    print("got all, connects", client.stats.connects)
+    await told("leave")
+    await own
+    print("own message delivered")
 """
 
 
 def test_no_message_is_blamed_for_closing_because_handlers_are_behind(proxy, broker):
     proxy.swallow("PUBACK", "down")  # its own message is the oldest in flight all the time
-    with apps.start(BEHIND, proxy.port, "soonest") as app:
+    with Device(proxy, BEHIND, give_up_after=3, ack_timeout_s=60, **SMALL) as device:
         proxy.wait_for("PUBACK", "down")
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        for i in range(60):
-            peer.publish("t", str(i))
-        assert int(app.wait_for("got all").split()[-1]) > 4
+        device.subscribed()
+        broker.publish("t", *range(60))
+        assert int(device.wait_for("got all").split()[-1]) > 4
         proxy.heal()
         proxy.rst()
-        app.send("leave")
-        app.wait_for("own message delivered")
-        app.wait()
-    assert "connections break" not in "\n".join(app.lines)
+        out = device.leave()
+    assert "own message delivered" in out
+    assert "connections break" not in out
     assert not [each for each in proxy.seen("CONNECT") if each.body[7] & 2]  # CleanSession
 
 
 def test_the_back_off_does_not_grow_while_handlers_are_behind(proxy, broker):
-    with apps.start(BEHIND, proxy.port, "latest") as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        for i in range(60):
-            peer.publish("t", str(i))
-        app.wait_for("got all")
-        app.send("leave")
-        app.wait()
-    done = [line for line in app.lines if "handlers are done" in line]
+    options = dict(SMALL, give_up_after=3, ack_timeout_s=60)
+    with Device(proxy, BEHIND, back_off="latest", **options) as device:
+        device.subscribed()
+        broker.publish("t", *range(60))
+        device.wait_for("got all")
+        device.leave()
+    done = [line for line in device.lines if "handlers are done" in line]
     assert len(done) > 3
     assert {line.split("next try in ")[1] for line in done} == {"0.5 s"}
 
@@ -674,68 +566,58 @@ def test_the_back_off_does_not_grow_while_handlers_are_behind(proxy, broker):
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_a_handler_that_publishes_keeps_up_with_a_burst(proxy, broker, protocol, qos):
     """Its own publish needs the connection on which too much arrives."""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            protocol, qos = int(sys.argv[2]), int(sys.argv[3])
-            client = make(max_packet=500, max_backlog=1000, protocol=protocol)
-            got = []
+        got = []
 
-            @client.on("t", qos=qos)
-            async def handler(message):
-                await client.publish("back", message.payload, qos=qos)
-                got.append(int(message.payload))
+        @client.on("t", qos=QOS)
+        async def handler(message):
+            await client.publish("back", message.payload, qos=QOS)
+            got.append(int(message.payload))
 
-            async with client:
-                await until(lambda: len(set(got)) == 60)
-                print("got", got)
+        async with client:
+            await until(lambda: len(set(got)) == 60)
+            print("got", got)
         """,
-        *(proxy.port, protocol, qos),
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+        names={"QOS": qos},
+        protocol=protocol,
+        **SMALL,
+    ) as device:
+        device.subscribed()
         peer = broker.peer("back", qos=qos)
         for i in range(60):
             peer.publish("t", str(i).zfill(100), qos=qos)
-        got = eval(app.wait_for("^got")[4:])
-        app.wait()
+        got = eval(device.wait_for("^got")[4:])
+        device.finish()
         assert sorted({int(each.payload) for each in peer.wait_for(60)}) == list(range(60))
     assert list(dict.fromkeys(got)) == list(range(60))
     assert qos == 1 or len(got) == 60
 
 
 def test_qos_0_gives_way_to_qos_1(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(max_packet=500, max_backlog=1000)
-            got = []
-            release = asyncio.Event()
+        gate = Gate()
+        client.on("t", qos=1)(gate)
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins")
-                await release.wait()
-                got.append(int(message.payload))
-
-            async with client:
-                await until(lambda: client.stats.received == 14)
-                release.set()
-                await until(lambda: len(got) + client.stats.dropped == client.stats.received)
-                print("got", got)
+        async with client:
+            await until(lambda: client.stats.received == 14)
+            gate.open()
+            await until(lambda: len(gate.got) + client.stats.dropped == client.stats.received)
+            print("got", gate.got)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+        **SMALL,
+    ) as device:
+        device.subscribed()
         peer = broker.peer()
         peer.publish("t", "0", qos=0)
-        app.wait_for("begins")
-        for i in range(1, 9):
-            peer.publish("t", str(i), qos=0)
-        for i in range(100, 105):
-            peer.publish("t", str(i), qos=1)
-        got = eval(app.wait_for("^got")[4:])
-        app.wait()
+        device.wait_for("begins")
+        peer.publish_all("t", range(1, 9), qos=0)
+        peer.publish_all("t", range(100, 105))
+        got = eval(device.wait_for("^got")[4:])
+        device.finish()
     assert [each for each in got if each >= 100] == [100, 101, 102, 103, 104]
     assert proxy.connections == 1
 
@@ -743,215 +625,196 @@ def test_qos_0_gives_way_to_qos_1(proxy, broker):
 def test_a_message_as_large_as_max_packet_comes_and_a_larger_one_ends_the_connection(
     proxy, broker
 ):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make(max_packet=20_000, max_backlog=20_000)
-
-            @client.on("t")
-            def handler(message):
-                print("got", len(message.payload))
-
-            async with client:
-                await told("leave")
+        @client.on("t")
+        def handler(message):
+            print("got", len(message.payload))
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+        max_packet=20_000,
+        max_backlog=20_000,
+    ) as device:
+        device.subscribed()
         peer = broker.peer()
         peer.publish("t", bytes(20_000 - 4 - 3), qos=0)
-        app.wait_for("got 19993")
+        device.wait_for("got 19993")
         peer.publish("t", bytes(20_000 - 4 - 2), qos=0)
-        app.wait_for("connection lost: packet of 20001 bytes, max_packet is 20000.* raise ")
-        app.wait_for("session resumed")
+        device.wait_for("connection lost: packet of 20001 bytes, max_packet is 20000.* raise ")
+        device.wait_for("session resumed")
         peer.publish("t", "small", qos=0)
-        app.wait_for("got 5")
-        app.send("leave")
-        app.wait()
+        device.wait_for("got 5")
+        device.leave()
 
 
 # The iterator
 
 
 def test_the_iterator_gets_what_no_handler_claims(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
-
-            @client.on("t/handler", qos=1)
-            def handler(message):
-                print("handler", message.payload)
-
-            async with client:
-                asyncio.create_task(leave(client))
-                messages = client.messages()
-                await client.subscribe("t/#", 1)
-                print("ready")
-                async for message in messages:
-                    print("iterator", message.topic, message.payload)
-                    if message.payload == b"last":
-                        await told("next")
-                print("the client stopped")
-
         async def leave(client):
             await told("leave")
             await client.disconnect()
+
+        @client.on("t/handler", qos=1)
+        def handler(message):
+            print("handler", message.payload)
+
+        async with client:
+            asyncio.create_task(leave(client))
+            messages = client.messages()
+            await client.subscribe("t/#", 1)
+            print("ready")
+            async for message in messages:
+                print("iterator", message.topic, message.payload)
+                if message.payload == b"last":
+                    await told("next")
+            print("the client stopped")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("ready")
+    ) as device:
+        device.wait_for("ready")
         peer = broker.peer()
         peer.publish("t/a", "1")
-        app.wait_for("iterator t/a b'1'")
+        device.wait_for("iterator t/a b'1'")
         proxy.wait_for("PUBACK", "up")  # the next one is asked for
         peer.publish("t/handler", "2")
-        app.wait_for("handler b'2'")
+        device.wait_for("handler b'2'")
         peer.publish("t/b", "last")
-        app.wait_for("iterator t/b b'last'")
+        device.wait_for("iterator t/b b'last'")
         peer.publish("t/c", "3")
         proxy.wait_for("PUBLISH", "down", 4)
         assert len(acks(proxy)) == 2  # that of "last" waits
-        app.send("next")
-        app.wait_for("iterator t/c b'3'")
-        app.send("leave")
-        app.wait_for("the client stopped")
-        app.wait()
-    assert "iterator t/handler b'2'" not in app.lines
+        device.send("next")
+        device.wait_for("iterator t/c b'3'")
+        device.send("leave")
+        device.wait_for("the client stopped")
+        device.finish()
+    assert "iterator t/handler b'2'" not in device.lines
     assert acks(proxy)[:3] == [number for number, _ in published(proxy)][:3]
 
 
 def test_leaving_the_iterator_acknowledges_its_message_and_the_rest_as_unclaimed(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.5.0-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make() as client:
-                async with client.messages() as messages:
-                    await client.subscribe("t", 1)
-                    async for message in messages:
-                        print("got", message.payload)
-                        await until(lambda: client.stats.received == 4)
-                        break
-                await until(lambda: client.stats.unclaimed == 3)
-                await client.publish("t", "5", qos=1)
-                await until(lambda: client.stats.unclaimed == 4)
-                again = client.messages()
-                await client.publish("t", "6", qos=1)
-                print("again", (await again.__anext__()).payload)
-                again.close()
-                await asyncio.sleep_ms(100)
+        async with client:
+            async with client.messages() as messages:
+                await client.subscribe("t", 1)
+                async for message in messages:
+                    print("got", message.payload)
+                    await until(lambda: client.stats.received == 4)
+                    break
+            await until(lambda: client.stats.unclaimed == 3)
+            await client.publish("t", "5", qos=1)
+            await until(lambda: client.stats.unclaimed == 4)
+            again = client.messages()
+            await client.publish("t", "6", qos=1)
+            print("again", (await again.__anext__()).payload)
+            again.close()
+            await asyncio.sleep_ms(100)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        for i in range(1, 5):
-            peer.publish("t", str(i))
-        app.wait_for("got b'1'")
-        app.wait_for("again b'6'")
-        app.wait()
-    assert [line for line in app.lines if line.startswith("got")] == ["got b'1'"]
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1", "2", "3", "4")
+        device.wait_for("got b'1'")
+        device.wait_for("again b'6'")
+        device.finish()
+    assert [line for line in device.lines if line.startswith("got")] == ["got b'1'"]
     assert acks(proxy) == [number for number, _ in published(proxy)]
     assert len(acks(proxy)) == 6
 
 
 def test_an_iterator_that_does_not_ask_in_time_counts_as_left_until_it_asks_again(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make(handler_timeout_s=1) as client:
-                messages = client.messages()
-                await client.subscribe("t", 1)
-                async for message in messages:
-                    print("got", message.payload)
-                    if message.payload == b"3":
-                        break
-                    await until(lambda: client.stats.unclaimed == 1)
-                    print("left")
+        async with client:
+            messages = client.messages()
+            await client.subscribe("t", 1)
+            async for message in messages:
+                print("got", message.payload)
+                if message.payload == b"3":
+                    break
+                await until(lambda: client.stats.unclaimed == 1)
+                print("left")
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        peer.publish("t", "1")
-        peer.publish("t", "2")
-        app.wait_for("got b'1'")
-        app.wait_for("left")
+        handler_timeout_s=1,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1", "2")
+        device.wait_for("got b'1'")
+        device.wait_for("left")
         proxy.wait_for("PUBACK", "up", 2)
-        peer.publish("t", "3")
-        app.wait_for("got b'3'")
-        app.wait()
+        broker.publish("t", "3")
+        device.wait_for("got b'3'")
+        device.finish()
 
 
 def test_a_slow_iterator_beyond_the_backlog_loses_no_qos_1(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            got = []
-            async with make(max_packet=500, max_backlog=1000) as client:
-                async with client.messages() as messages:
-                    await client.subscribe("t", 1)
-                    async for message in messages:
-                        if not got:
-                            await told("go on")
-                        got.append(int(message.payload))
-                        if len(set(got)) == 30:
-                            break
-                print("got", got)
+        got = []
+        async with client:
+            async with client.messages() as messages:
+                await client.subscribe("t", 1)
+                async for message in messages:
+                    if not got:
+                        await told("go on")
+                    got.append(int(message.payload))
+                    if len(set(got)) == 30:
+                        break
+            print("got", got)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        for i in range(30):
-            peer.publish("t", str(i))
-        app.wait_for("handlers are behind")
-        app.send("go on")
-        got = eval(app.wait_for("^got")[4:])
-        app.wait()
+        **SMALL,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", *range(30))
+        device.wait_for("handlers are behind")
+        device.send("go on")
+        got = eval(device.wait_for("^got")[4:])
+        device.finish()
     assert list(dict.fromkeys(got)) == list(range(30))
 
 
 def test_waiting_for_the_next_message_can_be_cancelled_and_loses_none(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            async with make(log=None) as client:
-                messages = client.messages()
-                await client.subscribe("t", 1)
-                for i in range(3):
-                    with raises(asyncio.TimeoutError):
-                        await asyncio.wait_for(messages.__anext__(), 0.05)
-                    await client.publish("t", str(i), qos=1)
-                    print("got", (await messages.__anext__()).payload)
+        async with client:
+            messages = client.messages()
+            await client.subscribe("t", 1)
+            for i in range(3):
+                with raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(messages.__anext__(), 0.05)
+                await client.publish("t", str(i), qos=1)
+                print("got", (await messages.__anext__()).payload)
         """,
-        broker.port,
-    ) as app:
+        log=None,
+    ) as device:
         for i in range(3):
-            app.wait_for(f"got b'{i}'")
-        app.wait()
+            device.wait_for(f"got b'{i}'")
+        device.finish()
 
 
 def test_a_message_that_is_no_stream_has_neither_stream_nor_length(broker):
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        async def main():
-            got = asyncio.Event()
-            client = make()
+        got = asyncio.Event()
 
-            @client.on("t")
-            def handler(message):
-                print("handled", message.stream, message.length)
-                got.set()
+        @client.on("t")
+        def handler(message):
+            print("handled", message.stream, message.length)
+            got.set()
 
-            async with client:
-                await client.subscribe("t")
-                await client.publish("t", "abc")
-                await got.wait()
+        async with client:
+            await client.subscribe("t")
+            await client.publish("t", "abc")
+            await got.wait()
         """,
-        broker.port,
     )
     assert "handled None 0" in out

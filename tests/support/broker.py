@@ -251,6 +251,11 @@ class Broker:
             peer.subscribe(each, qos)
         return peer
 
+    def publish(self, topic, *payloads, qos=1, retain=False):
+        """Publish as a peer that comes for it, and return when QoS of each is fulfilled."""
+        with self.peer() as peer:
+            peer.publish_all(topic, payloads, qos, retain)
+
     def close(self):
         """Close its peers and end it."""
         for peer in self._peers:
@@ -459,6 +464,11 @@ class Peer:
         properties = _encoded(properties, 3)
         sent = self._client.publish(topic, payload, qos, retain, properties)
         sent.wait_for_publish(patience.stretched(timeout_s))
+
+    def publish_all(self, topic, payloads, qos=1, retain=False):
+        """Publish each of `payloads` (iterable of str, bytes, numbers), one after the other."""
+        for payload in payloads:
+            self.publish(topic, payload, qos, retain)
 
     def wait_for(self, count=1, topic=None, timeout_s=20):
         """

@@ -1,0 +1,107 @@
+"""
+A device for tests: a MicroPython program around one client, and what a test has it do.
+
+The program is what stands below `client = make(...)` in its `main`: handlers first, and then, if
+it does more than stay connected until the test says "leave", an `async with client:`.
+
+    with Device(proxy, 'client.on("t", qos=1)(hold)', handler_timeout_s=1) as device:
+        device.subscribed()
+        broker.publish("t", "1")
+        device.wait_for("begins 1")
+        device.send("end")
+        device.leave()
+    assert device.said("ends") == ["1"]
+
+It has the names of apps.py, of tests/device/handlers.py and of tests/device/inside.py. Programs of
+several clients, or without one, are those of apps.py.
+"""
+
+import json
+import textwrap
+
+from tests.support import apps, mpy
+from tests.support.proxy import Proxy
+
+_BEFORE = """\
+from tests.device.handlers import *
+from tests.device.inside import *
+"""
+_STAYS = """
+async with client:
+    await told("leave")
+"""
+
+
+class Device(mpy.Program):
+    """
+    Use it in a `with`: leaving ends it. What it prints is followed as that of any mpy.Program.
+
+    to       what its client connects to, with a `port`: Broker, Proxy, FakeBroker
+    program  str, see above
+    tls      dict, arguments of TLS (see secure.files); None: without TLS
+    names    dict, more names for the program and their values, of types that repr() can write
+    back_off "soonest", "latest": as short or as long as the jitter allows; "random": as it comes
+    heap, env  as for mpy.start
+    options  of MQTTClient, of types that repr() can write
+    """
+
+    def __init__(
+        self,
+        to,
+        program="",
+        *,
+        tls=None,
+        names=None,
+        back_off="soonest",
+        heap=None,
+        env=None,
+        **options,
+    ):
+        self._to = to
+        given = [f"{name}={value!r}" for name, value in options.items()]
+        before = _BEFORE
+        if tls is not None:
+            before += "from tests.device.secure import *\n"
+            given.append("tls=tls_given()")
+            # not in argv: MicroPython takes no more than 255 characters there
+            env = {**(env or {}), "TLS": json.dumps(tls)}
+        for name, value in (names or {}).items():
+            before += f"{name} = {value!r}\n"
+        main = "" if back_off == "random" else f"{back_off}()\n"
+        main += f"client = make({', '.join(given)})\n" + textwrap.dedent(program)
+        if "async with client" not in program:
+            main += _STAYS
+        text = f"{before}\nasync def main():\n{textwrap.indent(main, '    ')}"
+        super().__init__(apps.source(text), to.port, heap=heap, env=env)
+
+    @classmethod
+    def check(cls, to, program, timeout_s=30, **arguments):
+        """Run a device (see above) that ends by itself; return its stdout, as finish() does."""
+        with cls(to, program, **arguments) as device:
+            return device.finish(timeout_s)
+
+    def subscribed(self, count=1):
+        """Return when it was sent a SUBACK, the `count`-th."""
+        if isinstance(self._to, Proxy):
+            self._to.wait_for("SUBACK", "down", count)
+        else:
+            self._to.wait_for_log("Sending SUBACK to device", count=count)
+
+    def said(self, word):
+        """Return what stands behind `word` in the lines that begin with it so far (list)."""
+        return [line[len(word) + 1 :] for line in self.lines if line.startswith(word + " ")]
+
+    def leave(self):
+        """Tell it to leave, which every device understands that does nothing else; see finish."""
+        self.send("leave")
+        return self.finish()
+
+    def finish(self, timeout_s=30):
+        """
+        Return its stdout (str) when it has ended by itself.
+
+        Raises AssertionError unless that is in time, and with exit status 0.
+        """
+        result = self.wait(timeout_s)
+        assert result.code == 0, f"exit status {result.code}\n{self.report()}"
+        return result.out
