@@ -113,6 +113,7 @@ class Run:
         self.app = self.peer = None
         self.network = lab.network
         self.dns = lab.dns
+        self.broker = lab.broker
         self.name = name
         self.sent = 0
         lab.dns.table["broker.lan"] = netns.BROKER
@@ -180,7 +181,8 @@ class Run:
             published[name, int(qos)] = list(range(int(count)))
         for _ in range(2 * len(ALL)):
             _, name, qos, numbers = self.app.wait_for("^got").split(maxsplit=3)
-            self.complete(int(qos), json.loads(numbers), list(range(self.sent)))
+            again = self.broker.published_again(self.name + name)
+            complete(int(qos), json.loads(numbers), list(range(self.sent)), again)
         assert self.app.wait_for("^sockets").split()[1] == str(len(ALL))
         assert self.app.wait_for("^left").split()[1] == "0"
         result = self.app.wait()
@@ -191,12 +193,30 @@ class Run:
             topic = f"{self.name}/up/{name}/{qos}"
             self.peer.wait_for(len(numbers), topic)
             seen = [int(payload.split()[0]) for t, payload in self.peer.received if t == topic]
-            self.complete(qos, seen, numbers)
+            complete(qos, seen, numbers)
 
-    @staticmethod
-    def complete(qos, seen, sent):
-        """Nothing is lost, everything in order, and nothing twice with QoS 2."""
-        assert (seen if qos == 2 else list(dict.fromkeys(seen))) == sent
+
+def complete(qos, seen, sent, again=0):
+    """
+    Nothing is lost, everything in order, and with QoS 2 nothing twice but what the broker
+    published `again` (int, messages) though it must not.
+    """
+    assert list(dict.fromkeys(seen)) == sent
+    assert qos < 2 or len(seen) <= len(sent) + again, (seen, again)
+
+
+def test_a_loss_another_order_and_a_repetition_are_seen():
+    complete(1, [0, 1, 0, 2], [0, 1, 2])
+    complete(2, [0, 1, 0, 2], [0, 1, 2], again=1)
+    for qos, seen, again in (
+        (1, [0, 2], 0),
+        (1, [0, 2, 1], 0),
+        (2, [0, 2], 1),
+        (2, [0, 1, 0, 2], 0),
+        (2, [0, 1, 0, 2, 0], 1),
+    ):
+        with pytest.raises(AssertionError):
+            complete(qos, seen, [0, 1, 2], again)
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """QoS 2: every message exactly once, both ways, whatever breaks and when."""
 
+import contextlib
 import random
+import socket
+import struct
 import time
 
 import pytest
 
 from tests.support import apps
-from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
+from tests.support.broker import HOST
+from tests.support.fake_broker import CONNACK, RESUMED, Connection, FakeBroker
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
 OUT = [("PUBLISH", "up"), ("PUBREC", "down"), ("PUBREL", "up"), ("PUBCOMP", "down")]
@@ -959,3 +963,76 @@ def test_an_id_of_a_session_that_the_broker_lost_unheard_hides_no_new_message(du
         app.wait_for("nothing left over")
         app.wait()
     assert got(app) == (["a"] if dup else ["a", "c"])
+
+
+# What mosquitto sends twice: it forgets that it had sent PUBREL where a connection of the session
+# ended between its CONNECT and the first PUBREL on it
+
+
+def hello(client_id):
+    """Return a CONNECT of MQTT 3.1.1 with CleanSession=0."""
+    body = b"\0\x04MQTT\x04\0\0\x3c\0" + bytes([len(client_id)]) + client_id.encode()
+    return bytes([0x10, len(body)]) + body
+
+
+@contextlib.contextmanager
+def dialled(broker):
+    """Yield a Connection that the broker has accepted."""
+    accepted = broker.log().count("New connection from") + 1
+    with socket.create_connection((HOST, broker.port), 20) as sock:
+        broker.wait_for_log("New connection from", count=accepted)
+        yield Connection(accepted, sock)
+
+
+def connect_and_reset(broker, client_id):
+    """Send a CONNECT and then RST, both of which the broker finds at the same time."""
+    with dialled(broker) as connection:
+        broker.pause()
+        connection.send(hello(client_id))
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    broker.resume()
+    broker.wait_for_log(f"Sending CONNACK to {client_id} (1, 0)")
+
+
+def test_a_broker_that_could_not_send_its_pubrel_may_publish_again(broker, record_property):
+    peer = broker.peer()
+    with dialled(broker) as connection:
+        connection.send(hello("bare"))
+        assert connection.packet() == (0x20, b"\0\0")
+        connection.send(b"\x82\x06\0\x01\0\x01t\x02")  # SUBSCRIBE
+        assert connection.packet() == (0x90, b"\0\x01\x02")
+        peer.publish("t", "x", qos=2)
+        first, body = connection.packet()
+        assert (first, body) == (0x34, b"\0\x01t\0\x01x")
+        connection.send(b"\x50\x02\0\x01")  # PUBREC
+        assert connection.packet() == (0x62, b"\0\x01")  # PUBREL, and no PUBCOMP
+    connect_and_reset(broker, "bare")
+    with dialled(broker) as connection:
+        connection.send(hello("bare"))
+        assert connection.packet() == (0x20, b"\x01\0")
+        again = connection.packet()
+        is_repeated = again[0] >> 4 == 3
+        record_property("after a lost PUBREL", "PUBLISH" if is_repeated else "PUBREL")
+        assert again == ((0x3C, body) if is_repeated else (0x62, b"\0\x01"))
+        if is_repeated:
+            connection.send(b"\x50\x02\0\x01")
+            assert connection.packet() == (0x62, b"\0\x01")
+        connection.send(b"\x70\x02\0\x01")
+        broker.wait_for_log("Received PUBCOMP from bare")
+    assert broker.published_again("bare") == is_repeated
+
+
+def test_what_a_broker_publishes_again_after_its_pubrel_is_handled_again(proxy, broker):
+    peer = broker.peer()
+    proxy.swallow("PUBCOMP", "up", times=1)
+    with apps.start(HANDLER, proxy.port) as app:
+        proxy.wait_for("SUBACK", "down")
+        peer.publish("t", "x", qos=2)
+        proxy.wait_for("PUBCOMP", "up")
+        connect_and_reset(broker, "device")
+        proxy.wait_for_connections(2)
+        proxy.wait_for("PUBCOMP", "up", count=2)
+        app.send("leave")
+        app.wait_for("nothing left over")
+        app.wait()
+    assert got(app) == ["x"] * (1 + broker.published_again("device"))

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.support import mpy, patience, process
-from tests.support.broker import HOST, Broker, EmbeddedBroker, Peer, is_listening
+from tests.support.broker import (
+    HOST,
+    Broker,
+    EmbeddedBroker,
+    Peer,
+    is_listening,
+    published_again,
+)
 from tests.support.proxy import Proxy
 from tools import ports
 from tools.debian import Unavailable
@@ -245,6 +252,37 @@ def test_a_broker_refuses_packets_over_its_limit(tmp_path):
 def test_a_broker_that_cannot_start_shows_its_log(tmp_path):
     with pytest.raises(RuntimeError, match="no_such_option"):
         Broker(tmp_path, lines=["no_such_option 1"])
+
+
+LOG = """
+Sending PUBLISH to a b (d0, q2, r0, m1, 't', ... (1 bytes))
+Sending PUBREL to a b (m1)
+{}
+Sending PUBREL to a b (m1)
+"""
+AGAIN = "Sending PUBLISH to a b (d1, q2, r0, m1, 't', ... (1 bytes))"
+
+
+@pytest.mark.parametrize(
+    ("between", "count"),
+    [
+        (AGAIN, 1),
+        (f"{AGAIN}\n{AGAIN}", 1),  # before its second PUBREL the client knows its id
+        (f"{AGAIN}\nSending PUBREL to a b (m1)\n{AGAIN}", 2),
+        ("", 0),
+        (f"Received PUBCOMP from a b (Mid: 1)\n{AGAIN}", 0),
+        (f"Received PUBCOMP from a b (Mid: 1, RC:0)\n{AGAIN}", 0),
+        (f"Received PUBCOMP from a b (Mid: 11)\n{AGAIN}", 1),
+        (f"Received PUBCOMP from a (Mid: 1)\n{AGAIN}", 1),
+        (AGAIN.replace("d1", "d0"), 0),  # a new message, in a new session
+        (AGAIN.replace("q2", "q1"), 0),
+        (AGAIN.replace("m1", "m11"), 0),
+        (AGAIN.replace("a b", "a"), 0),
+        (AGAIN.replace("a b", "c a b"), 0),
+    ],
+)
+def test_what_a_broker_published_again_after_its_pubrel_is_counted(between, count):
+    assert published_again(LOG.format(between), "a b") == count
 
 
 def test_the_embedded_broker_speaks_tls(tmp_path, pki):

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -49,6 +50,31 @@ def _password_line(user, password):
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
     salt, digest = (base64.b64encode(each).decode() for each in (salt, digest))
     return f"{user}:$7$101${salt}${digest}\n"
+
+
+def published_again(log, client_id):
+    """
+    Return how many QoS 2 messages (int) a mosquitto with this `log` (str, of all types) published
+    again to a client after it had sent their PUBREL. It must not, and the client cannot tell them
+    from new ones.
+    """
+    client = re.escape(client_id)
+    steps = re.compile(
+        rf"Sending PUBREL to {client} \(m(?P<released>\d+)"
+        rf"|Received PUBCOMP from {client} \(Mid: (?P<over>\d+)"
+        rf"|Sending PUBLISH to {client} \(d(?P<dup>\d), q2, r\d, m(?P<published>\d+)"
+    )
+    released = set()
+    count = 0
+    for step in steps.finditer(log):
+        if step["released"]:
+            released.add(step["released"])
+            continue
+        packet_id = step["over"] or step["published"]
+        if step["dup"] == "1" and packet_id in released:
+            count += 1
+        released.discard(packet_id)
+    return count
 
 
 class Broker:
@@ -237,6 +263,10 @@ class Broker:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the broker did not log {text!r}:\n{self.log()}")
             time.sleep(0.02)
+
+    def published_again(self, client_id):
+        """The same as published_again() of its log."""
+        return published_again(self.log(), client_id)
 
     def peer(self, *filters, qos=1, **options):
         """Return a Peer that is connected here and subscribed to `filters`; see Peer."""
