@@ -365,7 +365,7 @@ class MQTTClient:
         """Stop without a goodbye, and leave the Wi-Fi: for the `finally` of a program."""
         self._is_up = False
         if self._client.running:
-            from mqtt_as_tls.leaving import stop
+            from mqtt_as_tls.lifecycle import stop
 
             stop(self._client)
         wlan = getattr(self._client._link, "_wlan", None)  # of WiFi

@@ -11,7 +11,7 @@ _NAMES = (
         "MQTTError LinkError ResolveError ConnectError TLSError CertificateError RefusedError"
         " ProtocolError DeliveryUnknown",
     ),
-    ("streams", "Connected Disconnected Suspect SubscriptionRefused Undelivered"),
+    ("iterators", "Connected Disconnected Suspect SubscriptionRefused Undelivered"),
     ("store", "FileStore"),
     ("tls", "TLS"),
     ("wifi", "WiFi"),

@@ -56,12 +56,12 @@ _OPTIONS = const(
 # Methods of MQTTClient that are loaded when they are called
 _LATER = const(
     (
-        ("hooks", "on_connect"),
-        ("leaving", "connect disconnect wait_connected"),
+        ("on_connect", "on_connect"),
+        ("lifecycle", "connect disconnect wait_connected"),
         ("mqtt5", "reauthenticate"),
         ("queueing", "enqueue"),
-        ("requests", "request respond"),
-        ("streams", "events messages"),
+        ("request_response", "request respond"),
+        ("iterators", "events messages"),
         ("subscribing", "subscribe unsubscribe"),
     )
 )
@@ -269,7 +269,7 @@ class MQTTClient:
             for data in (will.payload, will.birth or b""):
                 self._encode(will.topic, data, will.qos, will.retain)  # not too large?
         if _clients:
-            _later("leaving", "make_way")(self, False)
+            _later("lifecycle", "make_way")(self, False)
 
     # What an app calls; the rest of it is in _LATER
 
@@ -297,14 +297,14 @@ class MQTTClient:
                 wrong("option", "handler", handler)
             sub = self._declare(filter, qos, options, handler)
             if stream:
-                _later("incoming", "attach")(self, sub)
+                _later("stream_in", "attach")(self, sub)
             return handler
 
         return decorate
 
     async def __aenter__(self):
         if _clients:
-            _later("leaving", "make_way")(self, True)
+            _later("lifecycle", "make_way")(self, True)
         self._loop = asyncio.core._task_queue
         self._up = asyncio.Event()
         for sub in self._dispatcher.subscriptions:
@@ -360,7 +360,7 @@ class MQTTClient:
         if length is None:
             out = self._encode(topic, payload, qos, retain, properties)
         else:
-            out = _later("outgoing", "Upload")(
+            out = _later("stream_out", "Upload")(
                 self, topic, payload, length, qos, retain, properties
             )
         if not self._fresh:
@@ -415,7 +415,7 @@ class MQTTClient:
         """Send what waits, as far as the window and the socket allow."""
         session = self._session
         while self.connected and not self._transport.blocked:
-            queue = session.again or self._queue
+            queue = session.to_resend or self._queue
             if not queue and not (self._store is not None and session.fetch(queue)):
                 return
             out = queue[0]
@@ -517,7 +517,7 @@ class MQTTClient:
                 # what a MemoryError says may lie where MicroPython has written since
                 error = MemoryError("no memory") if isinstance(e, MemoryError) else e
             try:
-                delay = _later("failing", "failed")(self, error)
+                delay = _later("retry", "failed")(self, error)
             except Exception:  # no memory for more words
                 self.error = error
                 self._say(error)
@@ -581,7 +581,7 @@ class MQTTClient:
         self._busy = True
         try:
             if self._silent >= self._reset_at and not served:
-                _later("failing", "unanswered")(self)
+                _later("retry", "unanswered")(self)
                 await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
                 await asyncio.wait_for(link.up(), _LINK_S)
@@ -619,7 +619,7 @@ class MQTTClient:
         present, code = decoder.connack()
         self._unsure = unsure
         if code:
-            raise _later("failing", "refusal")(self, code)
+            raise _later("retry", "refusal")(self, code)
         if present and clean:
             raise errors.ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
         self._clean = not present  # until our side of the session is new too
@@ -639,12 +639,12 @@ class MQTTClient:
         session.unsure = unsure = self._unsure
         unknown = session.resume(present, now)
         while unknown:
-            _later("failing", "undelivered")(self, unknown[0])
+            _later("retry", "undelivered")(self, unknown[0])
             unknown.pop(0)
         self._clean = False
-        for out in session.releasing:
+        for out in session.awaiting_pubcomp:
             self._send(packet.ack(_PUBREL, out.id))
-        again = len(session.again) + len(session.releasing)
+        again = len(session.to_resend) + len(session.awaiting_pubcomp)
         self.stats.resent += again
         for sub in self._dispatcher.subscriptions:
             if not present or unsure or (sub.granted or 0) > 2:
@@ -654,7 +654,7 @@ class MQTTClient:
         will = self.will
         if will and will.birth is not None:
             out = self._birth
-            if out not in self._queue + session.inflight + session.releasing:
+            if out not in self._queue + session.inflight + session.awaiting_pubcomp:
                 self._birth = out = self._encode(will.topic, will.birth, will.qos, will.retain)
                 out.awaited = False
                 self._queue.insert(0, out)
@@ -678,7 +678,7 @@ class MQTTClient:
 
     def _report(self, what, name, error):
         try:
-            _later("failing", "report")(self, what % name, error)
+            _later("retry", "report")(self, what % name, error)
         except MemoryError:
             pass
 
@@ -701,7 +701,7 @@ class MQTTClient:
                     continue
                 kind = first & 0xF0
                 if first > 255:  # larger than max_packet
-                    more = await _later("incoming", "receive")(self, t, first)
+                    more = await _later("stream_in", "receive")(self, t, first)
                 elif kind == _PUBLISH:
                     self._arrived(first, decoder)
                 elif kind == _PINGRESP:
@@ -718,7 +718,7 @@ class MQTTClient:
                         if self._hooks:
                             self._hooks.answered()
                 elif kind > _PINGRESP:  # DISCONNECT, AUTH of MQTT 5
-                    await self._five.told(t, decoder, kind)
+                    await self._five.disconnect_or_auth(t, decoder, kind)
                 else:
                     n = decoder.answer()
                     code = decoder.code
@@ -735,7 +735,7 @@ class MQTTClient:
                     elif out:
                         stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
                         if code > 127 and code != 146:
-                            _later("failing", "undelivered")(self, out, code)
+                            _later("retry", "undelivered")(self, out, code)
                         out.set()
                         self._pump()
         except Exception as e:
@@ -750,7 +750,7 @@ class MQTTClient:
         for i, sub in enumerate(part):
             sub.granted = codes[i]
             if codes[i] > 127:
-                _later("failing", "refused")(self, sub)
+                _later("retry", "refused")(self, sub)
 
     def _arrived(self, first, decoder):
         qos = first >> 1 & 3
@@ -810,7 +810,7 @@ class MQTTClient:
         while not self._error:
             if late and late is self._fresh:
                 self._fresh = None
-                _later("failing", "unawaited")(self, late)
+                _later("retry", "unawaited")(self, late)
             late = self._fresh
             now = time.ticks_ms()
             silent = time.ticks_diff(now, t.tx_ms)

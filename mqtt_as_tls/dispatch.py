@@ -259,7 +259,7 @@ class Dispatcher:
                 if left > 0:
                     next_ms = left if next_ms < 0 else min(left, next_ms)
                     continue
-                from .failing import overdue
+                from .retry import overdue
 
                 overdue(self, sub)
         return next_ms

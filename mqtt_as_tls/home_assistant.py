@@ -12,8 +12,8 @@ import random
 import re
 
 from . import __version__
-from .outgoing import Parts
 from .router import topic, wrong
+from .stream_out import Parts
 
 
 def _check(id):

@@ -226,7 +226,7 @@ class Wire:
 
     # Connected
 
-    async def told(self, t, decoder, kind):
+    async def disconnect_or_auth(self, t, decoder, kind):
         """AUTH or DISCONNECT (`kind`) came."""
         code = decoder.reason()
         if kind != _AUTH:
@@ -271,10 +271,10 @@ class Wire:
         elif size > self._maximum_packet_size:
             code = 149
         if code:
-            from .failing import undelivered
+            from .retry import undelivered
 
             client = self._client
-            if out in client._session.again:
+            if out in client._session.to_resend:
                 client._session.drop(out)
             else:
                 client._queue.remove(out)
@@ -355,7 +355,7 @@ class Wire:
             code = 162
         if not code:
             return False
-        from .failing import refused
+        from .retry import refused
 
         sub.granted = code
         sub.asked = True  # in a way

@@ -5,10 +5,10 @@ app may publish.
 
 
 def wrong(mistake, *args):
-    """Raise what the function `mistake` (str) of `mistakes` returns for `args`."""
-    from . import mistakes
+    """Raise what the function `mistake` (str) of `argument_errors` returns for `args`."""
+    from . import argument_errors
 
-    raise getattr(mistakes, mistake)(*args)
+    raise getattr(argument_errors, mistake)(*args)
 
 
 def encode(name):

@@ -4,8 +4,8 @@ flight, what to send again and in which order, what is acknowledged and when.
 
 It outlives every connection. No I/O and no clock: milliseconds are passed in.
 
-The rule of its lists: an outgoing message is in `inflight` or in `releasing`, never in both, and
-what is in `again` is in `inflight` too, in the same order. Nobody but a Session changes them: who
+The rule of its lists: an outgoing message is in `inflight` or in `awaiting_pubcomp`, never in both, and
+what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session changes them: who
 gives a message up calls `drop`.
 """
 
@@ -18,7 +18,7 @@ _PUBACK = const(0x40)
 _PUBREC = const(0x50)
 _PUBCOMP = const(0x70)
 
-_UNRELEASED = const(256)  # the most QoS 2 messages that may wait for their PUBREL
+_AWAITING_PUBREL = const(256)  # the most QoS 2 messages that may wait for their PUBREL
 _OVERHEAD = const(100)  # bytes that a message takes besides its topic and payload
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
@@ -44,25 +44,27 @@ class Session:
         self.unsure = False  # of the client: that of this connection may have begun after ours
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
-        self.again = []  # those of them that this connection has to carry once more
-        self.releasing = []  # QoS 2 whose PUBREC came, in that order
+        self.to_resend = []  # those of them that this connection has to carry once more
+        self.awaiting_pubcomp = []  # QoS 2 whose PUBREC came, in that order
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
         self.inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
-        self._unreleased = {}
+        self.awaiting_pubrel = {}
         self._unknown = []
 
     def full(self):
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
-        sent = len(self.inflight) + len(self.releasing) - len(self.again)
+        sent = len(self.inflight) + len(self.awaiting_pubcomp) - len(self.to_resend)
         return sent >= self.max_inflight
 
     def _next_id(self):
         # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2])
         while True:
             self._id = n = self._id % 65535 + 1
-            for out in self.inflight + self.releasing if self.releasing else self.inflight:
+            for out in (
+                self.inflight + self.awaiting_pubcomp if self.awaiting_pubcomp else self.inflight
+            ):
                 if out.id == n:
                     break
             else:
@@ -71,10 +73,10 @@ class Session:
 
     def publish(self, out, now_ms):
         """
-        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `again`: its packet is
+        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `to_resend`: its packet is
         ready to be sent.
         """
-        again = out in self.again
+        again = out in self.to_resend
         out.sent_ms = now_ms
         if not out.id:
             n = self._next_id()
@@ -84,7 +86,7 @@ class Session:
             out.id = n
             packet.set_id(out.packet, n)
         if again:
-            self.again.remove(out)
+            self.to_resend.remove(out)
 
     def request(self, record):
         """
@@ -111,7 +113,7 @@ class Session:
         Returns the outgoing message that it is for; None when there is none: late and repeated
         ones are counted. After a PUBREC that is not `refused` the message waits for PUBCOMP.
         """
-        waiting = self.releasing if kind == _PUBCOMP else self.inflight
+        waiting = self.awaiting_pubcomp if kind == _PUBCOMP else self.inflight
         for out in waiting:
             if out.id == packet_id and (out.qos == 1) == (kind == _PUBACK):
                 if kind == _PUBCOMP:
@@ -119,14 +121,14 @@ class Session:
                     return out
                 if kind == _PUBREC and not refused:
                     out.sent_ms = now_ms
-                    self.releasing.append(out)
+                    self.awaiting_pubcomp.append(out)
                 self.drop(out)
                 return out
         if kind == _PUBREC:
-            for out in self.releasing:
+            for out in self.awaiting_pubcomp:
                 if out.id == packet_id:  # repeated
                     if refused:
-                        self.releasing.remove(out)
+                        self.awaiting_pubcomp.remove(out)
                     return out
         self.stray += 1
         return None
@@ -135,13 +137,13 @@ class Session:
         """The outgoing message `out` is not to be sent any more, if it was in flight."""
         if out in self.inflight:
             self.inflight.remove(out)
-        if out in self.again:
-            self.again.remove(out)
+        if out in self.to_resend:
+            self.to_resend.remove(out)
 
     def oldest_ms(self, now_ms):
         """Return how long the oldest message in flight has waited, in ms; -1: there is none."""
         age = -1
-        for waiting in (self.inflight, self.releasing):
+        for waiting in (self.inflight, self.awaiting_pubcomp):
             if waiting:
                 age = max(age, (now_ms - waiting[0].sent_ms) & _TICKS)
         return age
@@ -152,8 +154,8 @@ class Session:
 
         present  bool, session present
 
-        What was in flight still is: PUBREL has to be sent for all in `releasing`, then all in
-        `again` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP flag is
+        What was in flight still is: PUBREL has to be sent for all in `awaiting_pubcomp`, then all in
+        `to_resend` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP flag is
         set; without a session they are new ones. Requests are forgotten: their answer belonged to
         the connection.
 
@@ -164,23 +166,28 @@ class Session:
         kept = []
         self.requests = {}
         if not present:
-            unknown = self._unknown + self.releasing
+            unknown = self._unknown + self.awaiting_pubcomp
             again = []
             for out in self.inflight:
                 (again if out.qos == 1 else unknown).append(out)
-            self.inflight, self.releasing, self._unreleased, self._unknown = again, [], {}, unknown
+            self.inflight, self.awaiting_pubcomp, self.awaiting_pubrel, self._unknown = (
+                again,
+                [],
+                {},
+                unknown,
+            )
         elif not self._id:  # some that an earlier program used may still be taken at the broker
             self._id = now_ms * 7919 % 65535  # spread: each boot comes here after as long
-        self.again = list(self.inflight)
-        for out in self.again:
+        self.to_resend = list(self.inflight)
+        for out in self.to_resend:
             if not present:
                 out.id = 0
             packet.set_dup(out.packet, out.id > 0)
-        for out in self.inflight + self.releasing:
+        for out in self.inflight + self.awaiting_pubcomp:
             out.sent_ms = now_ms
         for message in self.inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code in (0, 16):
-                self._unreleased[message.id] = True  # handled: only its PUBREC is missing
+                self.awaiting_pubrel[message.id] = True  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
             elif not (message.stale and message.done):
                 message.stale = True
@@ -216,9 +223,9 @@ class Session:
             inbound.remove(old)  # the broker forgot it and uses its id again
             break
         if message.qos == 2:
-            if message.id in self._unreleased:
+            if message.id in self.awaiting_pubrel:
                 message.done = dup or not self.unsure
-            elif len(self._unreleased) >= _UNRELEASED:
+            elif len(self.awaiting_pubrel) >= _AWAITING_PUBREL:
                 raise ProtocolError(
                     "QoS 2 messages without end and no PUBREL (section 4.3.3)", 147
                 )
@@ -248,7 +255,7 @@ class Session:
             if not message.done:
                 break
             if message.qos == 2 and message.ack_code in (0, 16):  # else it is refused
-                self._unreleased[message.id] = True
+                self.awaiting_pubrel[message.id] = True
             return message
         return None
 
@@ -257,8 +264,8 @@ class Session:
         Note a PUBREL; it is answered with PUBCOMP, known or not (section 4.3.3). Returns whether
         it was known.
         """
-        if packet_id in self._unreleased:
-            del self._unreleased[packet_id]
+        if packet_id in self.awaiting_pubrel:
+            del self.awaiting_pubrel[packet_id]
             for message in self.inbound:
                 if message.id == packet_id:  # delivered again meanwhile: no PUBREC is due any more
                     self.inbound.remove(message)

@@ -464,7 +464,7 @@ class FileStore:
         """Return the session of `client`; one that is read from flash when this is closed."""
         if self._segments is None or self._session._client is not client:
             self.close()
-            from .stored import StoredSession
+            from .store_session import StoredSession
 
             self._session = StoredSession(client, self)
         return self._session
@@ -488,7 +488,7 @@ class FileStore:
         """Keep an encoded PUBLISH. Raises ValueError when it is larger than `largest`."""
         n = len(packet)
         if n > self.largest:
-            from .mistakes import size
+            from .argument_errors import size
 
             raise size(n, self.largest, "a quarter of max_bytes")
         if not self._make_room(n):

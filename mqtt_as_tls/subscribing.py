@@ -58,9 +58,9 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     data = b""
     if properties:
         if not client._five:
-            from . import mistakes
+            from . import argument_errors
 
-            raise mistakes.option("properties", properties)
+            raise argument_errors.option("properties", properties)
         data = client._five.encode(properties, 0xA2)
     subs = []
     for name in filters:

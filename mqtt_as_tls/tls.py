@@ -24,7 +24,7 @@ _MEMORY = const(b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51")
 
 
 def _wrong(name, problem, detail=None):
-    from .mistakes import file
+    from .argument_errors import file
 
     return file(name, problem, detail)
 

@@ -17,7 +17,7 @@ _PM_SAVE = const(0xA11142)  # the driver's default
 
 
 def _wrong(what, *args):
-    from .mistakes import wifi
+    from .argument_errors import wifi
 
     return wifi(what, *args)
 
@@ -144,7 +144,7 @@ class WiFi:
                     self._pairs.remove(pair)
                     self._pairs.insert(0, pair)
                     return
-                from .failing import not_joined
+                from .retry import not_joined
 
                 text += (text and "; ") + not_joined(pair[0], status)
                 if status not in (-3, -2):

@@ -41,10 +41,10 @@ WORKING = modules.always()
 LATER = modules.later()
 SUMS = {
     "**a working app**": WORKING,
-    "+ telling why it failed": ("failing", "explain"),
+    "+ telling why it failed": ("retry", "explain"),
     "+ MQTT 5": ("mqtt5", "packet5", "properties", "reasons"),
-    "+ the store": ("store", "stored"),
-    "+ payloads larger than memory, both ways": ("incoming", "outgoing"),
+    "+ the store": ("store", "store_session"),
+    "+ payloads larger than memory, both ways": ("stream_in", "stream_out"),
     "**everything**": (*WORKING, *LATER),
 }
 

@@ -6,7 +6,7 @@ with the test through stdin, no pauses where a test needs many reconnects.
 import asyncio
 import sys
 
-from mqtt_as_tls import MQTTClient, failing
+from mqtt_as_tls import MQTTClient, retry
 
 _said = None  # lines of stdin that nobody has asked for
 
@@ -60,12 +60,12 @@ class Latest:
 
 def soonest():
     """Reconnect without the back-off, so that a test of many outages is short."""
-    failing.random = Soonest
+    retry.random = Soonest
 
 
 def latest():
     """Reconnect with as long a back-off as may be."""
-    failing.random = Latest
+    retry.random = Latest
 
 
 def fail_once(owner, name):

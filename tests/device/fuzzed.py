@@ -20,7 +20,7 @@ import sys
 import time
 from asyncio import core
 
-from mqtt_as_tls import MQTTClient, failing, packet, transport
+from mqtt_as_tls import MQTTClient, packet, retry, transport
 from mqtt_as_tls.errors import MQTTError
 from tests.device.app import Soonest
 
@@ -225,11 +225,11 @@ class Network:
 
 
 network = transport.socket = Network()
-failing.random = Soonest
+retry.random = Soonest
 _sleep_ms = asyncio.sleep_ms
 asyncio.sleep_ms = lambda ms: _sleep_ms(0)  # pauses of the client: nobody needs them here
-_failed = failing.failed
-_explained = failing._explained
+_failed = retry.failed
+_explained = retry._explained
 ends = []
 escaped = []
 
@@ -252,8 +252,8 @@ def measured(value):
 
 
 packet.bytearray = measured
-failing.failed = failed
-failing._explained = lambda error: ""  # a module is loaded for it, every time
+retry.failed = failed
+retry._explained = lambda error: ""  # a module is loaded for it, every time
 
 
 def unhandled(loop, context):
@@ -335,7 +335,7 @@ async def drive(sockets, got, wanted, problems):
 def left_over(client):
     """Return what the client still has, though all is done (list of str)."""
     session = client._session
-    lists = ["inflight", "releasing", "again", "requests", "_unknown"]
+    lists = ["inflight", "awaiting_pubcomp", "to_resend", "requests", "_unknown"]
     left = [name for name in lists if getattr(session, name)]
     if [message for message in session.inbound if not message.stale]:
         left.append("inbound")

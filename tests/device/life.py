@@ -19,7 +19,7 @@ from asyncio import core
 
 import micropython
 
-from mqtt_as_tls import MQTTClient, failing, packet, transport
+from mqtt_as_tls import MQTTClient, packet, retry, transport
 from mqtt_as_tls import client as client_module
 from mqtt_as_tls.errors import DeliveryUnknown
 from tests.device import rtc  # noqa: F401 - its RTC is that of `machine` now
@@ -490,10 +490,10 @@ async def main():
 
 # The words of failures are loaded now, and stay, so that the heap does not grow by them later
 for name in (
-    "failing",
-    "leaving",
-    "hooks",
-    "streams",
+    "retry",
+    "lifecycle",
+    "on_connect",
+    "iterators",
     "will",
     "clock",
     "explain",
@@ -501,7 +501,7 @@ for name in (
     "mqtt5",
 ):
     __import__("mqtt_as_tls." + name)
-failing._forget = lambda *names: None
+retry._forget = lambda *names: None
 client_module.asyncio = Hurried()
 transport.gc = transport.socket = trigger
 transport.Transport.write = trigger.around_write(transport.Transport.write)

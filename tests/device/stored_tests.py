@@ -8,7 +8,7 @@ import sys
 from mqtt_as_tls import packet
 from mqtt_as_tls.session import Session
 from mqtt_as_tls.store import FileStore
-from mqtt_as_tls.stored import StoredSession
+from mqtt_as_tls.store_session import StoredSession
 from tests.unit import test_session
 from tests.unit.test_session import Message
 from tests.unit.test_store import Directory, message, number
@@ -124,16 +124,16 @@ def test_what_is_in_flight_is_sent_again_after_a_reset_with_its_id_and_dup():
         session.acknowledged(PUBREC, outs[3].id)
         session.acknowledged(PUBREC, outs[1].id)
         session = start(path)
-        assert [out.id for out in session.releasing] == [4, 2]
+        assert [out.id for out in session.awaiting_pubcomp] == [4, 2]
         assert [wire(out) for out in session.inflight] == [(0, 1, False), (4, 5, False)]
         assert session.resume(True, 0) == []
-        assert [wire(out) for out in session.again] == [(0, 1, True), (4, 5, True)]
-        for out in list(session.again):
+        assert [wire(out) for out in session.to_resend] == [(0, 1, True), (4, 5, True)]
+        for out in list(session.to_resend):
             session.publish(out, 0)
         assert publish(session, 9).id == 3  # ids in use are skipped
         assert session.acknowledged(PUBCOMP, 4) is not None
         session = start(path)
-        assert [out.id for out in session.releasing] == [2]
+        assert [out.id for out in session.awaiting_pubcomp] == [2]
         assert [wire(out)[:2] for out in session.inflight] == [(0, 1), (4, 5), (9, 3)]
 
 
@@ -148,7 +148,7 @@ def test_what_is_acknowledged_is_gone_after_a_reset():
         session.acknowledged(PUBREC, out.id, 0, True)  # refused
         assert len(session._store) == 0
         session = start(path)
-        assert session.inflight == session.releasing == []
+        assert session.inflight == session.awaiting_pubcomp == []
 
 
 def test_a_repeated_pubrec_costs_no_write():
@@ -170,7 +170,7 @@ def test_qos_2_of_a_lost_session_is_not_sent_again_after_a_reset_and_qos_1_is():
         session = start(path)
         unknown = session.resume(False, 0)
         assert sorted([number(out.packet) for out in unknown]) == [1, 3]
-        session.publish(session.again[0], 0)  # number 0; 2 was not reached
+        session.publish(session.to_resend[0], 0)  # number 0; 2 was not reached
         assert session.inflight[0].id == 1
         session = start(path)
         assert [wire(out) for out in session.inflight] == [(0, 1, False)]

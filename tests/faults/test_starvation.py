@@ -142,10 +142,10 @@ async def main():
         await told("stop")
         stopping = True
         s = client._session
-        await until(lambda: not (s.inflight or s.releasing or client._queue))
+        await until(lambda: not (s.inflight or s.awaiting_pubcomp or client._queue))
         await asyncio.sleep_ms(100)
         d = client._dispatcher
-        print("left over", s.again, s.requests, s.inbound, s._unknown, d.held, d.size)
+        print("left over", s.to_resend, s.requests, s.inbound, s._unknown, d.held, d.size)
         for qos in (1, 2):
             print("handled", qos, *[n for n in range(LONGEST) if counts[qos, n]])
         print("twice", *[n for n in range(LONGEST) if counts[2, n] > 1])
@@ -270,7 +270,7 @@ def test_nothing_is_lost_where_there_is_no_memory_at_all(broker, protocol):
 def test_a_client_that_found_no_memory_to_start_starts_later(broker):
     out = apps.check(
         """
-        from mqtt_as_tls import client as module, leaving
+        from mqtt_as_tls import client as module, lifecycle
         from tests.device.hunger import Hunger
 
         MEALS = [("crumbs", n) for n in range(0, 40)]
@@ -578,7 +578,7 @@ def test_a_line_that_there_was_no_memory_to_put_together_is_said_in_fewer_words(
 
 STREAMS = """
 from tests.device.hunger import Hunger
-import mqtt_as_tls.outgoing  # what a call imports is there
+import mqtt_as_tls.stream_out  # what a call imports is there
 
 LENGTH = 20_000
 done = {"up": 0, "down": 0}

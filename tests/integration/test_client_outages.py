@@ -454,9 +454,9 @@ def test_the_back_off_grows_to_a_minute_with_full_jitter():
         """
         async def main():
             client = make(log=None)
-            for failing.random in (Latest, Soonest):
+            for retry.random in (Latest, Soonest):
                 async with client:
-                    print([failing.failed(client, ConnectError("x")) for _ in range(10)])
+                    print([retry.failed(client, ConnectError("x")) for _ in range(10)])
         """,
         1883,
     )
@@ -486,14 +486,14 @@ def test_whatever_an_attempt_raises_is_told_and_tried_again(broker):
 
         async def main():
             soonest()
-            real = failing.failed
+            real = retry.failed
 
             def failed(client, error):
                 if isinstance(error, (ZeroDivisionError, NameError)):
                     raise MemoryError
                 return real(client, error)
 
-            failing.failed = failed
+            retry.failed = failed
             real_sleep = asyncio.sleep_ms
             asyncio.sleep_ms = lambda ms: real_sleep(min(ms, 100))
             async with make(link=Link()) as client:

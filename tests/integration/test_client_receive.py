@@ -392,7 +392,7 @@ NO_MEMORY = {
     "for the task of a handler": "asyncio create_task",
     "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
     "for an acknowledgement": "mqtt_as_tls.packet ack",
-    "for words about a handler that raised": "mqtt_as_tls.failing report",
+    "for words about a handler that raised": "mqtt_as_tls.retry report",
 }
 
 

@@ -87,16 +87,16 @@ def test_a_refusal_for_good_moves_on_at_once(tmp_path, protocol):
         out = check(
             """
 async def main():
-    failing.random = Latest
+    retry.random = Latest
     delays = []
-    failed = failing.failed
+    failed = retry.failed
 
     def note(client, error):
         delays.append(failed(client, error))
         assert isinstance(error, RefusedError), error
         return delays[-1]
 
-    failing.failed = note
+    retry.failed = note
     async with among(*sys.argv[2:], user="device", password="wrong") as client:
         await client.wait_connected()
         assert client.port == int(sys.argv[3])
@@ -120,15 +120,15 @@ def test_the_wait_grows_once_a_round_and_is_short_within_it(protocol):
         check(
             """
 async def main():
-    failing.random = Latest
+    retry.random = Latest
     delays = []
-    failed = failing.failed
+    failed = retry.failed
 
     def note(client, error):
         delays.append(failed(client, error))
         return 1
 
-    failing.failed = note
+    retry.failed = note
     async with among(*sys.argv[2:4], log=None) as client:
         await until(lambda: len(delays) >= 8)
     within, between = delays[0:8:2], delays[1:8:2]
@@ -169,7 +169,7 @@ def test_after_a_loss_it_is_the_firsts_turn_again_with_a_session_of_its_own(tmp_
             """
 async def main():
     soonest()
-    failing._suspect = lambda client, now: None  # t/1 looks like the culprit
+    retry._suspect = lambda client, now: None  # t/1 looks like the culprit
     client = among(*sys.argv[2:], ack_timeout_s=60, log=None)
 
     @client.on("d/#", 1)

@@ -323,14 +323,14 @@ async def main():
             cls.values.append(1)
             return 0.02
 
-    failing.random = Counter
+    retry.random = Counter
     async with client:
         await until(lambda: len(Counter.values) == 4)
         link.show()
-    failing.random = Latest
-    delays = [failing.failed(client, ConnectError("x")) for _ in range(9)]
-    failing.random = Soonest
-    delays.append(failing.failed(client, ConnectError("x")))
+    retry.random = Latest
+    delays = [retry.failed(client, ConnectError("x")) for _ in range(9)]
+    retry.random = Soonest
+    delays.append(retry.failed(client, ConnectError("x")))
     print(delays)
 """,
         broker.port,

@@ -23,9 +23,9 @@ class Watched:
     # every reconnect at once; what ended a connection, and the bytes taken meanwhile, in order
 
     def __init__(self):
-        self.failed = failing.failed
-        failing.failed = self
-        failing._explained = lambda error: ""  # a module is loaded for it, every time
+        self.failed = retry.failed
+        retry.failed = self
+        retry._explained = lambda error: ""  # a module is loaded for it, every time
         self.base = None
 
     def __call__(self, client, error):

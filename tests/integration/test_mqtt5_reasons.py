@@ -250,7 +250,7 @@ def test_a_handler_answers_with_a_reason_code_and_properties(proxy, broker):
                 print("ready")
                 await until(lambda: client.stats.received == 10)
                 await until(lambda: not client._dispatcher.held)
-                await until(lambda: not client._session._unreleased)  # no PUBREL comes to a no
+                await until(lambda: not client._session.awaiting_pubrel)  # no PUBREL comes to a no
         """,
         proxy.port,
     ) as app:

@@ -40,7 +40,7 @@ async def main():
     async with make(ack_timeout_s=int(sys.argv[2])) as client:
         tasks = [asyncio.create_task(client.publish("t", each, qos=2)) for each in "abc"]
         print("codes", await asyncio.gather(*tasks))
-        print(client._session.inflight, client._session.releasing, client._session.stray)
+        print(client._session.inflight, client._session.awaiting_pubcomp, client._session.stray)
         await client.publish("t", "d", qos=2)
         print("connects", client.stats.connects)
         await told("leave")
@@ -58,7 +58,7 @@ async def main():
 
     async with client:
         await told("leave")
-        await until(lambda: not (client._session.inbound or client._session._unreleased))
+        await until(lambda: not (client._session.inbound or client._session.awaiting_pubrel))
         print("nothing left over")
 """
 
@@ -234,7 +234,7 @@ async def main():
         await asyncio.gather(*tasks)
         print("after", await client.publish("t/after", "x", qos=2))
         s = client._session
-        print("in flight", len(s.inflight), len(s.releasing), len(s.again), client._queued)
+        print("in flight", len(s.inflight), len(s.awaiting_pubcomp), len(s.to_resend), client._queued)
         await told("leave")
 """
 
@@ -432,7 +432,7 @@ def test_giving_up_waiting_at_any_step_leaves_the_delivery_as_it_is(
                 task = asyncio.create_task(client.publish("t", "next", qos=2))
                 await told("go on")
                 await task
-                await until(lambda: not (client._session.inflight or client._session.releasing))
+                await until(lambda: not (client._session.inflight or client._session.awaiting_pubcomp))
                 client._session._id = 65535
                 await client.publish("t", "last", qos=2)
                 print("connects", client.stats.connects)
@@ -565,7 +565,7 @@ def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker)
 
             async with client:
                 await told("leave")
-                await until(lambda: not (client._session.inbound or client._session._unreleased))
+                await until(lambda: not (client._session.inbound or client._session.awaiting_pubrel))
                 print("nothing left over")
         """,
         proxy.port,
@@ -681,7 +681,7 @@ def test_a_message_is_handled_once_where_there_was_once_no_memory(proxy, broker,
                 fail_once(*eval(sys.argv[2]))
                 print("no memory")
                 await told("leave")
-                await until(lambda: not (client._session.inbound or client._session._unreleased))
+                await until(lambda: not (client._session.inbound or client._session.awaiting_pubrel))
                 print("nothing left over")
         """,
         proxy.port,
@@ -881,7 +881,7 @@ def test_a_publisher_learns_of_the_lost_session_though_there_was_no_memory_to_te
                 soonest()
                 async with make() as client:
                     await client.wait_connected()
-                    fail_once(failing, "undelivered")
+                    fail_once(retry, "undelivered")
                     with raises(DeliveryUnknown, "lost the session"):
                         await client.publish("t", "x", qos=2, timeout_s=20)
             """,

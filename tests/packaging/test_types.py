@@ -66,7 +66,7 @@ def test_the_program_of_the_readme_and_the_examples_have_no_error(folder):
 
 
 def test_mistakes_are_found(folder):
-    (folder / "mistakes.py").write_text(MISTAKES)
+    (folder / "argument_errors.py").write_text(MISTAKES)
     found = "\n".join(errors(folder))
     for number in (3, 4, 11, 15, 16):
-        assert f"mistakes.py:{number}: " in found
+        assert f"argument_errors.py:{number}: " in found

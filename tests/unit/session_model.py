@@ -20,7 +20,7 @@ from mqtt_as_tls.store import FileStore
 # stored.py needs a class of dispatch.py, and that the loop of MicroPython, which CPython lacks
 sys.modules.setdefault("asyncio.core", types.ModuleType("asyncio.core"))
 from mqtt_as_tls.dispatch import Delivery  # noqa: E402
-from mqtt_as_tls.stored import StoredSession  # noqa: E402
+from mqtt_as_tls.store_session import StoredSession  # noqa: E402
 
 PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x30, 0x40, 0x50, 0x62, 0x70
 SUBSCRIBE, SUBACK = 0x82, 0x90
@@ -231,9 +231,9 @@ class World:
         self.session._id = first_id
         self.arrived = []  # numbers on this connection that wait for their acknowledgement
         self.up, self.down = [], []
-        self.releasing = []  # packet ids, in the order of the PUBRECs
+        self.awaiting_pubcomp = []  # packet ids, in the order of the PUBRECs
         if self.folder:
-            self.releasing = [out.id for out in self.session.releasing]
+            self.awaiting_pubcomp = [out.id for out in self.session.awaiting_pubcomp]
 
     def parse(self, buf):
         """Return (dup, packet id, number) of a PUBLISH."""
@@ -246,13 +246,13 @@ class World:
     def used(self):
         """Return the packet ids in use."""
         session = self.session
-        flying = session.inflight + session.releasing
+        flying = session.inflight + session.awaiting_pubcomp
         return [out.id for out in flying if out.id] + list(session.requests)
 
     def pump(self):
         session = self.session
         while self.connected:
-            queue = session.again or self.queue
+            queue = session.to_resend or self.queue
             if not queue and not (self.folder and session.fetch(queue)):
                 return
             out = queue[0]
@@ -260,7 +260,7 @@ class World:
                 return
             fresh = not out.id
             used = self.used()
-            again = queue is session.again
+            again = queue is session.to_resend
             session.publish(out, self.now)
             if not again:
                 queue.pop(0)
@@ -295,7 +295,7 @@ class World:
             self.requests.discard(n)
             self.stray += not known
         elif kind == PUBREL:
-            known = n in session._unreleased
+            known = n in session.awaiting_pubrel
             again = [m.number for m in session.inbound if m.id == n and m.done]
             assert session.released(n) == known
             self.stray += not known
@@ -308,7 +308,7 @@ class World:
     def acknowledged(self, kind, n, code):
         session = self.session
         waits = {out.id: out for out in session.inflight if (out.qos == 1) == (kind == PUBACK)}
-        releasing = {out.id: out for out in session.releasing}
+        releasing = {out.id: out for out in session.awaiting_pubcomp}
         expected = (releasing if kind == PUBCOMP else waits).get(n)
         if not expected and kind == PUBREC:
             expected = releasing.get(n)
@@ -316,18 +316,18 @@ class World:
         assert out is expected
         self.stray += out is None
         if kind == PUBREC and code < 128:
-            if out and n not in self.releasing:
-                self.releasing.append(n)
+            if out and n not in self.awaiting_pubcomp:
+                self.awaiting_pubcomp.append(n)
             if out and self.number(out) in self.resending:
                 self.resending.remove(self.number(out))
             self.up.append((PUBREL, n, 0 if out else 146))
         elif out:
             number = self.number(out)
-            if n in self.releasing:
-                self.releasing.remove(n)
+            if n in self.awaiting_pubcomp:
+                self.awaiting_pubcomp.remove(n)
             if number in self.resending:
                 self.resending.remove(number)
-            assert out not in session.inflight + session.releasing + session.again
+            assert out not in session.inflight + session.awaiting_pubcomp + session.to_resend
             if code > 127:
                 self.fate[number] = "refused"
                 assert self.broker.refused[number]
@@ -430,7 +430,7 @@ class World:
         session.max_inflight = min(self.max_inflight, receive_maximum)
         self.clean = not present
         flying = [self.number(out) for out in session.inflight]
-        lost = flying + [self.number(out) for out in session.releasing]
+        lost = flying + [self.number(out) for out in session.awaiting_pubcomp]
         unknown = session.resume(present, self.now)
         self.running = len([m for m in session.inbound if not m.done])
         while unknown:
@@ -440,9 +440,9 @@ class World:
         if not present:
             assert not [n for n in lost if self.qos[n] == 2 and self.fate[n] != "unknown"]
             flying = [n for n in flying if self.qos[n] == 1]
-            self.releasing = []
+            self.awaiting_pubcomp = []
             self.sent_before = {}
-            assert not session.inbound and not session._unreleased
+            assert not session.inbound and not session.awaiting_pubrel
         self.clean = False
         self.resending = flying
         self.on_this_connection = set()
@@ -454,9 +454,11 @@ class World:
             self.client.connected = True
         broker.connected(receive_maximum)
         assert session.requests == {}
-        assert [out.id for out in session.releasing] == self.releasing
-        assert session.oldest_ms(self.now) == (0 if session.inflight + session.releasing else -1)
-        for out in session.releasing:
+        assert [out.id for out in session.awaiting_pubcomp] == self.awaiting_pubcomp
+        assert session.oldest_ms(self.now) == (
+            0 if session.inflight + session.awaiting_pubcomp else -1
+        )
+        for out in session.awaiting_pubcomp:
             self.up.append((PUBREL, out.id, 0))
         self.pump()
 
@@ -545,7 +547,7 @@ class World:
         session = self.session
         wrong = [(out.id, PUBREC if out.qos == 1 else PUBACK) for out in session.inflight]
         wrong += [(out.id, PUBCOMP) for out in session.inflight]
-        wrong += [(out.id, PUBACK) for out in session.releasing]
+        wrong += [(out.id, PUBACK) for out in session.awaiting_pubcomp]
         wrong = [each for each in wrong if each[0]]
         if self.connected and wrong:
             n, kind = pick(wrong, number)
@@ -553,7 +555,7 @@ class World:
 
     def broker_acknowledges_late(self, number):
         """What came on an earlier connection, before it is sent again."""
-        again = self.session.again
+        again = self.session.to_resend
         came = [out for out in again if self.broker.delivered[self.number(out)]]
         if self.connected and came:
             out = pick(came, number)
@@ -586,7 +588,7 @@ class World:
         if not self.taken_up:  # when what comes from flash was sent is not known
             return
         self.now = (self.now + ms) % WRAP
-        flying = self.session.inflight + self.session.releasing
+        flying = self.session.inflight + self.session.awaiting_pubcomp
         ages = [(self.now - out.sent_ms) % WRAP for out in flying]
         assert self.session.oldest_ms(self.now) == max(ages, default=-1)
 
@@ -612,13 +614,15 @@ class World:
             self.connect(True, 2)
             self.cut(0, 0)
         session = self.session
-        kept = {self.number(out) for out in session.inflight + session.releasing if out.entry}
+        kept = {
+            self.number(out) for out in session.inflight + session.awaiting_pubcomp if out.entry
+        }
         kept |= {n for n, kind in self.kinds.items() if kind == "flash"}
         for number, fate in self.fate.items():
             if fate == "waits" and number not in kept:
                 self.fate[number] = "died with the app"
         if self.folder:
-            known = set(session._unreleased)
+            known = set(session.awaiting_pubrel)
             session._store.close()
         else:
             known = set()
@@ -629,26 +633,26 @@ class World:
         self.rebooted = True
         self.sent_before = {n: i for n, i in self.sent_before.items() if n in kept}
         self.power_on()
-        for out in self.session.inflight + self.session.releasing:
+        for out in self.session.inflight + self.session.awaiting_pubcomp:
             assert self.number(out) in kept
 
     # What is always true
 
     def check(self):
         session = self.session
-        flying = session.inflight + session.releasing
+        flying = session.inflight + session.awaiting_pubcomp
         numbers = [self.number(out) for out in flying]
         assert len(set(numbers)) == len(numbers)
         ids = self.used()
         assert len(set(ids)) == len(ids)
         assert set(session.requests) == self.requests or not self.connected
         assert session.stray == self.stray or self.rebooted
-        assert [out.id for out in session.releasing] == self.releasing
-        assert [out for out in session.inflight if out in session.again] == session.again
-        sent = len(flying) - len(session.again)
+        assert [out.id for out in session.awaiting_pubcomp] == self.awaiting_pubcomp
+        assert [out for out in session.inflight if out in session.to_resend] == session.to_resend
+        sent = len(flying) - len(session.to_resend)
         assert session.full() == (sent >= session.max_inflight)
         if self.connected:
-            assert session.full() or not (session.again or self.queue)
+            assert session.full() or not (session.to_resend or self.queue)
         # what the app was not told of is somewhere
         waits = {n for n, fate in self.fate.items() if fate == "waits"}
         here = set(numbers) | {self.number(out) for out in self.queue}
@@ -682,8 +686,10 @@ class World:
                     break
         self.check()
         session = self.session
-        assert not (session.inflight or session.releasing or session.again or self.queue)
-        assert not session.requests and not session._unreleased and not session._unknown
+        assert not (
+            session.inflight or session.awaiting_pubcomp or session.to_resend or self.queue
+        )
+        assert not session.requests and not session.awaiting_pubrel and not session._unknown
         assert not [m for m in session.inbound if not m.stale]
         assert not broker.under_way and not broker.waiting
         assert not broker.received or self.rebooted and not self.folder

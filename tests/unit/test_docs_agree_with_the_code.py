@@ -31,8 +31,18 @@ OTHERS = {
 _RECORDS = "MAGIC VERSION HEAD QUEUED DIRECT SENT RECEIVED DONE INBOUND RELEASED FRESH"
 OTHERS |= {f"store._{name}" for name in _RECORDS.split()}  # their form, in the log of the store
 MODULES = (
-    *("client", "clock", "dispatch", "dns", "failing", "incoming", "leaving", "mqtt5", "outgoing"),
-    *("requests", "session", "store", "streams"),
+    *(
+        "client",
+        "clock",
+        "dispatch",
+        "dns",
+        "retry",
+        "stream_in",
+        "lifecycle",
+        "mqtt5",
+        "stream_out",
+    ),
+    *("request_response", "session", "store", "iterators"),
 )
 
 

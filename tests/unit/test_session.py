@@ -45,8 +45,8 @@ def puback(session, out):
 def resend(session, now_ms=0):
     """Send what has to be sent again, as far as the window allows; return it (list)."""
     sent = []
-    while session.again and not session.full():
-        sent.append(session.again[0])
+    while session.to_resend and not session.full():
+        sent.append(session.to_resend[0])
         session.publish(sent[-1], now_ms)
     return sent
 
@@ -199,7 +199,7 @@ def test_a_puback_for_a_qos_2_message_is_stray():
     assert session.inflight == [out]
     assert session.acknowledged(PUBREC, out.id) is out
     assert puback(session, out) is None
-    assert session.releasing == [out]
+    assert session.awaiting_pubcomp == [out]
     assert session.stray == 2
 
 
@@ -236,17 +236,17 @@ def test_lesson_7_a_resumed_session_sends_again_with_dup_and_the_same_ids():
     outs = [send(session, b"%d" % i, 10) for i in range(4)]
     puback(session, outs[1])
     assert session.resume(True, 500) == []
-    again = list(session.again)
+    again = list(session.to_resend)
     assert again == [outs[0], outs[2], outs[3]]
     assert [wire(out) for out in again] == [(True, 1, b"0"), (True, 3, b"2"), (True, 4, b"3")]
     assert session.inflight == again
     assert session.oldest_ms(700) == 200
     for out in again:  # while the client walks along the list, acknowledgements come
-        assert session.again[0] is out
+        assert session.to_resend[0] is out
         session.publish(out, 600)
         assert wire(out)[:2] == (True, out.id)
         assert puback(session, out) is out
-    assert session.inflight == session.again == []
+    assert session.inflight == session.to_resend == []
     assert not wire(send(session, b"new"))[0]
 
 
@@ -259,7 +259,7 @@ def test_without_a_session_the_messages_are_new_ones_in_the_same_order():
     outs = [send(session, b"%d" % i) for i in range(3)]
     session.resume(True, 0)  # DUP is set
     assert session.resume(False, 0) == []
-    assert session.again == outs
+    assert session.to_resend == outs
     assert not session.full()
     assert [out.id for out in outs] == [0, 0, 0]
     for n in (1, 2, 3):
@@ -269,7 +269,7 @@ def test_without_a_session_the_messages_are_new_ones_in_the_same_order():
     assert session.inflight == outs
     assert session.oldest_ms(9) == 4
     session.resume(True, 10)
-    assert [wire(out) for out in session.again] == [
+    assert [wire(out) for out in session.to_resend] == [
         (True, 4, b"0"),
         (True, 5, b"1"),
         (True, 6, b"2"),
@@ -306,16 +306,16 @@ def test_the_order_stays_over_several_connections():
     session = Session(8)
     a, b = send(session), send(session)
     session.resume(True, 0)
-    assert session.again == [a, b]
+    assert session.to_resend == [a, b]
     c = send(session)
     assert puback(session, a) is a  # an earlier connection carried it
     session.resume(True, 0)
-    assert session.again == [b, c]
+    assert session.to_resend == [b, c]
     session.resume(False, 0)
-    assert session.again == [b, c]
+    assert session.to_resend == [b, c]
     session.publish(b, 0)
     session.resume(True, 0)
-    assert session.again == [b, c]
+    assert session.to_resend == [b, c]
     assert wire(b)[0]
 
 
@@ -350,9 +350,9 @@ def test_a_qos_2_message_is_delivered_by_pubrec_and_pubcomp():
     out = send(session, b"x", qos=2)
     assert wire(out) == (False, 1, b"x")
     assert receipt(session, out) is out
-    assert (session.inflight, session.releasing) == ([], [out])
+    assert (session.inflight, session.awaiting_pubcomp) == ([], [out])
     assert complete(session, out) is out
-    assert (session.inflight, session.releasing) == ([], [])
+    assert (session.inflight, session.awaiting_pubcomp) == ([], [])
     assert session.stray == 0
 
 
@@ -361,7 +361,7 @@ def test_a_repeated_pubrec_finds_its_message_again_and_one_too_late_none():
     out = send(session, qos=2)
     for _ in range(3):
         assert receipt(session, out) is out  # each is answered with PUBREL
-    assert session.releasing == [out]
+    assert session.awaiting_pubcomp == [out]
     assert session.stray == 0
     assert complete(session, out) is out
     assert receipt(session, out) is None
@@ -394,7 +394,7 @@ def test_a_refused_message_is_no_longer_in_flight_and_its_id_is_free():
     session = Session(1)
     out = send(session, qos=2)
     assert receipt(session, out, refused=True) is out
-    assert session.inflight == session.releasing == []
+    assert session.inflight == session.awaiting_pubcomp == []
     assert not session.full()
     assert receipt(session, out) is None
     assert session.stray == 1
@@ -407,7 +407,7 @@ def test_a_refusal_after_the_pubrec_ends_the_message():
     out = send(session, qos=2)
     receipt(session, out)
     assert receipt(session, out, refused=True) is out
-    assert session.releasing == session.inflight == []
+    assert session.awaiting_pubcomp == session.inflight == []
 
 
 def test_an_id_is_in_use_until_the_pubcomp():
@@ -475,14 +475,14 @@ def test_a_resumed_session_releases_in_the_order_of_the_pubrecs_and_then_sends_a
     for out in (d, f, b):
         assert receipt(session, out) is out
     assert session.resume(True, 500) == []
-    assert session.releasing == [d, f, b]
+    assert session.awaiting_pubcomp == [d, f, b]
     assert session.oldest_ms(520) == 20
     assert resend(session, 510) == [a, c, e]
     assert [wire(out)[:2] for out in (a, c, e)] == [(True, 1), (True, 3), (True, 5)]
     assert complete(session, d) is d
     assert session.resume(True, 600) == []
-    assert session.releasing == [f, b]
-    assert session.again == [a, c, e]
+    assert session.awaiting_pubcomp == [f, b]
+    assert session.to_resend == [a, c, e]
 
 
 def test_a_pubrec_that_was_lost_is_followed_by_the_same_publish():
@@ -497,8 +497,8 @@ def test_a_pubrec_that_was_lost_is_followed_by_the_same_publish():
     assert wire(out) == (True, 1, b"x")
     assert receipt(session, out) is out
     session.resume(True, 0)
-    assert session.again == []  # [MQTT-4.3.3-1]: no PUBLISH after PUBREL
-    assert session.releasing == [out]
+    assert session.to_resend == []  # [MQTT-4.3.3-1]: no PUBLISH after PUBREL
+    assert session.awaiting_pubcomp == [out]
     assert complete(session, out) is out
 
 
@@ -510,8 +510,8 @@ def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new(
     assert sorted(out.packet[-1:] for out in unknown) == [b"1", b"3"]
     assert session.resume(True, 0) == unknown  # nobody was told yet
     unknown.clear()
-    assert session.releasing == []
-    assert session.inflight == session.again == [a, c]
+    assert session.awaiting_pubcomp == []
+    assert session.inflight == session.to_resend == [a, c]
     assert resend(session) == [a, c]
     assert [wire(out) for out in (a, c)] == [(False, 5, b"0"), (False, 6, b"2")]
     assert receipt(session, b) is None
@@ -529,7 +529,7 @@ def test_what_is_sent_again_keeps_within_a_window_that_became_smaller():
     session.max_inflight = 3
     assert not session.full()  # two wait for PUBCOMP
     assert resend(session) == [outs[2]]
-    assert session.again == outs[3:]
+    assert session.to_resend == outs[3:]
     complete(session, outs[0])
     assert resend(session) == [outs[3]]
     receipt(session, outs[2])
@@ -545,7 +545,7 @@ def test_what_is_sent_again_keeps_within_a_window_that_became_smaller():
         assert receipt(session, out) is out
         assert session.full()
         assert complete(session, out) is out
-    assert session.inflight == session.releasing == session.again == []
+    assert session.inflight == session.awaiting_pubcomp == session.to_resend == []
 
 
 def test_an_answer_to_what_was_not_sent_again_yet_takes_it_off_the_list():
@@ -554,8 +554,8 @@ def test_an_answer_to_what_was_not_sent_again_yet_takes_it_off_the_list():
     session.resume(True, 0)
     assert puback(session, a) is a
     assert receipt(session, b) is b
-    assert session.again == [c]
-    assert session.releasing == [b]
+    assert session.to_resend == [c]
+    assert session.awaiting_pubcomp == [b]
     assert resend(session) == [c]
 
 
@@ -845,7 +845,7 @@ def test_qos_2_without_end_is_a_protocol_error():
             assert new
             message.done = True
             assert acks(session) == [(0x50, n)]
-            assert len(session._unreleased) <= 256
+            assert len(session.awaiting_pubrel) <= 256
     assert n == 257
     assert not receive(session, 256, dup=True, qos=2)[1]  # a known one needs no room
     assert acks(session) == [(0x50, 256)]
@@ -923,13 +923,13 @@ def test_what_is_dropped_is_sent_no_more_and_takes_no_room():
     session.max_inflight = 1
     assert resend(session) == []  # it waits for the PUBCOMP, and has to be sent again
     session.drop(a)
-    assert session.inflight == session.again == []
+    assert session.inflight == session.to_resend == []
     assert complete(session, released) is released
     assert not session.full()
     b = send(session)
     session.drop(b)  # was sent
     session.drop(b)
-    assert session.inflight == session.again == []
+    assert session.inflight == session.to_resend == []
     assert not session.full()
     assert puback(session, a) is None
 
@@ -947,7 +947,7 @@ def test_no_memory_for_a_message_in_flight_leaves_it_as_it_was():
     out = Outgoing(packet.publish(b"t", b"x", 1), 1)
     with raises(MemoryError):
         session.publish(out, 0)
-    assert (out.id, session.inflight, session.again) == (0, [], [])
+    assert (out.id, session.inflight, session.to_resend) == (0, [], [])
     session.inflight = []
     session.publish(out, 0)
     assert session.inflight == [out]
@@ -990,11 +990,11 @@ def test_no_memory_for_what_a_message_notes_puts_it_in_flight_once():
 def test_no_memory_at_a_pubrec_leaves_the_message_in_flight():
     session = Session(8)
     out = send(session, qos=2)
-    session.releasing = Full()
+    session.awaiting_pubcomp = Full()
     with raises(MemoryError):
         receipt(session, out)
     assert session.inflight == [out]
-    session.releasing = []
+    session.awaiting_pubcomp = []
     session.resume(True, 0)
     assert resend(session) == [out]
     assert receipt(session, out) is out

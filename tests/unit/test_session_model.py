@@ -200,11 +200,11 @@ def test_a_message_given_up_before_its_connection_carried_it_again_is_nowhere():
         world.network([1, 2])  # PUBREC of the first
         world.cut(0, 0)
         world.connect(True, 0)  # the broker takes one at a time: PUBREL
-        assert len(world.session.again) == 1
+        assert len(world.session.to_resend) == 1
         world.cut(0, 0)
         world.give_up()
         world.check()
-        assert not (world.session.inflight or world.session.again)
+        assert not (world.session.inflight or world.session.to_resend)
         world.settle()
     finally:
         world.close()

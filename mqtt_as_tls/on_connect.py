@@ -44,9 +44,9 @@ def on_connect(client, handler):
     Returns `handler`. Raises TypeError for what is no function.
     """
     if not callable(handler):
-        from . import mistakes
+        from . import argument_errors
 
-        raise mistakes.option("on_connect", handler)
+        raise argument_errors.option("on_connect", handler)
     if not client._hooks:
         client._hooks = Hooks(client)
     client._hooks.handlers.append(handler)

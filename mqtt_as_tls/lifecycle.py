@@ -63,9 +63,9 @@ async def disconnect(client, reason=0, properties=None):
     goodbye = _DISCONNECT
     if reason or properties:
         if not client._five:
-            from . import mistakes
+            from . import argument_errors
 
-            raise mistakes.option("reason", reason)
+            raise argument_errors.option("reason", reason)
         goodbye = client._wire.disconnect(reason, properties)
     client.running = False
     try:
@@ -93,7 +93,7 @@ async def disconnect(client, reason=0, properties=None):
 
 def _unacknowledged(client):
     session = client._session
-    return session.inflight + session.releasing + session._unknown
+    return session.inflight + session.awaiting_pubcomp + session._unknown
 
 
 def stop(client):
@@ -178,12 +178,12 @@ def make_way(client, starting):
         if other._loop is not core._task_queue or (same and not inside):
             stop(other)
         elif starting:
-            from . import mistakes
+            from . import argument_errors
 
             if other is client:
-                raise mistakes.running()
+                raise argument_errors.running()
             if same:
-                raise mistakes.same_id(client)
+                raise argument_errors.same_id(client)
 
 
 def _name(client):

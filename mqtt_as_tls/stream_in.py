@@ -177,7 +177,7 @@ class _Incoming(Stream, _Quiet):
             client._incoming = client._quiet
             client._asked_ms = now = time.ticks_ms()
             session = client._session
-            for out in session.inflight + session.releasing:  # their answers were behind it
+            for out in session.inflight + session.awaiting_pubcomp:  # their answers were behind it
                 out.sent_ms = now
             for sub in client._dispatcher.lanes():
                 if sub.current is self.message:

@@ -35,12 +35,12 @@ class StoredSession(Session):
             out = self._outgoing(entry, buf)
             out.id = entry[2]
             packet.set_id(buf, out.id)
-            (self.releasing if entry[3] else self.inflight).append(out)
+            (self.awaiting_pubcomp if entry[3] else self.inflight).append(out)
         if store.restored and client._hosts and not client._shared:
             client._foreign = True  # which of the brokers has the session is not known:
             client._home = ()  # none of them
         for n in store.inbound:
-            self._unreleased[n] = True
+            self.awaiting_pubrel[n] = True
 
     def _outgoing(self, entry, buf):
         out = Delivery(buf, buf[0] >> 1 & 3)
@@ -57,7 +57,7 @@ class StoredSession(Session):
         client = self._client
         if client.connected and not (
             client._queue
-            or self.again
+            or self.to_resend
             or self._store.waiting
             or self.full()
             or client._transport.blocked
@@ -111,7 +111,7 @@ class StoredSession(Session):
             self.forget(out)
         if not present:
             self._store.fresh()
-        for n in self._unreleased:
+        for n in self.awaiting_pubrel:
             self._inbound_id(n)
         return unknown
 
@@ -121,7 +121,7 @@ class StoredSession(Session):
 
     def next_ack(self):
         message = super().next_ack()
-        if message and message.qos == 2 and message.id in self._unreleased:
+        if message and message.qos == 2 and message.id in self.awaiting_pubrel:
             self._inbound_id(message.id)
         return message
 

@@ -120,7 +120,7 @@ class Upload(Delivery):
             # what else waits for an answer has its time anew
             client._asked_ms = now = time.ticks_ms()
             session = client._session
-            for out in session.inflight + session.releasing:  # their answers were behind it
+            for out in session.inflight + session.awaiting_pubcomp:  # their answers were behind it
                 out.sent_ms = now
             client._due(client.ack_timeout_s * 1000)
         except asyncio.CancelledError:  # the connection is closed
@@ -166,6 +166,6 @@ class Upload(Delivery):
         if self in client._queue:
             client._queue.remove(self)
         if not self.is_set:
-            from .failing import undelivered
+            from .retry import undelivered
 
             undelivered(client, self, error)

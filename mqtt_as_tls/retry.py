@@ -184,7 +184,7 @@ def overdue(dispatcher, sub):
     )
     dispatcher.finish(sub)
     if sub is dispatcher.inbox:
-        from .streams import leave
+        from .iterators import leave
 
         leave(dispatcher)
 
@@ -223,7 +223,7 @@ def _suspect(client, now):
     """Count the connections that ended right after the same oldest message was sent."""
     session = client._session
     out = session.inflight[0] if session.inflight else None
-    if not out or out in session.again or session.oldest_ms(now) > _SUSPECT_MS:
+    if not out or out in session.to_resend or session.oldest_ms(now) > _SUSPECT_MS:
         client._strikes = 0
         return
     client._strikes = client._strikes + 1 if out is client._suspect else 1
