@@ -2,8 +2,8 @@
 The client: a supervisor that connects and never gives up, a reader, the deadlines of a
 connection, and the methods that an app calls.
 
-What a working connection does not need is elsewhere and loaded when it is: `failing`, `leaving`,
-`subscribing`, `streams`, `mistakes`, `clock`.
+What a working connection does not need is elsewhere and loaded when it is: `retry`, `lifecycle`,
+`subscribing`, `iterators`, `argument_errors`, `clock`.
 """
 
 import asyncio

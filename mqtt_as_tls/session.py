@@ -4,9 +4,9 @@ flight, what to send again and in which order, what is acknowledged and when.
 
 It outlives every connection. No I/O and no clock: milliseconds are passed in.
 
-The rule of its lists: an outgoing message is in `inflight` or in `awaiting_pubcomp`, never in both, and
-what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session changes them: who
-gives a message up calls `drop`.
+The rule of its lists: an outgoing message is in `inflight` or in `awaiting_pubcomp`, never in
+both, and what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session changes
+them: who gives a message up calls `drop`.
 """
 
 from micropython import const
@@ -73,8 +73,8 @@ class Session:
 
     def publish(self, out, now_ms):
         """
-        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `to_resend`: its packet is
-        ready to be sent.
+        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `to_resend`: its
+        packet is ready to be sent.
         """
         again = out in self.to_resend
         out.sent_ms = now_ms
@@ -154,10 +154,10 @@ class Session:
 
         present  bool, session present
 
-        What was in flight still is: PUBREL has to be sent for all in `awaiting_pubcomp`, then all in
-        `to_resend` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP flag is
-        set; without a session they are new ones. Requests are forgotten: their answer belonged to
-        the connection.
+        What was in flight still is: PUBREL has to be sent for all in `awaiting_pubcomp`, then all
+        in `to_resend` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP
+        flag is set; without a session they are new ones. Requests are forgotten: their answer
+        belonged to the connection.
 
         Returns a list of QoS 2 messages that may or may not have been delivered, as the session
         is lost; they are no longer in flight. What the caller does not take off it, as told, is

@@ -3,7 +3,7 @@
 
 def nothing_inbound(client):
     """Tell whether no delivery of QoS 2 to this client is under way."""
-    return not (client._session.inbound or client._session._unreleased)
+    return not (client._session.inbound or client._session.awaiting_pubrel)
 
 
 def held(client):

@@ -234,7 +234,8 @@ async def main():
         await asyncio.gather(*tasks)
         print("after", await client.publish("t/after", "x", qos=2))
         s = client._session
-        print("in flight", len(s.inflight), len(s.awaiting_pubcomp), len(s.to_resend), client._queued)
+        counts = len(s.inflight), len(s.awaiting_pubcomp), len(s.to_resend), client._queued
+        print("in flight", *counts)
         await told("leave")
 """
 
@@ -432,7 +433,8 @@ def test_giving_up_waiting_at_any_step_leaves_the_delivery_as_it_is(
                 task = asyncio.create_task(client.publish("t", "next", qos=2))
                 await told("go on")
                 await task
-                await until(lambda: not (client._session.inflight or client._session.awaiting_pubcomp))
+                s = client._session
+                await until(lambda: not (s.inflight or s.awaiting_pubcomp))
                 client._session._id = 65535
                 await client.publish("t", "last", qos=2)
                 print("connects", client.stats.connects)
@@ -565,7 +567,8 @@ def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker)
 
             async with client:
                 await told("leave")
-                await until(lambda: not (client._session.inbound or client._session.awaiting_pubrel))
+                s = client._session
+                await until(lambda: not (s.inbound or s.awaiting_pubrel))
                 print("nothing left over")
         """,
         proxy.port,
@@ -681,7 +684,8 @@ def test_a_message_is_handled_once_where_there_was_once_no_memory(proxy, broker,
                 fail_once(*eval(sys.argv[2]))
                 print("no memory")
                 await told("leave")
-                await until(lambda: not (client._session.inbound or client._session.awaiting_pubrel))
+                s = client._session
+                await until(lambda: not (s.inbound or s.awaiting_pubrel))
                 print("nothing left over")
         """,
         proxy.port,
