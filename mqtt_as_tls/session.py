@@ -5,8 +5,8 @@ flight, what to send again and in which order, what is acknowledged and when.
 It outlives every connection. No I/O and no clock: milliseconds are passed in.
 
 The rule of its lists: an outgoing message is in `inflight` or in `awaiting_pubcomp`, never in
-both, and what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session changes
-them: who gives a message up calls `drop`.
+both, and what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session
+changes them: who gives a message up calls `drop`.
 """
 
 from micropython import const

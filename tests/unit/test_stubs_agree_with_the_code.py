@@ -151,7 +151,7 @@ def test_what_an_app_makes_takes_what_the_stub_says(module, name):
 @pytest.mark.parametrize("name", ["readinto", "read"])
 def test_a_stream_has_the_methods_of_its_stub(name):
     told = functions(class_of(STUB, "Stream"))[name]
-    has = functions(class_of(tree("incoming.py"), "Stream"))[name]
+    has = functions(class_of(tree("stream_in.py"), "Stream"))[name]
     assert parameters(told) == parameters(has)
 
 
