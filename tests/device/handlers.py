@@ -1,4 +1,4 @@
-"""Handlers that the programs of tests share. Each prints what it does with which payload."""
+"""Handlers that the programs of tests share. Each prints "got PAYLOAD QOS" first."""
 
 import asyncio
 
@@ -10,13 +10,12 @@ def text(message):
 
 
 def got(message):
-    """Print "got PAYLOAD QOS"."""
     print("got", text(message), message.qos)
 
 
 async def hold(message):
-    """Print "begins PAYLOAD", and "ends PAYLOAD" when the test has said "end"."""
-    print("begins", text(message))
+    """Return, after "ends PAYLOAD", when the test has said "end"."""
+    got(message)
     await told("end")
     print("ends", text(message))
 
@@ -25,17 +24,17 @@ class Gate:
     """
     A handler that lets no message pass until `open()`.
 
-    got  list of int: the payloads (numbers) that passed, in order
+    passed  list of int: the payloads (numbers) that did, in order
     """
 
     def __init__(self):
-        self.got = []
+        self.passed = []
         self._open = asyncio.Event()
 
     async def __call__(self, message):
-        print("begins")
+        got(message)
         await self._open.wait()
-        self.got.append(int(message.payload))
+        self.passed.append(int(message.payload))
 
     def open(self):
         self._open.set()

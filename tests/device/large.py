@@ -73,3 +73,8 @@ async def drink(stream, piece=1000, pause_ms=0):
         length += n
         if pause_ms:
             await asyncio.sleep_ms(pause_ms)
+
+
+async def drinks(message):
+    """A handler that reads a stream to its end: print "got SHA-256 LENGTH"."""
+    print("got", *await drink(message.stream))

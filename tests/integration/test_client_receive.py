@@ -293,7 +293,7 @@ def test_a_handler_over_its_time_is_reported_its_message_acknowledged_and_it_goe
         """,
         handler_timeout_s=1,
     ) as device:
-        device.wait_for("begins 1")
+        device.wait_for("got 1 1")
         device.wait_for("handler of 't' runs for over 1 s: message acknowledged, handler goes on")
         proxy.wait_for("PUBACK", "up", 1)
         assert len(acks(proxy)) == 1
@@ -304,7 +304,7 @@ def test_a_handler_over_its_time_is_reported_its_message_acknowledged_and_it_goe
         proxy.wait_for("PUBACK", "up", 2)
         device.leave()
     assert acks(proxy) == [number for number, _ in published(proxy)]
-    assert device.said("begins") == ["1", "2"]
+    assert device.said("got") == ["1 1", "2 1"]
 
 
 def test_a_redelivery_while_the_handler_still_runs_is_not_run_twice(proxy, broker):
@@ -322,19 +322,19 @@ def test_a_redelivery_while_the_handler_still_runs_is_not_run_twice(proxy, broke
     ) as device:
         device.subscribed()
         broker.publish("t", "1", "2")
-        device.wait_for("begins 1")
+        device.wait_for("got 1 1")
         device.wait_for("both are here")
         proxy.rst()
         proxy.wait_for("PUBLISH", "down", 4)
         assert [each.dup for each in proxy.seen("PUBLISH", "down", 2)] == [True, True]
         device.send("end")
-        device.wait_for("begins 2")
+        device.wait_for("got 2 1")
         proxy.wait_for("PUBACK", "up", 1)
         device.send("end")
         proxy.wait_for("PUBACK", "up", 2)
         device.leave()
     assert device.said("duplicates") == ["2"]
-    assert device.said("begins") == ["1", "2"]
+    assert device.said("got") == ["1 1", "2 1"]
     assert acks(proxy) == [number for number, _ in published(proxy, 2)]
     assert acks(proxy, 1) == []
 
@@ -352,7 +352,7 @@ def test_a_message_handled_while_offline_is_acknowledged_when_it_comes_again(pro
     ) as device:
         device.subscribed()
         broker.publish("t", "1")
-        device.wait_for("begins")
+        device.wait_for("got 1 1")
         proxy.refuse()
         proxy.rst()
         device.wait_for("connection lost")
@@ -362,7 +362,7 @@ def test_a_message_handled_while_offline_is_acknowledged_when_it_comes_again(pro
         device.wait_for("connected in .* session resumed")
         proxy.wait_for("PUBACK", "up")
         device.finish()
-    assert device.said("begins") == ["1"]
+    assert device.said("got") == ["1 1"]
     assert len(acks(proxy)) == 1
 
 
@@ -370,7 +370,7 @@ def test_acknowledgements_of_a_lost_session_are_dropped(proxy, broker):
     with Device(proxy, 'client.on("t", qos=1)(hold)') as device:
         device.subscribed()
         broker.publish("t", "1")
-        device.wait_for("begins 1")
+        device.wait_for("got 1 1")
         broker.restart(wipe=True)
         device.wait_for("session new")
         device.subscribed(2)
@@ -495,8 +495,8 @@ def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_los
         async with client:
             await told("release")
             gate.open()
-            await until(lambda: len(set(gate.got)) == 40)
-            print("got", gate.got)
+            await until(lambda: len(set(gate.passed)) == 40)
+            print("passed", gate.passed)
             print("connects", client.stats.connects)
         """,
         **SMALL,
@@ -504,17 +504,17 @@ def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_los
         device.subscribed()
         peer = broker.peer()
         peer.publish("t", "0")
-        device.wait_for("begins")
+        device.wait_for("got 0 1")
         peer.publish_all("t", range(1, 40))
         device.wait_for(
             r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga"
         )
         assert proxy.connections == 1
         device.send("release")
-        got = eval(device.wait_for("^got")[4:])
+        passed = eval(device.wait_for("^passed")[7:])
         assert int(device.wait_for("connects").split()[1]) > 1
         device.finish()
-    assert list(dict.fromkeys(got)) == list(range(40))  # in order, none missing
+    assert list(dict.fromkeys(passed)) == list(range(40))  # in order, none missing
 
 
 BEHIND = """
@@ -605,20 +605,20 @@ def test_qos_0_gives_way_to_qos_1(proxy, broker):
         async with client:
             await until(lambda: client.stats.received == 14)
             gate.open()
-            await until(lambda: len(gate.got) + client.stats.dropped == client.stats.received)
-            print("got", gate.got)
+            await until(lambda: len(gate.passed) + client.stats.dropped == client.stats.received)
+            print("passed", gate.passed)
         """,
         **SMALL,
     ) as device:
         device.subscribed()
         peer = broker.peer()
         peer.publish("t", "0", qos=0)
-        device.wait_for("begins")
+        device.wait_for("got 0 0")
         peer.publish_all("t", range(1, 9), qos=0)
         peer.publish_all("t", range(100, 105))
-        got = eval(device.wait_for("^got")[4:])
+        passed = eval(device.wait_for("^passed")[7:])
         device.finish()
-    assert [each for each in got if each >= 100] == [100, 101, 102, 103, 104]
+    assert [each for each in passed if each >= 100] == [100, 101, 102, 103, 104]
     assert proxy.connections == 1
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support import apps
+from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tests.support.refusing import refusing_broker
 
@@ -30,31 +30,22 @@ def asked(proxy, connection=None):
 
 
 DECLARED = """
-async def main():
-    soonest()
-    client = make()
+client.on("t/a", qos=1)(got)
+client.on("t/b")(got)
 
-    @client.on("t/a", qos=1)
-    def a(message):
-        print("a got", message.payload)
+@client.on_connect
+async def connected():
+    print("on_connect", client.stats.connects)
 
-    @client.on("t/b")
-    def b(message):
-        print("b got", message.payload)
-
-    @client.on_connect
-    async def connected():
-        print("on_connect", client.stats.connects)
-
-    async with client:
-        print("granted", await client.subscribe("t/c", 1), await client.subscribe("t/d"))
-        publisher = asyncio.create_task(publish(client))
-        await told("leave")
-
-async def publish(client):
+async def publish():
     await told("publish")
     await client.publish("t/x", "x", qos=1)
     print("published")
+
+async with client:
+    print("granted", await client.subscribe("t/c", 1), await client.subscribe("t/d"))
+    publisher = asyncio.create_task(publish())
+    await told("leave")
 """
 FOUR = [("t/a", 1), ("t/b", 0), ("t/c", 1), ("t/d", 0)]
 
@@ -64,29 +55,27 @@ FOUR = [("t/a", 1), ("t/b", 0), ("t/c", 1), ("t/d", 0)]
 
 def test_what_is_granted_is_not_asked_again_when_the_session_is_resumed(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.1.2-4]"""
-    with apps.start(DECLARED, proxy.port) as app:
-        app.wait_for("granted 1 0")
+    with Device(proxy, DECLARED) as device:
+        device.wait_for("granted 1 0")
         proxy.rst()
-        app.wait_for("connected in .* session resumed")
-        app.wait_for("on_connect 2")
-        broker.peer().publish("t/a", "1")
-        app.wait_for("a got b'1'")
-        app.send("leave")
-        app.wait()
+        device.wait_for("connected in .* session resumed")
+        device.wait_for("on_connect 2")
+        broker.publish("t/a", "1")
+        device.wait_for("got 1 1")
+        device.leave()
     assert asked(proxy, 1) == FOUR
     assert asked(proxy, 2) == []
 
 
 def test_subscriptions_are_renewed_when_the_session_was_lost(proxy, broker):
-    with apps.start(DECLARED, proxy.port) as app:
-        app.wait_for("granted 1 0")
+    with Device(proxy, DECLARED) as device:
+        device.wait_for("granted 1 0")
         broker.restart(wipe=True)
-        app.wait_for("connected in .* session new")
-        app.wait_for("on_connect 2")
-        broker.peer().publish("t/a", "1")
-        app.wait_for("a got b'1'")
-        app.send("leave")
-        app.wait()
+        device.wait_for("connected in .* session new")
+        device.wait_for("on_connect 2")
+        broker.publish("t/a", "1")
+        device.wait_for("got 1 1")
+        device.leave()
     last = proxy.seen("CONNECT")[-1].connection
     assert asked(proxy, 1) == asked(proxy, last) == FOUR
 
@@ -114,18 +103,15 @@ def test_what_is_granted_is_asked_again_when_a_connect_was_not_answered(answer):
         assert first == 0x30  # PUBLISH: there is no more to ask for
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                client = make()
-                client.on("t", qos=1)(print)
-                async with client:
-                    for count in range(1, 4):
-                        await until(lambda: client.stats.connects == count)
-                        await client.publish("next")
+            client.on("t", qos=1)(print)
+            async with client:
+                for count in range(1, 4):
+                    await until(lambda: client.stats.connects == count)
+                    await client.publish("next")
             """,
-            fake.port,
         )
     again = [3] if not answer else []
     assert asked == [(number, b"\0\x01t\x01") for number in [1, *again]]
@@ -134,155 +120,137 @@ def test_what_is_granted_is_asked_again_when_a_connect_was_not_answered(answer):
 def test_the_first_connection_subscribes_everything_even_with_an_old_session(proxy, broker):
     old = broker.peer("t/old", client_id="device", clean=False)
     old.close()
-    with apps.start(DECLARED, proxy.port) as app:
-        app.wait_for("connected in .* session resumed")
-        app.wait_for("granted 1 0")
-        app.send("leave")
-        app.wait()
+    with Device(proxy, DECLARED) as device:
+        device.wait_for("connected in .* session resumed")
+        device.wait_for("granted 1 0")
+        device.leave()
     assert asked(proxy) == FOUR
 
 
 def test_a_session_that_outlived_the_process_delivers_what_came_meanwhile(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.1.2-4], [MQTT-3.1.3-2]"""
-    with apps.start(DECLARED, proxy.port) as app:
-        app.wait_for("granted 1 0")
-        app.kill()
+    with Device(proxy, DECLARED) as device:
+        device.wait_for("granted 1 0")
+        device.kill()
     broker.wait_for_log("Client device")
-    broker.peer().publish("t/a", "meanwhile")
-    with apps.start(DECLARED, proxy.port) as app:
-        app.wait_for("session resumed")
-        app.wait_for("a got b'meanwhile'")
-        app.send("leave")
-        app.wait()
+    broker.publish("t/a", "meanwhile")
+    with Device(proxy, DECLARED) as device:
+        device.wait_for("session resumed")
+        device.wait_for("got meanwhile 1")
+        device.leave()
     assert asked(proxy, 2) == FOUR
 
 
 def test_clean_start_forgets_the_session_at_every_connect(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.1.2-6]"""
     broker.peer("t/old", client_id="device", clean=False).close()
-    with apps.start(DECLARED.replace("make()", "make(clean_start=True)"), proxy.port) as app:
-        app.wait_for("session new")
-        app.wait_for("granted 1 0")
+    with Device(proxy, DECLARED, clean_start=True) as device:
+        device.wait_for("session new")
+        device.wait_for("granted 1 0")
         proxy.rst()
-        app.wait_for("session new")
-        app.wait_for("on_connect 2")
-        app.send("leave")
-        app.wait()
+        device.wait_for("session new")
+        device.wait_for("on_connect 2")
+        device.leave()
     assert [each.body[7] & 2 for each in proxy.seen("CONNECT")] == [2, 2]
     assert asked(proxy, 1) == asked(proxy, 2) == FOUR
 
 
 def test_on_connect_runs_after_the_subscriptions_are_renewed(proxy, broker):
-    with apps.start(DECLARED, proxy.port) as app:
-        app.wait_for("granted")
+    with Device(proxy, DECLARED) as device:
+        device.wait_for("granted")
         proxy.swallow("SUBACK", "down", times=1)
         broker.restart(wipe=True)
-        app.wait_for("connected in .* session new")
+        device.wait_for("connected in .* session new")
         proxy.wait_for("SUBACK", "down", 3)
-        app.send("publish")
-        app.wait_for("published")
-        assert "on_connect 2" not in app.lines
+        device.send("publish")
+        device.wait_for("published")
+        assert "on_connect 2" not in device.lines
         proxy.rst()
-        app.wait_for("on_connect 3")
-        app.send("leave")
-        app.wait()
-    assert "on_connect 2" not in app.lines
+        device.wait_for("on_connect 3")
+        device.leave()
+    assert "on_connect 2" not in device.lines
 
 
 def test_an_on_connect_that_raises_is_reported_and_the_others_run(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
+        @client.on_connect
+        async def bad():
+            raise ValueError("in on_connect")
 
-            @client.on_connect
-            async def bad():
-                raise ValueError("in on_connect")
-
-            @client.on_connect
-            async def good():
-                print("good", client.stats.connects)
-
-            async with client:
-                await told("leave")
+        @client.on_connect
+        async def good():
+            print("good", client.stats.connects)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("good 1")
+    ) as device:
+        device.wait_for("good 1")
         proxy.rst()
-        app.wait_for("good 2")
-        app.send("leave")
-        out = app.wait().out
+        device.wait_for("good 2")
+        out = device.leave()
     assert "on_connect failed: ValueError('in on_connect'" in out
     assert proxy.connections == 2
 
 
 def test_an_on_connect_that_still_runs_gives_way_to_the_next(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
+        @client.on_connect
+        async def hangs():
+            mine = client.stats.connects
+            print("begins", mine)
+            try:
+                await asyncio.sleep(100)
+            finally:
+                print("ends", mine)
 
-            @client.on_connect
-            async def hangs():
-                mine = client.stats.connects
-                print("begins", mine)
-                try:
-                    await asyncio.sleep(100)
-                finally:
-                    print("ends", mine)
-
-            async with client:
-                await told("leave")
-            print("left")
+        async with client:
+            await told("leave")
+        print("left")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("begins 1")
+    ) as device:
+        device.wait_for("begins 1")
         proxy.rst()
-        app.wait_for("begins 2")
-        app.send("leave")
-        app.wait_for("left")
-        app.wait()
-    mine = [line for line in app.lines if line.startswith(("begins", "ends"))]
+        device.wait_for("begins 2")
+        assert "left" in device.leave()
+    mine = [line for line in device.lines if line.startswith(("begins", "ends"))]
     assert sorted(mine) == ["begins 1", "begins 2", "ends 1", "ends 2"]
     assert mine.index("ends 1") < mine.index("ends 2")
 
 
 def test_an_unsuback_that_does_not_come_drops_the_connection_and_it_is_asked_again(proxy):
     proxy.swallow("UNSUBACK", "down", times=1)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make(ack_timeout_s=1) as client:
-                await client.subscribe("t", 1)
-                await client.unsubscribe("t")
-                print("unsubscribed")
+        async with client:
+            await client.subscribe("t", 1)
+            await client.unsubscribe("t")
+            print("unsubscribed")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("connection lost: no ")
-        app.wait_for("unsubscribed")
-        app.wait()
+        ack_timeout_s=1,
+    ) as device:
+        device.wait_for("connection lost: no ")
+        device.wait_for("unsubscribed")
+        device.finish()
     assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [["t"], ["t"]]
     assert asked(proxy, 2) == []
 
 
 def test_a_suback_that_does_not_come_drops_the_connection_and_it_is_asked_again(proxy):
     proxy.swallow("SUBACK", "down", times=1)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make(ack_timeout_s=1) as client:
-                print("granted", await client.subscribe("t", 1))
+        async with client:
+            print("granted", await client.subscribe("t", 1))
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("connection lost: no SUBACK for 1 s")
-        app.wait_for("granted 1")
-        app.wait()
+        ack_timeout_s=1,
+    ) as device:
+        device.wait_for("connection lost: no SUBACK for 1 s")
+        device.wait_for("granted 1")
+        device.finish()
     assert asked(proxy, 1) == asked(proxy, 2) == [("t", 1)]
 
 
@@ -291,77 +259,70 @@ def test_a_suback_that_does_not_come_drops_the_connection_and_it_is_asked_again(
 
 def test_a_subscription_made_offline_is_granted_when_connected(proxy, broker):
     proxy.refuse()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                messages = client.messages()
-                with raises(asyncio.TimeoutError):
-                    await client.subscribe("t/timed-out", timeout_s=0.05)
-                task = asyncio.create_task(client.subscribe("t/+", 1))
-                await asyncio.sleep_ms(50)
-                print("waits", not task.done())
-                print("granted", await task)
-                async for message in messages:
-                    print("got", message.payload)
-                    break
+        async with client:
+            messages = client.messages()
+            with raises(asyncio.TimeoutError):
+                await client.subscribe("t/timed-out", timeout_s=0.05)
+            task = asyncio.create_task(client.subscribe("t/+", 1))
+            await asyncio.sleep_ms(50)
+            print("waits", not task.done())
+            print("granted", await task)
+            async for message in messages:
+                print("got", message.payload)
+                break
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("waits True")
+    ) as device:
+        device.wait_for("waits True")
         proxy.heal()
-        app.wait_for("granted 1")
-        broker.peer().publish("t/x", "1")
-        app.wait_for("got b'1'")
-        app.wait()
+        device.wait_for("granted 1")
+        broker.publish("t/x", "1")
+        device.wait_for("got b'1'")
+        device.finish()
     # a time-out ends the waiting, the subscription stays declared
     assert asked(proxy) == [("t/+", 1), ("t/timed-out", 0)]
 
 
 def test_unsubscribe_takes_back_the_subscription_and_its_handler(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
+        @client.on("t/a", qos=1)
+        def a(message):
+            print("a got", message.payload)
 
-            @client.on("t/a", qos=1)
-            def a(message):
-                print("a got", message.payload)
+        @client.on("t/b", qos=1)
+        def b(message):
+            print("b got", message.payload)
 
-            @client.on("t/b", qos=1)
-            def b(message):
-                print("b got", message.payload)
+        async with client:
+            await client.publish("t/a", "1", qos=1)
+            await told("unsubscribe")
+            await client.unsubscribe("t/a")
+            await client.publish("t/a", "2", qos=1)
+            await client.publish("t/b", "3", qos=1)
+            print("unsubscribed")
+            await told("again")
+            assert await client.subscribe("t/a") == 0
 
-            async with client:
-                await client.publish("t/a", "1", qos=1)
-                await told("unsubscribe")
-                await client.unsubscribe("t/a")
-                await client.publish("t/a", "2", qos=1)
-                await client.publish("t/b", "3", qos=1)
-                print("unsubscribed")
-                await told("again")
-                assert await client.subscribe("t/a") == 0
+            @client.on("t/a")
+            def a_again(message):
+                print("a again got", message.payload)
 
-                @client.on("t/a")
-                def a_again(message):
-                    print("a again got", message.payload)
-
-                await client.publish("t/a", "4", qos=1)
-                await told("leave")
+            await client.publish("t/a", "4", qos=1)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("a got b'1'")
-        app.send("unsubscribe")
-        app.wait_for("b got b'3'")
+    ) as device:
+        device.wait_for("a got b'1'")
+        device.send("unsubscribe")
+        device.wait_for("b got b'3'")
         proxy.rst()
-        app.wait_for("session resumed")
-        app.send("again")
-        app.wait_for("a again got b'4'")
-        app.send("leave")
-        out = app.wait().out
+        device.wait_for("session resumed")
+        device.send("again")
+        device.wait_for("a again got b'4'")
+        out = device.leave()
     assert "a got b'2'" not in out
     assert "refused" not in out  # as if the UNSUBACK were a SUBACK
     assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [["t/a"]]
@@ -370,50 +331,46 @@ def test_unsubscribe_takes_back_the_subscription_and_its_handler(proxy, broker):
 def test_unsubscribe_takes_back_what_an_earlier_program_left_in_the_session(proxy, broker):
     old = broker.peer("old/#", client_id="device", clean=False)
     old.close()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make() as client:
-                await client.unsubscribe("old/#", "never")
-                await client.publish("old/1", "x", qos=1)
-                await client.publish("old/2", "x", qos=1)
-                print("received", client.stats.received)
+        async with client:
+            await client.unsubscribe("old/#", "never")
+            await client.publish("old/1", "x", qos=1)
+            await client.publish("old/2", "x", qos=1)
+            print("received", client.stats.received)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("session resumed")
-        app.wait_for("received 0")
-        app.wait()
+    ) as device:
+        device.wait_for("session resumed")
+        device.wait_for("received 0")
+        device.finish()
     assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [["old/#", "never"]]
 
 
 def test_unsubscribe_takes_several_filters_in_one_packet(proxy, broker):
     """MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-3.10.1-1], [MQTT-3.10.3-1], [MQTT-3.10.3-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
+        @client.on("t/handler", qos=2)
+        def handler(message):
+            print("handler got", message.payload)
 
-            @client.on("t/handler", qos=2)
-            def handler(message):
-                print("handler got", message.payload)
-
-            async with client:
-                for filter in ("t/1", "t/2", "t/3"):
-                    await client.subscribe(filter, 2)
-                await client.unsubscribe("t/1", "t/3", "t/handler")
-                messages = client.messages()
-                for topic in ("t/1", "t/3", "t/handler", "t/2"):
-                    await client.publish(topic, topic, qos=2)
-                print("got", (await messages.__anext__()).topic)
-                await client.unsubscribe()
-                print("received", client.stats.received)
+        async with client:
+            for filter in ("t/1", "t/2", "t/3"):
+                await client.subscribe(filter, 2)
+            await client.unsubscribe("t/1", "t/3", "t/handler")
+            messages = client.messages()
+            for topic in ("t/1", "t/3", "t/handler", "t/2"):
+                await client.publish(topic, topic, qos=2)
+            print("got", (await messages.__anext__()).topic)
+            await client.unsubscribe()
+            print("received", client.stats.received)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("got t/2")
-        app.wait_for("received 1")
-        app.wait()
+    ) as device:
+        device.wait_for("got t/2")
+        device.wait_for("received 1")
+        device.finish()
     assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [
         ["t/1", "t/3", "t/handler"]
     ]
@@ -421,36 +378,34 @@ def test_unsubscribe_takes_several_filters_in_one_packet(proxy, broker):
 
 
 def test_a_filter_that_is_subscribed_again_is_left_out_of_a_repeated_unsubscribe(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                await client.subscribe("t/1", 1)
-                await client.subscribe("t/2", 1)
-                print("subscribed")
-                await told("unsubscribe")
-                task = asyncio.create_task(client.unsubscribe("t/1", "t/2"))
-                await told("subscribe")
-                messages = client.messages()
-                print("granted", await client.subscribe("t/1", 1))
-                await task
-                await client.publish("t/2", "2", qos=1)
-                await client.publish("t/1", "1", qos=1)
-                print("got", (await messages.__anext__()).payload)
+        async with client:
+            await client.subscribe("t/1", 1)
+            await client.subscribe("t/2", 1)
+            print("subscribed")
+            await told("unsubscribe")
+            task = asyncio.create_task(client.unsubscribe("t/1", "t/2"))
+            await told("subscribe")
+            messages = client.messages()
+            print("granted", await client.subscribe("t/1", 1))
+            await task
+            await client.publish("t/2", "2", qos=1)
+            await client.publish("t/1", "1", qos=1)
+            print("got", (await messages.__anext__()).payload)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("subscribed")
+    ) as device:
+        device.wait_for("subscribed")
         proxy.swallow("UNSUBSCRIBE", "up", times=1)
-        app.send("unsubscribe")
+        device.send("unsubscribe")
         proxy.wait_for("UNSUBSCRIBE", "up")
-        app.send("subscribe")
-        app.wait_for("granted 1")
+        device.send("subscribe")
+        device.wait_for("granted 1")
         proxy.rst()
-        app.wait_for("session resumed")
-        app.wait_for("got b'1'")
-        app.wait()
+        device.wait_for("session resumed")
+        device.wait_for("got b'1'")
+        device.finish()
     assert [filters(each) for each in proxy.seen("UNSUBSCRIBE", "up")] == [
         ["t/1", "t/2"],
         ["t/2"],
@@ -458,227 +413,187 @@ def test_a_filter_that_is_subscribed_again_is_left_out_of_a_repeated_unsubscribe
 
 
 def test_unsubscribe_offline_is_done_when_connected(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                await client.subscribe("t", 1)
-                print("subscribed")
-                await told("unsubscribe")
-                await client.unsubscribe("t")
-                await client.publish("t", "x", qos=1)
-                await client.publish("t", "y", qos=1)
-                print("received", client.stats.received)
+        async with client:
+            await client.subscribe("t", 1)
+            print("subscribed")
+            await told("unsubscribe")
+            await client.unsubscribe("t")
+            await client.publish("t", "x", qos=1)
+            await client.publish("t", "y", qos=1)
+            print("received", client.stats.received)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("subscribed")
+    ) as device:
+        device.wait_for("subscribed")
         proxy.refuse()
         proxy.rst()
-        app.wait_for("connection lost")
-        app.send("unsubscribe")
-        app.wait_for("not connected")
+        device.wait_for("connection lost")
+        device.send("unsubscribe")
+        device.wait_for("not connected")
         proxy.heal()
-        app.wait_for("received 0")
-        app.wait()
+        device.wait_for("received 0")
+        device.finish()
 
 
 def test_what_waits_for_a_handler_that_is_taken_back_is_acknowledged(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
-            release = asyncio.Event()
-
-            @client.on("t", qos=1)
-            async def handler(message):
-                print("begins", message.payload)
-                if message.payload == b"1":
-                    await until(lambda: client.stats.received == 3)
-                    await client.unsubscribe("t")
-                    print("unsubscribed by its handler")
-                await told("end")
-                print("ends", message.payload)
-
-            async with client:
-                await told("leave")
+        @client.on("t", qos=1)
+        async def handler(message):
+            await until(lambda: client.stats.received == 3)
+            await client.unsubscribe("t")
+            print("unsubscribed by its handler")
+            await hold(message)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        for payload in "123":
-            peer.publish("t", payload)
-        app.wait_for("unsubscribed by its handler")
-        app.send("end")
-        app.wait_for("ends b'1'")
+    ) as device:
+        device.subscribed()
+        broker.publish("t", *"123")
+        device.wait_for("unsubscribed by its handler")
+        device.send("end")
+        device.wait_for("ends 1")
         proxy.wait_for("PUBACK", "up", 3)
-        app.send("leave")
-        app.wait()
-    assert [line for line in app.lines if "begins" in line] == ["begins b'1'"]
+        device.leave()
+    assert device.said("got") == ["1 1"]
 
 
 @pytest.mark.parametrize("who", ["itself", "another task"])
 def test_a_handler_that_raises_after_it_was_taken_back_holds_up_no_acknowledgement(
     proxy, broker, who
 ):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
+        @client.on("once", qos=1)
+        async def once(message):
+            if WHO == "itself":
+                await client.unsubscribe("once")
+            print("begins")
+            await told("raise")
+            raise ValueError("after all")
 
-            @client.on("once", qos=1)
-            async def once(message):
-                if sys.argv[2] == "itself":
-                    await client.unsubscribe("once")
-                print("begins")
-                await told("raise")
-                raise ValueError("after all")
+        client.on("other", qos=1)(got)
 
-            @client.on("other", qos=1)
-            def other(message):
-                print("other got", message.payload)
-
-            async with client:
-                await told("unsubscribe")
-                if sys.argv[2] != "itself":
-                    await client.unsubscribe("once")
-                print("taken back")
-                await told("leave")
+        async with client:
+            await told("unsubscribe")
+            if WHO != "itself":
+                await client.unsubscribe("once")
+            print("taken back")
+            await told("leave")
         """,
-        proxy.port,
-        who,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        peer.publish("once", "x")
-        app.wait_for("begins")
-        app.send("unsubscribe")
-        app.wait_for("taken back")
-        app.send("raise")
-        app.wait_for("handler of 'once' failed: ValueError")
-        for payload in "123":
-            peer.publish("other", payload)
+        names={"WHO": who},
+    ) as device:
+        device.subscribed()
+        broker.publish("once", "x")
+        device.wait_for("begins")
+        device.send("unsubscribe")
+        device.wait_for("taken back")
+        device.send("raise")
+        device.wait_for("handler of 'once' failed: ValueError")
+        broker.publish("other", *"123")
         proxy.wait_for("PUBACK", "up", 4)
-        app.send("leave")
-        app.wait()
-    assert [line for line in app.lines if line.startswith("other")] == [
-        f"other got b'{payload}'" for payload in "123"
-    ]
+        device.leave()
+    assert device.said("got") == ["1 1", "2 1", "3 1"]
     assert proxy.connections == 1
 
 
 def test_subscribing_wins_over_an_unsubscribe_that_has_not_begun(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make() as client:
-                await client.subscribe("t", 1)
-                task = asyncio.create_task(client.unsubscribe("t"))
-                messages = client.messages()
-                print("granted", await client.subscribe("t", 1))
-                await task
-                print("got", (await messages.__anext__()).payload)
+        async with client:
+            await client.subscribe("t", 1)
+            task = asyncio.create_task(client.unsubscribe("t"))
+            messages = client.messages()
+            print("granted", await client.subscribe("t", 1))
+            await task
+            print("got", (await messages.__anext__()).payload)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("granted 1")
-        broker.peer().publish("t", "1")
-        app.wait_for("got b'1'")
-        app.wait()
+    ) as device:
+        device.wait_for("granted 1")
+        broker.publish("t", "1")
+        device.wait_for("got b'1'")
+        device.finish()
     assert not proxy.seen("UNSUBSCRIBE", "up")
 
 
 def test_subscribing_wins_over_an_unsubscribe_that_would_be_asked_again(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                await client.subscribe("t", 1)
-                print("subscribed")
-                await told("unsubscribe")
-                task = asyncio.create_task(client.unsubscribe("t"))
-                await told("subscribe")
-                messages = client.messages()
-                print("granted", await client.subscribe("t", 1))
-                await task
-                print("got", (await messages.__anext__()).payload)
+        async with client:
+            await client.subscribe("t", 1)
+            print("subscribed")
+            await told("unsubscribe")
+            task = asyncio.create_task(client.unsubscribe("t"))
+            await told("subscribe")
+            messages = client.messages()
+            print("granted", await client.subscribe("t", 1))
+            await task
+            print("got", (await messages.__anext__()).payload)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("subscribed")
+    ) as device:
+        device.wait_for("subscribed")
         proxy.swallow("UNSUBACK", "down")
-        app.send("unsubscribe")
+        device.send("unsubscribe")
         proxy.wait_for("UNSUBACK", "down")
-        app.send("subscribe")
-        app.wait_for("granted 1")
+        device.send("subscribe")
+        device.wait_for("granted 1")
         proxy.rst()
-        app.wait_for("session resumed")
-        broker.peer().publish("t", "1")
-        app.wait_for("got b'1'")
-        app.wait()
+        device.wait_for("session resumed")
+        broker.publish("t", "1")
+        device.wait_for("got b'1'")
+        device.finish()
     assert len(proxy.seen("UNSUBSCRIBE", "up")) == 1
 
 
 def test_another_qos_for_a_filter_is_asked_for(proxy):
-    out = apps.check(
+    out = Device.check(
+        proxy,
         """
-        async def main():
-            async with make(log=None) as client:
-                print(await client.subscribe("t"), end=" ")
-                print(await client.subscribe("t"), end=" ")
-                print(await client.subscribe("t", 1))
+        async with client:
+            print(await client.subscribe("t"), end=" ")
+            print(await client.subscribe("t"), end=" ")
+            print(await client.subscribe("t", 1))
         """,
-        proxy.port,
+        log=None,
     )
     assert out.split() == ["0", "0", "1"]
     assert asked(proxy) == [("t", 0), ("t", 1)]
 
 
 def test_many_filters_go_in_packets_of_eight(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
-            for i in range(20):
-                client.on("t/%02d" % i, qos=1)(lambda message: None)
+        for i in range(20):
+            client.on("t/%02d" % i, qos=1)(lambda message: None)
 
-            @client.on_connect
-            async def ready():
-                print("ready")
-
-            async with client:
-                await told("leave")
+        @client.on_connect
+        async def ready():
+            print("ready")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("ready")
-        app.send("leave")
-        app.wait()
+    ) as device:
+        device.wait_for("ready")
+        device.leave()
     assert [len(filters(each)) for each in proxy.seen("SUBSCRIBE", "up")] == [8, 8, 4]
     assert asked(proxy) == [(f"t/{i:02}", 1) for i in range(20)]
 
 
 def test_a_shared_subscription_reaches_its_handler(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make()
-
-            @client.on("$share/workers/job/+", qos=1)
-            def job(message):
-                print("job", message.topic, message.payload)
-
-            async with client:
-                await told("leave")
+        @client.on("$share/workers/job/+", qos=1)
+        def job(message):
+            print("job", message.topic, message.payload)
         """,
-        broker.port,
-    ) as app:
-        broker.wait_for_log("Sending SUBACK to device")
-        broker.peer().publish("job/1", "x")
-        app.wait_for("job job/1 b'x'")
+    ) as device:
+        device.subscribed()
+        broker.publish("job/1", "x")
+        device.wait_for("job job/1 b'x'")
 
 
 # Refused
@@ -686,59 +601,54 @@ def test_a_shared_subscription_reaches_its_handler(broker):
 
 def test_a_refused_subscription_raises_and_the_connection_stays(tmp_path):
     with refusing_broker(tmp_path, "secret/#") as broker:
-        apps.check(
+        Device.check(
+            broker,
             """
-            async def main():
-                async with make() as client:
-                    for _ in range(2):
-                        with raises(RefusedError, "refused 'secret/#': code 128") as caught:
-                            await client.subscribe("secret/#", 1)
-                        assert caught.error.code == 128
-                    assert await client.subscribe("open", 1) == 1
-                    assert client.stats.connects == 1
+            async with client:
+                for _ in range(2):
+                    with raises(RefusedError, "refused 'secret/#': code 128") as caught:
+                        await client.subscribe("secret/#", 1)
+                    assert caught.error.code == 128
+                assert await client.subscribe("open", 1) == 1
+                assert client.stats.connects == 1
             """,
-            broker.port,
         )
 
 
 def test_a_refused_declared_subscription_is_told_and_the_others_work(tmp_path):
     with (
         refusing_broker(tmp_path, "secret/#") as broker,
-        apps.start(
+        Device(
+            broker,
             """
-            async def main():
-                client = make()
+            @client.on("secret/#", qos=1)
+            def secret(message):
+                print("secret")
 
-                @client.on("secret/#", qos=1)
-                def secret(message):
-                    print("secret")
+            @client.on("open", qos=1)
+            def open(message):
+                print("open got", message.payload)
 
-                @client.on("open", qos=1)
-                def open(message):
-                    print("open got", message.payload)
+            @client.on_connect
+            async def connected():
+                print("on_connect")
 
-                @client.on_connect
-                async def connected():
-                    print("on_connect")
+            async def events():
+                async for event in client.events():
+                    print(type(event).__name__, getattr(event, "filter", ""))
 
-                async def events():
-                    async for event in client.events():
-                        print(type(event).__name__, getattr(event, "filter", ""))
-
-                asyncio.create_task(events())
-                async with client:
-                    task = asyncio.create_task(events())
-                    await told("leave")
+            asyncio.create_task(events())
+            async with client:
+                task = asyncio.create_task(events())
+                await told("leave")
             """,
-            broker.port,
-        ) as app,
+        ) as device,
     ):
-        app.wait_for("the broker refused 'secret/#': code 128: see its ACL")
-        app.wait_for("on_connect")
-        broker.peer().publish("open", "1")
-        app.wait_for("open got b'1'")
-        app.send("leave")
-        out = app.wait().out
+        device.wait_for("the broker refused 'secret/#': code 128: see its ACL")
+        device.wait_for("on_connect")
+        broker.publish("open", "1")
+        device.wait_for("open got b'1'")
+        out = device.leave()
     assert "SubscriptionRefused secret/#" in out
     assert out.count("connected in") == 1
 
@@ -754,13 +664,12 @@ def test_a_suback_that_does_not_fit_ends_the_connection_and_is_not_believed(code
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                async with make() as client:
-                    print("granted", await client.subscribe("t", 1))
+            async with client:
+                print("granted", await client.subscribe("t", 1))
             """,
-            fake.port,
         )
     assert "granted 1" in out
     assert "connection lost: SUBACK" in out
@@ -780,20 +689,14 @@ def test_a_refused_subscription_is_asked_for_on_the_next_connection():
             connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                client = make()
+            client.on("t", qos=1)(got)
 
-                @client.on("t", qos=1)
-                def handler(message):
-                    pass
-
-                async with client:
-                    await until(lambda: client._dispatcher.find("t").granted == 1)
+            async with client:
+                await until(lambda: granted(client, "t") == 1)
             """,
-            fake.port,
         )
     assert filters == [b"\0\x01t\x01"] * 2
     assert "the broker refused 't'" in out
@@ -811,25 +714,24 @@ def test_unsubscribe_returns_when_the_broker_has_answered_it_and_not_an_earlier_
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                async with make() as client:
-                    await client.wait_connected()
+            async with client:
+                await client.wait_connected()
 
-                    async def ask():
-                        await client.subscribe("t")
-                        await asyncio.sleep_ms(100)
-                        print("granted")
-                        await client.publish("granted")
+                async def ask():
+                    await client.subscribe("t")
+                    await asyncio.sleep_ms(100)
+                    print("granted")
+                    await client.publish("granted")
 
-                    task = asyncio.create_task(ask())
-                    await asyncio.sleep_ms(0)
-                    await client.unsubscribe("t")
-                    print("taken back")
-                    await task
+                task = asyncio.create_task(ask())
+                await asyncio.sleep_ms(0)
+                await client.unsubscribe("t")
+                print("taken back")
+                await task
             """,
-            fake.port,
         )
     assert out.index("granted") < out.index("taken back")
 
@@ -837,68 +739,55 @@ def test_unsubscribe_returns_when_the_broker_has_answered_it_and_not_an_earlier_
 def test_a_handler_that_was_taken_back_and_runs_for_ever_holds_up_no_acknowledgement(
     proxy, broker
 ):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(handler_timeout_s=1)
+        @client.on("once", qos=1)
+        async def once(message):
+            await client.unsubscribe("once")
+            print("begins")
+            await asyncio.sleep(1000)
 
-            @client.on("once", qos=1)
-            async def once(message):
-                await client.unsubscribe("once")
-                print("begins")
-                await asyncio.sleep(1000)
-
-            @client.on("other", qos=1)
-            def other(message):
-                pass
-
-            async with client:
-                await told("leave")
+        client.on("other", qos=1)(got)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        peer.publish("once", "x")
-        app.wait_for("begins")
-        for payload in "123":
-            peer.publish("other", payload)
-        app.wait_for("handler of 'once' runs for over 1 s: message acknowledged")
+        handler_timeout_s=1,
+    ) as device:
+        device.subscribed()
+        broker.publish("once", "x")
+        device.wait_for("begins")
+        broker.publish("other", *"123")
+        device.wait_for("handler of 'once' runs for over 1 s: message acknowledged")
         proxy.wait_for("PUBACK", "up", 4)
-        app.send("leave")
-        app.wait()
+        device.leave()
     assert proxy.connections == 1
 
 
 def test_a_handler_that_was_taken_back_may_outlive_the_client(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make()
+        @client.on("once", qos=1)
+        async def once(message):
+            await client.unsubscribe("once")
+            print("begins")
+            await told("end")
+            print("ends")
 
-            @client.on("once", qos=1)
-            async def once(message):
-                await client.unsubscribe("once")
-                print("begins")
-                await told("end")
-                print("ends")
-
-            async with client:
-                await told("leave")
-            print("left")
-            for _ in range(2):
-                await told("go on")
+        async with client:
+            await told("leave")
+        print("left")
+        for _ in range(2):
+            await told("go on")
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        broker.peer().publish("once", "x")
-        app.wait_for("begins")
-        app.send("leave")
-        app.wait_for("left")
-        app.send("end")
-        app.wait_for("ends")
-        app.send("go on")
-        app.send("go on")
-        result = app.wait()
-    assert "Traceback" not in result.out + result.err
+    ) as device:
+        device.subscribed()
+        broker.publish("once", "x")
+        device.wait_for("begins")
+        device.send("leave")
+        device.wait_for("left")
+        device.send("end")
+        device.wait_for("ends")
+        device.send("go on")
+        device.send("go on")
+        device.finish()
+    assert "Traceback" not in device.report()

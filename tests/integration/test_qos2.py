@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.support import apps
 from tests.support.broker import HOST
+from tests.support.device import Code, Device
 from tests.support.fake_broker import CONNACK, RESUMED, Connection, FakeBroker
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
@@ -30,37 +30,36 @@ def payloads(peer):
     return [payload.decode() for _, payload in peer.received]
 
 
-def got(app):
-    return [line.split()[1] for line in app.lines if line.startswith("got ")]
+def got(device):
+    """The payloads of what its handler got with QoS 2, in order."""
+    texts = [text.split() for text in device.said("got")]
+    assert {qos for _, qos in texts} == {"2"}
+    return [payload for payload, _ in texts]
 
 
 PUBLISHER = """
-async def main():
-    soonest()
-    async with make(ack_timeout_s=int(sys.argv[2])) as client:
-        tasks = [asyncio.create_task(client.publish("t", each, qos=2)) for each in "abc"]
-        print("codes", await asyncio.gather(*tasks))
-        print(client._session.inflight, client._session.awaiting_pubcomp, client._session.stray)
-        await client.publish("t", "d", qos=2)
-        print("connects", client.stats.connects)
-        await told("leave")
+async with client:
+    tasks = [asyncio.create_task(client.publish("t", each, qos=2)) for each in "abc"]
+    print("codes", await asyncio.gather(*tasks))
+    print("left", to_send(client), "stray", strays(client))
+    await client.publish("t", "d", qos=2)
+    print("connects", client.stats.connects)
+    await told("leave")
+"""
+
+UNTIL_NOTHING_IS_LEFT = """
+async with client:
+    await told("leave")
+    await until(lambda: not to_receive(client))
 """
 
 HANDLER = """
-async def main():
-    soonest()
-    client = make()
-
-    @client.on("t", qos=2)
-    async def handler(message):
-        await asyncio.sleep_ms(1)
-        print("got", str(message.payload, "utf-8"), message.qos)
-
-    async with client:
-        await told("leave")
-        await until(lambda: not (client._session.inbound or client._session.awaiting_pubrel))
-        print("nothing left over")
+@client.on("t", qos=2)
+async def handler(message):
+    await asyncio.sleep_ms(1)
+    got(message)
 """
+HANDLER += UNTIL_NOTHING_IS_LEFT
 
 
 # Every step, and what an outage there does
@@ -69,17 +68,15 @@ async def main():
 def test_a_message_goes_in_four_packets(proxy, broker):
     """MQTT 3.1.1: [MQTT-2.3.1-1], [MQTT-3.6.1-1], [MQTT-4.3.3-1], [MQTT-4.3.3-2]"""
     peer = broker.peer("t", qos=2)
-    with apps.start(HANDLER, proxy.port) as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, HANDLER) as device:
+        device.subscribed()
         peer.publish("t", "x", qos=2)
-        app.wait_for("got x 2")
+        device.wait_for("got x 2")
         proxy.wait_for("PUBCOMP", "up")
         n = proxy.seen("PUBLISH", "down")[0].packet_id
         assert steps(proxy, "down") == [("PUBLISH", n), ("PUBREL", n)]
         assert steps(proxy, "up") == [("PUBREC", n), ("PUBCOMP", n)]
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
+        device.leave()
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -93,13 +90,12 @@ def test_a_cut_while_publishing_costs_no_message_and_repeats_none(
     """
     peer = broker.peer("t", qos=2)
     proxy.kill_on(name, direction, after=after)
-    with apps.start(PUBLISHER, proxy.port, 20) as app:
-        app.wait_for(r"codes \[0, 0, 0\]")
-        app.wait_for(r"\[\] \[\] 0")
-        app.wait_for("connects 2")
+    with Device(proxy, PUBLISHER, ack_timeout_s=20) as device:
+        device.wait_for(r"codes \[0, 0, 0\]")
+        device.wait_for("left 0 stray 0")
+        device.wait_for("connects 2")
         peer.wait_for(4)
-        app.send("leave")
-        app.wait()
+        device.leave()
     assert payloads(peer) == ["a", "b", "c", "d"]
     assert [each.qos for each in peer.messages] == [2] * 4
     first, second = (
@@ -123,20 +119,16 @@ def test_a_cut_while_receiving_costs_no_message_and_repeats_none(
     proxy, broker, name, direction, after
 ):
     """MQTT 3.1.1: [MQTT-3.1.2-4], [MQTT-4.3.3-2], [MQTT-4.6.0-3]"""
-    with apps.start(HANDLER, proxy.port) as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, HANDLER) as device:
+        device.subscribed()
         proxy.kill_on(name, direction, after=after)
-        peer = broker.peer()
-        for each in "abcd":
-            peer.publish("t", each, qos=2)
-        app.wait_for("got d 2")
+        broker.publish("t", *"abcd", qos=2)
+        device.wait_for("got d 2")
         proxy.wait_for("PUBCOMP", "up", 4)
-        peer.publish("t", "e", qos=2)
-        app.wait_for("got e 2")
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
-    assert got(app) == list("abcde")
+        broker.publish("t", "e", qos=2)
+        device.wait_for("got e 2")
+        device.leave()
+    assert got(device) == list("abcde")
     assert proxy.connections == 2
 
 
@@ -146,12 +138,11 @@ def test_a_step_that_is_swallowed_ends_the_connection_in_time_and_is_repeated(
 ):
     peer = broker.peer("t", qos=2)
     proxy.swallow(name, direction, times=1)
-    with apps.start(PUBLISHER, proxy.port, 1) as app:
-        app.wait_for("connection lost: no PUBACK for 1 s")
-        app.wait_for(r"codes \[0, 0, 0\]")
-        app.wait_for("connects 2")
-        app.send("leave")
-        app.wait()
+    with Device(proxy, PUBLISHER, ack_timeout_s=1) as device:
+        device.wait_for("connection lost: no PUBACK for 1 s")
+        device.wait_for(r"codes \[0, 0, 0\]")
+        device.wait_for("connects 2")
+        device.leave()
     peer.wait_for(4)
     assert sorted(payloads(peer)) == ["a", "b", "c", "d"]
 
@@ -160,23 +151,19 @@ def test_a_step_that_is_swallowed_ends_the_connection_in_time_and_is_repeated(
 def test_an_inbound_step_that_is_swallowed_is_made_up_for_on_the_next_connection(
     proxy, broker, name, direction
 ):
-    with apps.start(HANDLER, proxy.port) as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, HANDLER) as device:
+        device.subscribed()
         proxy.swallow(name, direction, times=1)
-        peer = broker.peer()
-        for each in "abc":
-            peer.publish("t", each, qos=2)
-        app.wait_for("got c 2")
+        broker.publish("t", *"abc", qos=2)
+        device.wait_for("got c 2")
         proxy.wait_for("PUBCOMP", "up", 2)
         proxy.rst()
-        app.wait_for("session resumed")
-        peer.publish("t", "d", qos=2)
-        app.wait_for("got d 2")
+        device.wait_for("session resumed")
+        broker.publish("t", "d", qos=2)
+        device.wait_for("got d 2")
         proxy.wait_for("PUBCOMP", "up", 4)
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
-    assert sorted(got(app)) == list("abcd")
+        device.leave()
+    assert sorted(got(device)) == list("abcd")
 
 
 # The broker goes
@@ -189,54 +176,49 @@ def test_a_broker_that_restarts_with_its_state_gets_each_message_once(proxy, bro
     peer = broker.peer("t", qos=2, client_id="peer", clean=False)
     peer.close()
     proxy.swallow(stage, "down")
-    with apps.start(PUBLISHER, proxy.port, 60) as app:
+    with Device(proxy, PUBLISHER, ack_timeout_s=60) as device:
         proxy.wait_for(stage, "down", 3)
         proxy.heal()  # before the next connection
         broker.restart()
-        app.wait_for("session resumed")
-        app.wait_for(r"codes \[0, 0, 0\]")
-        app.send("leave")
-        app.wait()
+        device.wait_for("session resumed")
+        device.wait_for(r"codes \[0, 0, 0\]")
+        device.leave()
     peer = broker.peer(client_id="peer", clean=False)
     peer.wait_for(4)
-    broker.peer("t").publish("t", "end", qos=2)
+    broker.publish("t", "end", qos=2)
     peer.wait_for(5)
     assert payloads(peer) == ["a", "b", "c", "d", "end"]
 
 
 UNKNOWN = """
-async def events(client):
+from mqtt_as_tls import Undelivered
+
+async def events():
     async for event in client.events():
-        if isinstance(event, mqtt_as_tls.Undelivered):
+        if isinstance(event, Undelivered):
             print("event", event.topic, type(event.error).__name__)
 
-async def waits(client, topic):
+async def waits(topic):
     try:
         await client.publish(topic, topic, qos=2)
     except DeliveryUnknown as e:
         print("unknown", e.topic, e)
 
-import mqtt_as_tls
-
-async def main():
-    soonest()
-    async with make(ack_timeout_s=60) as client:
-        asyncio.create_task(events(client))
-        await client.wait_connected()
-        tasks = [asyncio.create_task(waits(client, "t/awaited"))]
-        tasks.append(asyncio.create_task(client.publish("t/qos1", "x", qos=1)))
-        await asyncio.sleep_ms(20)
-        client.enqueue("t/queued", "x", qos=2)
-        timed = client.publish("t/timed-out", "x", qos=2, timeout_s=0.1)
-        with raises(asyncio.TimeoutError):
-            await timed
-        print("sent")
-        await asyncio.gather(*tasks)
-        print("after", await client.publish("t/after", "x", qos=2))
-        s = client._session
-        counts = len(s.inflight), len(s.awaiting_pubcomp), len(s.to_resend), client._queued
-        print("in flight", *counts)
-        await told("leave")
+async with client:
+    asyncio.create_task(events())
+    await client.wait_connected()
+    tasks = [asyncio.create_task(waits("t/awaited"))]
+    tasks.append(asyncio.create_task(client.publish("t/qos1", "x", qos=1)))
+    await asyncio.sleep_ms(20)
+    client.enqueue("t/queued", "x", qos=2)
+    timed = client.publish("t/timed-out", "x", qos=2, timeout_s=0.1)
+    with raises(asyncio.TimeoutError):
+        await timed
+    print("sent")
+    await asyncio.gather(*tasks)
+    print("after", await client.publish("t/after", "x", qos=2))
+    print("left", to_send(client))
+    await told("leave")
 """
 
 
@@ -244,17 +226,16 @@ async def main():
 def test_a_broker_that_lost_its_state_leaves_the_fate_of_a_message_unknown(proxy, broker, stage):
     proxy.swallow(stage, "down")
     proxy.swallow("PUBACK", "down", times=1)
-    with apps.start(UNKNOWN, proxy.port) as app:
-        app.wait_for("sent")
+    with Device(proxy, UNKNOWN, ack_timeout_s=60) as device:
+        device.wait_for("sent")
         proxy.wait_for(stage, "down", 3)
         broker.restart(wipe=True)
         peer = broker.peer("t/#", qos=2)
         proxy.heal()
-        app.wait_for("session new, 1 messages sent again")
-        app.wait_for("after 0")
-        app.wait_for("in flight 0 0 0 0")
-        app.send("leave")
-        out = app.wait().out
+        device.wait_for("session new, 1 messages sent again")
+        device.wait_for("after 0")
+        device.wait_for("left 0")
+        out = device.leave()
     assert "unknown t/awaited the broker lost the session: was 't/awaited' delivered?" in out
     assert "event t/queued DeliveryUnknown" in out
     assert "event t/timed-out DeliveryUnknown" in out  # nobody waits any more
@@ -267,46 +248,43 @@ def test_a_broker_that_lost_its_state_leaves_the_fate_of_a_message_unknown(proxy
 def test_a_session_counts_as_lost_until_the_client_has_taken_note(proxy, broker):
     # the broker has a new session after the first CONNACK that said so: the next would say present
     proxy.swallow("PUBREC", "down")
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(ack_timeout_s=60) as client:
-                await client.wait_connected()
-                fail_once(client._session, "resume")  # no memory
-                with raises(DeliveryUnknown):
-                    await client.publish("t", "x", qos=2)
-                print("unknown")
+        async with client:
+            await client.wait_connected()
+            fail_once(client._session, "resume")  # no memory
+            with raises(DeliveryUnknown):
+                await client.publish("t", "x", qos=2)
+            print("unknown")
         """,
-        proxy.port,
-    ) as app:
+        ack_timeout_s=60,
+    ) as device:
         proxy.wait_for("PUBREC", "down")
         proxy.heal()  # before the next connection
         broker.restart(wipe=True)
-        app.wait_for("MemoryError")
-        app.wait_for("unknown")
-        app.wait()
+        device.wait_for("MemoryError")
+        device.wait_for("unknown")
+        device.finish()
     cleans = [each.body[7] & 2 for each in proxy.seen("CONNECT") if each.passed]
     assert cleans == [0] * (len(cleans) - 1) + [2]
 
 
 def test_what_was_under_way_to_a_lost_session_is_forgotten(proxy, broker):
-    with apps.start(HANDLER, proxy.port) as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, HANDLER) as device:
+        device.subscribed()
         proxy.swallow("PUBREL", "down")
-        broker.peer().publish("t", "old", qos=2)
-        app.wait_for("got old 2")
+        broker.publish("t", "old", qos=2)
+        device.wait_for("got old 2")
         proxy.wait_for("PUBREL", "down")
         proxy.heal()  # before the next connection
         broker.restart(wipe=True)
-        app.wait_for("session new")
-        proxy.wait_for("SUBACK", "down", 2)
-        broker.peer().publish("t", "new", qos=2)  # with the same packet id
-        app.wait_for("got new 2")
+        device.wait_for("session new")
+        device.subscribed(2)
+        broker.publish("t", "new", qos=2)  # with the same packet id
+        device.wait_for("got new 2")
         proxy.wait_for("PUBCOMP", "up")
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
+        device.leave()
     assert {each.packet_id for each in proxy.seen("PUBLISH", "down")} == {1}
 
 
@@ -317,19 +295,19 @@ def test_what_was_under_way_to_a_lost_session_is_forgotten(proxy, broker):
 def test_qos_0_1_and_2_keep_their_order_within_the_window(proxy, broker, most):
     """MQTT 3.1.1: [MQTT-4.6.0-1], [MQTT-4.6.0-4]"""
     peer = broker.peer("t/#", qos=2)
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            async with make(max_inflight=int(sys.argv[2]), drain_s=20) as client:
-                await client.wait_connected()
-                await asyncio.gather(*[
-                    client.publish("t/%d" % (i % 3), str(i), qos=i % 3) for i in range(30)
-                ])
-                for i in range(30, 60):
-                    assert client.enqueue("t/%d" % (i % 3), str(i), qos=i % 3)
+        async with client:
+            await client.wait_connected()
+            await asyncio.gather(*[
+                client.publish("t/%d" % (i % 3), str(i), qos=i % 3) for i in range(30)
+            ])
+            for i in range(30, 60):
+                assert client.enqueue("t/%d" % (i % 3), str(i), qos=i % 3)
         """,
-        proxy.port,
-        most,
+        max_inflight=most,
+        drain_s=20,
     )
     peer.wait_for(60)
     sent = [int(each.payload) for each in proxy.seen("PUBLISH", "up")]
@@ -353,38 +331,37 @@ def test_qos_0_1_and_2_keep_their_order_within_the_window(proxy, broker, most):
 def test_after_a_reconnect_pubrels_come_first_then_publishes_then_new_ones(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4]"""
     peer = broker.peer("t", qos=2)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(ack_timeout_s=60) as client:
-                first = asyncio.gather(*[client.publish("t", each, qos=2) for each in "ab"])
-                first = asyncio.create_task(first)
-                await told("more")
-                more = [client.publish("t", each, qos=n) for each, n in (("c", 1), ("d", 2))]
-                more = asyncio.create_task(asyncio.gather(*more))
-                await told("new")
-                new = asyncio.create_task(client.publish("t", "e", qos=2))
-                await first
-                await more
-                await new
-                print("all", client.stats.connects)
+        async with client:
+            first = asyncio.gather(*[client.publish("t", each, qos=2) for each in "ab"])
+            first = asyncio.create_task(first)
+            await told("more")
+            more = [client.publish("t", each, qos=n) for each, n in (("c", 1), ("d", 2))]
+            more = asyncio.create_task(asyncio.gather(*more))
+            await told("new")
+            new = asyncio.create_task(client.publish("t", "e", qos=2))
+            await first
+            await more
+            await new
+            print("all", client.stats.connects)
         """,
-        proxy.port,
-    ) as app:
+        ack_timeout_s=60,
+    ) as device:
         proxy.swallow("PUBCOMP", "down", times=2)
         proxy.wait_for("PUBCOMP", "down", 2)
         proxy.stall_up()
-        app.send("more")
+        device.send("more")
         time.sleep(0.2)
         proxy.refuse()
         proxy.rst()
-        app.wait_for("connection lost")
-        app.send("new")
+        device.wait_for("connection lost")
+        device.send("new")
         time.sleep(0.1)
         proxy.heal()
-        app.wait_for("all 2")
-        app.wait()
+        device.wait_for("all 2")
+        device.finish()
     again = [
         (each.name, each.packet_id, each.name == "PUBLISH" and each.dup)
         for each in proxy.seen(direction="up", connection=2)
@@ -411,49 +388,47 @@ def test_giving_up_waiting_at_any_step_leaves_the_delivery_as_it_is(
 ):
     """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-4.3.3-1]"""
     peer = broker.peer("t", qos=2)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(ack_timeout_s=60) as client:
-                await client.wait_connected()
-                await told("publish")
-                if sys.argv[2] == "cancel":
-                    task = asyncio.create_task(client.publish("t", "given up", qos=2))
-                    await told("cancel")
-                    task.cancel()
-                    with raises(asyncio.CancelledError):
-                        await task
-                else:
-                    with raises(asyncio.TimeoutError):
-                        await client.publish("t", "given up", qos=2, timeout_s=0.1)
-                    await told("cancel")
-                print("given up")
-                client._session._id = 65535  # the id is in use: the next one is 2
-                task = asyncio.create_task(client.publish("t", "next", qos=2))
-                await told("go on")
-                await task
-                s = client._session
-                await until(lambda: not (s.inflight or s.awaiting_pubcomp))
-                client._session._id = 65535
-                await client.publish("t", "last", qos=2)
-                print("connects", client.stats.connects)
+        async with client:
+            await client.wait_connected()
+            await told("publish")
+            if HOW == "cancel":
+                task = asyncio.create_task(client.publish("t", "given up", qos=2))
+                await told("cancel")
+                task.cancel()
+                with raises(asyncio.CancelledError):
+                    await task
+            else:
+                with raises(asyncio.TimeoutError):
+                    await client.publish("t", "given up", qos=2, timeout_s=0.1)
+                await told("cancel")
+            print("given up")
+            next_id(client, 1)  # it is in use: the next one takes 2
+            task = asyncio.create_task(client.publish("t", "next", qos=2))
+            await told("go on")
+            await task
+            await until(lambda: not to_send(client))
+            next_id(client, 1)
+            await client.publish("t", "last", qos=2)
+            print("connects", client.stats.connects)
         """,
-        proxy.port,
-        how,
-    ) as app:
-        app.wait_for("connected in")
+        names={"HOW": how},
+        ack_timeout_s=60,
+    ) as device:
+        device.wait_for("connected in")
         proxy.swallow(name, direction)
-        app.send("publish")
+        device.send("publish")
         proxy.wait_for(name, direction)
-        app.send("cancel")
-        app.wait_for("given up")
+        device.send("cancel")
+        device.wait_for("given up")
         proxy.wait_for(name, direction, 2)
         proxy.heal()
         proxy.rst()
-        app.send("go on")
-        app.wait_for("connects 2")
-        app.wait()
+        device.send("go on")
+        device.wait_for("connects 2")
+        device.finish()
     peer.wait_for(3)
     assert payloads(peer) == ["given up", "next", "last"]
     ids = {each.payload: each.packet_id for each in proxy.seen("PUBLISH", "up")}
@@ -463,21 +438,19 @@ def test_giving_up_waiting_at_any_step_leaves_the_delivery_as_it_is(
 def test_a_publisher_that_gives_up_offline_takes_its_message_back(proxy, broker):
     peer = broker.peer("t", qos=2)
     proxy.refuse()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                with raises(asyncio.TimeoutError):
-                    await client.publish("t", "never sent", qos=2, timeout_s=0.1)
-                print("given up")
-                await client.publish("t", "sent", qos=2)
+        async with client:
+            with raises(asyncio.TimeoutError):
+                await client.publish("t", "never sent", qos=2, timeout_s=0.1)
+            print("given up")
+            await client.publish("t", "sent", qos=2)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("given up")
+    ) as device:
+        device.wait_for("given up")
         proxy.heal()
-        app.wait()
+        device.finish()
     peer.wait_for(1)
     assert payloads(peer) == ["sent"]
 
@@ -487,275 +460,190 @@ def test_a_publisher_that_gives_up_offline_takes_its_message_back(proxy, broker)
 
 def test_a_handler_that_raises_has_had_its_message(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.3.3-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
-
-            @client.on("t", qos=2)
-            def handler(message):
-                print("got", str(message.payload, "utf-8"), message.qos)
-                raise ValueError("in the handler")
-
-            async with client:
-                await told("leave")
+        @client.on("t", qos=2)
+        def handler(message):
+            got(message)
+            raise ValueError("in the handler")
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
+    ) as device:
+        device.subscribed()
         proxy.kill_on("PUBREC", "up")  # it comes again, and is not handled again
-        peer = broker.peer()
-        for each in "ab":
-            peer.publish("t", each, qos=2)
-        app.wait_for("got b 2")
+        broker.publish("t", *"ab", qos=2)
+        device.wait_for("got b 2")
         proxy.wait_for("PUBCOMP", "up", 2)
-        app.send("leave")
-        app.wait()
-    assert got(app) == ["a", "b"]
+        device.leave()
+    assert got(device) == ["a", "b"]
 
 
 def test_a_message_that_comes_again_while_its_handler_runs_is_not_handled_again(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.3.3-2]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
+        client.on("t", qos=2)(hold)
 
-            @client.on("t", qos=2)
-            async def handler(message):
-                print("got", str(message.payload, "utf-8"), message.qos)
-                await told("end")
-                print("ends")
-
-            async with client:
-                for n in (1, 2):
-                    await until(lambda: client.stats.duplicates == n)
-                    print("again", n)
-                await told("leave")
+        async with client:
+            for n in (1, 2):
+                await until(lambda: client.stats.duplicates == n)
+                print("again", n)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        broker.peer().publish("t", "x", qos=2)
-        app.wait_for("got x 2")
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "x", qos=2)
+        device.wait_for("got x 2")
         for n in (1, 2):
             proxy.rst()
-            app.wait_for(f"again {n}")
+            device.wait_for(f"again {n}")
         assert not proxy.seen("PUBREC")
-        app.send("end")
-        app.wait_for("ends")
+        device.send("end")
+        device.wait_for("ends")
         proxy.wait_for("PUBCOMP", "up")
-        app.send("leave")
-        app.wait()
-    assert got(app) == ["x"]
+        device.leave()
+    assert got(device) == ["x"]
 
 
 def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker):
-    with apps.start(
-        """
-        async def main():
-            soonest()
-            client = make()
-
-            @client.on("t", qos=2)
-            async def handler(message):
-                print("got", str(message.payload, "utf-8"), message.qos)
-                await told("end")
-                print("ends")
-
-            async with client:
-                await told("leave")
-                s = client._session
-                await until(lambda: not (s.inbound or s.awaiting_pubrel))
-                print("nothing left over")
-        """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        broker.peer().publish("t", "x", qos=2)
-        app.wait_for("got x 2")
+    with Device(proxy, 'client.on("t", qos=2)(hold)' + UNTIL_NOTHING_IS_LEFT) as device:
+        device.subscribed()
+        broker.publish("t", "x", qos=2)
+        device.wait_for("got x 2")
         proxy.refuse()
         proxy.rst()
-        app.wait_for("connection lost")
-        app.send("end")
-        app.wait_for("ends")
+        device.wait_for("connection lost")
+        device.send("end")
+        device.wait_for("ends")
         proxy.swallow("PUBLISH", "down")  # a connection too short for the redelivery
         proxy.heal()
         proxy.swallow("PUBLISH", "down")
-        app.wait_for("session resumed")
+        device.wait_for("session resumed")
         proxy.wait_for("PUBLISH", "down", 2)
         proxy.heal()
         proxy.rst()
         proxy.wait_for("PUBCOMP", "up")
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
-    assert got(app) == ["x"]
+        device.leave()
+    assert got(device) == ["x"]
 
 
 def test_a_handler_over_its_time_gets_its_message_acknowledged_once(proxy, broker):
-    with apps.start(
-        """
-        async def main():
-            client = make(handler_timeout_s=1)
-
-            @client.on("t", qos=2)
-            async def handler(message):
-                print("got", str(message.payload, "utf-8"), message.qos)
-                await told("end")
-
-            async with client:
-                await told("leave")
-        """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        broker.peer().publish("t", "x", qos=2)
-        app.wait_for("handler of 't' runs for over 1 s: message acknowledged, handler goes on")
+    with Device(proxy, 'client.on("t", qos=2)(hold)', handler_timeout_s=1) as device:
+        device.subscribed()
+        broker.publish("t", "x", qos=2)
+        device.wait_for("handler of 't' runs for over 1 s: message acknowledged, handler goes on")
         proxy.wait_for("PUBCOMP", "up")
-        app.send("end")
-        app.send("leave")
-        app.wait()
-    assert got(app) == ["x"]
+        device.send("end")
+        device.leave()
+    assert got(device) == ["x"]
     assert [name for name, _ in steps(proxy, "up")] == ["PUBREC", "PUBCOMP"]
 
 
 def test_qos_2_beyond_the_backlog_comes_again_until_all_is_handled_once(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make(max_packet=500, max_backlog=1000)
-            release = asyncio.Event()
+        gate = Gate()
+        client.on("t", qos=2)(gate)
 
-            @client.on("t", qos=2)
-            async def handler(message):
-                print("got", str(message.payload, "utf-8"), message.qos)
-                await release.wait()
-
-            async with client:
-                await told("release")
-                release.set()
-                await told("leave")
-                print("connects", client.stats.connects)
+        async with client:
+            await told("release")
+            gate.open()
+            await told("leave")
+            print("connects", client.stats.connects)
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        for n in range(40):
-            peer.publish("t", str(n), qos=2)
-        app.wait_for(r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga")
-        app.send("release")
-        app.wait_for("got 39 2")
-        app.send("leave")
-        assert int(app.wait_for("connects").split()[1]) > 1
-        app.wait()
-    assert got(app) == [str(n) for n in range(40)]
+        max_packet=500,
+        max_backlog=1000,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", *range(40), qos=2)
+        device.wait_for(
+            r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga"
+        )
+        device.send("release")
+        device.wait_for("got 39 2")
+        device.leave()
+    assert int(*device.said("connects")) > 1
+    assert got(device) == [str(n) for n in range(40)]
 
 
 NO_MEMORY = {
-    "for an acknowledgement": "packet, 'ack'",
-    "for the queue of a handler": "Dispatcher, '_queue'",
-    "for the books": "Dispatcher, 'deliver'",
-    "for sending it": "MQTTClient, '_send'",
+    "for an acknowledgement": "mqtt_as_tls.packet ack",
+    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher _queue",
+    "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
+    "for sending it": "mqtt_as_tls MQTTClient _send",
 }
 
 
 @pytest.mark.parametrize("place", NO_MEMORY)
 def test_a_message_is_handled_once_where_there_was_once_no_memory(proxy, broker, place):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        from mqtt_as_tls import packet
-        from mqtt_as_tls.dispatch import Dispatcher
+        client.on("t", qos=2)(got)
 
-        async def main():
-            soonest()
-            client = make()
-
-            @client.on("t", qos=2)
-            def handler(message):
-                print("got", str(message.payload, "utf-8"), message.qos)
-
-            async with client:
-                await told("fail")
-                fail_once(*eval(sys.argv[2]))
-                print("no memory")
-                await told("leave")
-                s = client._session
-                await until(lambda: not (s.inbound or s.awaiting_pubrel))
-                print("nothing left over")
+        async with client:
+            await told("fail")
+            fail_once_at(PLACE)
+            print("no memory")
+            await told("leave")
+            await until(lambda: not to_receive(client))
         """,
-        proxy.port,
-        NO_MEMORY[place],
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        peer = broker.peer()
-        peer.publish("t", "a", qos=2)
+        names={"PLACE": NO_MEMORY[place]},
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "a", qos=2)
         proxy.wait_for("PUBCOMP", "up")
-        app.send("fail")
-        app.wait_for("no memory")
-        for each in "bc":
-            peer.publish("t", each, qos=2)
-        app.wait_for("got c 2")
+        device.send("fail")
+        device.wait_for("no memory")
+        broker.publish("t", *"bc", qos=2)
+        device.wait_for("got c 2")
         proxy.wait_for("PUBCOMP", "up", 3)
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
-    assert got(app) == ["a", "b", "c"]
+        device.leave()
+    assert got(device) == ["a", "b", "c"]
     assert proxy.connections == 2
 
 
 def test_no_memory_for_the_second_handler_gives_neither_of_them_a_message_twice(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
         from mqtt_as_tls.dispatch import Dispatcher
 
-        async def main():
-            soonest()
-            client = make()
+        @client.on("t", qos=2)
+        def first(message):
+            print("got", text(message), "first")
 
-            @client.on("t", qos=2)
-            def first(message):
-                print("got", str(message.payload, "utf-8"), "first")
+        @client.on("+", qos=2)
+        def second(message):
+            print("got", text(message), "second")
 
-            @client.on("+", qos=2)
-            def second(message):
-                print("got", str(message.payload, "utf-8"), "second")
+        queue = Dispatcher._queue
 
-            queue = Dispatcher._queue
+        def fails(self, sub, message):
+            queue(self, sub, message)
+            Dispatcher._queue = fails_now
 
-            def fails(self, sub, message):
-                queue(self, sub, message)
-                Dispatcher._queue = fails_now
+        def fails_now(self, sub, message):
+            Dispatcher._queue = queue
+            raise MemoryError("no memory once")
 
-            def fails_now(self, sub, message):
-                Dispatcher._queue = queue
-                raise MemoryError("no memory once")
-
-            async with client:
-                await told("fail")
-                Dispatcher._queue = fails
-                print("no memory")
-                await told("leave")
-                print("held", client._dispatcher.held, client._dispatcher.size)
+        async with client:
+            await told("fail")
+            Dispatcher._queue = fails
+            print("no memory")
+            await told("leave")
+            print("held", held(client))
         """,
-        proxy.port,
-    ) as app:
-        proxy.wait_for("SUBACK", "down")
-        app.send("fail")
-        app.wait_for("no memory")
-        peer = broker.peer()
-        for each in "ab":
-            peer.publish("t", each, qos=2)
+    ) as device:
+        device.subscribed()
+        device.send("fail")
+        device.wait_for("no memory")
+        broker.publish("t", *"ab", qos=2)
         proxy.wait_for("PUBCOMP", "up", 2)
-        app.send("leave")
-        app.wait_for(r"held \[\] 0")
-        app.wait()
-    lines = [line for line in app.lines if line.startswith("got")]
-    assert sorted(lines) == ["got a first", "got a second", "got b first", "got b second"]
+        assert "held ([], 0)" in device.leave()
+    assert sorted(device.said("got")) == ["a first", "a second", "b first", "b second"]
 
 
 # Will
@@ -763,20 +651,14 @@ def test_no_memory_for_the_second_handler_gives_neither_of_them_a_message_twice(
 
 def test_a_will_with_qos_2_is_published_and_so_are_birth_and_goodbye(broker):
     peer = broker.peer("t/#", qos=2)
-    app = """
-        async def main():
-            will = Will("t/status", "offline", qos=2, birth="online")
-            async with make(will=will) as client:
-                await told("leave")
-        """
-    with apps.start(app, broker.port) as running:
+    will = Code('Will("t/status", "offline", qos=2, birth="online")')
+    with Device(broker, will=will) as device:
         peer.wait_for(1)
-        running.kill()
+        device.kill()
     peer.wait_for(2)
-    with apps.start(app, broker.port) as running:
+    with Device(broker, will=will) as device:
         peer.wait_for(3)
-        running.send("leave")
-        running.wait()
+        device.leave()
     peer.wait_for(4)
     assert payloads(peer) == ["online", "offline"] * 2
     assert [each.qos for each in peer.messages] == [2] * 4
@@ -785,36 +667,28 @@ def test_a_will_with_qos_2_is_published_and_so_are_birth_and_goodbye(broker):
 # Outages without end
 
 STORM = """
-async def publisher(client, qos):
+stopping = asyncio.Event()
+
+async def publisher(qos):
     n = 0
-    while not stopping:
+    while not stopping.is_set():
         await client.publish("up/%d" % qos, str(n), qos=qos)
         n += 1
         await asyncio.sleep_ms(1)
     print("published", qos, n)
 
-stopping = False
+@client.on("down", qos=2)
+async def handler(message):
+    await asyncio.sleep_ms(int(message.payload) % 3)
+    got(message)
 
-async def main():
-    global stopping
-    soonest()
-    options = {"ack_timeout_s": 2, "connect_timeout_s": 2, "max_inflight": 4}
-    client = make(protocol=int(sys.argv[2]), **options)
-    count = [0]
-
-    @client.on("down", qos=2)
-    async def handler(message):
-        await asyncio.sleep_ms(count[0] % 3)
-        print("got", str(message.payload, "utf-8"), message.qos)
-        count[0] += 1
-
-    async with client:
-        tasks = [asyncio.create_task(publisher(client, qos)) for qos in (1, 2, 2)]
-        await told("stop")
-        stopping = True
-        await asyncio.gather(*tasks)
-        print("connects", client.stats.connects, "resent", client.stats.resent)
-        await told("leave")
+async with client:
+    tasks = [asyncio.create_task(publisher(qos)) for qos in (1, 2, 2)]
+    await told("stop")
+    stopping.set()
+    await asyncio.gather(*tasks)
+    print("connects", client.stats.connects, "resent", client.stats.resent)
+    await told("leave")
 """
 
 
@@ -825,6 +699,7 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protoc
     peer = broker.peer("up/#", qos=2)
     sender = broker.peer()
     places = [*OUT, *IN, ("PUBACK", "down")]
+    impatient = {"ack_timeout_s": 2, "connect_timeout_s": 2, "max_inflight": 4}
     sent = 0
 
     def pause(until, most_s):
@@ -837,8 +712,8 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protoc
             time.sleep(chance.random() * 0.06)
 
     try:
-        with apps.start(STORM, proxy.port, protocol) as app:
-            proxy.wait_for("SUBACK", "down")
+        with Device(proxy, STORM, protocol=protocol, **impatient) as device:
+            device.subscribed()
             end = time.monotonic() + 8
             while time.monotonic() < end or proxy.connections < 8:  # however slow they are
                 name, direction = chance.choice(places)
@@ -849,15 +724,14 @@ def test_random_outages_cost_and_repeat_nothing_either_way(proxy, broker, protoc
                 enough = len(proxy.packets) + 60
                 pause(lambda n=enough: len(proxy.packets) > n, 1)
             proxy.heal()
-            app.send("stop")
-            published = [app.wait_for("published").split()[1:] for _ in range(3)]
-            stats = app.wait_for("connects").split()
-            while f"got {sent - 1} 2" not in app.lines:
-                app.wait_for("got")
-            app.send("leave")
-            app.wait()
+            device.send("stop")
+            published = [device.wait_for("published").split()[1:] for _ in range(3)]
+            stats = device.wait_for("connects").split()
+            while f"got {sent - 1} 2" not in device.lines:
+                device.wait_for("got")
+            device.leave()
         assert int(stats[1]) > 5, stats
-        assert got(app) == [str(n) for n in range(sent)]
+        assert got(device) == [str(n) for n in range(sent)]
         expected = [str(n) for qos, count in published if qos == "2" for n in range(int(count))]
         peer.wait_for(len(expected), topic="up/2")  # the last may still be on its way to the peer
         twos = [payload.decode() for topic, payload in peer.received if topic == "up/2"]
@@ -879,17 +753,15 @@ def test_a_publisher_learns_of_the_lost_session_though_there_was_no_memory_to_te
             connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make() as client:
-                    await client.wait_connected()
-                    fail_once(retry, "undelivered")
-                    with raises(DeliveryUnknown, "lost the session"):
-                        await client.publish("t", "x", qos=2, timeout_s=20)
+            async with client:
+                await client.wait_connected()
+                fail_once(retry, "undelivered")
+                with raises(DeliveryUnknown, "lost the session"):
+                    await client.publish("t", "x", qos=2, timeout_s=20)
             """,
-            fake.port,
         )
     assert "no memory" in out
 
@@ -916,23 +788,21 @@ def test_a_program_that_is_started_again_takes_no_id_that_the_broker_may_still_h
         connection.send(b"\x70\2" + ids[-1])
         connection.until_closed()
 
-    app = f"""
-    from mqtt_as_tls import FileStore
-    from tests.device.large import Source
-    more = dict(store=FileStore(sys.argv[2])) if {stored} else dict()
-    async def main():
-        async with make(**more) as client:
-            print("publishing")
+    program = """
+        from tests.device.large import Source
+
+        async with client:
             await client.publish("t", Source(9), length=9, qos=2)
     """
+    store = tmp_path / "store" if stored else None
     with FakeBroker(script) as fake:
-        with apps.start(app, fake.port, tmp_path / "store") as first:
-            first.wait_for("connected")
+        with Device(fake, program, store=store) as device:
+            device.wait_for("connected")
             fake.wait_for_connections(1)
             while not ids:
                 time.sleep(0.01)
-            first.kill()
-        apps.check(app, fake.port, tmp_path / "store")
+            device.kill()
+        Device.check(fake, program, store=store)
     assert len(ids) == 2 and ids[0] == b"\0\1" != ids[1], ids
 
 
@@ -961,12 +831,10 @@ def test_an_id_of_a_session_that_the_broker_lost_unheard_hides_no_new_message(du
             assert connection.packet() == (0x70, b"\0\x01")  # PUBCOMP
             connection.until_closed()
 
-    with FakeBroker(script) as fake, apps.start(HANDLER, fake.port) as app:
+    with FakeBroker(script) as fake, Device(fake, HANDLER) as device:
         fake.wait_for_connections(3)
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
-    assert got(app) == (["a"] if dup else ["a", "c"])
+        device.leave()
+    assert got(device) == (["a"] if dup else ["a", "c"])
 
 
 # What mosquitto sends twice: it forgets that it had sent PUBREL where a connection of the session
@@ -1029,14 +897,12 @@ def test_a_broker_that_could_not_send_its_pubrel_may_publish_again(broker, recor
 def test_what_a_broker_publishes_again_after_its_pubrel_is_handled_again(proxy, broker):
     peer = broker.peer()
     proxy.swallow("PUBCOMP", "up", times=1)
-    with apps.start(HANDLER, proxy.port) as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, HANDLER) as device:
+        device.subscribed()
         peer.publish("t", "x", qos=2)
         proxy.wait_for("PUBCOMP", "up")
         connect_and_reset(broker, "device")
         proxy.wait_for_connections(2)
         proxy.wait_for("PUBCOMP", "up", count=2)
-        app.send("leave")
-        app.wait_for("nothing left over")
-        app.wait()
-    assert got(app) == ["x"] * (1 + broker.published_again("device"))
+        device.leave()
+    assert got(device) == ["x"] * (1 + broker.published_again("device"))

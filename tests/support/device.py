@@ -12,8 +12,8 @@ it does more than stay connected until the test says "leave", an `async with cli
         device.leave()
     assert device.said("ends") == ["1"]
 
-It has the names of apps.py, of tests/device/handlers.py and of tests/device/inside.py. Programs of
-several clients, or without one, are those of apps.py.
+It has the names of apps.py and those of handlers.py, inside.py and large.py in tests/device.
+Programs of several clients, or without one, are those of apps.py.
 """
 
 import json
@@ -25,11 +25,18 @@ from tests.support.proxy import Proxy
 _BEFORE = """\
 from tests.device.handlers import *
 from tests.device.inside import *
+from tests.device.large import *
 """
 _STAYS = """
 async with client:
     await told("leave")
 """
+
+
+class Code(str):
+    """An expression of the program."""
+
+    __repr__ = str.__str__
 
 
 class Device(mpy.Program):
@@ -39,10 +46,11 @@ class Device(mpy.Program):
     to       what its client connects to, with a `port`: Broker, Proxy, FakeBroker
     program  str, see above
     tls      dict, arguments of TLS (see secure.files); None: without TLS
+    store    Path of the folder of its FileStore; None: without one
     names    dict, more names for the program and their values, of types that repr() can write
     back_off "soonest", "latest": as short or as long as the jitter allows; "random": as it comes
     heap, env  as for mpy.start
-    options  of MQTTClient, of types that repr() can write
+    options  of MQTTClient, of types that repr() can write, or Code
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class Device(mpy.Program):
         program="",
         *,
         tls=None,
+        store=None,
         names=None,
         back_off="soonest",
         heap=None,
@@ -65,6 +74,9 @@ class Device(mpy.Program):
             given.append("tls=tls_given()")
             # not in argv: MicroPython takes no more than 255 characters there
             env = {**(env or {}), "TLS": json.dumps(tls)}
+        if store is not None:
+            before += "from mqtt_as_tls import FileStore\n"
+            given.append(f"store=FileStore({str(store)!r})")
         for name, value in (names or {}).items():
             before += f"{name} = {value!r}\n"
         main = "" if back_off == "random" else f"{back_off}()\n"
