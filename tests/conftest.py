@@ -16,7 +16,7 @@ from tests.support.pki import PKI
 from tests.support.proxy import Proxy
 from tools import build
 from tools.debian import Unavailable
-from tools.mqttls.device import bytecode
+from tools.mqttls.library import bytecode
 
 if "micropython" not in sys.modules:
     stand_in = types.ModuleType("micropython")

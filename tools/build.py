@@ -24,15 +24,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.mqttls import device
-from tools.mqttls.device import bytecode
+from tools.mqttls import library
+from tools.mqttls.library import bytecode
 
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
-PACKAGE = ROOT / device.NAME
+PACKAGE = ROOT / library.NAME
 SUMS = "SHA256SUMS"
 MIP = "mip"
-MADE = (f"{MIP}/package.json", f"{MIP}/{device.NAME}/*.mpy")
+MADE = (f"{MIP}/package.json", f"{MIP}/{library.NAME}/*.mpy")
 MADE += (SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl")
 
 _EPOCH = "315532800"
@@ -82,12 +82,12 @@ def build(out=DIST):
 
 def _mip(folder, compiled):
     """Write what mip takes: package.json, and `compiled` ({file name: bytes})."""
-    names = [f"{device.NAME}/{name}" for name in compiled]
+    names = [f"{library.NAME}/{name}" for name in compiled]
     lines = ",\n".join(f"    {json.dumps([name, name])}" for name in names)
-    text = f'{{\n  "urls": [\n{lines}\n  ],\n  "version": "{device.version()}"\n}}\n'
+    text = f'{{\n  "urls": [\n{lines}\n  ],\n  "version": "{library.version()}"\n}}\n'
     _write(folder / "package.json", text)
     for name, data in compiled.items():
-        _write(folder / device.NAME / name, data)
+        _write(folder / library.NAME / name, data)
 
 
 def _wheel(folder, out, texts, compiled, tool=False):
@@ -107,7 +107,7 @@ def _wheel(folder, out, texts, compiled, tool=False):
     for name, data in texts.items():
         _write(folder / name, data)
     for name, data in compiled.items():
-        _write(folder / device.NAME / name, data)
+        _write(folder / library.NAME / name, data)
     out.mkdir(parents=True, exist_ok=True)
     env = {"SOURCE_DATE_EPOCH": _EPOCH, **os.environ}
     command = [sys.executable, "-c", _WHEEL, str(out.resolve())]

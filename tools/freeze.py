@@ -23,7 +23,7 @@ from pathlib import Path
 from tools import micropython_source as source
 from tools.debian import Unavailable, locked
 from tools.micropython_source import CACHE, OUT, ROOT, files_of, mpy_cross
-from tools.mqttls.device import bytecode
+from tools.mqttls.library import bytecode
 
 PORT = source.TREE / "ports" / "unix"
 USER_MANIFEST = ROOT / "tests" / "packaging" / "user_manifest.py"

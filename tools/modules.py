@@ -1,18 +1,27 @@
-"""The modules of the device package, as the tables of docs/design.md have them."""
+"""
+The modules of the device package, and of the PC's tool, as the tables of docs/design.md have them.
+"""
 
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs/design.md"
 
+# which part of the page, by its heading
+DEVICE, TOOL = "Modules", "The PC's tool"
+
 _WHEN = "loaded"
 _IMPORTS = "may import"
 
 
-def _rows():
-    """Return {module: {title: text of the cell}} of the tables that have arrows."""
+def _rows(part):
+    """Return {module: {title: text of the cell}} of the tables of a part that have arrows."""
     found = {}
-    titles = None
+    titles = here = None
     for line in PAGE.read_text().splitlines():
+        if line.startswith("## "):
+            here = line.removeprefix("## ")
+        if here != part:
+            continue
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             titles = None
@@ -27,23 +36,25 @@ def _rows():
 
 
 def always():
-    """Return the names (tuple of str) of what every working app imports."""
-    return tuple(name for name, row in _rows().items() if _WHEN not in row)
+    """Return the names (tuple of str) of what every working app imports of the device package."""
+    return tuple(name for name, row in _rows(DEVICE).items() if _WHEN not in row)
 
 
 def later():
-    """Return {name: when it is loaded} of the other modules."""
-    return {name: row[_WHEN] for name, row in _rows().items() if _WHEN in row}
+    """Return {name: when it is loaded} of the other modules of the device package."""
+    return {name: row[_WHEN] for name, row in _rows(DEVICE).items() if _WHEN in row}
 
 
-def arrows():
+def arrows(part=DEVICE):
     """
-    Return {name: set of the modules that it may import}. A cell says `a, b`, or `all`, or
-    `all but a, b`, or `–` for none.
+    Return {name: set of the modules that it may import}, in the order of the tables. A cell says
+    `a, b`, or `all`, or `all but a, b`, or `–` for none.
+
+    part  DEVICE or TOOL
 
     Raises ValueError where it names what is no other module.
     """
-    rows = _rows()
+    rows = _rows(part)
     found = {}
     for name, row in rows.items():
         text = row[_IMPORTS].replace("`", "")

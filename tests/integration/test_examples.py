@@ -79,7 +79,7 @@ def test_config_of_the_user_the_tool_and_the_tests_have_the_same_names(board):
         keys = [each.value for each in settings.keys]
         return sorted(each.id for each in targets if each.id[0] != "_"), keys
 
-    mine, tools = board.directory / "config.py", mpy.ROOT / "tools/mqttls/device/board_config.py"
+    mine, tools = board.directory / "config.py", mpy.ROOT / "tools/mqttls/board_config.py"
     assert assigned(EXAMPLES / "config.py") == assigned(mine) == assigned(tools)
 
 

@@ -8,7 +8,7 @@ from tests.mqttls.test_provision import WIFI
 from tests.support import mpy
 from tests.support.broker import mosquitto
 from tests.support.pty_board import PtyBoard
-from tools.mqttls import handshakes, onboard, x509
+from tools.mqttls import board_files, certificates, handshakes, micropython
 from tools.mqttls.board import Board
 from tools.mqttls.cli import main
 
@@ -17,9 +17,9 @@ from tools.mqttls.cli import main
 def interpreter(monkeypatch):
     mosquitto()
     monkeypatch.setenv("MICROPYTHON", mpy.interpreter())
-    handshakes.dial.interpreter.cache_clear()
+    micropython.interpreter.cache_clear()
     yield
-    handshakes.dial.interpreter.cache_clear()
+    micropython.interpreter.cache_clear()
 
 
 def keys(capsys, *arguments):
@@ -33,7 +33,7 @@ def test_every_kind_shakes_hands_with_and_without_a_client_certificate(capsys):
     found = json.loads(out)
     assert status == 0, out
     assert [(row["kind"], row["mutual"]) for row in found["rows"]] == [
-        (kind, mutual) for kind in x509.KEY_KINDS for mutual in (False, True)
+        (kind, mutual) for kind in certificates.KEY_KINDS for mutual in (False, True)
     ]
     for row in found["rows"]:
         assert row["seconds"] > 0 and len(row["times"]) == 1 and not row["error"]
@@ -53,7 +53,7 @@ def test_the_table_has_a_line_for_each(capsys):
 def test_a_board_shakes_hands_and_keeps_its_files(tmp_path, capsys):
     with PtyBoard(tmp_path / "flash", wifi=WIFI) as pty_board:
         with Board(pty_board.port) as board:
-            board.put(onboard.wifi(*WIFI))
+            board.put(board_files.wifi(*WIFI))
         line = ("--board", "--port", pty_board.port, "--listen", "127.0.0.1")
         status, out = keys(capsys, *line, "--key", "p256", "--runs", "2", "--json")
         assert status == 0, out
@@ -87,11 +87,11 @@ def test_a_handshake_that_fails_is_a_line_and_a_problem(capsys, monkeypatch):
 def test_what_is_missing_is_said(capsys, monkeypatch):
     there = mpy.interpreter()
     monkeypatch.setenv("MICROPYTHON", "/nothing")
-    handshakes.dial.interpreter.cache_clear()
+    micropython.interpreter.cache_clear()
     status, out = keys(capsys)
     assert status == 1 and "no MicroPython on this PC" in out
     monkeypatch.setenv("MICROPYTHON", there)
-    handshakes.dial.interpreter.cache_clear()
+    micropython.interpreter.cache_clear()
     monkeypatch.setenv("PATH", "/nothing")
     monkeypatch.setattr(handshakes, "_PLACES", ())
     status, out = keys(capsys)
@@ -106,7 +106,7 @@ def test_runs_is_a_sensible_number(capsys, runs):
 def test_an_address_of_somebody_else_is_refused(tmp_path, capsys):
     with PtyBoard(tmp_path / "flash", wifi=WIFI) as pty_board:
         with Board(pty_board.port) as board:
-            board.put(onboard.wifi(*WIFI))
+            board.put(board_files.wifi(*WIFI))
         line = ("--board", "--port", pty_board.port, "--listen", "192.0.2.1", "--key", "p256")
         status, out = keys(capsys, *line)
     assert status == 1

@@ -6,13 +6,14 @@ import json
 from contextlib import redirect_stdout
 
 import pytest
-from cryptography import x509 as lib
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tools.mqttls import broker, cli, x509
-from tools.mqttls.report import Failure
+from tools.mqttls import broker, certificates, cli
+from tools.mqttls.messages import Failure
+from tools.mqttls.names import parse_host
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def run(pki, *arguments, code=0):
 
 def later(monkeypatch, days):
     """Let `days` pass for the tool."""
-    when = x509.now() + datetime.timedelta(days=days)
-    monkeypatch.setattr(x509, "now", lambda: when)
+    when = certificates.now() + datetime.timedelta(days=days)
+    monkeypatch.setattr(certificates, "now", lambda: when)
 
 
 def extension(certificate, kind):
@@ -40,56 +41,56 @@ def extension(certificate, kind):
     return found.value, found.critical
 
 
-def certificates(pki):
+def made(pki):
     run(pki, "init", "--broker", "192.168.1.10", "--broker", "broker.lan")
     run(pki, "device", "add", "kitchen")
     return [
-        x509.load_certificate(pki / path)
+        certificates.load(pki / path)
         for path in ("ca.crt", "broker/broker.crt", "devices/kitchen/cert.crt")
     ]
 
 
 def test_the_certificates_are_those_that_every_mbedtls_accepts(pki):
-    ca, server, client = found = certificates(pki)
+    ca, server, client = found = made(pki)
     for each in found:
         assert isinstance(each.public_key().curve, ec.SECP256R1)
         assert isinstance(each.signature_hash_algorithm, hashes.SHA256)
-        assert each.not_valid_before_utc == x509.VALID_FROM
-        assert each.version == lib.Version.v3
-        assert extension(each, lib.BasicConstraints)[1], "critical"
-        assert extension(each, lib.KeyUsage)[1], "critical"
-        known = {lib.BasicConstraints, lib.KeyUsage, lib.SubjectKeyIdentifier}
-        known |= {lib.AuthorityKeyIdentifier, lib.ExtendedKeyUsage, lib.SubjectAlternativeName}
+        assert each.not_valid_before_utc == certificates.VALID_FROM
+        assert each.version == x509.Version.v3
+        assert extension(each, x509.BasicConstraints)[1], "critical"
+        assert extension(each, x509.KeyUsage)[1], "critical"
+        known = {x509.BasicConstraints, x509.KeyUsage, x509.SubjectKeyIdentifier}
+        known |= {x509.AuthorityKeyIdentifier, x509.ExtendedKeyUsage, x509.SubjectAlternativeName}
         assert {type(one.value) for one in each.extensions} <= known
     assert len({each.serial_number for each in found}) == 3
     assert all(each.serial_number > 1 << 64 for each in found)
 
-    basic = extension(ca, lib.BasicConstraints)[0]
+    basic = extension(ca, x509.BasicConstraints)[0]
     assert (basic.ca, basic.path_length) == (True, 0)
-    usage = extension(ca, lib.KeyUsage)[0]
+    usage = extension(ca, x509.KeyUsage)[0]
     assert usage.key_cert_sign and usage.crl_sign and not usage.digital_signature
     for each, purpose in (
         (server, ExtendedKeyUsageOID.SERVER_AUTH),
         (client, ExtendedKeyUsageOID.CLIENT_AUTH),
     ):
-        assert not extension(each, lib.BasicConstraints)[0].ca
-        usage = extension(each, lib.KeyUsage)[0]
+        assert not extension(each, x509.BasicConstraints)[0].ca
+        usage = extension(each, x509.KeyUsage)[0]
         assert usage.digital_signature and not usage.key_cert_sign
-        assert list(extension(each, lib.ExtendedKeyUsage)[0]) == [purpose]
-        assert x509.is_issued_by(each, ca)
+        assert list(extension(each, x509.ExtendedKeyUsage)[0]) == [purpose]
+        assert certificates.is_issued_by(each, ca)
         assert each.not_valid_after_utc <= ca.not_valid_after_utc
-    assert x509.common_name(client) == "kitchen"
+    assert certificates.common_name(client) == "kitchen"
 
 
 def test_a_broker_s_addresses_are_there_as_addresses_and_as_names(pki):
-    server = certificates(pki)[1]
-    names = extension(server, lib.SubjectAlternativeName)[0]
-    assert names.get_values_for_type(lib.DNSName) == ["192.168.1.10", "broker.lan"]
-    assert [str(each) for each in names.get_values_for_type(lib.IPAddress)] == ["192.168.1.10"]
+    server = made(pki)[1]
+    names = extension(server, x509.SubjectAlternativeName)[0]
+    assert names.get_values_for_type(x509.DNSName) == ["192.168.1.10", "broker.lan"]
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == ["192.168.1.10"]
 
 
 def test_a_board_s_files_are_small_der_and_sec1(pki):
-    certificates(pki)
+    made(pki)
     folder = pki / "devices" / "kitchen"
     key = (folder / "key.der").read_bytes()
     assert key[:7] == bytes.fromhex("30770201010420")  # ECPrivateKey of RFC 5915, not PKCS#8
@@ -111,8 +112,8 @@ def test_no_certificate_outlives_its_authority(pki, monkeypatch):
     run(pki, "init", "--broker", "broker.lan")
     later(monkeypatch, 7300 - 100)
     run(pki, "device", "add", "kitchen")
-    ends = x509.load_certificate(pki / "ca.crt").not_valid_after_utc
-    found = x509.load_certificate(pki / "devices/kitchen/cert.crt")
+    ends = certificates.load(pki / "ca.crt").not_valid_after_utc
+    found = certificates.load(pki / "devices/kitchen/cert.crt")
     assert found.not_valid_after_utc == ends
 
 
@@ -185,11 +186,11 @@ def test_the_next_commands_can_be_pasted_from_a_folder_with_a_space(tmp_path):
 def test_the_revocation_list_lives_as_long_as_the_authority(pki):
     run(pki, "init", "--broker", "broker.lan")
     run(pki, "device", "add", "kitchen", "cellar")
-    serial = x509.serial_of(x509.load_certificate(pki / "devices/kitchen/cert.crt"))
+    serial = certificates.serial_of(certificates.load(pki / "devices/kitchen/cert.crt"))
     run(pki, "revoke", "kitchen")
-    (found,) = x509.load_crls(pki / "crl.pem")
+    (found,) = certificates.load_crls(pki / "crl.pem")
     assert [f"{each.serial_number:040x}" for each in found] == [serial]
-    assert found.next_update_utc == x509.load_certificate(pki / "ca.crt").not_valid_after_utc
+    assert found.next_update_utc == certificates.load(pki / "ca.crt").not_valid_after_utc
     assert (pki / "broker/crl.pem").read_bytes() == (pki / "crl.pem").read_bytes()
     status = run(pki, "status")
     assert status["crl"]["revoked"] == 1
@@ -234,8 +235,8 @@ def test_a_second_roll_over_waits_for_the_end_of_the_first(pki):
     ]
     # the broker's certificate stays one that every board knows, also when it is renewed now
     run(pki, "renew", "--broker")
-    old = x509.load_certificates(pki / "broker/ca.crt")[1]
-    assert x509.is_issued_by(x509.load_certificate(pki / "broker/broker.crt"), old)
+    old = certificates.load_all(pki / "broker/ca.crt")[1]
+    assert certificates.is_issued_by(certificates.load(pki / "broker/broker.crt"), old)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ def test_a_second_roll_over_waits_for_the_end_of_the_first(pki):
     ],
 )
 def test_names_of_brokers_are_read(text, name):
-    assert x509.parse_name(text) == name
+    assert parse_host(text) == name
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_names_of_brokers_are_read(text, name):
 )
 def test_what_can_be_no_name_of_a_broker_is_refused(text):
     with pytest.raises(Failure):
-        x509.parse_name(text)
+        parse_host(text)
 
 
 def test_passwords_are_random_and_kept_as_hashes():
@@ -278,8 +279,8 @@ def test_passwords_are_random_and_kept_as_hashes():
 )
 def test_a_certificate_with_a_field_that_cannot_be_is_damaged(pki, old, new):
     run(pki, "init", "--broker", "broker.lan")
-    der = x509.load_certificate(pki / "ca.crt").public_bytes(serialization.Encoding.DER)
+    der = certificates.load(pki / "ca.crt").public_bytes(serialization.Encoding.DER)
     assert old in der
     (pki / "wrong.der").write_bytes(der.replace(old, new))
     with pytest.raises(Failure, match="wrong.der is damaged"):
-        x509.load_certificates(pki / "wrong.der")
+        certificates.load_all(pki / "wrong.der")

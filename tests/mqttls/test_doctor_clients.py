@@ -25,7 +25,7 @@ from tests.support.doctoring import (
     tls_server,
 )
 from tests.support.server import server
-from tools.mqttls.doctor import dial
+from tools.mqttls.micropython import interpreter
 from tools.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("micropython")
@@ -405,7 +405,7 @@ def test_row_39_the_broker_may_not_read_its_key(tmp_path, pki):
 
 def test_without_micropython_python_takes_its_place(mutual, pki, monkeypatch):
     monkeypatch.setenv("MICROPYTHON", "")
-    dial.interpreter.cache_clear()
+    interpreter.cache_clear()
     word = doctor(mutual.port, ca=pki.ca, device=pki.device)
     assert word.problems == [], word
     assert word.attempt["by"] == "Python's ssl"

@@ -20,7 +20,7 @@ import pytest
 
 from tests.support import mpy
 from tests.support.tool import mqttls
-from tools.mqttls import cli, x509
+from tools.mqttls import certificates, cli
 
 STEPS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
@@ -72,13 +72,13 @@ def whole_files(folder):
             continue
         assert path.stat().st_mode & 0o077 == 0, path
         if path.suffix == ".crt" or path.name in ("cert.der", "ca.der", "ca2.der"):
-            x509.load_certificates(path)
+            certificates.load_all(path)
         elif path.suffix == ".key" or path.name in ("key.der", "key.pem"):
-            x509.load_key(path)
+            certificates.load_key(path)
         elif path.suffix == ".json":
             json.loads(path.read_bytes())
         elif path.name == "crl.pem":
-            x509.load_crls(path)
+            certificates.load_crls(path)
         else:
             assert path.stat().st_size > 0, path
     for device in (folder / "devices").glob("*"):

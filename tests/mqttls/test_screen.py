@@ -13,7 +13,8 @@ import pytest
 from tests.support import mpy
 from tests.support.tool import MQTTLS, mqttls, typing
 from tools.mqttls import cli, system
-from tools.mqttls.report import VERBS, Failure, Report, command, shell
+from tools.mqttls.messages import VERBS, Failure, command, shell
+from tools.mqttls.report import Report
 
 HOSTILE = "evil\x1b]0;x\x07 \x9b31m\u202ename\udcff\nall is well"
 

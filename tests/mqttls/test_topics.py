@@ -10,7 +10,7 @@ from tests.support.broker import Broker
 from tests.support.doctoring import mqttls as in_process
 from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder
 from tools.mqttls import acl
-from tools.mqttls.report import Failure
+from tools.mqttls.messages import Failure
 
 OWN = """\
 # the weather station

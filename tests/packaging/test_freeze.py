@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import mpy
 from tools import debian, freeze, size
-from tools.mqttls import device
+from tools.mqttls import library
 from tools.mqttls.board import INFO
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def pico(monkeypatch):
 
 def test_mqttls_sees_that_the_package_is_frozen(firmware):
     said = json.loads(mpy.check(INFO).splitlines()[-1])
-    assert said["frozen"] == device.version()
+    assert said["frozen"] == library.version()
 
 
 def test_the_frozen_package_has_no_line_numbers(firmware):

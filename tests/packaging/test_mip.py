@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import docs, mpy, patience
 from tests.support.pty_board import PtyBoard
-from tools.mqttls import onboard
+from tools.mqttls import board_files
 from tools.mqttls.board import Board
 
 HERE = Path(__file__).parent
@@ -113,5 +113,5 @@ def test_the_lines_of_the_readme_put_mpy_files_onto_a_board(dist, tmp_path):
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         with Board(board.port) as connected:
-            held = onboard.look(connected)
+            held = board_files.look(connected)
     assert (held["library"], held["form"]) == ("same", ".mpy")

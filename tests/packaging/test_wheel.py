@@ -92,7 +92,7 @@ def test_the_wheel_has_every_module_and_the_device_package_in_both_forms(wheel, 
     host = {
         path.relative_to(ROOT / "tools"): path for path in (ROOT / "tools/mqttls").rglob("*.py")
     }
-    inside = Path("mqttls/device/mqtt_as_tls")
+    inside = Path("mqttls/library/mqtt_as_tls")
     sources = [path for path in (ROOT / "mqtt_as_tls").iterdir() if path.suffix != ".mpy"]
     device = {inside / path.name: path for path in sources if path.is_file()}
     mpy = {inside / (path.stem + ".mpy") for path in (ROOT / "mqtt_as_tls").glob("*.py")}
@@ -137,7 +137,7 @@ def test_pyright_finds_no_error_in_the_readmes_program_and_one_in_a_wrong_one(in
     except Unavailable as reason:
         pytest.skip(f"pyright did not run: {reason}")
     program = docs.text("app")
-    by_hand, by_mqttls = "examples/config.py", "tools/mqttls/device/board_config.py"
+    by_hand, by_mqttls = "examples/config.py", "tools/mqttls/board_config.py"
     for name, text, config in (
         ("by_hand", program, by_hand),
         ("by_mqttls", program, by_mqttls),

@@ -81,6 +81,8 @@ def test_no_module_imports_more_than_the_table_allows():
 
 
 PAGE = """
+## Modules
+
 | module | knows | may import |
 |---|---|---|
 | `a` | <-> | – |
@@ -94,7 +96,14 @@ PAGE = """
 
 | module | knows |
 |---|---|
-| `tool` | |
+| `data` | |
+
+## The PC's tool
+
+| module | knows | may import |
+|---|---|---|
+| `tool` | | – |
+| `tool/a` | | tool |
 """
 
 
@@ -115,9 +124,10 @@ def test_the_tables_are_read(page):
         "d": {"b", "c"},
         "e": set("abcd"),
     }
+    assert design.arrows(design.TOOL) == {"tool": set(), "tool/a": {"tool"}}
 
 
-@pytest.mark.parametrize("text", ["all but tool", "c", "x, a", "a b", "", "all but"])
+@pytest.mark.parametrize("text", ["all but data", "tool", "c", "x, a", "a b", "", "all but"])
 def test_a_table_that_names_what_is_no_other_module_is_refused(page, text):
     page.write_text(PAGE.format(text))
     with pytest.raises(ValueError, match=r"design\.md, c: no modules"):

@@ -11,7 +11,7 @@ from tests.virtual_pico.pico import Pico
 from tools import firmware as builder
 from tools import micropython_source
 from tools.debian import run
-from tools.mqttls import device
+from tools.mqttls import library
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "firmware.md"
@@ -31,7 +31,7 @@ def bytecode(folder, optimisation):
     for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
         text = path.read_text()
         if "__version__ =" not in text:  # freezing adds it
-            text += f'\n\n__version__ = "{device.version()}"\n'
+            text += f'\n\n__version__ = "{library.version()}"\n'
         source = folder / path.name
         source.write_text(text)
         name = path.relative_to(ROOT)
@@ -61,7 +61,7 @@ def test_the_plain_firmware_differs_in_the_package_alone(firmware, plain_firmwar
 
 
 def test_the_firmware_names_the_packages_version(firmware, plain_firmware):
-    version = device.version().encode() + b"\0"
+    version = library.version().encode() + b"\0"
     assert version in firmware.read_bytes()
     assert version not in plain_firmware.read_bytes()
 
@@ -105,7 +105,7 @@ def test_a_copy_in_the_root_folder_hides_the_frozen_package_and_one_in_lib_does_
 ):
     show = "import mqtt_as_tls; print((mqtt_as_tls.__path__, mqtt_as_tls.__version__))"
     anew = "import sys; sys.modules.clear(); "
-    frozen = str((".frozen/mqtt_as_tls", device.version()))
+    frozen = str((".frozen/mqtt_as_tls", library.version()))
     assert frozen in PAGE.read_text()
     with Pico(firmware, tmp_path) as pico:
         path = pico.run("import sys; print(sys.path)").strip()

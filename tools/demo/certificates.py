@@ -4,7 +4,7 @@ import contextlib
 import io
 import shutil
 
-from tools.mqttls import cli, x509
+from tools.mqttls import certificates, cli
 from tools.mqttls.authority import ends_in
 
 from .processes import ADDRESS, HOST, Trouble
@@ -42,8 +42,8 @@ class Certificates:
     def copy_device_with_another_ca(self, folder):
         """Make `folder` (Path) as that of the device, with a CA in it that nobody knows."""
         shutil.copytree(self.device, folder)
-        ca = x509.new_authority("p256", ends_in(days=1)).certificate
-        (folder / "ca.der").write_bytes(x509.cert_der(ca))
+        ca = certificates.new_authority("p256", ends_in(days=1)).certificate
+        (folder / "ca.der").write_bytes(certificates.cert_der(ca))
 
     def _mqttls(self, *arguments):
         said = io.StringIO()

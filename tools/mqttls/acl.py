@@ -3,8 +3,9 @@ Who may use which topics: what devices were given, lines of one's own, and how m
 them (its manual, mosquitto.conf(5), "acl_file").
 """
 
-from .files import SETTINGS, is_name
-from .report import Failure
+from .files import SETTINGS
+from .messages import Failure
+from .names import is_device_name
 
 OWN = "acl.own"  # in the folder: what `broker-conf --acl-file` was given
 NONE = "none"
@@ -65,7 +66,7 @@ def given(settings):
     found = settings.get("topics", {})
     try:
         whole = all(
-            is_name(name) and rules(map(_asked, own)) == own for name, own in found.items()
+            is_device_name(name) and rules(map(_asked, own)) == own for name, own in found.items()
         )
     except (AttributeError, TypeError, ValueError):
         whole = False

@@ -13,9 +13,9 @@ import contextlib
 import datetime
 import functools
 
-from . import acl, broker, onboard, passphrase, system, x509
+from . import acl, board_files, broker, certificates, passphrase, system
 from .files import SETTINGS, read_json
-from .report import Failure
+from .messages import Failure
 
 DUE_DAYS = 90
 DAYS = {"ca": 7300, "broker": 1825, "device": 3650}
@@ -27,7 +27,7 @@ _DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
 
 def ends_in(days):
     """Return the time that is `days` from now."""
-    return x509.now() + datetime.timedelta(days=days)
+    return certificates.now() + datetime.timedelta(days=days)
 
 
 class Authority:
@@ -49,12 +49,12 @@ class Authority:
 
     @functools.cached_property
     def certificate(self):
-        return x509.load_certificate(self.root / "ca.crt")
+        return certificates.load(self.root / "ca.crt")
 
     @functools.cached_property
     def older(self):
         found = sorted((self.root / "ca").glob("*.crt"))
-        return x509.load_certificate(found[0]) if found else None
+        return certificates.load(found[0]) if found else None
 
     @property
     def trusted(self):
@@ -64,12 +64,14 @@ class Authority:
     @functools.cached_property
     def identity(self):
         """The current CA with its key; asks for the passphrase where it needs one."""
-        return x509.load_identity(self.root / "ca.crt", self.root / "ca.key", self.passphrase)
+        return certificates.load_identity(
+            self.root / "ca.crt", self.root / "ca.key", self.passphrase
+        )
 
     @functools.cached_property
     def older_identity(self):
-        stem = self.root / "ca" / x509.serial_of(self.older)
-        return x509.load_identity(f"{stem}.crt", f"{stem}.key", self.passphrase)
+        stem = self.root / "ca" / certificates.serial_of(self.older)
+        return certificates.load_identity(f"{stem}.crt", f"{stem}.key", self.passphrase)
 
     @functools.cached_property
     def _passphrase(self):
@@ -84,8 +86,8 @@ class Authority:
 
     def put_authority(self, change, identity, secret=None):
         """Make `identity` the current CA; `secret` encrypts its key (bytes or None)."""
-        change.put("ca.crt", x509.cert_pem(identity.certificate))
-        change.put("ca.key", x509.key_pem(identity.key, secret))
+        change.put("ca.crt", certificates.cert_pem(identity.certificate))
+        change.put("ca.key", certificates.key_pem(identity.key, secret))
         self.identity, self.certificate = identity, identity.certificate
 
     # The broker
@@ -94,16 +96,16 @@ class Authority:
         """Return why the broker's certificate must be issued anew (str), or "" if it is good."""
         folder = self.root / "broker"
         try:
-            found = x509.load_identity(folder / "broker.crt", folder / "broker.key")
+            found = certificates.load_identity(folder / "broker.crt", folder / "broker.key")
         except FileNotFoundError as error:
             return f"{error.filename} is missing"
         except Failure as failure:
             return failure.fact
-        if set(x509.names_of(found.certificate)) != set(self.settings["names"]):
+        if set(certificates.names_of(found.certificate)) != set(self.settings["names"]):
             return "its names changed"
-        if x509.key_kind(found.key) != self.settings["key"]:
+        if certificates.key_kind(found.key) != self.settings["key"]:
             return "its kind of key changed"
-        if not x509.issuer_among(found.certificate, self.trusted):
+        if not certificates.issuer_among(found.certificate, self.trusted):
             return "it is from another authority"
         return _expired(found.certificate)
 
@@ -113,16 +115,16 @@ class Authority:
         if old.exists():
             change.keep(_serial_in(old), "broker/broker.crt", "broker/broker.key")
         names = self.settings["names"]
-        found = x509.issue(
+        found = certificates.issue(
             names[0] if len(names[0]) <= 64 else "broker",
-            x509.SERVER,
+            certificates.SERVER,
             self.settings["key"],
             ends_in(days or self.settings["days"]["broker"]),
             issuer=self.older_identity if self.older else self.identity,
             names=names,
         )
-        change.put("broker/broker.crt", x509.cert_pem(found.certificate))
-        change.put("broker/broker.key", x509.key_pem(found.key))
+        change.put("broker/broker.crt", certificates.cert_pem(found.certificate))
+        change.put("broker/broker.key", certificates.key_pem(found.key))
         return found
 
     def put_broker_files(self, change, passwords=None, gone=()):
@@ -134,7 +136,7 @@ class Authority:
         """
         server_only = self.settings["server_only"]
         at = (self.root / "broker").resolve().as_posix()  # on Windows, too
-        change.put("broker/ca.crt", x509.cert_pem(*self.trusted))
+        change.put("broker/ca.crt", certificates.cert_pem(*self.trusted))
         owner = system.owner_of(self.root)
         change.put("broker/mosquitto.conf", broker.configuration(self.settings, at, owner=owner))
         change.put("broker/acl", acl.text(self.settings, self.own_acl))
@@ -197,7 +199,7 @@ class Authority:
     def crl_problem(self):
         """Return why the revocation lists must be written anew (str), or "" if they are good."""
         try:
-            lists = x509.load_crls(self.root / "crl.pem")
+            lists = certificates.load_crls(self.root / "crl.pem")
             if (self.root / "crl.pem").read_bytes() != (
                 self.root / "broker" / "crl.pem"
             ).read_bytes():
@@ -211,12 +213,12 @@ class Authority:
         for one, authority in zip(lists, self.trusted, strict=True):
             if not one.is_signature_valid(authority.public_key()):
                 return "a list is from another authority"
-            if one.next_update_utc < x509.now():
+            if one.next_update_utc < certificates.now():
                 return f"it expired on {one.next_update_utc:%Y-%m-%d}: the broker refuses everyone"
             if {each.serial_number for each in one} != {
                 int(each["serial"], 16)
                 for each in self.revoked()
-                if each["authority"] == x509.serial_of(authority)
+                if each["authority"] == certificates.serial_of(authority)
             }:
                 return "it does not hold what was revoked"
         return ""
@@ -232,7 +234,7 @@ class Authority:
                 for one in revoked
                 if one["authority"] == each.serial
             }
-            text += x509.crl_pem(each, serials)
+            text += certificates.crl_pem(each, serials)
         change.put("crl.pem", text)
         change.put("broker/crl.pem", text)
 
@@ -240,8 +242,8 @@ class Authority:
         """Return {serial: certificate} of every certificate that a device has or had."""
         paths = [self.directory.device(name) / "cert.crt"]
         paths += (self.root / "archive").glob(f"*/devices/{name}/cert.crt")
-        found = [x509.load_certificate(each) for each in paths if each.exists()]
-        return {x509.serial_of(each): each for each in found}
+        found = [certificates.load(each) for each in paths if each.exists()]
+        return {certificates.serial_of(each): each for each in found}
 
     # Devices
 
@@ -255,7 +257,7 @@ class Authority:
         path = self.directory.device(name) / "cert.crt"
         if self.settings["server_only"] and not path.exists():
             return None
-        return x509.load_certificate(path)
+        return certificates.load(path)
 
     def device_problem(self, name):
         """Return why the device must be made anew (str), or "" if it is good."""
@@ -265,18 +267,20 @@ class Authority:
                 if not self.device_settings(name).get("password"):
                     return "it has no password"
                 return ""
-            found = x509.load_identity(folder / "cert.crt", folder / "key.der")
-            if (folder / "cert.der").read_bytes() != x509.cert_der(found.certificate):
+            found = certificates.load_identity(folder / "cert.crt", folder / "key.der")
+            if (folder / "cert.der").read_bytes() != certificates.cert_der(found.certificate):
                 return f"{folder}/cert.der is not what cert.crt is"
         except FileNotFoundError as error:
             return f"{error.filename} is missing"
         except Failure as failure:
             return failure.fact
-        if x509.common_name(found.certificate) != name:
-            return f"its certificate is that of {x509.common_name(found.certificate)!r}"
-        if not x509.issuer_among(found.certificate, self.trusted):
+        if certificates.common_name(found.certificate) != name:
+            return f"its certificate is that of {certificates.common_name(found.certificate)!r}"
+        if not certificates.issuer_among(found.certificate, self.trusted):
             return "its certificate is from another authority"
-        if x509.serial_of(found.certificate) in {each["serial"] for each in self.revoked()}:
+        if certificates.serial_of(found.certificate) in {
+            each["serial"] for each in self.revoked()
+        }:
             return "its certificate was revoked"
         return _expired(found.certificate)
 
@@ -296,17 +300,17 @@ class Authority:
         had = [f"devices/{name}/{each}" for each in _DEVICE_FILES if (folder / each).exists()]
         if had:
             change.keep(_serial_in(folder / "cert.crt"), *had)
-        found = x509.issue(
+        found = certificates.issue(
             name,
-            x509.CLIENT,
+            certificates.CLIENT,
             self.settings["key"],
             ends_in(days or self.settings["days"]["device"]),
             issuer=self.identity,
         )
-        change.put(f"devices/{name}/cert.crt", x509.cert_pem(found.certificate))
-        change.put(f"devices/{name}/cert.der", x509.cert_der(found.certificate))
-        change.put(f"devices/{name}/key.der", x509.key_der(found.key))
-        change.put(f"devices/{name}/key.pem", x509.key_pem(found.key))
+        change.put(f"devices/{name}/cert.crt", certificates.cert_pem(found.certificate))
+        change.put(f"devices/{name}/cert.der", certificates.cert_der(found.certificate))
+        change.put(f"devices/{name}/key.der", certificates.key_der(found.key))
+        change.put(f"devices/{name}/key.pem", certificates.key_pem(found.key))
         self.put_device_settings(change, name, host=host, port=port)
         return None
 
@@ -323,8 +327,8 @@ class Authority:
             own["own_port"] = port
         files = ["ca.der", "ca2.der"][: len(self.trusted)]
         for file, certificate in zip(files, self.trusted, strict=True):
-            change.put(f"devices/{name}/{file}", x509.cert_der(certificate))
-        change.put(f"devices/{name}/ca.crt", x509.cert_pem(*self.trusted))
+            change.put(f"devices/{name}/{file}", certificates.cert_der(certificate))
+        change.put(f"devices/{name}/ca.crt", certificates.cert_pem(*self.trusted))
         if len(files) == 1:
             change.remove(f"devices/{name}/ca2.der")
         host = own.get("own_host", self.settings["names"][0])
@@ -342,8 +346,17 @@ class Authority:
             settings["cert"], settings["key"] = "cert.der", "key.der"
         settings.update(own)
         change.put_json(f"devices/{name}/tls.json", settings)
-        change.put(f"devices/{name}/config.py", onboard.config_on_pc())
+        change.put(f"devices/{name}/config.py", board_files.config_on_pc())
         return settings
+
+    def put_all_device_settings(self, change):
+        """Write tls.json of every device anew; return {name: password} where they have those."""
+        passwords = {}
+        for name in self.directory.devices():
+            settings = self.put_device_settings(change, name)
+            if "password" in settings:
+                passwords[name] = settings["password"]
+        return passwords
 
     def boards(self):
         """Return the names of the devices that are boards, not programs on PCs (list of str)."""
@@ -363,9 +376,9 @@ class Authority:
         board, certificate = self.board(name), self.device_certificate(name)
         if not board:
             return "not provisioned by this tool yet"
-        if x509.serial_of(self.certificate) not in board.get("ca", ()):
+        if certificates.serial_of(self.certificate) not in board.get("ca", ()):
             return "its board has the old authority only"
-        if certificate is not None and board.get("cert") != x509.serial_of(certificate):
+        if certificate is not None and board.get("cert") != certificates.serial_of(certificate):
             return "its board has an older certificate"
         return ""
 
@@ -377,12 +390,12 @@ def is_due(certificate, days=DUE_DAYS):
 
 def _expired(certificate):
     end = certificate.not_valid_after_utc
-    return f"it expired on {end:%Y-%m-%d}" if end < x509.now() else ""
+    return f"it expired on {end:%Y-%m-%d}" if end < certificates.now() else ""
 
 
 def _serial_in(path):
     """Return the serial number of the certificate in a file, a time stamp when it has none."""
     try:
-        return x509.serial_of(x509.load_certificate(path))
+        return certificates.serial_of(certificates.load(path))
     except (Failure, OSError):
-        return f"unreadable-{x509.now():%Y%m%dT%H%M%S}"
+        return f"unreadable-{certificates.now():%Y%m%dT%H%M%S}"

@@ -21,7 +21,7 @@ import sys
 import textwrap
 import time
 
-from .report import Failure, shell
+from .messages import Failure, shell
 
 PIN = "1.29.0"  # of mpremote, whose classes are no stable interface: as in pyproject.toml
 OLDEST = (1, 22)

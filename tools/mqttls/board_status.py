@@ -4,23 +4,13 @@ import hashlib
 import json
 import time
 
-from cryptography.x509 import load_der_x509_certificate
-
-from . import device, onboard, x509
+from . import board_files, certificates, library
 from .authority import is_due
 from .board import Board
-from .files import is_name
-from .report import command
+from .messages import command
+from .names import is_device_name
 
 _CLOCK_OFF_S = 60
-
-
-def add(parser):
-    """Add the options that choose a board."""
-    parser.add_argument("--board", action="store_true", help="what the board on USB holds, too")
-    parser.add_argument(
-        "--port", default="auto", help="serial port of the board (default: the only board)"
-    )
 
 
 def tell(authority, port, report):
@@ -32,7 +22,7 @@ def tell(authority, port, report):
     Raises BoardError when there is no board or it does not answer.
     """
     with Board(port) as board:
-        held = onboard.look(board)
+        held = board_files.look(board)
         version = ".".join(map(str, held["micropython"]))
         report.say(
             f"board      {held['machine'] or held['platform']} on {board.port}, MicroPython "
@@ -71,10 +61,13 @@ class _Told:
                 self.problem(f"{path} is missing on it")
         if self.held["cert"] is not None:
             try:
-                self.certificate = load_der_x509_certificate(self.held["cert"])
+                self.certificate = certificates.from_der(self.held["cert"])
             except ValueError:
                 self.problem("its certificate is damaged")
-        if not is_name(self.name or "") or self.name not in self.authority.directory.devices():
+        if (
+            not is_device_name(self.name or "")
+            or self.name not in self.authority.directory.devices()
+        ):
             self.problem(
                 f"{self.authority.root} has no device {self.name!r}",
                 "it was provisioned from another folder, or the device was removed",
@@ -84,11 +77,11 @@ class _Told:
 
     def compare_files(self):
         """Each certificate on the board must be the folder's, and the other way round."""
-        wanted = onboard.settings(self.authority.directory.device(self.name))
+        wanted = board_files.settings(self.authority.directory.device(self.name))
         held = self.held["hashes"]
         same = True
         for path, data in wanted.items():
-            if path == onboard.TLS_JSON:
+            if path == board_files.TLS_JSON:
                 if json.loads(data) != self.held["tls"]:
                     same = False
                     self.problem(f"its {path} is not what the folder has", "host, port or login")
@@ -102,13 +95,13 @@ class _Told:
 
     def judge_certificate(self):
         end = self.certificate.not_valid_after_utc
-        serial = x509.serial_of(self.certificate)
+        serial = certificates.serial_of(self.certificate)
         self.report.say(f"           certificate until {end:%Y-%m-%d}")
         self.report.data["board"].update(until=end.isoformat(), serial=serial)
         if serial in {each["serial"] for each in self.authority.revoked()}:
             another = command("device", "add", "ANOTHER-NAME")
             self.problem("its certificate was revoked", cure=another)
-        elif end < x509.now():
+        elif end < certificates.now():
             self.problem(f"its certificate ended on {end:%Y-%m-%d}", cure=self.renew())
         elif is_due(self.certificate):
             self.problem(f"its certificate ends on {end:%Y-%m-%d}", cure=self.renew())
@@ -118,14 +111,14 @@ class _Told:
 
     def rest(self):
         held, report = self.held, self.report
-        library = {
+        which = {
             "same": f"{held['version']}, {held['form']} files",
             "other": f"{held['version']}, {held['form']} files, other than those of this mqttls "
-            f"({device.version()})",
+            f"({library.version()})",
             "frozen": f"{held['version']}, in its firmware",
             "none": "none",
         }[held["library"]]
-        report.say(f"           library {library}; Wi-Fi {held['wifi'] or 'not set here'}")
+        report.say(f"           library {which}; Wi-Fi {held['wifi'] or 'not set here'}")
         if held["library"] == "none":
             self.problem("it has no mqtt_as_tls")
         elif held["library"] == "other":

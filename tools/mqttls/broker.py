@@ -6,6 +6,8 @@ import os
 import re
 import secrets
 
+from .messages import shell
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a user, as mosquitto.conf can have it
 
 _CONFIGURATION = """\
@@ -188,6 +190,17 @@ def _files(settings):
 def install_script(settings):
     """Return the text of install.sh."""
     return _INSTALL.format(files=_files(settings), listens=f"listens on port {settings['port']}")
+
+
+def install_command(folder, verb=""):
+    """
+    Return the command that installs the broker's files.
+
+    folder  Path of the folder of certificates
+    verb    "reload" cuts nobody off
+    """
+    script = (folder / "broker/install.sh").as_posix()  # also where Windows made it
+    return shell("sudo", "sh", script, *([verb] if verb else []))
 
 
 def compose(settings):

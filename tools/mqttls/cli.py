@@ -7,8 +7,9 @@ import os
 import pkgutil
 import sys
 
-from . import commands, device, system
-from .report import VERBS, Failure, Report, Usage, command
+from . import commands, library, system
+from .messages import VERBS, Failure, Usage, command
+from .report import Report
 from .screen import stop_writing
 
 DIRECTORY = "./mqtt-pki"
@@ -47,7 +48,7 @@ def make_parser(program="mqttls"):
         prog=program,
         description="Certificates, broker, board and doctor for MQTT over TLS.",
     )
-    version = f"mqttls {device.version()}"
+    version = f"mqttls {library.version()}"
     parser.add_argument("--version", action="version", version=version)
     below = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for module in find_commands():

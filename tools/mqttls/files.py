@@ -18,19 +18,15 @@ before the rename has changed nothing; who is killed after it is finished off by
 import contextlib
 import json
 import os
-import re
 from pathlib import Path
 
 import filelock
 
 from . import system
-from .report import Failure, command
+from .messages import Failure, command
+from .names import check_device_name, is_device_name
 
 SETTINGS = "settings.json"
-NAME_RULE = (
-    "1 to 64 of A-Z a-z 0-9 _ . -, not a dot or dash at the start, not a dot at the end, not what "
-    "Windows keeps for itself (CON, NUL, COM1, …)"
-)
 LOCK_WAIT_S = 60
 LARGEST = 16 << 20  # bytes of a file that the user names
 
@@ -46,33 +42,7 @@ _SETTINGS = {
     "days": {"broker": int, "device": int},
 }
 
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
-_RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 _LOCK, _NEW, _COMMIT, _TREE, _REMOVALS = ".lock", ".new", ".commit", "tree", "remove.json"
-
-
-def is_name(text):
-    """
-    Tell whether `text` may name a device: see NAME_RULE.
-
-    The name becomes the certificate's CN, the broker's user name, a part of topics and a folder:
-    mosquitto would take / + # in it, which poisons the ACL; dots or dashes at the start make
-    hidden folders, "..", and what looks like an option. Windows opens a device where a file is
-    named "aux" or "nul.txt", and drops a dot at the end; the folder may be moved there one day.
-    """
-    return _NAME.fullmatch(text) is not None and _RESERVED.fullmatch(text) is None
-
-
-def is_port(text):
-    """Tell whether `text` (str) is the number of a port."""
-    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
-
-
-def check_name(text):
-    """Return `text`, or raise Failure when it may not name a device."""
-    if not is_name(text):
-        raise Failure(f"{text!r} cannot be a device's name", f"use {NAME_RULE}", stage="files")
-    return text
 
 
 def write(path, data):
@@ -247,7 +217,7 @@ class Directory:
 
     def device(self, name):
         """Return the Path of the device's folder, there or not; Failure on an impossible name."""
-        return self.path / "devices" / check_name(name)
+        return self.path / "devices" / check_device_name(name)
 
     def existing_device(self, name):
         """Return the Path of the device's folder; Failure when there is no such device."""
@@ -267,7 +237,7 @@ class Directory:
         if not folder.is_dir():
             return []
         return sorted(
-            each.name for each in folder.iterdir() if is_name(each.name) and each.is_dir()
+            each.name for each in folder.iterdir() if is_device_name(each.name) and each.is_dir()
         )
 
     @contextlib.contextmanager

@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import onboard, system, x509
+from . import board_files, certificates, system
 from .board import Board, BoardError, BoardRaised
-from .doctor import dial
-from .report import Failure, command
+from .messages import Failure, command
+from .micropython import interpreter
 
 NAME = "broker.lan"  # in the certificates
 _PLACES = (
@@ -94,21 +94,23 @@ class Kind:
     """The certificates of one kind of key: authority, broker, device."""
 
     def __init__(self, kind, addresses):
-        until = x509.now().replace(year=x509.now().year + 1)
+        until = certificates.now().replace(year=certificates.now().year + 1)
         self.kind = kind
-        self.authority = x509.issue(f"keys {kind}", x509.CA, kind, until)
-        self.broker = x509.issue(
-            NAME, x509.SERVER, kind, until, issuer=self.authority, names=(NAME, *addresses)
+        self.authority = certificates.issue(f"keys {kind}", certificates.CA, kind, until)
+        self.broker = certificates.issue(
+            NAME, certificates.SERVER, kind, until, issuer=self.authority, names=(NAME, *addresses)
         )
-        self.device = x509.issue("keys", x509.CLIENT, kind, until, issuer=self.authority)
+        self.device = certificates.issue(
+            "keys", certificates.CLIENT, kind, until, issuer=self.authority
+        )
         self.ports = {}  # by whether it is mutual
 
     def on_the_board(self):
         """Return the DER of (CA, certificate, key), what a board holds."""
         return (
-            x509.cert_der(self.authority.certificate),
-            x509.cert_der(self.device.certificate),
-            x509.key_der(self.device.key),
+            certificates.cert_der(self.authority.certificate),
+            certificates.cert_der(self.device.certificate),
+            certificates.key_der(self.device.key),
         )
 
     def asked(self, mutual, host):
@@ -196,9 +198,9 @@ def _configuration(kinds, address, folder):
     ports = iter(free_ports(address, 2 * len(kinds)))
     for kind in kinds:
         files = {
-            "ca.crt": x509.cert_pem(kind.authority.certificate),
-            "broker.crt": x509.cert_pem(kind.broker.certificate),
-            "broker.key": x509.key_pem(kind.broker.key),
+            "ca.crt": certificates.cert_pem(kind.authority.certificate),
+            "broker.crt": certificates.cert_pem(kind.broker.certificate),
+            "broker.key": certificates.key_pem(kind.broker.key),
         }
         for name, data in files.items():
             system.create(folder / f"{kind.kind}.{name}", data)
@@ -240,7 +242,7 @@ class OnPC:
     """Handshakes of the PC's MicroPython."""
 
     def __init__(self):
-        self.path = dial.interpreter()
+        self.path = interpreter()
         if not self.path and system.is_windows():
             raise Failure(
                 "there is no MicroPython with sockets for Windows",
@@ -297,7 +299,7 @@ class OnBoard:
             self.name = f"MicroPython {version} on {info['machine'] or info['platform']}"
             self.board.fresh()
             there = self.board.ask(
-                _JOIN.format(path=onboard.WIFI_JSON), "joining its Wi-Fi", timeout_s=40
+                _JOIN.format(path=board_files.WIFI_JSON), "joining its Wi-Fi", timeout_s=40
             )
             if there is None:
                 raise BoardError(

@@ -6,7 +6,7 @@ import os
 import sys
 
 from .files import read_given
-from .report import Failure
+from .messages import Failure
 
 VARIABLE = "MQTTLS_PASSPHRASE_FILE"
 

@@ -1,56 +1,11 @@
 """What a command says: lines for people, or with --json one object at the end."""
 
 import json
-import re
 import sys
 
-from . import system
+from . import messages
+from .messages import SPACE
 from .screen import Screen, printable
-
-# In the order in which a user meets them
-VERBS = "init device broker-conf provision status renew revoke doctor explain keys".split()
-
-_WITHOUT_FOLDER = ("explain", "keys")
-# Round a command in a text, and in the place of its spaces: no line breaks there
-_BEGIN, _END, _SPACE = "\x02", "\x03", "\x01"
-_COMMAND = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}")
-_MENTION = re.compile(rf"(?<![\w./\\-])mqttls (?=(?:{'|'.join(VERBS)}|COMMAND|--help)\b)")
-
-
-class Failure(Exception):
-    """
-    The command cannot go on; the user reads the fact, then the cure. Exit status 1.
-
-    fact   what is so, one sentence without a full stop
-    cure   what to do about it, or ""
-    cause  why it is so, or ""
-    stage  where it failed ("files", "resolve", "TLS", …), or ""
-    rows   list of str, what the fact announces with a colon, a line each
-    """
-
-    def __init__(self, fact, cure="", *, cause="", stage="", rows=()):
-        super().__init__(fact)
-        self.fact, self.cure, self.cause, self.stage = fact, cure, cause, stage
-        self.rows = list(rows)
-
-
-class Usage(Exception):
-    """The command was called wrongly; the text says how, then the remedy. Exit status 2."""
-
-
-def command(*words):
-    """
-    Return a command of mqttls for a message: command("device", "add", name).
-
-    The Report puts in how mqttls was started and its --dir, so that what it prints can be pasted.
-    Words in capitals (NAME) are for the user to fill in.
-    """
-    return _BEGIN + shell(*words) + _END
-
-
-def shell(*words):
-    """Return a command of another program for a message; on one line, its words quoted."""
-    return " ".join(system.quote(str(each)) for each in words).replace(" ", _SPACE)
 
 
 class Report:
@@ -74,25 +29,15 @@ class Report:
 
     def spelled(self, text):
         """Return `text` (str) with its commands complete, as they can be pasted."""
-        return self._spelled(text).replace(_SPACE, " ")
+        return self._spelled(text).replace(SPACE, " ")
 
     def _spelled(self, text):
-        # what tables and boards mention is spelled `mqttls status`
-        program = self.program.replace(" ", _SPACE)
-        parts = text.split(self.program)  # the usage has it already
-        text = program.join(_MENTION.sub(lambda _: program + " ", each) for each in parts)
-        return _COMMAND.sub(lambda found: f"{program}{_SPACE}{self._whole(found[1])}", text)
+        return messages.spelled(text, self.program, self.folder)
 
     def _shown(self, text):
-        # one line, without what harms a terminal; _SPACE is still in commands
-        text = printable(text, keep=_BEGIN + _END + _SPACE)
-        return printable(self._spelled(text), keep=_SPACE)
-
-    def _whole(self, words):
-        if self.folder is None or words.partition(_SPACE)[0] in _WITHOUT_FOLDER:
-            return words
-        folder = shell(printable(self.folder))
-        return f"{words}{_SPACE}--dir{'=' if folder.startswith('-') else _SPACE}{folder}"
+        # one line, without what harms a terminal; SPACE is still in commands
+        text = printable(text, keep=messages.MARKS)
+        return printable(self._spelled(text), keep=SPACE)
 
     def _print(self, text="", *, tone=None, word="", word_tone=None, indent=None, screen=None):
         """
@@ -107,7 +52,7 @@ class Report:
         self._clear_bar()
         screen = screen or self._out
         for line in screen.wrap(self._shown(text), indent):
-            line = line.replace(_SPACE, " ")
+            line = line.replace(SPACE, " ")
             before, found, after = line.partition(word) if word else ("", "", line)
             word = "" if found else word
             parts = (before, tone), (found, word_tone), (after, tone)

@@ -2,9 +2,9 @@
 
 import re
 
-from . import x509
+from . import certificates
 from .authority import is_due
-from .report import Failure, command
+from .messages import Failure, command
 
 _PASSWORD = re.compile(r"password-(.+)-(\d{4})(\d\d)(\d\d)T\d{6}")  # of revoke, in the archive
 
@@ -36,7 +36,7 @@ def facts(authority, name):
     except (Failure, FileNotFoundError):
         return found
     if certificate is not None:
-        found.update(x509.facts(certificate), name=name, due=is_due(certificate))
+        found.update(certificates.facts(certificate), name=name, due=is_due(certificate))
     return found
 
 

@@ -1,10 +1,11 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
 from .. import acl
+from ..arguments import address, port
 from ..authority import Authority
+from ..broker import install_command
 from ..files import Directory, read_given
-from ..report import Failure, command, shell
-from .init import address, install_command, port, put_all_device_settings
+from ..messages import Failure, command, shell
 
 NAME = "broker-conf"
 SUMMARY = "write mosquitto's configuration, also for Docker or with passwords"
@@ -65,7 +66,7 @@ def run(arguments, report):
             authority.put_settings(change)
             if own is not None:
                 authority.put_own_acl(change, own)
-            passwords = put_all_device_settings(authority, change)
+            passwords = authority.put_all_device_settings(change)
             if not settings["server_only"]:
                 for name in directory.devices():
                     if authority.device_problem(name):
@@ -85,7 +86,7 @@ def run(arguments, report):
             report.made(folder / "compose.yaml", "and mosquitto.docker.conf")
             report.next(shell("docker", "compose", "-f", folder / "compose.yaml", "up", "-d"))
         else:
-            report.next(install_command(directory), "on the broker")
+            report.next(install_command(directory.path), "on the broker")
             report.next(
                 shell("mosquitto", "-c", folder / "mosquitto.conf"),
                 "or a trial run, as any user",

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from .. import acl, fleet, roster
+from .. import acl, device_csv, roster
+from ..arguments import days
 from ..authority import Authority
-from ..files import NAME_RULE, Directory, is_name
-from ..report import Failure, Usage, command, shell
-from .init import install_command
+from ..broker import install_command
+from ..files import Directory
+from ..messages import Failure, Usage, command, shell
+from ..names import DEVICE_NAME_RULE, is_device_name
 
 NAME = "device"
 SUMMARY = "make keys and certificates for boards; list them"
@@ -22,7 +24,7 @@ def add(parser):
         description="Make a key and a certificate for each name. Those that are there and valid "
         "stay as they are.",
     )
-    one.add_argument("names", nargs="*", metavar="NAME", help=f"of a board: {NAME_RULE}")
+    one.add_argument("names", nargs="*", metavar="NAME", help=f"of a board: {DEVICE_NAME_RULE}")
     one.add_argument(
         "--csv",
         metavar="FILE",
@@ -48,14 +50,6 @@ def add(parser):
     one.add_argument("names", nargs="*", metavar="NAME", help="only these devices")
 
 
-def days(text):
-    """Return a number of days (int), for argparse."""
-    number = int(text)
-    if not 0 < number <= 36500:
-        raise ValueError
-    return number
-
-
 def run(arguments, report):
     if arguments.action == "list":
         with Directory.opened(arguments.dir, write=False) as directory:
@@ -68,9 +62,11 @@ def _run_add(arguments, report):
     if bool(arguments.names) == bool(arguments.csv):
         example = command("device", "add", "kitchen", "cellar")
         raise Usage(f"give names, or --csv FILE: {example}")
-    bad = [each for each in arguments.names if not is_name(each)]
+    bad = [each for each in arguments.names if not is_device_name(each)]
     if bad:
-        raise Usage(f"{', '.join(map(repr, bad))} cannot be a device's name: use {NAME_RULE}")
+        raise Usage(
+            f"{', '.join(map(repr, bad))} cannot be a device's name: use {DEVICE_NAME_RULE}"
+        )
     try:
         topics = acl.rules(arguments.topics) if arguments.topics else None
     except ValueError as error:
@@ -78,7 +74,7 @@ def _run_add(arguments, report):
     with Directory.opened(arguments.dir) as directory:
         authority = Authority(directory)
         if arguments.csv:
-            wanted = fleet.read(arguments.csv, authority.settings["names"])
+            wanted = device_csv.read(arguments.csv, authority.settings["names"])
         else:
             wanted = [{"name": each} for each in dict.fromkeys(arguments.names)]
         if topics is not None:
@@ -122,7 +118,7 @@ def _add(directory, authority, wanted, arguments, report):
         with directory.change() as change:
             authority.put_settings(change)
             authority.put_broker_files(change)
-        reload = install_command(directory, "reload")
+        reload = install_command(directory.path, "reload")
         report.note(f"the broker must read its ACL anew: {reload}")
     made = []
     for start in range(0, len(todo), _AT_ONCE):
@@ -191,7 +187,7 @@ def _tell(directory, authority, todo, kept, moved, arguments, report):
     report.data["kept"] = [each["name"] for each in kept]
     report.data["moved"] = moved
     if authority.settings["server_only"] and todo:
-        reload = install_command(directory, "reload")
+        reload = install_command(directory.path, "reload")
         report.note(f"the broker must read its passwords anew: {reload}")
     first = (names + moved + [each["name"] for each in kept])[0]
     if first in authority.settings["admins"]:

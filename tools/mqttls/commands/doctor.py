@@ -8,9 +8,10 @@ from pathlib import Path
 from ..doctor.diagnose import Case, diagnose
 from ..doctor.dial import Target
 from ..doctor.table import STAGES
-from ..files import Directory, is_port, read_json
+from ..files import Directory, read_json
+from ..messages import Failure, Usage, command
+from ..names import is_port
 from ..passphrase import first_line
-from ..report import Failure, Usage, command
 
 NAME = "doctor"
 SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"

@@ -2,7 +2,7 @@
 
 import re
 
-from .. import device
+from .. import library
 from ..doctor import log
 from ..doctor.table import ROWS
 
@@ -25,7 +25,7 @@ def look_up(error, year=None):
         finding = log.judge_line(error)
         if finding:
             return finding.cause, finding.cure
-    table = device.table()
+    table = library.table()
     return table.explain(error, year=year, rows=(*_OTHERS, *table.ROWS))
 
 

@@ -1,9 +1,12 @@
 """`mqttls init`: authority, broker's certificate and configuration."""
 
-from .. import passphrase, x509
+from .. import certificates, passphrase
+from ..arguments import address, port
 from ..authority import DAYS, Authority, ends_in
+from ..broker import install_command
 from ..files import SETTINGS, Directory
-from ..report import Failure, Usage, command, shell
+from ..messages import Failure, Usage, command
+from ..names import parse_host
 
 NAME = "init"
 SUMMARY = "make the authority, the broker's certificate and its configuration"
@@ -21,7 +24,7 @@ def add(parser):
         help="a name or IP address that devices reach the broker under; give it for each one, "
         "the first is what devices use",
     )
-    parser.add_argument("--key", choices=x509.KEY_KINDS, help="kind of all keys (p256)")
+    parser.add_argument("--key", choices=certificates.KEY_KINDS, help="kind of all keys (p256)")
     parser.add_argument("--port", type=port, help="port of the broker (8883)")
     parser.add_argument("--bind", type=address, help="the only address that the broker listens on")
     parser.add_argument(
@@ -37,24 +40,9 @@ def add(parser):
     )
 
 
-def port(text):
-    """Return the port in `text` (int), for argparse."""
-    number = int(text)
-    if not 0 < number < 65536:
-        raise ValueError
-    return number
-
-
-def address(text):
-    """Return the IP address in `text` (str), for argparse."""
-    if not x509.is_address(text):
-        raise ValueError
-    return text
-
-
 def run(arguments, report):
     try:
-        names = list(dict.fromkeys(x509.parse_name(each) for each in arguments.names))
+        names = list(dict.fromkeys(parse_host(each) for each in arguments.names))
     except Failure as failure:
         raise Usage(f"--broker {failure.fact}: {failure.cure}") from None
     with Directory.opened(arguments.dir, create=True) as directory:
@@ -85,7 +73,7 @@ def _first(directory, names, arguments, report):
     with directory.change() as change:
         authority.put_settings(change)
         authority.put_authority(
-            change, x509.new_authority(settings["key"], ends_in(DAYS["ca"])), secret
+            change, certificates.new_authority(settings["key"], ends_in(DAYS["ca"])), secret
         )
         issued = authority.put_broker(change)
         authority.put_broker_files(change)
@@ -100,7 +88,7 @@ def _first(directory, names, arguments, report):
             f"with {settings['key']} keys a board's handshake takes {SLOWER[settings['key']]} "
             "times as long as with p256"
         )
-    report.next(install_command(directory), "on the broker; copy the folder there first")
+    report.next(install_command(directory.path), "on the broker; copy the folder there first")
     report.next(command("device", "add", "NAME"), "for each board")
     return report.status
 
@@ -125,10 +113,10 @@ def _again(directory, names, arguments, report):
     with directory.change() as change:
         authority.put_settings(change)
         if encrypt:
-            change.put("ca.key", x509.key_pem(authority.identity.key, secret))
+            change.put("ca.key", certificates.key_pem(authority.identity.key, secret))
         if why:
             issued = authority.put_broker(change)
-        extra = put_all_device_settings(authority, change)
+        extra = authority.put_all_device_settings(change)
         authority.put_broker_files(change, extra)
     report.say(f"the authority in {path} stays: boards go on trusting it")
     if encrypt:
@@ -137,22 +125,12 @@ def _again(directory, names, arguments, report):
         report.say(f"the broker's certificate was issued anew: {why}")
         _tell_broker(report, path, authority, issued)
     report.made(path / "broker/mosquitto.conf", "")
-    report.next(install_command(directory), "on the broker")
+    report.next(install_command(directory.path), "on the broker")
     changed = [key for key in ("port", "server_only") if settings[key] != before[key]]
     if names[0] != before["names"][0] or changed:
         for name in authority.boards():
             report.next(command("provision", name), "it has new settings")
     return report.status
-
-
-def put_all_device_settings(authority, change):
-    """Write tls.json of every device anew; return {name: password} where they have those."""
-    passwords = {}
-    for name in authority.directory.devices():
-        settings = authority.put_device_settings(change, name)
-        if "password" in settings:
-            passwords[name] = settings["password"]
-    return passwords
 
 
 def _tell_broker(report, path, authority, issued):
@@ -161,9 +139,3 @@ def _tell_broker(report, path, authority, issued):
     report.made(path / "broker/broker.crt", f"for {names}, until {end:%Y-%m-%d}")
     report.data["names"] = authority.settings["names"]
     report.data["until"] = end.isoformat()
-
-
-def install_command(directory, verb=""):
-    """Return the command that installs the broker's files; `verb` "reload" cuts nobody off."""
-    script = (directory.path / "broker/install.sh").as_posix()  # also where Windows made it
-    return shell("sudo", "sh", script, *([verb] if verb else []))

@@ -3,7 +3,8 @@
 import argparse
 import contextlib
 
-from .. import handshakes, x509
+from .. import certificates, handshakes, library
+from ..arguments import add_serial_port
 
 NAME = "keys"
 SUMMARY = "handshake times by kind of key, measured on this PC or on a board"
@@ -14,9 +15,7 @@ _MODES = {"server-only": (False,), "mutual": (True,), "both": (False, True)}
 
 def add(parser):
     parser.add_argument("--board", action="store_true", help="measure on the board on USB")
-    parser.add_argument(
-        "--port", default="auto", help="serial port of the board (default: the only board)"
-    )
+    add_serial_port(parser)
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",
@@ -25,7 +24,7 @@ def add(parser):
     parser.add_argument(
         "--key",
         action="append",
-        choices=x509.KEY_KINDS,
+        choices=certificates.KEY_KINDS,
         dest="kinds",
         help="only this kind of key; give it for each one (default: all)",
     )
@@ -45,7 +44,7 @@ def _runs(text):
 
 
 def run(arguments, report):
-    names = arguments.kinds or list(x509.KEY_KINDS)
+    names = arguments.kinds or list(certificates.KEY_KINDS)
     modes = _MODES[arguments.mode]
     client = None if arguments.board else handshakes.OnPC()
     handshakes.find_mosquitto()
@@ -64,7 +63,7 @@ def run(arguments, report):
     _tell(rows, base, client, version, arguments.runs, report)
     for row in rows:
         if row["error"]:
-            cause, cure = handshakes.dial.device.explain(row["error"])
+            cause, cure = library.explain(row["error"])
             report.problem("TLS", f"{_name(row)}: {row['error']}", cause, cure)
     return report.status
 

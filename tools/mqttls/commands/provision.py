@@ -5,12 +5,11 @@ import json
 import sys
 from pathlib import PurePosixPath
 
-from cryptography.x509 import load_der_x509_certificate
-
-from .. import authority, device, files, onboard, passphrase, x509
+from .. import authority, board_files, certificates, files, library, passphrase
+from ..arguments import add_serial_port
 from ..board import Board, BoardRaised
-from ..device import bytecode
-from ..report import Failure, Usage, command, shell
+from ..library import bytecode
+from ..messages import Failure, Usage, command, shell
 from ..screen import printable
 
 NAME = "provision"
@@ -28,9 +27,7 @@ TLS(ca=_t["ca"], cert=_t.get("cert"), key=_t.get("key"))
 
 def add(parser):
     parser.add_argument("device", metavar="NAME", help="the device, as in mqttls device add NAME")
-    parser.add_argument(
-        "--port", default="auto", help="serial port of the board (default: the only board)"
-    )
+    add_serial_port(parser)
     parser.add_argument("--wifi-ssid", metavar="SSID", help="the Wi-Fi that it joins")
     parser.add_argument(
         "--wifi-password-file",
@@ -53,10 +50,10 @@ def add(parser):
 
 def run(arguments, report):
     with files.Directory.opened(arguments.dir, write=False) as directory:
-        wanted = onboard.settings(directory.existing_device(arguments.device))
-        certificates = _certificates(arguments.device, wanted)
-    ended = certificates["cert"] and certificates["cert"].not_valid_after_utc
-    if ended and ended < x509.now():
+        wanted = board_files.settings(directory.existing_device(arguments.device))
+        given = _certificates(arguments.device, wanted)
+    ended = given["cert"] and given["cert"].not_valid_after_utc
+    if ended and ended < certificates.now():
         raise Failure(
             f"the certificate of {arguments.device} ended on {ended:%Y-%m-%d}",
             f"{command('renew', arguments.device)}, then this again",
@@ -68,7 +65,7 @@ def run(arguments, report):
             with Board(arguments.port) as board:
                 board.info()  # it is there and can be used, before anybody types
             network["password"] = _typed(arguments.wifi_ssid)
-        wanted.update(onboard.wifi(**network))
+        wanted.update(board_files.wifi(**network))
     with Board(arguments.port) as board:
         info = board.info()
         _tell(board, info, report)
@@ -77,7 +74,7 @@ def run(arguments, report):
         wanted.update(_config(board, report))
         obsolete = _obsolete(board, arguments.device, wanted, report)
         if library:  # the other form of each module, and what was one in an older version
-            obsolete += sorted(onboard.modules(board) - set(library))
+            obsolete += sorted(board_files.modules(board) - set(library))
         changed = board.compare(wanted)
         report.data["changed"] = sorted(changed)
         report.data["same"] = len(wanted) - len(changed)
@@ -88,11 +85,11 @@ def run(arguments, report):
         board.put(wanted, report.progress)
         board.remove(obsolete)
         _wrote(changed, wanted, obsolete, report)
-        _note(arguments, certificates, info, report)
-        _check(board, report, has_key=certificates["cert"] is not None)
+        _note(arguments, given, info, report)
+        _check(board, report, has_key=given["cert"] is not None)
         _clock(board, report)
-        there = board.hashes([onboard.WIFI_JSON, "/main.py"])
-        _readable(arguments.device, wanted, there[onboard.WIFI_JSON], report)
+        there = board.hashes([board_files.WIFI_JSON, "/main.py"])
+        _readable(arguments.device, wanted, there[board_files.WIFI_JSON], report)
         if there["/main.py"]:
             reset = shell("mpremote", "connect", board.port, "reset")
             report.next(reset, "starts its program again")
@@ -104,11 +101,11 @@ def run(arguments, report):
 
 def _certificates(name, wanted):
     """Return {"ca": list, "cert": one or None} of the certificates that go onto the board."""
-    tls = json.loads(wanted[onboard.TLS_JSON])
+    tls = json.loads(wanted[board_files.TLS_JSON])
 
     def load(path):
         try:
-            return load_der_x509_certificate(wanted[path])
+            return certificates.from_der(wanted[path])
         except ValueError:
             raise Failure(
                 f"{PurePosixPath(path).name} of {name} is damaged: there is no certificate in it",
@@ -122,16 +119,16 @@ def _certificates(name, wanted):
     }
 
 
-def _note(arguments, certificates, info, report):
+def _note(arguments, given, info, report):
     """Note in the folder what the board has now: `renew --ca --finish` asks for it."""
-    cert = certificates["cert"]
+    cert = given["cert"]
     found = {
-        "cert": cert and x509.serial_of(cert),
-        "ca": [x509.serial_of(each) for each in certificates["ca"]],
-        "at": x509.now().isoformat(),
+        "cert": cert and certificates.serial_of(cert),
+        "ca": [certificates.serial_of(each) for each in given["ca"]],
+        "at": certificates.now().isoformat(),
         "id": info["id"],
         "machine": info["machine"],
-        "library": info["frozen"] or device.version(),
+        "library": info["frozen"] or library.version(),
     }
     try:
         with files.Directory.opened(arguments.dir) as directory:
@@ -143,8 +140,8 @@ def _note(arguments, certificates, info, report):
 
 def _network(arguments):
     """
-    Return the Wi-Fi settings, as onboard.wifi takes them (dict), {} when none were given; without
-    `password` where that is to be asked for.
+    Return the Wi-Fi settings, as board_files.wifi takes them (dict), {} when none were given;
+    without `password` where that is to be asked for.
     """
     ssid, country = arguments.wifi_ssid, arguments.wifi_country
     if ssid is None:
@@ -207,9 +204,9 @@ def _library(info, source, report):
     if frozen is None:
         return _installed(info, source, report)
     report.say(f"the library is in its firmware (version {frozen}): nothing to install")
-    if frozen != device.version():
+    if frozen != library.version():
         report.note(
-            f"this mqttls ships version {device.version()}; the board's is of its firmware "
+            f"this mqttls ships version {library.version()}; the board's is of its firmware "
             "and changes with that"
         )
     return {}
@@ -217,11 +214,11 @@ def _library(info, source, report):
 
 def _installed(info, source, report):
     why = "as --source says"
-    if not source and not onboard.takes_mpy(info):
+    if not source and not board_files.takes_mpy(info):
         why = f"this board's MicroPython takes no .mpy files of version {bytecode.VERSION}"
     elif not source:
         try:
-            found = onboard.library(bytecode.SUFFIX)
+            found = board_files.library_files(bytecode.SUFFIX)
         except bytecode.Unavailable as reason:
             why = f"no .mpy files, which need less of its memory, could be made: {reason}"
         else:
@@ -229,53 +226,53 @@ def _installed(info, source, report):
             return found
     report.note(f"the library goes onto it as .py files: {why}")
     report.data["form"] = ".py"
-    return onboard.library(".py")
+    return board_files.library_files(".py")
 
 
 def _config(board, report):
-    if onboard.is_ours(board.read(onboard.CONFIG)):
-        return {onboard.CONFIG: onboard.config()}
+    if board_files.is_ours(board.read(board_files.CONFIG)):
+        return {board_files.CONFIG: board_files.config()}
     report.note(
-        f"{onboard.CONFIG} on the board is your own and stays as it is; the files are in "
-        f"{onboard.CERTIFICATES}"
+        f"{board_files.CONFIG} on the board is your own and stays as it is; the files are in "
+        f"{board_files.CERTIFICATES}"
     )
     return {}
 
 
 def _obsolete(board, name, wanted, report):
     """Return paths of certificates on the board that no longer belong to it."""
-    before = onboard.read_tls(board)
+    before = board_files.read_tls(board)
     if not before:
         return []
     if before.get("client_id") != name:
         report.note(f"this board was {before.get('client_id')!r} until now")
-    return [path for path in onboard.named_in(before) if path not in wanted]
+    return [path for path in board_files.named_in(before) if path not in wanted]
 
 
 def _groups(changed):
     """Return [(what, paths)] of changed files, the library's as one."""
-    library = [path for path in changed if path.startswith(onboard.PACKAGE)]
+    library = [path for path in changed if path.startswith(board_files.PACKAGE)]
     groups = [(path, [path]) for path in changed if path not in library]
     if library:
-        groups.insert(0, (onboard.PACKAGE, library))
+        groups.insert(0, (board_files.PACKAGE, library))
     return groups
 
 
 _WHAT = {
-    onboard.TLS_JSON: "which broker, which certificates",
-    onboard.WIFI_JSON: "Wi-Fi",
-    onboard.CONFIG: "import config",
-    f"{onboard.CERTIFICATES}/cert.der": "its certificate",
-    f"{onboard.CERTIFICATES}/key.der": "its key",
+    board_files.TLS_JSON: "which broker, which certificates",
+    board_files.WIFI_JSON: "Wi-Fi",
+    board_files.CONFIG: "import config",
+    f"{board_files.CERTIFICATES}/cert.der": "its certificate",
+    f"{board_files.CERTIFICATES}/key.der": "its key",
 }
 
 
 def _what(path, paths, changed):
     if path in _WHAT:
         what = _WHAT[path]
-    elif path == onboard.PACKAGE:
+    elif path == board_files.PACKAGE:
         form = PurePosixPath(paths[0]).suffix
-        what = f"the library {device.version()}, {len(paths)} {form} files"
+        what = f"the library {library.version()}, {len(paths)} {form} files"
     else:
         what = "whom it trusts"
     return f"{what}, {sum(len(changed[each]) for each in paths)} bytes"
@@ -291,10 +288,10 @@ def _dry_run(changed, wanted, obsolete, report):
 
 def _named(obsolete):
     """Return what is removed, a list of str: the modules of the library as one."""
-    library = [path for path in obsolete if path.startswith(onboard.PACKAGE)]
+    library = [path for path in obsolete if path.startswith(board_files.PACKAGE)]
     names = [path for path in obsolete if path not in library]
     if library:
-        names.append(f"{len(library)} other modules in {onboard.PACKAGE}")
+        names.append(f"{len(library)} other modules in {board_files.PACKAGE}")
     return names
 
 
@@ -334,7 +331,7 @@ def _check(board, report, has_key):
                 f"no memory left to check them on the board: {command('doctor')} does after reset"
             )
             return
-        cause, cure = device.explain(error.error)
+        cause, cure = library.explain(error.error)
         report.problem("files", f"the board cannot use them: {error.error}", cause, cure)
     else:
         pair = ": certificate and key belong together" if has_key else ""
@@ -343,7 +340,7 @@ def _check(board, report, has_key):
 
 def _readable(name, wanted, has_wifi, report):
     """Say what can be read by whoever holds the board."""
-    tls = json.loads(wanted[onboard.TLS_JSON])
+    tls = json.loads(wanted[board_files.TLS_JSON])
     held = []
     if tls.get("key"):
         held.append("its key")

@@ -1,11 +1,11 @@
 """`mqttls renew`: what ends soon, or what is named; the authority's roll-over."""
 
-from .. import x509
+from .. import certificates
+from ..arguments import days
 from ..authority import DAYS, DUE_DAYS, Authority, ends_in, is_due
+from ..broker import install_command
 from ..files import Directory
-from ..report import Failure, Usage, command
-from .device import days
-from .init import install_command
+from ..messages import Failure, Usage, command
 
 NAME = "renew"
 SUMMARY = "new certificates for what ends soon; a new authority"
@@ -82,7 +82,7 @@ def _renew(directory, authority, arguments, report):
     broker = arguments.broker or arguments.all
     if not named and not broker:
         path = authority.root / "broker" / "broker.crt"
-        broker = why or is_due(x509.load_certificate(path), arguments.within)
+        broker = why or is_due(certificates.load(path), arguments.within)
     crl = authority.crl_problem()
     if broker:
         with directory.change() as change:
@@ -107,9 +107,9 @@ def _renew(directory, authority, arguments, report):
             cure=command("renew", "--ca"),
         )
     if crl:
-        report.next(install_command(directory), "on the broker")
+        report.next(install_command(directory.path), "on the broker")
     elif broker:
-        report.next(install_command(directory, "reload"), "on the broker; cuts nobody off")
+        report.next(install_command(directory.path, "reload"), "on the broker; cuts nobody off")
     for name in names[:3]:
         report.next(command("provision", name), "until then the old one works")
     return report.status
@@ -139,14 +139,14 @@ def _begin(directory, authority, arguments, report):
     old = authority.identity  # asks for the passphrase, and tells of a damaged file, before all
     encrypted = b"ENCRYPTED" in (authority.root / "ca.key").read_bytes()
     secret = authority.passphrase() if encrypted else None
-    dead = old.certificate.not_valid_after_utc < x509.now()
+    dead = old.certificate.not_valid_after_utc < certificates.now()
     until = ends_in(arguments.days or DAYS["ca"])
-    new = x509.new_authority(authority.settings["key"], until)
+    new = certificates.new_authority(authority.settings["key"], until)
     with directory.change() as change:
         change.keep(old.serial, "ca.crt", "ca.key")
         if not dead:
-            change.put(f"ca/{old.serial}.crt", x509.cert_pem(old.certificate))
-            change.put(f"ca/{old.serial}.key", x509.key_pem(old.key, secret))
+            change.put(f"ca/{old.serial}.crt", certificates.cert_pem(old.certificate))
+            change.put(f"ca/{old.serial}.key", certificates.key_pem(old.key, secret))
             authority.older, authority.older_identity = old.certificate, old
         authority.put_authority(change, new, secret)
         _put_everything(directory, authority, change, broker=dead, report=report)
@@ -156,7 +156,7 @@ def _begin(directory, authority, arguments, report):
     else:
         report.say("the old authority stays in ca/: the broker trusts both")
     _tell_admins(authority, report)
-    report.next(install_command(directory), "on the broker, first")
+    report.next(install_command(directory.path), "on the broker, first")
     for name in authority.boards()[:3]:
         report.next(command("provision", name), "and every other device")
     if not dead:
@@ -219,7 +219,7 @@ def _tell_state(waiting, arguments, report):
 
 def _finish(directory, authority, arguments, report):
     """The broker's certificate comes from the new authority; nobody trusts the old one."""
-    old = x509.serial_of(authority.older)
+    old = certificates.serial_of(authority.older)
     authority.older = None
     with directory.change() as change:
         authority.put_broker(change)
@@ -231,6 +231,6 @@ def _finish(directory, authority, arguments, report):
         change.remove(f"ca/{old}.key")
     report.made(directory.path / "broker/broker.crt", "from the new authority")
     report.say(f"the old authority is trusted no more; it is in archive/{old}/")
-    report.next(install_command(directory), "on the broker")
+    report.next(install_command(directory.path), "on the broker")
     report.next(command("provision", "NAME"), "some day: takes the old one off the board")
     return report.status

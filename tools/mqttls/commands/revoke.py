@@ -1,10 +1,10 @@
 """`mqttls revoke`: shut devices out."""
 
-from .. import x509
+from .. import certificates
 from ..authority import REVOKED, Authority
+from ..broker import install_command
 from ..files import Directory
-from ..report import command
-from .init import install_command
+from ..messages import command
 
 NAME = "revoke"
 SUMMARY = "shut a device out: lost, stolen, sold"
@@ -22,12 +22,12 @@ def run(arguments, report):
         authority = Authority(directory)
         revoked = authority.revoked()
         known = {each["serial"] for each in revoked}
-        when, count = x509.now().isoformat(), 0
+        when, count = certificates.now().isoformat(), 0
         with directory.change() as change:
             for name in names:
                 found = authority.serials_of(name)
                 for serial, certificate in found.items():
-                    issuer = x509.issuer_among(certificate, authority.trusted)
+                    issuer = certificates.issuer_among(certificate, authority.trusted)
                     if issuer is None or serial in known:
                         continue  # of an authority that nobody trusts any more; revoked before
                     revoked.append(
@@ -35,11 +35,11 @@ def run(arguments, report):
                             "serial": serial,
                             "name": name,
                             "revoked": when,
-                            "authority": x509.serial_of(issuer),
+                            "authority": certificates.serial_of(issuer),
                         }
                     )
                     count += 1
-                kept = next(iter(found), f"password-{name}-{x509.now():%Y%m%dT%H%M%S}")
+                kept = next(iter(found), f"password-{name}-{certificates.now():%Y%m%dT%H%M%S}")
                 change.keep(kept, f"devices/{name}")
                 change.remove(f"devices/{name}")
             authority.settings["admins"] = [
@@ -57,7 +57,7 @@ def run(arguments, report):
         report.data["revoked"] = names
         report.made(directory.path / "crl.pem", "and broker/crl.pem")
         report.next(
-            install_command(directory),
+            install_command(directory.path),
             "on the broker: until then they get in as before",
         )
         report.next(command("status"))

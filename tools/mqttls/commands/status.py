@@ -1,10 +1,11 @@
 """`mqttls status`: what there is, for which names, until when, and what is wrong with it."""
 
-from .. import acl, board_status, roster, system, x509
+from .. import acl, board_status, certificates, roster, system
+from ..arguments import add_serial_port
 from ..authority import Authority, is_due
+from ..broker import install_command
 from ..files import Directory
-from ..report import command
-from .init import install_command
+from ..messages import command
 
 NAME = "status"
 SUMMARY = "what exists, for which names, until when"
@@ -12,7 +13,8 @@ SUMMARY = "what exists, for which names, until when"
 
 def add(parser):
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these devices")
-    board_status.add(parser)
+    parser.add_argument("--board", action="store_true", help="what the board on USB holds, too")
+    add_serial_port(parser)
 
 
 def run(arguments, report):
@@ -41,10 +43,10 @@ def _authority(authority, report):
     secret = "encrypted" if b"ENCRYPTED" in _read(authority.root / "ca.key") else "not encrypted"
     found = []
     for which, certificate in zip(("", " (older)"), authority.trusted, strict=False):
-        name = x509.common_name(certificate)
-        kind = x509.key_kind(certificate.public_key())
+        name = certificates.common_name(certificate)
+        kind = certificates.key_kind(certificate.public_key())
         report.say(f"authority{which}  {name}, {kind}, {_until(certificate)}, key {secret}")
-        found.append(x509.facts(certificate))
+        found.append(certificates.facts(certificate))
         if is_due(certificate):
             report.problem(
                 "dates", f"the authority {name!r} ends soon", cure=command("renew", "--ca")
@@ -64,16 +66,16 @@ def _broker(authority, report):
             "files", f"the broker's certificate: {why}", cure=command("renew", "--broker")
         )
         return
-    certificate = x509.load_certificate(authority.root / "broker" / "broker.crt")
+    certificate = certificates.load(authority.root / "broker" / "broker.crt")
     report.say(f"           certificate {_until(certificate)}")
     report.data["broker"] = {
-        **x509.facts(certificate),
+        **certificates.facts(certificate),
         "names": authority.settings["names"],
         "port": authority.settings["port"],
         "server_only": authority.settings["server_only"],
     }
     if is_due(certificate):
-        reload = install_command(authority.directory, "reload")
+        reload = install_command(authority.root, "reload")
         report.problem(
             "dates",
             f"the broker's certificate is valid {_until(certificate)}",
@@ -84,11 +86,13 @@ def _broker(authority, report):
 def _revocation(authority, report):
     why = authority.crl_problem()
     if why:
-        cure = f"{command('renew')}, then {install_command(authority.directory)}"
+        cure = f"{command('renew')}, then {install_command(authority.root)}"
         report.problem("files", f"crl.pem: {why}", cure=cure)
         return
-    newest = max(each.last_update_utc for each in x509.load_crls(authority.root / "crl.pem"))
-    age = (x509.now() - newest).days
+    newest = max(
+        each.last_update_utc for each in certificates.load_crls(authority.root / "crl.pem")
+    )
+    age = (certificates.now() - newest).days
     count = len(authority.revoked())
     report.say(f"revoked    {count}; the list is {age} days old")
     report.data["crl"] = {"updated": newest.isoformat(), "age_days": age, "revoked": count}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ..files import is_port
-from ..report import shell
+from ..messages import shell
+from ..names import is_port
 from . import lint, reading
 from .peek import BOARD_CIPHERS, CIPHERS
 from .table import found, remark

@@ -7,21 +7,18 @@ verdict is the board's; else with Python's ssl, held to what a board can do.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
-import shutil
 import socket
 import ssl
 import struct
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from .. import device, system
+from .. import library, system
+from ..micropython import interpreter
 from . import reading
 from .peek import BOARD_CIPHERS, CIPHERS
 
@@ -83,20 +80,6 @@ class Attempt:
     def shown(self):
         """The error as a console shows it."""
         return f"{self.error}: {self.text}"
-
-
-@functools.lru_cache(None)
-def interpreter():
-    """
-    Return the path of a MicroPython, or None: $MICROPYTHON, beside this Python, or in PATH.
-
-    On Windows the first only: the MicroPython that is built for it has no sockets.
-    """
-    asked = os.environ.get("MICROPYTHON")
-    if asked is not None or system.is_windows():
-        return shutil.which(asked) if asked else None
-    beside = Path(sys.executable).parent / "micropython"
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which("micropython")
 
 
 _PROGRAM = """\
@@ -186,7 +169,7 @@ def micropython(path, target, timeout_s):
     for name in ("cert", "key"):
         asked[name] = os.path.abspath(asked[name]) if asked[name] else None
     asked.update(timeout_s=int(timeout_s), after_ms=int(_AFTER_S * 1000))
-    environment = {**os.environ, "MICROPYPATH": f"{device.folder().parent}{os.pathsep}.frozen"}
+    environment = {**os.environ, "MICROPYPATH": f"{library.folder().parent}{os.pathsep}.frozen"}
     try:
         done = subprocess.run(
             [path, "-c", _PROGRAM % "sys.stdin.readline()"],
@@ -308,7 +291,7 @@ def python(target, timeout_s):
 
     def failed(error, text, code=None):
         attempt.error, attempt.text, attempt.code = error, text, code
-        attempt.cause, attempt.cure = device.explain(f"{error}({text!r}, {code})")
+        attempt.cause, attempt.cure = library.explain(f"{error}({text!r}, {code})")
         return attempt
 
     try:

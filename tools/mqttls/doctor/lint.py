@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from ..report import shell
+from ..messages import shell
 from . import reading
 from .peek import BOARD_IN, BOARD_OUT
 from .table import found, remark

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from .. import acl, system
-from ..files import is_name
+from ..names import is_device_name
 from .table import ROWS, found, remark
 
 _MOST_BYTES = 1024 * 1024
@@ -115,7 +115,7 @@ def cure_of_denied(name, rule):
     words = ""
     with contextlib.suppress(ValueError):
         acl.rules([rule])
-        if is_name(name):
+        if is_device_name(name):
             words = f"mqttls device add {name} --topics {system.quote(rule)}"
     general = "mqttls device add NAME --topics TOPIC"
     return ROWS[44][2].replace(general, words or general)

@@ -8,9 +8,9 @@ import hashlib
 import time
 from pathlib import Path
 
-from .. import device, onboard
+from .. import board_files, library
 from ..board import Board, BoardError, BoardRaised
-from ..report import command
+from ..messages import command
 from . import diagnose as pc
 from . import dial
 from .table import found, remark
@@ -35,7 +35,7 @@ print(json.dumps(_r))
 def name_on(port="auto"):
     """Return the name of the device that the board on `port` was made; BoardError if none."""
     with Board(port) as board:
-        tls = onboard.read_tls(board)
+        tls = board_files.read_tls(board)
     if not tls or not tls.get("client_id"):
         raise BoardError(
             f"the board on {board.port} holds no certificates",
@@ -54,7 +54,7 @@ def diagnose(case, port="auto"):
     Raises BoardError where the board does not answer; what diagnose.diagnose raises.
     """
     with Board(port) as board:
-        held = onboard.look(board)
+        held = board_files.look(board)
         findings, wrong = _held(case.target, held)
         dialler = _Dialler(board, held)
         if wrong or not case.target or not case.online:
@@ -91,8 +91,8 @@ def _held(target, held):
         findings.append(found(0, "the board has no mqtt_as_tls", stage="board", cure=again))
     elif held["library"] == "other":
         fact = f"the board has another mqtt_as_tls ({held['version']}) than this mqttls"
-        findings.append(remark(0, fact, stage="board", cure=f"{again} brings {device.version()}"))
-    elif held["version"] != device.version():
+        findings.append(remark(0, fact, stage="board", cure=f"{again} brings {library.version()}"))
+    elif held["version"] != library.version():
         fact = f"the board's firmware has mqtt_as_tls {held['version']}"
         findings.append(remark(0, fact, stage="board"))
     findings += _certificates(target, held, again)
@@ -154,7 +154,7 @@ class _Dialler:
         except BoardRaised as error:
             attempt = dial.Attempt(by=_BY)
             attempt.error, _, attempt.text = error.error.partition(": ")
-            attempt.cause, attempt.cure = device.explain(error.error)
+            attempt.cause, attempt.cure = library.explain(error.error)
             attempt.stage = dial.stage_of(attempt)
         if attempt.error == "LinkError":
             self.no_link(attempt.text, attempt.cure)
@@ -168,7 +168,7 @@ class _Dialler:
         self.findings.append(found(0, text, cure=cure, stage="Wi-Fi"))
 
     def attempt(self, target, timeout_s):
-        wifi = onboard.WIFI_JSON if self.held["wifi"] else None
+        wifi = board_files.WIFI_JSON if self.held["wifi"] else None
         if not wifi and self.board.ask(_NETWORK, "asking for its network") is False:
             cure = (
                 f"{command('provision', 'NAME', '--wifi-ssid', 'SSID')}, "

@@ -14,7 +14,7 @@ import ssl
 import struct
 import time
 
-from . import dial
+from . import dial, reading
 
 _AFTER_S = 0.5  # for a retained message to come
 _LARGEST = 16 * 1024  # bytes of a packet that is taken
@@ -128,7 +128,7 @@ class _Conversation:
             context = dial.context(target)
             raw = socket.create_connection((target.host, target.port), timeout_s)
             self._sock = context.wrap_socket(raw, server_hostname=target.name)
-        except (OSError, ValueError, dial.reading.Unreadable) as error:
+        except (OSError, ValueError, reading.Unreadable) as error:
             raise _Stopped(f"no second connection: {error}") from None
         try:
             # Maximum Packet Size; no Session Expiry Interval: the session ends with the connection

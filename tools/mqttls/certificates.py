@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .report import Failure, command
+from .messages import Failure, command
+from .names import is_address
 
 KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
 VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
@@ -30,7 +31,6 @@ _PKCS8 = serialization.PrivateFormat.PKCS8
 _PLAIN = serialization.NoEncryption()
 _CURVES = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}
 _USES = {SERVER: ExtendedKeyUsageOID.SERVER_AUTH, CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH}
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
 def now():
@@ -106,41 +106,19 @@ def _damaged(path, what):
     )
 
 
-# Names
+# Certificates
 
 
-def parse_name(text):
-    """
-    Return the name or address of a broker (str) as certificates hold it: lower case.
+class Identity:
+    """A certificate and its private key."""
 
-    Raises Failure when it can be neither.
-    """
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
-    cure = "give a host name or an IP address only"
-    if "://" in text or "/" in text:
-        raise Failure(f"{text!r} is not a name but an address of another form", cure)
-    if text.count(":") == 1:
-        raise Failure(f"{text!r} has a port in it", f"{cure}, and the port with --port")
-    if not text.isascii():
-        raise Failure(f"{text!r} is not ASCII", "give its xn-- form, as DNS has it")
-    labels = text.split(".")
-    if len(text) > 253 or not all(_LABEL.fullmatch(each) for each in labels):
-        raise Failure(f"{text!r} is neither a host name nor an IP address", cure)
-    if labels[-1].isdigit():
-        raise Failure(f"{text!r} is not an IP address: four numbers from 0 to 255", cure)
-    return text.lower()
+    def __init__(self, certificate, key):
+        self.certificate, self.key = certificate, key
 
-
-def is_address(name):
-    """Tell whether `name` is an IP address."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    @property
+    def serial(self):
+        """Its serial number, 40 hexadecimal digits (str)."""
+        return serial_of(self.certificate)
 
 
 def names_of(certificate):
@@ -156,21 +134,6 @@ def common_name(certificate):
     """Return the common name of its subject (str), "" when it has none."""
     found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else ""
-
-
-# Certificates
-
-
-class Identity:
-    """A certificate and its private key; `key` may be None where nobody needs to sign."""
-
-    def __init__(self, certificate, key=None):
-        self.certificate, self.key = certificate, key
-
-    @property
-    def serial(self):
-        """Its serial number, 40 hexadecimal digits (str)."""
-        return serial_of(self.certificate)
 
 
 def serial_of(certificate):
@@ -282,7 +245,12 @@ def cert_der(certificate):
     return certificate.public_bytes(_DER)
 
 
-def load_certificates(path):
+def from_der(data):
+    """Return the certificate in `data` (bytes, DER); raise ValueError where there is none."""
+    return x509.load_der_x509_certificate(data)
+
+
+def load_all(path):
     """
     Return the certificates in the file `path`, PEM (one or more) or DER (one), as a list.
 
@@ -293,7 +261,7 @@ def load_certificates(path):
         if data.lstrip().startswith(b"-----"):
             found = x509.load_pem_x509_certificates(data)
         else:
-            found = [x509.load_der_x509_certificate(data)]
+            found = [from_der(data)]
         for each in found:  # `cryptography` parses a field when it is asked for
             for field in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
                 getattr(each, field)
@@ -302,14 +270,14 @@ def load_certificates(path):
         raise _damaged(path, "certificate") from None
 
 
-def load_certificate(path):
+def load(path):
     """Return the first certificate in the file `path`; raise Failure, OSError."""
-    return load_certificates(path)[0]
+    return load_all(path)[0]
 
 
 def load_identity(certificate, key, passphrase=None):
     """Return the Identity of two files; raise Failure when one is damaged or they differ."""
-    found = Identity(load_certificate(certificate), load_key(key, passphrase))
+    found = Identity(load(certificate), load_key(key, passphrase))
     if not belongs(found.certificate, found.key):
         raise Failure(
             f"{certificate} and {key} do not belong together",

@@ -3,9 +3,10 @@
 import csv
 import io
 
-from . import acl, x509
-from .files import NAME_RULE, is_name, is_port, read_given
-from .report import Failure
+from . import acl
+from .files import read_given
+from .messages import Failure
+from .names import DEVICE_NAME_RULE, is_device_name, is_port, parse_host
 
 COLUMNS = ("name", "host", "port", "topics")
 LARGEST = 100_000  # rows
@@ -97,14 +98,14 @@ def _check_row(row, columns, known, lines):
     name = one.get("name", "")
     if not name:
         problems.append("no name")
-    elif not is_name(name):
-        problems.append(f"{name!r} cannot be a device's name: use {NAME_RULE}")
+    elif not is_device_name(name):
+        problems.append(f"{name!r} cannot be a device's name: use {DEVICE_NAME_RULE}")
     elif name.lower() in lines:
         problems.append(f"{name!r} is there already, in line {lines[name.lower()]}")
     host = one.get("host")
     if host:
         try:
-            if known and x509.parse_name(host) not in known:
+            if known and parse_host(host) not in known:
                 problems.append(
                     f"the broker's certificate is not for {host!r}: {', '.join(known)}"
                 )

@@ -4,13 +4,13 @@ import contextlib
 import json
 from pathlib import Path
 
-from . import device
-from .device import bytecode
+from . import library
 from .files import read_json
-from .report import Failure, command
+from .library import bytecode
+from .messages import Failure, command
 
 LIBRARY = "/lib"
-PACKAGE = f"{LIBRARY}/{device.NAME}"
+PACKAGE = f"{LIBRARY}/{library.NAME}"
 FORMS = (".py", bytecode.SUFFIX)  # of a module; where a board has both, it imports the first
 CERTIFICATES = "/certs"
 TLS_JSON = f"{CERTIFICATES}/tls.json"
@@ -24,7 +24,7 @@ def _json(value):
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def library(form):
+def library_files(form):
     """
     Return {path on the board: content} of the device package.
 
@@ -32,7 +32,7 @@ def library(form):
 
     Raises bytecode.Unavailable for ".mpy" where that cannot be had.
     """
-    return {f"{LIBRARY}/{name}": data for name, data in device.files(form).items()}
+    return {f"{LIBRARY}/{name}": data for name, data in library.files(form).items()}
 
 
 def takes_mpy(info):
@@ -105,7 +105,7 @@ def wifi(ssid, password, country=None):
 
 def config():
     """Return the content (bytes) of config.py, from which a program takes its settings."""
-    return (Path(device.__file__).parent / "board_config.py").read_bytes()
+    return (Path(__file__).with_name("board_config.py")).read_bytes()
 
 
 def config_on_pc():
@@ -176,9 +176,9 @@ def _library_of(board, info):
         return "none", None, None
     version = info["installed"] or "unknown"
     try:
-        wanted = library(form)
+        wanted = library_files(form)
     except bytecode.Unavailable:  # then the version has to do
-        same = version == device.version()
+        same = version == library.version()
     else:
         same = there == set(wanted) and not board.compare(wanted)
-    return ("same", device.version(), form) if same else ("other", version, form)
+    return ("same", library.version(), form) if same else ("other", version, form)

@@ -1,0 +1,75 @@
+"""Which names the user may give: of a device, of the broker, a port. Texts, no files."""
+
+import ipaddress
+import re
+
+from .messages import Failure
+
+DEVICE_NAME_RULE = (
+    "1 to 64 of A-Z a-z 0-9 _ . -, not a dot or dash at the start, not a dot at the end, not what "
+    "Windows keeps for itself (CON, NUL, COM1, …)"
+)
+
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
+_RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+def is_device_name(text):
+    """
+    Tell whether `text` may name a device: see DEVICE_NAME_RULE.
+
+    The name becomes the certificate's CN, the broker's user name, a part of topics and a folder:
+    mosquitto would take / + # in it, which poisons the ACL; dots or dashes at the start make
+    hidden folders, "..", and what looks like an option. Windows opens a device where a file is
+    named "aux" or "nul.txt", and drops a dot at the end; the folder may be moved there one day.
+    """
+    return _DEVICE_NAME.fullmatch(text) is not None and _RESERVED.fullmatch(text) is None
+
+
+def check_device_name(text):
+    """Return `text`, or raise Failure when it may not name a device."""
+    if not is_device_name(text):
+        raise Failure(
+            f"{text!r} cannot be a device's name", f"use {DEVICE_NAME_RULE}", stage="files"
+        )
+    return text
+
+
+def parse_host(text):
+    """
+    Return the name or address of a broker (str) as certificates hold it: lower case.
+
+    Raises Failure when it can be neither.
+    """
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    cure = "give a host name or an IP address only"
+    if "://" in text or "/" in text:
+        raise Failure(f"{text!r} is not a name but an address of another form", cure)
+    if text.count(":") == 1:
+        raise Failure(f"{text!r} has a port in it", f"{cure}, and the port with --port")
+    if not text.isascii():
+        raise Failure(f"{text!r} is not ASCII", "give its xn-- form, as DNS has it")
+    labels = text.split(".")
+    if len(text) > 253 or not all(_HOST_LABEL.fullmatch(each) for each in labels):
+        raise Failure(f"{text!r} is neither a host name nor an IP address", cure)
+    if labels[-1].isdigit():
+        raise Failure(f"{text!r} is not an IP address: four numbers from 0 to 255", cure)
+    return text.lower()
+
+
+def is_address(name):
+    """Tell whether `name` is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_port(text):
+    """Tell whether `text` (str) is the number of a port."""
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
