@@ -464,6 +464,7 @@ class MQTTClient:
                 wrong("option", *list(options.items())[0])
             self._five.subscription(sub, options)
         if not old:
+            self._dispatcher.changed()
             self._dispatcher.subscriptions.append(sub)
         if qos != sub.qos or (sub.granted or 0) > 2:
             sub.qos = qos

@@ -4,6 +4,7 @@ handler, so that the reader never waits for any, and a bound in bytes on all tha
 """
 
 import asyncio
+import sys
 import time
 
 from micropython import const
@@ -12,6 +13,7 @@ from .router import matches
 from .transport import Signal
 
 _OVERHEAD = const(100)  # bytes that a waiting message takes besides its topic and payload
+_FEW = const(4)  # filters that are matched sooner one by one than by an index
 _RETRY_MS = const(100)  # where there is no memory to go on
 
 
@@ -119,6 +121,7 @@ class Dispatcher:
         self.inbox = Subscription("messages()", None, 0)
         self.others = [self.inbox]
         self.open = self._warned = False
+        self._index = None  # topic_index.index of the subscriptions, made at the next message
         self.size = 0
         self.held = []
 
@@ -128,6 +131,10 @@ class Dispatcher:
             if sub.filter == filter:
                 return sub
         return None
+
+    def changed(self):
+        """To be called before `subscriptions` changes: what was noted of them is forgotten."""
+        self._index = None
 
     def room(self, message):
         """
@@ -154,13 +161,34 @@ class Dispatcher:
         """Return every Subscription, that of the iterator too."""
         return self.subscriptions + self.others
 
+    def _candidates(self, topic):
+        """
+        Return the Subscriptions (list) that may match `topic` (str), in order of declaration: with
+        an index those that do, all where there is no memory for one.
+        """
+        try:
+            if not self._index:
+                from .topic_index import index
+
+                self._index = index(self.subscriptions)
+            return self._index(topic)
+        except MemoryError:
+            self._index = None
+            # what MicroPython noted the name of, and no more, would crash the next import
+            sys.modules.pop("mqtt_as_tls.topic_index", None)
+            return self.subscriptions
+
     def deliver(self, message):
         """Queue `message` for every handler whose filter matches, else for the iterator."""
         self.held.append(message)  # first: with no memory for the rest the books stay right
         self.size += message._size()
         try:
-            for sub in self.subscriptions:
-                if sub.handler and matches(sub.filter, message.topic):
+            for sub in (
+                self.subscriptions
+                if len(self.subscriptions) <= _FEW
+                else self._candidates(message.topic)
+            ):
+                if sub.handler and (self._index or matches(sub.filter, message.topic)):
                     if sub.task is None:
                         sub.task = asyncio.create_task(self._serve(sub))
                     self._queue(sub, message)

@@ -101,6 +101,7 @@ async def _unsubscribe(client, subs, properties):
 
 def _remove(dispatcher, sub):
     """Take back `sub`: its queue is acknowledged, a handler that runs finishes."""
+    dispatcher.changed()
     if sub in dispatcher.subscriptions:
         dispatcher.subscriptions.remove(sub)
     others = [s for s in dispatcher.others if s.current or s.task or s is dispatcher.inbox]
