@@ -20,7 +20,7 @@ async def hold(message):
     print("ends", text(message))
 
 
-class Gate:
+class Barrier:
     """
     A handler that lets no message pass until `open()`.
 

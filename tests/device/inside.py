@@ -1,9 +1,12 @@
 """What programs of tests know of a client's inside: the one place that has its private names."""
 
+import asyncio
 import gc
+import time
 
 from mqtt_as_tls.dispatch import Dispatcher, Message, Subscription
 from mqtt_as_tls.router import matches
+from tests.device.app import fail_once
 
 
 def to_send(client):
@@ -42,6 +45,56 @@ def granted(client, topic_filter=None):
 def lanes(client):
     """Return how many queues there are beside those of filters."""
     return len(client._dispatcher.others)
+
+
+def wrap_socket(client, wrapper):
+    """Have the connection use `wrapper(its socket)` instead of its socket; return that."""
+    transport = client._transport
+    transport._sock = wrapper(transport._sock)
+    return transport._sock
+
+
+def fail_resume(client):
+    """Let there once be no memory to take note of whether the broker has the session."""
+    fail_once(client._session, "resume")
+
+
+def fail_full(client):
+    """Let there once be no memory to look whether the window is full."""
+    fail_once(client._session, "full")
+
+
+def fail_pump(client):
+    """Let there once be no memory to send what waits."""
+    fail_once(client, "_pump")
+
+
+def fail_write(store):
+    """Let there once be no memory to keep a record."""
+    fail_once(store, "_write")
+
+
+def unanswered(client):
+    """Return how many attempts to connect nobody has answered, since the last that was."""
+    return client._silent
+
+
+def supervisor(client):
+    """Return the task that keeps it connected."""
+    return client._task
+
+
+def is_bare(client):
+    """Tell whether it has neither a connection nor an attempt to make one."""
+    return not client.connected and client._transport is None
+
+
+async def next_deadline(client, alive_s):
+    """Let a ping be due every `alive_s` seconds, and return when the next deadline is there."""
+    client._alive_s = alive_s
+    while client._wake_ms is None:
+        await asyncio.sleep_ms(5)
+    await asyncio.sleep_ms(time.ticks_diff(client._wake_ms, time.ticks_ms()))
 
 
 def indexed(client):

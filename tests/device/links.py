@@ -37,3 +37,34 @@ class Gate(Cable):
 
     async def up(self):
         await told("go")
+
+
+class Modem(Cable):
+    """
+    Down at first; counts what is asked of it.
+
+    errors  list of exceptions, which its first attempts to come up raise
+    """
+
+    def __init__(self, errors=()):
+        super().__init__()
+        self.errors = list(errors)
+        self.ups = self.resets = self.downs = 0
+
+    def is_up(self):
+        return self.ups > 0
+
+    async def up(self):
+        if self.errors:
+            raise self.errors.pop(0)
+        self.ups += 1
+
+    async def reset(self):
+        await super().reset()
+        self.resets += 1
+
+    async def down(self):
+        self.downs += 1
+
+    def show(self):
+        print("link", self.ups, self.resets, self.downs)

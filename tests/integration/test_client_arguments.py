@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support import apps
+from tests.support.device import Device
 
 CASES = """
 def check(cases):
@@ -196,24 +197,22 @@ async def main():
 
 
 def test_what_was_refused_leaves_nothing_behind(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-async def main():
-    client = make()
-    for call in (lambda: client.on("a/#/b"), lambda: client.on("b", 3)):
-        with raises(ValueError):
-            call()
-    async with client:
-        await client.wait_connected()
-        for call in (lambda: client.subscribe("d+"), lambda: client.subscribe("e", 3)):
+        for call in (lambda: client.on("a/#/b"), lambda: client.on("b", 3)):
             with raises(ValueError):
                 call()
-        print("granted", await client.subscribe("f", 1))
-""",
-        broker.port,
-    ) as app:
-        app.wait_for("granted 1")
-        app.wait()
+        async with client:
+            await client.wait_connected()
+            for call in (lambda: client.subscribe("d+"), lambda: client.subscribe("e", 3)):
+                with raises(ValueError):
+                    call()
+            print("granted", await client.subscribe("f", 1))
+        """,
+    ) as device:
+        device.wait_for("granted 1")
+        device.finish()
     log = broker.log()
     assert log.count("Received SUBSCRIBE") == 1
     assert "\tf (QoS 1)" in log
@@ -231,16 +230,15 @@ async def main():
 
 
 def test_a_connect_that_was_refused_leaves_the_client_stopped(broker):
-    apps.check(
+    Device.check(
+        broker,
         """
-        async def main():
-            client = make(log=None)
-            with raises(TypeError):
-                await client.connect(timeout_s=None)
-            assert not client.running
-            await client.connect(timeout_s=10)
-            assert client.connected
-            await client.disconnect()
+        with raises(TypeError):
+            await client.connect(timeout_s=None)
+        assert not client.running
+        await client.connect(timeout_s=10)
+        assert client.connected
+        await client.disconnect()
         """,
-        broker.port,
+        log=None,
     )

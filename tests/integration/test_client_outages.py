@@ -9,39 +9,34 @@ import pytest
 
 from tests.support import apps, patience
 from tests.support.broker import HOST, Broker
+from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tests.support.proxy import Proxy
 
 BUSY = """
-async def main():
-    soonest()
-    client = make(keepalive_s=int(sys.argv[2]))
+client.on("in", qos=1)(got)
 
-    @client.on("in", qos=1)
-    def handler(message):
-        print("got", message.payload)
+async def events():
+    async for event in client.events():
+        print("event", type(event).__name__, getattr(event, "session_present", ""),
+              type(getattr(event, "error", None)).__name__, ticker.ticks)
+    print("no more events")
 
-    async def events():
-        async for event in client.events():
-            print("event", type(event).__name__, getattr(event, "session_present", ""),
-                  type(getattr(event, "error", None)).__name__, ticker.ticks)
-        print("no more events")
+ticker = Ticker()
 
-    ticker = Ticker()
-
-    async with client, ticker:
-        task = asyncio.create_task(events())
-        await told("publish")
-        await client.publish("out", "x", qos=1)
-        print("published")
-        await told("leave")
-    await task
+async with client, ticker:
+    task = asyncio.create_task(events())
+    await told("publish")
+    await client.publish("out", "x", qos=1)
+    print("published")
+    await told("leave")
+await task
 """
 
 
-def ticks_went_on(app):
+def ticks_went_on(device):
     """A task beside the client was not held up during the second or more of silence."""
-    assert int(app.wait_for("event Disconnected").split()[-1]) > 50  # of 200
+    assert int(device.wait_for("event Disconnected").split()[-1]) > 50  # of 200
 
 
 # Connections that end
@@ -49,22 +44,21 @@ def ticks_went_on(app):
 
 @pytest.mark.parametrize("how", ["fin", "rst", "restart", "kill"])
 def test_a_connection_that_ends_is_noticed_at_once_and_made_again(proxy, broker, how):
-    with apps.start(BUSY, proxy.port, 600) as app:
-        app.wait_for("connected in .* session new")
+    with Device(proxy, BUSY, keepalive_s=600) as device:
+        device.wait_for("connected in .* session new")
         if how in ("fin", "rst"):
             proxy.wait_for("SUBACK")
             getattr(proxy, how)()
         else:
             broker.stop() if how == "restart" else broker.kill()
             broker.start()
-        app.wait_for("connection lost: .*(closed|broke)")
-        app.wait_for(f"connected in .* session {'new' if how == 'kill' else 'resumed'}")
-        app.send("publish")
-        app.wait_for("published")
-        broker.peer().publish("in", "1")
-        app.wait_for("got b'1'")
-        app.send("leave")
-        out = app.wait().out
+        device.wait_for("connection lost: .*(closed|broke)")
+        device.wait_for(f"connected in .* session {'new' if how == 'kill' else 'resumed'}")
+        device.send("publish")
+        device.wait_for("published")
+        broker.publish("in", "1")
+        device.wait_for("got 1 1")
+        out = device.leave()
     events = [line.split()[1:-1] for line in out.splitlines() if line.startswith("event")]
     assert events[0] == ["Connected", "False", "NoneType"]
     assert events[1] == ["Disconnected", "ConnectError"]
@@ -74,15 +68,14 @@ def test_a_connection_that_ends_is_noticed_at_once_and_made_again(proxy, broker,
 
 def test_a_broker_that_is_down_at_the_start_is_waited_for(proxy, broker):
     broker.stop()
-    with apps.start(BUSY, broker.port, 60) as app:
-        app.wait_for("not connected: .*nothing listens there")
-        app.send("publish")
+    with Device(broker, BUSY, keepalive_s=60) as device:
+        device.wait_for("not connected: .*nothing listens there")
+        device.send("publish")
         broker.start()
-        app.wait_for("published")
-        app.send("leave")
-        app.wait()
+        device.wait_for("published")
+        device.leave()
     # the same failure again and again is told once
-    assert len([line for line in app.lines if "not connected" in line]) == 1
+    assert len([line for line in device.lines if "not connected" in line]) == 1
 
 
 # Silence
@@ -90,54 +83,45 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(proxy, broker):
 
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_a_link_that_swallows_what_is_sent_one_way_is_noticed(proxy, way):
-    with apps.start(BUSY, proxy.port, 1) as app:
+    with Device(proxy, BUSY, keepalive_s=1) as device:
         proxy.wait_for("SUBACK")
         proxy.stall(way)
         # the broker, which hears nothing when it is "up", may be the first to have had enough
         heard = "no answer to a ping for 1 s" + ("|the broker closed" if way == "up" else "")
-        app.wait_for(f"connection lost: ({heard})")
-        ticks_went_on(app)
+        device.wait_for(f"connection lost: ({heard})")
+        ticks_went_on(device)
         proxy.heal()
-        app.wait_for("connected in")
-        app.send("publish")
-        app.wait_for("published")
-        app.send("leave")
-        app.wait()
-
-
-CHATTY = """
-async def main():
-    soonest()
-    client = make(keepalive_s=1)
-
-    @client.on("in")
-    def handler(message):
-        pass
-
-    async with client:
-        while True:
-            if sys.argv[2] == "out":
-                await client.publish("out", "x")
-            await asyncio.sleep_ms(20)
-"""
+        device.wait_for("connected in")
+        device.send("publish")
+        device.wait_for("published")
+        device.leave()
 
 
 def test_what_it_sends_does_not_count_as_life_of_the_broker(proxy):
-    with apps.start(CHATTY, proxy.port, "out") as app:
+    with Device(
+        proxy,
+        """
+        async with client:
+            while True:
+                await client.publish("out", "x")
+                await asyncio.sleep_ms(20)
+        """,
+        keepalive_s=1,
+    ) as device:
         proxy.wait_for("PINGREQ", "up", 2)
         assert proxy.connections == 1
         proxy.stall_down()
-        app.wait_for("connection lost: no answer to a ping")
+        device.wait_for("connection lost: no answer to a ping")
 
 
 def test_what_it_receives_does_not_keep_it_from_saying_something_itself(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.1.2-23]"""
-    with apps.start(CHATTY, proxy.port, "in") as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, 'client.on("in")(got)', keepalive_s=1) as device:
+        device.subscribed()
         peer = broker.peer()
         while len(proxy.seen("PINGREQ", "up")) < 3:  # the broker's limit is 1.5 s
             peer.publish("in", "x", qos=0)
-        assert app.code is None
+        assert device.code is None
     assert proxy.connections == 1
 
 
@@ -155,27 +139,27 @@ def test_a_peer_that_takes_nothing_is_noticed_by_the_progress_of_sending(broker)
 
     with (
         FakeBroker(script) as fake,
-        apps.start(
+        Device(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
-                    async with Ticker() as ticker:
-                        task = asyncio.create_task(client.publish("t", bytes(8_000_000)))
-                        await until(lambda: client.stats.connects == 2)
-                        print("ticks", ticker.ticks)
-                        await task
-                        print("sent")
+            async with client:
+                async with Ticker() as ticker:
+                    task = asyncio.create_task(client.publish("t", bytes(8_000_000)))
+                    await until(lambda: client.stats.connects == 2)
+                    print("ticks", ticker.ticks)
+                    await task
+                    print("sent")
             """,
-            fake.port,
+            max_packet=9_000_000,
+            max_backlog=9_000_000,
             heap="60M",
-        ) as app,
+        ) as device,
     ):
-        app.wait_for("connection lost: no progress in sending for 10 s", 30)
+        device.wait_for("connection lost: no progress in sending for 10 s", 30)
         stop.set()
-        assert int(app.wait_for("ticks").split()[1]) > 20
-        app.wait_for("sent")
-        app.wait()
+        assert int(device.wait_for("ticks").split()[1]) > 20
+        device.wait_for("sent")
+        device.finish()
 
 
 def test_silent_servers_delay_only_their_connection(tmp_path):
@@ -226,17 +210,16 @@ def test_silent_servers_delay_only_their_connection(tmp_path):
 
 
 def test_a_broker_that_stops_answering_is_noticed_and_found_again(broker):
-    with apps.start(BUSY, broker.port, 1) as app:
-        app.wait_for("connected in")
+    with Device(broker, BUSY, keepalive_s=1) as device:
+        device.wait_for("connected in")
         broker.pause()
-        app.wait_for("connection lost: no answer to a ping for 1 s")
-        ticks_went_on(app)
+        device.wait_for("connection lost: no answer to a ping for 1 s")
+        ticks_went_on(device)
         broker.resume()
-        app.wait_for("connected in")
-        app.send("publish")
-        app.wait_for("published")
-        app.send("leave")
-        app.wait()
+        device.wait_for("connected in")
+        device.send("publish")
+        device.wait_for("published")
+        device.leave()
 
 
 # Words that no broker says
@@ -340,16 +323,15 @@ def test_answers_to_nothing_are_counted_and_otherwise_ignored():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                async with make() as client:
-                    await client.wait_connected()
-                    await until(lambda: client.stats.bytes_out >= 8)
-                    await client.publish("t", "x", qos=1)
-                    print("published")
+            async with client:
+                await client.wait_connected()
+                await until(lambda: client.stats.bytes_out >= 8)
+                await client.publish("t", "x", qos=1)
+                print("published")
             """,
-            fake.port,
         )
         assert "published" in out
         assert len(fake.connections) == 1
@@ -361,14 +343,13 @@ def test_a_session_that_a_clean_start_cannot_have_is_not_believed():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(clean_start=True) as client:
-                    await client.wait_connected()
+            async with client:
+                await client.wait_connected()
             """,
-            fake.port,
+            clean_start=True,
         )
     assert "session present after a clean start [MQTT-3.2.2-1]" in out
     assert "session new" in out
@@ -433,19 +414,10 @@ def test_connect_raises_the_last_error_when_nobody_answers():
 def test_what_does_not_heal_by_itself_is_tried_rarely(tmp_path):
     with (
         Broker(tmp_path, users={"ann": "secret"}) as broker,
-        apps.start(
-            """
-            async def main():
-                soonest()
-                async with make(user="ann", password="wrong") as client:
-                    await told("leave")
-            """,
-            broker.port,
-        ) as app,
+        Device(broker, user="ann", password="wrong") as device,
     ):
-        app.wait_for("code 5.*rarely now.*next try in 600.0 s")
-        app.send("leave")
-        app.wait()
+        device.wait_for("code 5.*rarely now.*next try in 600.0 s")
+        device.leave()
         assert broker.log().count("disconnected, not authorised") == 3
 
 
@@ -468,56 +440,46 @@ def test_the_back_off_grows_to_a_minute_with_full_jitter():
 
 def test_whatever_an_attempt_raises_is_told_and_tried_again(broker):
     """Even where there is no memory for the words, or the words fail themselves."""
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        class Link:
-            errors = [ValueError("one"), MemoryError("two"), KeyError("three")]
-            errors += [LinkError("four", 7), OSError(5)]
-            errors += [ZeroDivisionError("five"), NameError("six")]
+        from tests.device.links import Modem
 
-            def is_up(self):
-                return not self.errors
+        errors = [ValueError("one"), MemoryError("two"), KeyError("three")]
+        errors += [LinkError("four", 7), OSError(5)]
+        errors += [ZeroDivisionError("five"), NameError("six")]
+        real = retry.failed
 
-            async def up(self):
-                raise self.errors.pop(0)
+        def failed(client, error):
+            if isinstance(error, (ZeroDivisionError, NameError)):
+                raise MemoryError
+            return real(client, error)
 
-            def dns_servers(self):
-                return []
-
-        async def main():
-            soonest()
-            real = retry.failed
-
-            def failed(client, error):
-                if isinstance(error, (ZeroDivisionError, NameError)):
-                    raise MemoryError
-                return real(client, error)
-
-            retry.failed = failed
-            real_sleep = asyncio.sleep_ms
-            asyncio.sleep_ms = lambda ms: real_sleep(min(ms, 100))
-            async with make(link=Link()) as client:
-                await client.wait_connected()
-                await client.publish("t", "x", qos=1)
-                print("published")
+        retry.failed = failed
+        real_sleep = asyncio.sleep_ms
+        asyncio.sleep_ms = lambda ms: real_sleep(min(ms, 100))
+        client = make(link=Modem(errors))
+        async with client:
+            await client.wait_connected()
+            await client.publish("t", "x", qos=1)
+            print("published")
         """,
-        broker.port,
     )
     for text in ("one", "no memory", "three", "four", "5", "five", "six", "published"):
         assert text in out
 
 
 def test_a_log_that_fails_ends_nothing(broker):
-    apps.check(
+    Device.check(
+        broker,
         """
-        async def main():
-            def log(line):
-                raise OSError("the SD card is full")
+        def log(line):
+            raise OSError("the SD card is full")
 
-            async with make(log=log) as client:
-                await client.publish("t", "x", qos=1)
+        client = make(log=log)
+        async with client:
+            await client.publish("t", "x", qos=1)
         """,
-        broker.port,
     )
 
 
@@ -527,32 +489,30 @@ def test_a_log_that_fails_ends_nothing(broker):
 def test_a_message_that_breaks_connections_is_suspected_and_given_up(proxy, broker):
     peer = broker.peer("t/#")
     proxy.kill_on("PUBLISH", "up", times=3)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
+        async def events():
+            async for event in client.events():
+                if type(event).__name__ == "Suspect":
+                    print("Suspect", event.topic)
 
-            async def events():
-                async for event in client.events():
-                    if type(event).__name__ == "Suspect":
-                        print("Suspect", event.topic)
-
-            async with make(give_up_after=3) as client:
-                task = asyncio.create_task(events())
-                await client.subscribe("t/#", 1)
-                try:
-                    await client.publish("t/poison", "x", qos=1)
-                except MQTTError as e:
-                    print("given up:", e)
-                await client.publish("t/good", "y", qos=1)
-                print("the next one went")
+        async with client:
+            task = asyncio.create_task(events())
+            await client.subscribe("t/#", 1)
+            try:
+                await client.publish("t/poison", "x", qos=1)
+            except MQTTError as e:
+                print("given up:", e)
+            await client.publish("t/good", "y", qos=1)
+            print("the next one went")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("connections break right after a message to 't/poison' was sent")
-        app.wait_for("given up: .*3 connections broke on it")
-        app.wait_for("the next one went")
-        out = app.wait().out
+        give_up_after=3,
+    ) as device:
+        device.wait_for("connections break right after a message to 't/poison' was sent")
+        device.wait_for("given up: .*3 connections broke on it")
+        device.wait_for("the next one went")
+        out = device.finish()
     assert "Suspect t/poison" in out
     peer.wait_for(1)
     assert peer.received == [("t/good", b"y")]
@@ -562,35 +522,31 @@ def test_a_message_that_breaks_connections_is_suspected_and_given_up(proxy, brok
 
 def test_a_suspect_is_kept_and_tried_rarely_unless_told_to_give_up(proxy):
     proxy.kill_on("PUBLISH", "up", times=3)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                client.enqueue("t/poison", "x", qos=1)
-                await told("leave")
+        async with client:
+            client.enqueue("t/poison", "x", qos=1)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("next try in 60.0 s")
-        app.send("leave")
-        app.wait()
+    ) as device:
+        device.wait_for("next try in 60.0 s")
+        device.leave()
     assert proxy.connections == 3
 
 
 def test_give_up_after_one(proxy):
     proxy.kill_on("PUBLISH", "up", times=1)
-    out = apps.check(
+    out = Device.check(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(give_up_after=1) as client:
-                with raises(MQTTError, "given up"):
-                    await client.publish("t/poison", "x", qos=1)
-                await client.publish("t/good", "x", qos=1)
-                print("went")
+        async with client:
+            with raises(MQTTError, "given up"):
+                await client.publish("t/poison", "x", qos=1)
+            await client.publish("t/good", "x", qos=1)
+            print("went")
         """,
-        proxy.port,
+        give_up_after=1,
     )
     assert "went" in out
     assert proxy.connections == 2
@@ -600,29 +556,27 @@ def test_give_up_after_one(proxy):
 
 
 def test_an_iterator_of_events_that_is_slow_gets_the_last_ones(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                events = client.events()
-                await until(lambda: client.stats.connects == 12)
-                got = []
-                async for event in events:
-                    got.append(type(event).__name__)
-                    if len(got) == 16:
-                        break
-                print("got", got)
-                with raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(events.__anext__(), 0.02)
+        async with client:
+            events = client.events()
+            await until(lambda: client.stats.connects == 12)
+            got = []
+            async for event in events:
+                got.append(type(event).__name__)
+                if len(got) == 16:
+                    break
+            print("got", got)
+            with raises(asyncio.TimeoutError):
+                await asyncio.wait_for(events.__anext__(), 0.02)
         """,
-        proxy.port,
-    ) as app:
+    ) as device:
         for _ in range(11):
-            app.wait_for("connected in")
+            device.wait_for("connected in")
             proxy.rst()
-        got = eval(app.wait_for("^got")[4:])
-        app.wait()
+        got = eval(device.wait_for("^got")[4:])
+        device.finish()
     assert got == 8 * ["Disconnected", "Connected"]
 
 
@@ -631,171 +585,144 @@ def test_an_iterator_of_events_that_is_slow_gets_the_last_ones(proxy):
 
 def test_the_link_is_brought_up_first_and_reset_only_when_nobody_answers(proxy, broker):
     """After five failures of the broker, once, and not while another client is connected."""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        class Link:
-            ups = resets = 0
-            down = True
+        from tests.device.links import Modem
 
-            def is_up(self):
-                return not self.down
-
-            async def up(self):
-                self.ups += 1
-                self.down = False
-
-            async def reset(self):
-                self.resets += 1
-                print("reset", self.resets)
-
-            def dns_servers(self):
-                return []
-
-        async def main():
-            soonest()
-            link = Link()
-            other = MQTTClient("127.0.0.1", int(sys.argv[2]), client_id="other", link=link)
-            client = make(link=link, connect_timeout_s=1)
-            async with other, client:
+        link = Modem()
+        other = MQTTClient("127.0.0.1", PORT, client_id="other", link=link)
+        client = make(link=link, connect_timeout_s=1)
+        async with other:
+            async with client:
                 await client.wait_connected()
                 assert link.ups == 1
                 await told("broken")
-                await until(lambda: client._silent > 5)
+                await until(lambda: unanswered(client) > 5)
                 assert not link.resets
                 print("other was connected")
                 await other.disconnect()
                 await until(lambda: link.resets == 1)
                 await client.wait_connected()
                 print("connected again", link.ups)
-                assert client._silent == 0
-        """.replace(
-            "async with other, client:", "async with other:\n              async with client:"
-        ),
-        proxy.port,
-        broker.port,
-    ) as app:
-        app.wait_for("connected in")
-        app.wait_for("connected in")
+                assert unanswered(client) == 0
+        """,
+        names={"PORT": broker.port},
+    ) as device:
+        device.wait_for("connected in")
+        device.wait_for("connected in")
         proxy.blackhole()
         proxy.rst()
-        app.send("broken")
-        app.wait_for("other was connected")
-        app.wait_for("the link looks up but no broker answers: resetting it")
-        app.wait_for("reset 1")
+        device.send("broken")
+        device.wait_for("other was connected")
+        device.wait_for("the link looks up but no broker answers: resetting it")
+        device.wait_for("link reset")
         proxy.heal()
-        app.wait_for("connected again 1")
-        app.wait()
+        device.wait_for("connected again 1")
+        device.finish()
 
 
 # Starting and stopping
 
 
 def test_a_client_that_was_stopped_can_be_started_again(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(drain_s=0.2)
+        client.on("in", qos=1)(got)
 
-            @client.on("in", qos=1)
-            def handler(message):
-                print("got", message.payload)
-
-            files = None
-            for i in range(4):
-                async with client:
-                    messages = client.messages()
-                    await client.subscribe("other")
-                    await client.publish("out", str(i), qos=1)
-                    await told("next")
-                    assert files in (None, open_files())
-                    files = open_files()
-                print("stopped", client.connected, client.running)
-            client.connect
-            await client.connect()
-            await client.disconnect()
+        files = None
+        for i in range(4):
+            async with client:
+                messages = client.messages()
+                await client.subscribe("other")
+                await client.publish("out", str(i), qos=1)
+                await told("next")
+                assert files in (None, open_files())
+                files = open_files()
+            print("stopped", client.connected, client.running)
+        client.connect
+        await client.connect()
+        await client.disconnect()
         """,
-        proxy.port,
-    ) as app:
+        drain_s=0.2,
+    ) as device:
         for i in range(4):
             proxy.wait_for("PUBACK", "down", i + 1)
-            broker.peer().publish("in", str(i))
-            app.wait_for(f"got b'{i}'")
-            app.send("next")
-            app.wait_for("stopped False False")
-        app.wait()
-    assert [line for line in app.lines if line.startswith("got")] == [
-        f"got b'{i}'" for i in range(4)
-    ]
+            broker.publish("in", str(i))
+            device.wait_for(f"got {i} 1")
+            device.send("next")
+            device.wait_for("stopped False False")
+        device.finish()
+    assert device.said("got") == [f"{i} 1" for i in range(4)]
 
 
 @pytest.mark.parametrize("place", ["handler", "on_connect", "iterator", "log"])
 def test_disconnect_may_be_called_from_anywhere(proxy, place):
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            place = sys.argv[2]
+        place = PLACE
 
-            def log(line):
-                print(line)
-                if place == "log" and "connected in" in line:
-                    tasks.append(asyncio.create_task(client.disconnect()))
+        def log(line):
+            print(line)
+            if place == "log" and "connected in" in line:
+                tasks.append(asyncio.create_task(client.disconnect()))
 
-            tasks = []
-            client = make(log=log)
-            stopped = asyncio.Event()
+        tasks = []
+        client = make(log=log)
+        stopped = asyncio.Event()
 
-            @client.on("t/handler", qos=1)
-            async def handler(message):
-                if place == "handler":
+        @client.on("t/handler", qos=1)
+        async def handler(message):
+            if place == "handler":
+                await client.disconnect()
+                await asyncio.sleep_ms(1)  # it is not cancelled by that
+                stopped.set()
+
+        @client.on_connect
+        async def connected():
+            if place == "on_connect":
+                await client.disconnect()
+                await asyncio.sleep_ms(1)
+                stopped.set()
+
+        async with client:
+            if place == "handler":
+                client.enqueue("t/handler", "x", qos=1)
+            elif place == "iterator":
+                messages = client.messages()
+                await client.subscribe("t/other", 1)
+                client.enqueue("t/other", "x", qos=1)
+                async for message in messages:
                     await client.disconnect()
-                    await asyncio.sleep_ms(1)  # it is not cancelled by that
-                    stopped.set()
-
-            @client.on_connect
-            async def connected():
-                if place == "on_connect":
-                    await client.disconnect()
-                    await asyncio.sleep_ms(1)
-                    stopped.set()
-
-            async with client:
-                if place == "handler":
-                    client.enqueue("t/handler", "x", qos=1)
-                elif place == "iterator":
-                    messages = client.messages()
-                    await client.subscribe("t/other", 1)
-                    client.enqueue("t/other", "x", qos=1)
-                    async for message in messages:
-                        await client.disconnect()
-                    stopped.set()
-                elif place == "log":
-                    await until(lambda: tasks and tasks[0].done())
-                    stopped.set()
-                await stopped.wait()
-                assert not client.running and not client.connected
-            await client.connect()
-            await client.disconnect()
-        """.replace(
-            "await client.connect()\n", "place = ''\n            await client.connect()\n"
-        ),
-        proxy.port,
-        place,
+                stopped.set()
+            elif place == "log":
+                await until(lambda: tasks and tasks[0].done())
+                stopped.set()
+            await stopped.wait()
+            assert not client.running and not client.connected
+        place = ""
+        await client.connect()
+        await client.disconnect()
+        """,
+        names={"PLACE": place},
     )
     assert [each.name for each in proxy.seen(direction="up")].count("DISCONNECT") == 2
 
 
 def test_an_exception_in_the_app_still_says_goodbye_and_comes_out(proxy, broker):
     peer = broker.peer("t")
-    out = apps.check(
+    out = Device.check(
+        proxy,
         """
-        async def main():
-            with raises(KeyError, "in the app"):
-                async with make(will=Will("t", "gone")) as client:
-                    await client.publish("t", "here", qos=1)
-                    raise KeyError("in the app")
-            print("out")
+        client = make(will=Will("t", "gone"))
+        with raises(KeyError, "in the app"):
+            async with client:
+                await client.publish("t", "here", qos=1)
+                raise KeyError("in the app")
+        print("out")
         """,
-        proxy.port,
     )
     assert out.endswith("out\n")
     peer.wait_for(2)
@@ -804,93 +731,82 @@ def test_an_exception_in_the_app_still_says_goodbye_and_comes_out(proxy, broker)
 
 
 def test_what_was_not_handled_when_it_stopped_is_handled_after_the_next_start(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(drain_s=0.1)
+        client.on("in", qos=1)(hold)
 
-            @client.on("in", qos=1)
-            async def handler(message):
-                print("begins", message.payload)
-                await told("finish")
-                print("ends", message.payload)
-
-            async with client:
-                await until(lambda: client.stats.received == 2)
-            print("stopped")
-            async with client:
-                await told("leave")
+        async with client:
+            await until(lambda: client.stats.received == 2)
+        print("stopped")
+        async with client:
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
+        drain_s=0.1,
+    ) as device:
         proxy.wait_for("SUBACK")
-        peer = broker.peer()
-        peer.publish("in", "1")
-        peer.publish("in", "2")
-        app.wait_for("stopped")
+        broker.publish("in", "1", "2")
+        device.wait_for("stopped")
         for payload in "12":
-            app.wait_for(f"begins b'{payload}'")
-            app.send("finish")
-            app.wait_for(f"ends b'{payload}'")
+            device.wait_for(f"got {payload} 1")
+            device.send("end")
+            device.wait_for(f"ends {payload}")
         proxy.wait_for("PUBACK", "up", 2)
-        app.send("leave")
-        app.wait()
+        device.leave()
 
 
 def test_what_was_in_flight_when_it_stopped_goes_again_after_the_next_start(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.1.0-1], [MQTT-4.1.0-2], [MQTT-4.4.0-1]"""
     peer = broker.peer("t")
     proxy.swallow("PUBLISH", "up", times=1)
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            client = make(drain_s=0.1)
-            async with client:
-                client.enqueue("t", "x", qos=1)
-                await client.wait_connected()
-            async with client:
-                await client.publish("t", "y", qos=1)
-                assert client.stats.resent == 1
+        async with client:
+            client.enqueue("t", "x", qos=1)
+            await client.wait_connected()
+        async with client:
+            await client.publish("t", "y", qos=1)
+            assert client.stats.resent == 1
         """,
-        proxy.port,
+        drain_s=0.1,
     )
     peer.wait_for(2)
     assert peer.received == [("t", b"x"), ("t", b"y")]
 
 
 def test_stopping_while_it_connects_and_starting_at_once_works(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make()
-            files = open_files()
-            for _ in range(3):
-                await client.__aenter__()
-                await asyncio.sleep_ms(50)
-                await client.disconnect()
-            print("stopped", open_files() - files)
+        files = open_files()
+        for _ in range(3):
             await client.__aenter__()
             await asyncio.sleep_ms(50)
-            await told("on")
             await client.disconnect()
-            await client.connect(timeout_s=20)
-            await client.publish("t", "x", qos=1)
-            await client.disconnect()
-            assert open_files() - files <= 1  # stdin's poll
+        print("stopped", open_files() - files)
+        await client.__aenter__()
+        await asyncio.sleep_ms(50)
+        await told("on")
+        await client.disconnect()
+        await client.connect(timeout_s=20)
+        await client.publish("t", "x", qos=1)
+        await client.disconnect()
+        assert open_files() - files <= 1  # stdin's poll
         """,
-        proxy.port,
-    ) as app:
+    ) as device:
         proxy.stall()
-        app.wait_for("stopped 0")
+        device.wait_for("stopped 0")
         proxy.heal()
-        app.send("on")
-        app.wait()
+        device.send("on")
+        device.finish()
 
 
 def test_stopping_is_not_lost_when_it_comes_together_with_a_deadline(broker):
     apps.check(
         """
+        from tests.device.inside import next_deadline, supervisor
+
         async def main():
             failed = []
             loop = asyncio.get_event_loop()
@@ -898,11 +814,9 @@ def test_stopping_is_not_lost_when_it_comes_together_with_a_deadline(broker):
             tasks = []
             for turns in range(40):
                 client = make(drain_s=0)
-                client._alive_s = 0.02  # s: a ping is due soon
                 await client.__aenter__()
-                tasks.append(client._task)
-                await until(lambda: client._wake_ms is not None)
-                await asyncio.sleep_ms(time.ticks_diff(client._wake_ms, time.ticks_ms()))
+                tasks.append(supervisor(client))
+                await next_deadline(client, 0.02)  # s: a ping is due soon
                 for _ in range(turns % 8):
                     await asyncio.sleep_ms(0)
                 await client.disconnect()
@@ -958,7 +872,8 @@ def test_it_can_be_stopped_in_any_turn_of_the_loop(broker, protocol):
 
 def test_stopping_is_not_lost_though_a_name_server_answers_at_that_moment(broker):
     """asyncio.wait_for loses a cancellation that comes when its time is just over."""
-    apps.check(
+    Device.check(
+        broker,
         """
         from mqtt_as_tls import client as module
 
@@ -968,19 +883,16 @@ def test_stopping_is_not_lost_though_a_name_server_answers_at_that_moment(broker
             except asyncio.CancelledError:
                 return host
 
-        async def main():
-            module.resolve = resolve
-            client = make()
-            files = open_files()
-            await client.__aenter__()
-            await asyncio.sleep_ms(0)
-            task = client._task
-            await client.disconnect()
-            await until(task.done)
-            assert not client.connected and client._transport is None
-            assert open_files() == files
+        module.resolve = resolve
+        files = open_files()
+        await client.__aenter__()
+        await asyncio.sleep_ms(0)
+        task = supervisor(client)
+        await client.disconnect()
+        await until(task.done)
+        assert is_bare(client)
+        assert open_files() == files
         """,
-        broker.port,
     )
 
 
@@ -1211,28 +1123,15 @@ def test_a_client_made_in_main_without_a_new_event_loop_is_told_what_to_do(broke
 
 
 def test_a_link_whose_task_was_cancelled_does_not_end_the_supervisor(broker):
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        class Link:
-            tries = 0
+        from tests.device.links import Modem
 
-            async def up(self):
-                self.tries += 1
-                if self.tries == 1:
-                    raise asyncio.CancelledError
-
-            def is_up(self):
-                return self.tries > 1
-
-            def dns_servers(self):
-                return []
-
-        async def main():
-            soonest()
-            async with make(link=Link()) as client:
-                await client.wait_connected(20)
+        client = make(link=Modem([asyncio.CancelledError()]))
+        async with client:
+            await client.wait_connected(20)
         """,
-        broker.port,
     )
     assert "not connected: CancelledError" in out
     assert "connected in" in out

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.support import apps
+from tests.support.device import Device
 from tests.support.fake_broker import RESUMED, FakeBroker
 from tests.support.proxy import Proxy
 
@@ -32,20 +32,19 @@ def wire(proxy, name, direction, connection=None):
 def test_every_kind_of_payload_arrives_as_it_was_given(broker):
     """MQTT 3.1.1: [MQTT-3.3.2-1], [MQTT-4.3.1-1], [MQTT-7.0.0-2], [MQTT-7.1.2-1]"""
     peer = broker.peer("t/#", "grüße/温度")
-    apps.check(
+    Device.check(
+        broker,
         """
-        async def main():
-            async with make() as client:
-                for qos in (0, 1):
-                    await client.publish("t/str", "21.5 °C", qos=qos)
-                    await client.publish("t/bytes", b"\\x00\\xff", qos=qos)
-                    await client.publish("t/bytearray", bytearray(b"abc"), qos=qos)
-                    await client.publish("t/memoryview", memoryview(b"abcdef")[2:4], qos=qos)
-                    await client.publish("t/empty", qos=qos)
-                    await client.publish("grüße/温度", "ö", qos=qos)
-                await client.publish("t/kept", "yes", retain=True)
+        async with client:
+            for qos in (0, 1):
+                await client.publish("t/str", "21.5 °C", qos=qos)
+                await client.publish("t/bytes", b"\\x00\\xff", qos=qos)
+                await client.publish("t/bytearray", bytearray(b"abc"), qos=qos)
+                await client.publish("t/memoryview", memoryview(b"abcdef")[2:4], qos=qos)
+                await client.publish("t/empty", qos=qos)
+                await client.publish("grüße/温度", "ö", qos=qos)
+            await client.publish("t/kept", "yes", retain=True)
         """,
-        broker.port,
     )
     once = [
         ("t/str", "21.5 °C".encode()),
@@ -66,40 +65,41 @@ def test_every_kind_of_payload_arrives_as_it_was_given(broker):
 def test_a_payload_that_changes_after_the_call_is_sent_as_it_was(proxy, broker):
     peer = broker.peer("t")
     proxy.refuse()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(drain_s=10) as client:
-                data = bytearray(b"before")
-                client.enqueue("t", data)
-                data[:] = b"after!"
-                print("queued")
-                await client.wait_connected()
+        async with client:
+            data = bytearray(b"before")
+            client.enqueue("t", data)
+            data[:] = b"after!"
+            print("queued")
+            await client.wait_connected()
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("queued")
+        drain_s=10,
+    ) as device:
+        device.wait_for("queued")
         proxy.heal()
-        app.wait()
+        device.finish()
     assert peer.wait_for(1)[0].payload == b"before"
 
 
 def test_a_message_as_large_as_max_packet_goes_and_a_larger_one_raises(proxy, broker):
     peer = broker.peer("t")
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            async with make(max_packet=100_000, max_backlog=100_000, max_queue=50) as client:
-                fits = 100_000 - 4 - 2 - 1 - 2  # header, topic, packet id
-                await client.publish("t", bytes(fits), qos=1)
-                with raises(ValueError, "100001 bytes, max_packet is 100000: raise max_packet"):
-                    client.publish("t", bytes(fits + 1), qos=1)
-                with raises(ValueError, "max_queue is 50: raise max_queue"):
-                    client.enqueue("t", bytes(60))
-                await client.publish("t", "end", qos=1)
+        async with client:
+            fits = 100_000 - 4 - 2 - 1 - 2  # header, topic, packet id
+            await client.publish("t", bytes(fits), qos=1)
+            with raises(ValueError, "100001 bytes, max_packet is 100000: raise max_packet"):
+                client.publish("t", bytes(fits + 1), qos=1)
+            with raises(ValueError, "max_queue is 50: raise max_queue"):
+                client.enqueue("t", bytes(60))
+            await client.publish("t", "end", qos=1)
         """,
-        proxy.port,
+        max_packet=100_000,
+        max_backlog=100_000,
+        max_queue=50,
     )
     peer.wait_for(2)
     assert [len(each.payload) for each in peer.messages] == [99_991, 3]
@@ -108,18 +108,18 @@ def test_a_message_as_large_as_max_packet_goes_and_a_larger_one_raises(proxy, br
 
 def test_many_publishers_at_once_lose_and_repeat_nothing(proxy, broker):
     peer = broker.peer("t/+")
-    apps.check(
+    Device.check(
+        proxy,
         """
         async def publisher(client, name):
             for i in range(25):
                 await client.publish("t/" + name, str(i), qos=i % 2)
 
-        async def main():
-            async with make(max_inflight=3) as client:
-                await asyncio.gather(*[publisher(client, name) for name in "abcdefgh"])
-                assert client.stats.sent == 200 and client.stats.resent == 0
+        async with client:
+            await asyncio.gather(*[publisher(client, name) for name in "abcdefgh"])
+            assert client.stats.sent == 200 and client.stats.resent == 0
         """,
-        proxy.port,
+        max_inflight=3,
     )
     peer.wait_for(200)
     for name in "abcdefgh":
@@ -145,59 +145,56 @@ def test_many_publishers_at_once_lose_and_repeat_nothing(proxy, broker):
 
 def test_qos_1_returns_when_the_broker_acknowledged_and_not_before(proxy):
     """MQTT 3.1.1: [MQTT-4.3.2-1]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make() as client:
-                await client.publish("t", "0")
-                print("handed over")
-                await told("go")
-                task = asyncio.create_task(client.publish("t", "1", qos=1))
-                await told("look")
-                print("done" if task.done() else "waits")
-                await task
-                print("acknowledged")
+        async with client:
+            await client.publish("t", "0")
+            print("handed over")
+            await told("go")
+            task = asyncio.create_task(client.publish("t", "1", qos=1))
+            await told("look")
+            print("done" if task.done() else "waits")
+            await task
+            print("acknowledged")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("handed over")
+    ) as device:
+        device.wait_for("handed over")
         proxy.stall_down()
-        app.send("go")
+        device.send("go")
         proxy.wait_for("PUBLISH", "up", 2)
         proxy.wait_for("PUBACK", "down")
-        app.send("look")
-        app.wait_for("^waits$")
+        device.send("look")
+        device.wait_for("^waits$")
         proxy.heal()
-        app.wait_for("acknowledged")
-        app.wait()
+        device.wait_for("acknowledged")
+        device.finish()
     assert proxy.connections == 1
 
 
 def test_offline_publish_waits_at_every_qos_and_everything_arrives_in_order(proxy, broker):
     peer = broker.peer("t")
     proxy.refuse()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                tasks = []
-                for i in range(6):
-                    tasks.append(asyncio.create_task(client.publish("t", str(i), qos=i % 2)))
-                    await asyncio.sleep_ms(0)
-                await told("look")
-                print([task.done() for task in tasks])
-                await asyncio.gather(*tasks)
-                print("all delivered")
+        async with client:
+            tasks = []
+            for i in range(6):
+                tasks.append(asyncio.create_task(client.publish("t", str(i), qos=i % 2)))
+                await asyncio.sleep_ms(0)
+            await told("look")
+            print([task.done() for task in tasks])
+            await asyncio.gather(*tasks)
+            print("all delivered")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("cannot connect")
-        app.send("look")
-        assert "True" not in app.wait_for(r"^\[")
+    ) as device:
+        device.wait_for("cannot connect")
+        device.send("look")
+        assert "True" not in device.wait_for(r"^\[")
         proxy.heal()
-        app.wait_for("all delivered")
-        app.wait()
+        device.wait_for("all delivered")
+        device.finish()
     peer.wait_for(6)
     assert [payload for _, payload in peer.received] == [b"%d" % i for i in range(6)]
 
@@ -206,15 +203,13 @@ def test_offline_publish_waits_at_every_qos_and_everything_arrives_in_order(prox
 
 
 SIX = """
-async def main():
-    soonest()
-    async with make(ack_timeout_s=60, max_inflight=4) as client:
-        tasks = []
-        for i in range(6):
-            tasks.append(asyncio.create_task(client.publish("t", str(i), qos=1)))
-            await asyncio.sleep_ms(0)
-        await asyncio.gather(*tasks)
-        print("all delivered, resent", client.stats.resent)
+async with client:
+    tasks = []
+    for i in range(6):
+        tasks.append(asyncio.create_task(client.publish("t", str(i), qos=1)))
+        await asyncio.sleep_ms(0)
+    await asyncio.gather(*tasks)
+    print("all delivered, resent", client.stats.resent)
 """
 
 
@@ -224,12 +219,12 @@ def test_after_a_reconnect_the_same_ids_go_again_in_order_with_dup(proxy):
     [MQTT-4.6.0-1]
     """
     proxy.swallow("PUBACK", "down")
-    with apps.start(SIX, proxy.port) as app:
+    with Device(proxy, SIX, ack_timeout_s=60, max_inflight=4) as device:
         proxy.wait_for("PUBACK", "down", 4)
         proxy.heal()
         proxy.rst()
-        app.wait_for("all delivered, resent 4")
-        app.wait()
+        device.wait_for("all delivered, resent 4")
+        device.finish()
     first = wire(proxy, "PUBLISH", "up", 1)
     again = wire(proxy, "PUBLISH", "up", 2)
     assert first == [(i + 1, False, str(i)) for i in range(4)]
@@ -241,13 +236,13 @@ def test_after_a_reconnect_the_same_ids_go_again_in_order_with_dup(proxy):
 def test_when_the_session_is_lost_they_go_as_new_ones_in_order(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.3.1-3], [MQTT-4.6.0-1]"""
     proxy.swallow("PUBACK", "down")
-    with apps.start(SIX, proxy.port) as app:
+    with Device(proxy, SIX, ack_timeout_s=60, max_inflight=4) as device:
         proxy.wait_for("PUBACK", "down", 4)
         proxy.heal()
         broker.restart(wipe=True)
-        app.wait_for("connected in .* session new, 4 messages sent again")
-        app.wait_for("all delivered, resent 4")
-        app.wait()
+        device.wait_for("connected in .* session new, 4 messages sent again")
+        device.wait_for("all delivered, resent 4")
+        device.finish()
     last = proxy.seen("CONNECT")[-1].connection
     again = wire(proxy, "PUBLISH", "up", last)
     assert [(dup, payload) for _, dup, payload in again] == [(False, str(i)) for i in range(6)]
@@ -256,14 +251,14 @@ def test_when_the_session_is_lost_they_go_as_new_ones_in_order(proxy, broker):
 def test_a_message_resent_twice_keeps_its_id_and_its_place(proxy):
     """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-3.3.1-1], [MQTT-4.6.0-1]"""
     proxy.swallow("PUBACK", "down")
-    with apps.start(SIX, proxy.port) as app:
+    with Device(proxy, SIX, ack_timeout_s=60, max_inflight=4) as device:
         for connection in (1, 2):
             proxy.wait_for("PUBACK", "down", 4 * connection)
             proxy.rst()
         proxy.heal()
         proxy.rst()
-        app.wait_for("all delivered")
-        app.wait()
+        device.wait_for("all delivered")
+        device.finish()
     last = proxy.seen("CONNECT")[-1].connection
     for connection in range(2, last + 1):
         resent = wire(proxy, "PUBLISH", "up", connection)[:4]
@@ -273,39 +268,39 @@ def test_a_message_resent_twice_keeps_its_id_and_its_place(proxy):
 def test_without_an_acknowledgement_in_time_the_connection_is_dropped_and_not_before(proxy):
     """MQTT 3.1.1: [MQTT-3.3.1-1], [MQTT-4.3.2-1], [MQTT-4.4.0-1]"""
     proxy.swallow("PUBACK", "down", times=1)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make(ack_timeout_s=1) as client:
-                await client.publish("t", "1", qos=1)
-                print("delivered")
+        async with client:
+            await client.publish("t", "1", qos=1)
+            print("delivered")
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("connection lost: no PUBACK for 1 s")
-        app.wait_for("delivered")
-        app.wait()
+        ack_timeout_s=1,
+    ) as device:
+        device.wait_for("connection lost: no PUBACK for 1 s")
+        device.wait_for("delivered")
+        device.finish()
     assert wire(proxy, "PUBLISH", "up") == [(1, False, "1"), (1, True, "1")]
     assert proxy.connections == 2
 
 
 def test_a_packet_cut_in_the_middle_goes_again_whole(proxy, broker):
     peer = broker.peer("t")
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(max_packet=300_000, max_backlog=300_000) as client:
-                await told("go")
-                await client.publish("t", b"a" * 200_000, qos=1)
-                await client.publish("t", "end", qos=1)
+        async with client:
+            await told("go")
+            await client.publish("t", b"a" * 200_000, qos=1)
+            await client.publish("t", "end", qos=1)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("connected in")
+        max_packet=300_000,
+        max_backlog=300_000,
+    ) as device:
+        device.wait_for("connected in")
         proxy.cut(after=100_000)
-        app.send("go")
-        app.wait()
+        device.send("go")
+        device.finish()
     peer.wait_for(2)
     assert [len(each.payload) for each in peer.messages] == [200_000, 3]
     assert proxy.connections == 2
@@ -313,30 +308,30 @@ def test_a_packet_cut_in_the_middle_goes_again_whole(proxy, broker):
 
 def test_a_qos_0_packet_that_was_half_sent_when_the_link_broke_goes_again_whole(pipe, broker):
     peer = broker.peer("t")
-    with apps.start(
+    with Device(
+        pipe,
         """
-        async def main():
-            soonest()
-            async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
-                await told("go")
-                task = asyncio.create_task(client.publish("t", bytes(8_000_000)))
-                await until(lambda: client.stats.bytes_out > 8_000_000)
-                await asyncio.sleep_ms(100)
-                assert not task.done()
-                print("begun")
-                await task
-                await client.publish("t", "end", qos=1)
+        async with client:
+            await told("go")
+            task = asyncio.create_task(client.publish("t", bytes(8_000_000)))
+            await until(lambda: client.stats.bytes_out > 8_000_000)
+            await asyncio.sleep_ms(100)
+            assert not task.done()
+            print("begun")
+            await task
+            await client.publish("t", "end", qos=1)
         """,
-        pipe.port,
+        max_packet=9_000_000,
+        max_backlog=9_000_000,
         heap=HUGE,
-    ) as app:
-        app.wait_for("connected in")
+    ) as device:
+        device.wait_for("connected in")
         pipe.stall_up()
-        app.send("go")
-        app.wait_for("begun")
+        device.send("go")
+        device.wait_for("begun")
         pipe.rst()  # first: or the rest of it goes out
         pipe.heal()
-        app.wait()
+        device.finish()
     peer.wait_for(2)
     assert [len(each.payload) for each in peer.messages] == [8_000_000, 3]
 
@@ -344,29 +339,25 @@ def test_a_qos_0_packet_that_was_half_sent_when_the_link_broke_goes_again_whole(
 @pytest.mark.parametrize("session", ["resumed", "new"])
 def test_a_log_that_publishes_does_not_get_before_what_is_sent_again(proxy, broker, session):
     proxy.swallow("PUBACK", "down")
-    with apps.start(
+    with Device(
+        proxy,
         """
         def log(line):
             print(line)
             client.enqueue("log", line, qos=1)
 
-        async def main():
-            global client
-            soonest()
-            client = make(log=log, ack_timeout_s=60)
-            async with client:
-                await client.publish("t", "x", qos=1)
-                await told("leave")
+        client = make(log=log, ack_timeout_s=60)
+        async with client:
+            await client.publish("t", "x", qos=1)
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
+    ) as device:
         proxy.wait_for("PUBACK", "down", 2)
         proxy.heal()
         proxy.rst() if session == "resumed" else broker.restart(wipe=True)
-        app.wait_for(f"connected in .* session {session}, 2 messages sent again")
+        device.wait_for(f"connected in .* session {session}, 2 messages sent again")
         last = proxy.seen("CONNECT")[-1].connection
-        app.send("leave")
-        app.wait()
+        device.leave()
     first = [(each.topic, each.payload) for each in proxy.seen("PUBLISH", "up", 1)]
     again = [(each.topic, each.payload) for each in proxy.seen("PUBLISH", "up", last)]
     assert again[:2] == first
@@ -380,13 +371,14 @@ def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes
 ):
     """MQTT 3.1.1: [MQTT-4.8.0-2]"""
     peer = broker.peer("t")
-    with apps.start(
+    with Device(
+        pipe,
         """
         class Poor:
-            "A socket; write number `fails` finds no memory."
-            def __init__(self, sock, fails):
+            "A socket; a write finds no memory."
+            def __init__(self, sock):
                 self._sock = sock
-                self._fails = fails
+                self._fails = 1 if PLACE == "first write" else 2
 
             def write(self, data):
                 self._fails -= 1
@@ -397,33 +389,31 @@ def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes
             def __getattr__(self, name):
                 return getattr(self._sock, name)
 
-        async def main():
-            soonest()
-            most = 9_000_000
-            async with make(max_packet=most, max_backlog=most, max_queue=most) as client:
-                await told("publish")
-                if sys.argv[2] == "task":
-                    fail_once(asyncio, "create_task")
-                else:
-                    t = client._transport
-                    t._sock = Poor(t._sock, 1 if sys.argv[2] == "first write" else 2)
-                client.enqueue("t", bytes(8_000_000))
-                print("not sent at once")
-                await client.publish("t", "next")
-                print("connects", client.stats.connects)
+        async with client:
+            await told("publish")
+            if PLACE == "task":
+                fail_once(asyncio, "create_task")
+            else:
+                wrap_socket(client, Poor)
+            client.enqueue("t", bytes(8_000_000))
+            print("not sent at once")
+            await client.publish("t", "next")
+            print("connects", client.stats.connects)
         """,
-        pipe.port,
-        place,
+        names={"PLACE": place},
+        max_packet=9_000_000,
+        max_backlog=9_000_000,
+        max_queue=9_000_000,
         heap=HUGE,
-    ) as app:
-        app.wait_for("connected in")
+    ) as device:
+        device.wait_for("connected in")
         pipe.stall_up()  # the socket does not take it whole
-        app.send("publish")
-        app.wait_for("not sent at once")
+        device.send("publish")
+        device.wait_for("not sent at once")
         pipe.heal()
-        app.wait_for("connection lost: MemoryError")
-        app.wait_for("connects 2")
-        app.wait()
+        device.wait_for("connection lost: MemoryError")
+        device.wait_for("connects 2")
+        device.finish()
     peer.wait_for(2)
     assert peer.received == [("t", bytes(8_000_000)), ("t", b"next")]
 
@@ -449,18 +439,18 @@ def test_what_is_sent_again_does_not_keep_it_from_reading():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(
-                    max_packet=250_000, max_backlog=250_000, max_inflight=50, ack_timeout_s=60
-                ) as client:
-                    data = bytes(200_000)
-                    await asyncio.gather(*[client.publish("t", data, qos=1) for _ in range(50)])
-                    print("received", client.stats.received, "connects", client.stats.connects)
+            async with client:
+                data = bytes(200_000)
+                await asyncio.gather(*[client.publish("t", data, qos=1) for _ in range(50)])
+                print("received", client.stats.received, "connects", client.stats.connects)
             """,
-            fake.port,
+            max_packet=250_000,
+            max_backlog=250_000,
+            max_inflight=50,
+            ack_timeout_s=60,
             heap=HUGE,
         )
     assert "received 60 connects 2" in out
@@ -472,27 +462,25 @@ def test_what_is_sent_again_does_not_keep_it_from_reading():
 def test_a_cancelled_or_timed_out_publish_that_was_not_sent_is_taken_back(proxy, broker):
     peer = broker.peer("t")
     proxy.refuse()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                for qos in (0, 1):
-                    with raises(asyncio.TimeoutError):
-                        await client.publish("t", "timed out", qos=qos, timeout_s=0.05)
-                    task = asyncio.create_task(client.publish("t", "cancelled", qos=qos))
-                    await asyncio.sleep_ms(20)
-                    task.cancel()
-                    with raises(asyncio.CancelledError):
-                        await task
-                print("gave up")
-                await client.publish("t", "end", qos=1)
+        async with client:
+            for qos in (0, 1):
+                with raises(asyncio.TimeoutError):
+                    await client.publish("t", "timed out", qos=qos, timeout_s=0.05)
+                task = asyncio.create_task(client.publish("t", "cancelled", qos=qos))
+                await asyncio.sleep_ms(20)
+                task.cancel()
+                with raises(asyncio.CancelledError):
+                    await task
+            print("gave up")
+            await client.publish("t", "end", qos=1)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("gave up")
+    ) as device:
+        device.wait_for("gave up")
         proxy.heal()
-        app.wait()
+        device.finish()
     peer.wait_for(1)
     assert peer.received == [("t", b"end")]
     assert len(proxy.seen("PUBLISH", "up")) == 1
@@ -502,69 +490,69 @@ def test_a_cancelled_publish_that_was_sent_is_still_delivered_across_a_reconnect
     """MQTT 3.1.1: [MQTT-4.3.2-1], [MQTT-4.4.0-1]"""
     peer = broker.peer("t")
     proxy.swallow("PUBLISH", "up")
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(ack_timeout_s=60) as client:
-                await client.wait_connected()
-                task = asyncio.create_task(client.publish("t", "cancelled", qos=1))
-                await until(lambda: client.stats.sent)
-                task.cancel()
-                with raises(asyncio.CancelledError):
-                    await task
-                with raises(asyncio.TimeoutError):
-                    await client.publish("t", "timed out", qos=1, timeout_s=0.05)
-                print("gave up")
-                await told("go")
-                await client.publish("t", "end", qos=1)
+        async with client:
+            await client.wait_connected()
+            task = asyncio.create_task(client.publish("t", "cancelled", qos=1))
+            await until(lambda: client.stats.sent)
+            task.cancel()
+            with raises(asyncio.CancelledError):
+                await task
+            with raises(asyncio.TimeoutError):
+                await client.publish("t", "timed out", qos=1, timeout_s=0.05)
+            print("gave up")
+            await told("go")
+            await client.publish("t", "end", qos=1)
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("gave up")
+        ack_timeout_s=60,
+    ) as device:
+        device.wait_for("gave up")
         proxy.heal()
         proxy.rst()
-        app.wait_for("2 messages sent again")
-        app.send("go")
-        app.wait()
+        device.wait_for("2 messages sent again")
+        device.send("go")
+        device.finish()
     peer.wait_for(3)
     assert peer.received == [("t", b"cancelled"), ("t", b"timed out"), ("t", b"end")]
 
 
 def test_cancelling_in_the_middle_of_a_packet_does_not_corrupt_the_stream(pipe, broker):
     peer = broker.peer("t")
-    with apps.start(
+    with Device(
+        pipe,
         """
-        async def main():
-            async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
-                await client.wait_connected()
-                for qos in (0, 1):
-                    await told("go")
-                    begin = client.stats.bytes_out
-                    task = asyncio.create_task(client.publish("t", bytes(8_000_000), qos=qos))
-                    await until(lambda: client.stats.bytes_out > begin)
-                    waiting = asyncio.create_task(client.publish("t", "never", qos=qos))
-                    with raises(asyncio.TimeoutError):
-                        await client.publish("t", "never", timeout_s=0.05)
-                    for each in (task, waiting):
-                        each.cancel()
-                        with raises(asyncio.CancelledError):
-                            await each
-                    print("cancelled")
-                    await client.publish("t", "end", qos=1)
-                    print("next")
+        async with client:
+            await client.wait_connected()
+            for qos in (0, 1):
+                await told("go")
+                begin = client.stats.bytes_out
+                task = asyncio.create_task(client.publish("t", bytes(8_000_000), qos=qos))
+                await until(lambda: client.stats.bytes_out > begin)
+                waiting = asyncio.create_task(client.publish("t", "never", qos=qos))
+                with raises(asyncio.TimeoutError):
+                    await client.publish("t", "never", timeout_s=0.05)
+                for each in (task, waiting):
+                    each.cancel()
+                    with raises(asyncio.CancelledError):
+                        await each
+                print("cancelled")
+                await client.publish("t", "end", qos=1)
+                print("next")
         """,
-        pipe.port,
+        max_packet=9_000_000,
+        max_backlog=9_000_000,
         heap=HUGE,
-    ) as app:
-        app.wait_for("connected in")
+    ) as device:
+        device.wait_for("connected in")
         for _ in range(2):
             pipe.stall_up()
-            app.send("go")
-            app.wait_for("cancelled")
+            device.send("go")
+            device.wait_for("cancelled")
             pipe.heal()
-            app.wait_for("next")
-        app.wait()
+            device.wait_for("next")
+        device.finish()
     peer.wait_for(4)
     assert [len(each.payload) for each in peer.messages] == [8_000_000, 3, 8_000_000, 3]
     assert pipe.connections == 1
@@ -576,23 +564,25 @@ def test_cancelling_in_the_middle_of_a_packet_does_not_corrupt_the_stream(pipe, 
 def test_a_publish_that_nobody_awaits_is_told(broker):
     """MicroPython says nothing of a coroutine that never began."""
     peer = broker.peer("t/#")
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
         lines = []
+
         def told(topic):
             return [line for line in lines if "publish to '%s'" % topic in line]
-        async def main():
-            async with make(keepalive_s=1, log=lines.append) as client:
-                await client.publish("t/first", "1", qos=1)
-                client.publish("t/forgotten", "1", qos=1)
-                await client.publish("t/last", "1", qos=1)
-                await until(lambda: told("t/forgotten"))
-                client.publish("t/forgotten too", "1", timeout_s=9)
-                await until(lambda: told("t/forgotten too"))
-                await client.publish("t/end", "1", qos=1)
-                print(told("t/forgotten")[0])
+
+        client = make(keepalive_s=1, log=lines.append)
+        async with client:
+            await client.publish("t/first", "1", qos=1)
+            client.publish("t/forgotten", "1", qos=1)
+            await client.publish("t/last", "1", qos=1)
+            await until(lambda: told("t/forgotten"))
+            client.publish("t/forgotten too", "1", timeout_s=9)
+            await until(lambda: told("t/forgotten too"))
+            await client.publish("t/end", "1", qos=1)
+            print(told("t/forgotten")[0])
         """,
-        broker.port,
     )
     assert out.endswith(
         ": publish to 't/forgotten' was not awaited: write await client.publish(...)\n"
@@ -603,54 +593,54 @@ def test_a_publish_that_nobody_awaits_is_told(broker):
 
 
 def test_a_publish_that_is_awaited_in_any_way_is_not_told(broker):
-    apps.check(
+    Device.check(
+        broker,
         """
         lines = []
-        async def main():
-            async with make(keepalive_s=1, log=lines.append) as client:
-                tasks = []
-                for n in range(12):
-                    tasks.append(asyncio.create_task(client.publish("t/task", "1", qos=1)))
-                    both = [client.publish("t/all", "1", qos=qos) for qos in (0, 1)]
-                    await asyncio.gather(*both)
-                    await asyncio.wait_for(client.publish("t/wait", "1"), 60)
-                    await client.publish("t/time", "1", qos=1, timeout_s=60)
-                    client.enqueue("t/queue", "1", qos=1)
-                    await asyncio.sleep_ms(250)
-                await asyncio.gather(*tasks)
-                assert not [line for line in lines if "awaited" in line], lines
+
+        client = make(keepalive_s=1, log=lines.append)
+        async with client:
+            tasks = []
+            for n in range(12):
+                tasks.append(asyncio.create_task(client.publish("t/task", "1", qos=1)))
+                both = [client.publish("t/all", "1", qos=qos) for qos in (0, 1)]
+                await asyncio.gather(*both)
+                await asyncio.wait_for(client.publish("t/wait", "1"), 60)
+                await client.publish("t/time", "1", qos=1, timeout_s=60)
+                client.enqueue("t/queue", "1", qos=1)
+                await asyncio.sleep_ms(250)
+            await asyncio.gather(*tasks)
+            assert not [line for line in lines if "awaited" in line], lines
         """,
-        broker.port,
     )
 
 
 def test_enqueue_says_when_the_queue_is_full_and_goes_on_when_it_is_not(proxy, broker):
     peer = broker.peer("t")
     proxy.refuse()
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(max_queue=100) as client:
-                n = 0
-                while client.enqueue("t", "message %02d" % n, qos=n % 2):
-                    n += 1
-                print("full after", n)
-                await told("go")
-                await client.wait_connected()
-                await until(lambda: client.enqueue("t", "more", qos=1))
-                # room for as many as before, when the queue is empty
-                await client.publish("t", "between", qos=1)
-                size = 2 + 2 + 1 + 2 + 90
-                assert client.enqueue("t", bytes(90), qos=1)
+        async with client:
+            n = 0
+            while client.enqueue("t", "message %02d" % n, qos=n % 2):
+                n += 1
+            print("full after", n)
+            await told("go")
+            await client.wait_connected()
+            await until(lambda: client.enqueue("t", "more", qos=1))
+            # room for as many as before, when the queue is empty
+            await client.publish("t", "between", qos=1)
+            size = 2 + 2 + 1 + 2 + 90
+            assert client.enqueue("t", bytes(90), qos=1)
         """,
-        proxy.port,
-    ) as app:
-        count = int(app.wait_for("full after").split()[-1])
+        max_queue=100,
+    ) as device:
+        count = int(device.wait_for("full after").split()[-1])
         assert 4 <= count <= 8
         proxy.heal()
-        app.send("go")
-        app.wait()
+        device.send("go")
+        device.finish()
     peer.wait_for(count + 3)
     payloads = [payload for _, payload in peer.received]
     expected = [b"message %02d" % n for n in range(count)] + [b"more", b"between", bytes(90)]
@@ -661,24 +651,22 @@ def test_enqueue_says_when_the_queue_is_full_and_goes_on_when_it_is_not(proxy, b
 
 
 WILL = """
-async def main():
-    soonest()
-    will = Will("t/status", "offline", qos=1, retain=True, birth="online")
-    async with make(will=will) as client:
-        @client.on_connect
-        async def greet():
-            await client.publish("t/hello", str(client.stats.connects), qos=1)
-            print("greeted")
-        await told("leave")
+will = Will("t/status", "offline", qos=1, retain=True, birth="online")
+client = make(will=will, ack_timeout_s=60)
+
+@client.on_connect
+async def greet():
+    await client.publish("t/hello", str(client.stats.connects), qos=1)
+    print("greeted")
 """
 
 
 def test_the_broker_publishes_the_will_after_a_crash(broker):
     """MQTT 3.1.1: [MQTT-3.1.2-9]"""
     peer = broker.peer("t/#")
-    with apps.start(WILL, broker.port) as app:
+    with Device(broker, WILL) as device:
         peer.wait_for(2)
-        app.kill()
+        device.kill()
     peer.wait_for(3)
     assert peer.received == [("t/status", b"online"), ("t/hello", b"1"), ("t/status", b"offline")]
     last = peer.messages[-1]
@@ -689,10 +677,9 @@ def test_the_broker_publishes_the_will_after_a_crash(broker):
 
 def test_leaving_publishes_the_wills_payload_and_says_goodbye(proxy, broker):
     peer = broker.peer("t/#")
-    with apps.start(WILL, proxy.port) as app:
+    with Device(proxy, WILL) as device:
         peer.wait_for(2)
-        app.send("leave")
-        app.wait()
+        device.leave()
     peer.wait_for(3)
     assert peer.received[2:] == [("t/status", b"offline")]
     assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
@@ -704,12 +691,11 @@ def test_leaving_publishes_the_wills_payload_and_says_goodbye(proxy, broker):
 
 def test_the_birth_message_is_published_after_every_connect(proxy, broker):
     peer = broker.peer("t/#")
-    with apps.start(WILL, proxy.port) as app:
-        app.wait_for("greeted")
+    with Device(proxy, WILL) as device:
+        device.wait_for("greeted")
         proxy.rst()
-        app.wait_for("greeted")
-        app.send("leave")
-        app.wait()
+        device.wait_for("greeted")
+        device.leave()
     peer.wait_for(6)
     assert peer.received == [
         ("t/status", b"online"),
@@ -723,7 +709,7 @@ def test_the_birth_message_is_published_after_every_connect(proxy, broker):
 
 def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy, broker):
     proxy.swallow("PUBACK", "down")
-    with apps.start(WILL.replace("make(", "make(ack_timeout_s=60, "), proxy.port) as app:
+    with Device(proxy, WILL) as device:
         proxy.wait_for("PUBLISH", "up")
         proxy.rst()
         proxy.wait_for("PUBLISH", "up", 3)
@@ -731,8 +717,7 @@ def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy,
         proxy.rst()
         proxy.heal()
         proxy.wait_for("PUBACK", "down", 2)
-        app.send("leave")
-        app.wait()
+        device.leave()
     births = [each for each in proxy.seen("PUBLISH", "up") if each.payload == b"online"]
     assert {each.packet_id for each in births} == {1}
     assert [each.dup for each in births] == [False] + [True] * (len(births) - 1)
@@ -742,32 +727,28 @@ def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy,
 def test_after_a_goodbye_that_was_not_acknowledged_the_next_start_ends_online(
     proxy, broker, clean
 ):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            will = Will("t/status", "offline", qos=1, retain=True, birth="online")
-            client = make(will=will, clean_start=bool(int(sys.argv[2])), drain_s=0.2)
-            for _ in range(2):
-                async with client:
-                    await client.wait_connected()
-                    await until(lambda: not client._queue and not client._session.inflight)
-                    print("ready")
-                    await told("leave")
-                print("left")
+        will = Will("t/status", "offline", qos=1, retain=True, birth="online")
+        client = make(will=will, clean_start=CLEAN, drain_s=0.2)
+        for _ in range(2):
+            async with client:
+                await client.wait_connected()
+                await until(lambda: not to_send(client))
+                print("ready")
+                await told("leave")
+            print("left")
         """,
-        proxy.port,
-        int(clean),
-    ) as app:
-        app.wait_for("ready")
+        names={"CLEAN": clean},
+    ) as device:
+        device.wait_for("ready")
         proxy.swallow("PUBACK", "down", times=1)
-        app.send("leave")
-        app.wait_for("left")
-        app.wait_for("ready")
+        device.send("leave")
+        device.wait_for("left")
+        device.wait_for("ready")
         kept = broker.peer("t/status").wait_for(1)[0]
-        app.send("leave")
-        app.wait_for("left")
-        app.wait()
+        device.leave()
     assert (kept.payload, kept.retain) == (b"online", True)
     states = [each.payload for each in proxy.seen("PUBLISH", "up", 2)]
     assert states == [b"offline", b"online", b"offline"]
@@ -775,20 +756,21 @@ def test_after_a_goodbye_that_was_not_acknowledged_the_next_start_ends_online(
 
 def test_leaving_waits_for_what_is_in_flight(proxy, broker):
     peer = broker.peer("t")
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            async with make(drain_s=20, max_inflight=2) as client:
-                await client.wait_connected()
-                for i in range(5):
-                    client.enqueue("t", str(i), qos=1)
-                print("leaving")
-            assert not client.connected and not client.running
-            print("left")
+        async with client:
+            await client.wait_connected()
+            for i in range(5):
+                client.enqueue("t", str(i), qos=1)
+            print("leaving")
+        assert not client.connected and not client.running
+        print("left")
         """,
-        proxy.port,
-    ) as app:
-        app.wait()
+        drain_s=20,
+        max_inflight=2,
+    ) as device:
+        device.finish()
     peer.wait_for(5)
     assert [payload for _, payload in peer.received] == [b"0", b"1", b"2", b"3", b"4"]
     assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
@@ -813,21 +795,23 @@ NOT_RUNNING = "RuntimeError the client is not running: use it inside `async with
 
 def test_disconnect_tells_those_who_wait(proxy):
     proxy.swallow("PUBACK", "down")
-    out = apps.check(
-        WAIT
-        + """
-async def main():
-    async with make(drain_s=0.2, max_inflight=1, log=None) as client:
-        await client.wait_connected()
-        tasks = await say((
-            (client.publish("t", "sent", qos=1), "in flight"),
-            (client.publish("t", "waits", qos=1), "queued 1"),
-            (client.publish("t", "waits too"), "queued 0"),
-        ))
-    for task in tasks:
-        await task
-""",
-        proxy.port,
+    out = Device.check(
+        proxy,
+        WAIT,
+        """
+        async with client:
+            await client.wait_connected()
+            tasks = await say((
+                (client.publish("t", "sent", qos=1), "in flight"),
+                (client.publish("t", "waits", qos=1), "queued 1"),
+                (client.publish("t", "waits too"), "queued 0"),
+            ))
+        for task in tasks:
+            await task
+        """,
+        drain_s=0.2,
+        max_inflight=1,
+        log=None,
     )
     assert sorted(out.splitlines()) == [
         f"{each} {STOPPED}" for each in ("in flight", "queued 0", "queued 1")
@@ -836,37 +820,38 @@ async def main():
 
 def test_disconnect_while_offline_tells_those_who_wait(proxy):
     proxy.refuse()
-    out = apps.check(
-        WAIT
-        + """
-async def main():
-    async with make(log=None) as client:
-        tasks = await say((
-            (client.publish("t", "a"), "qos 0"),
-            (client.publish("t", "b", qos=1), "qos 1"),
-            (client.publish("t", "b", timeout_s=20), "time-out"),
-            (client.wait_connected(), "wait_connected"),
-            (client.wait_connected(20), "wait_connected with time-out"),
-            (client.subscribe("t"), "subscribe"),
-        ))
-        late = asyncio.create_task(wait(client.publish("t", "late"), "begun as the client stops"))
-    for task in tasks:
-        await task
-    await late
-    print("after:")
-    for call in (
-        lambda: client.publish("t", "x", qos=1),
-        lambda: client.enqueue("t", "x"),
-        lambda: client.subscribe("t"),
-        lambda: client.unsubscribe("t"),
-    ):
-        with raises(RuntimeError, "not running: use it inside `async with client:`"):
-            call()
-    with raises(RuntimeError, "not running"):
-        await client.wait_connected()
-    await client.disconnect()  # once more does no harm
-""",
-        proxy.port,
+    out = Device.check(
+        proxy,
+        WAIT,
+        """
+        async with client:
+            tasks = await say((
+                (client.publish("t", "a"), "qos 0"),
+                (client.publish("t", "b", qos=1), "qos 1"),
+                (client.publish("t", "b", timeout_s=20), "time-out"),
+                (client.wait_connected(), "wait_connected"),
+                (client.wait_connected(20), "wait_connected with time-out"),
+                (client.subscribe("t"), "subscribe"),
+            ))
+            late = wait(client.publish("t", "late"), "begun as the client stops")
+            late = asyncio.create_task(late)
+        for task in tasks:
+            await task
+        await late
+        print("after:")
+        for call in (
+            lambda: client.publish("t", "x", qos=1),
+            lambda: client.enqueue("t", "x"),
+            lambda: client.subscribe("t"),
+            lambda: client.unsubscribe("t"),
+        ):
+            with raises(RuntimeError, "not running: use it inside `async with client:`"):
+                call()
+        with raises(RuntimeError, "not running"):
+            await client.wait_connected()
+        await client.disconnect()  # once more does no harm
+        """,
+        log=None,
     )
     lines = out.splitlines()
     assert lines.pop() == "after:"
@@ -883,17 +868,16 @@ async def main():
 
 def test_a_publisher_that_finds_no_memory_leaves_no_message_behind(broker):
     peer = broker.peer("t")
-    apps.check(
+    Device.check(
+        broker,
         """
-        async def main():
-            async with make() as client:
-                await client.wait_connected()
-                fail_once(client._session, "full")
-                with raises(MemoryError, "once"):
-                    await client.publish("t", "1", qos=1)
-                await client.publish("t", "2", qos=1)
+        async with client:
+            await client.wait_connected()
+            fail_full(client)
+            with raises(MemoryError, "once"):
+                await client.publish("t", "1", qos=1)
+            await client.publish("t", "2", qos=1)
         """,
-        broker.port,
     )
     peer.wait_for(1)
     assert peer.received == [("t", b"2")]
@@ -901,7 +885,8 @@ def test_a_publisher_that_finds_no_memory_leaves_no_message_behind(broker):
 
 def test_no_memory_to_send_what_waited_behind_a_slow_write_drops_the_connection(broker):
     peer = broker.peer("t")
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
         class Slow:
             "A socket that does not take the first write."
@@ -917,18 +902,14 @@ def test_no_memory_to_send_what_waited_behind_a_slow_write_drops_the_connection(
             def __getattr__(self, name):
                 return getattr(self._sock, name)
 
-        async def main():
-            soonest()
-            async with make() as client:
-                await client.wait_connected()
-                t = client._transport
-                t._sock = Slow(t._sock)
-                tasks = [asyncio.create_task(client.publish("t", each)) for each in "12"]
-                await asyncio.sleep_ms(0)
-                fail_once(client, "_pump")
-                await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        async with client:
+            await client.wait_connected()
+            wrap_socket(client, Slow)
+            tasks = [asyncio.create_task(client.publish("t", each)) for each in "12"]
+            await asyncio.sleep_ms(0)
+            fail_pump(client)
+            await asyncio.wait_for(asyncio.gather(*tasks), 20)
         """,
-        broker.port,
     )
     peer.wait_for(2)
     assert peer.received == [("t", b"1"), ("t", b"2")]

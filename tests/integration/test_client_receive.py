@@ -489,14 +489,14 @@ def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_los
     with Device(
         proxy,
         """
-        gate = Gate()
-        client.on("t", qos=1)(gate)
+        barrier = Barrier()
+        client.on("t", qos=1)(barrier)
 
         async with client:
             await told("release")
-            gate.open()
-            await until(lambda: len(set(gate.passed)) == 40)
-            print("passed", gate.passed)
+            barrier.open()
+            await until(lambda: len(set(barrier.passed)) == 40)
+            print("passed", barrier.passed)
             print("connects", client.stats.connects)
         """,
         **SMALL,
@@ -599,14 +599,15 @@ def test_qos_0_gives_way_to_qos_1(proxy, broker):
     with Device(
         proxy,
         """
-        gate = Gate()
-        client.on("t", qos=1)(gate)
+        barrier = Barrier()
+        client.on("t", qos=1)(barrier)
 
         async with client:
             await until(lambda: client.stats.received == 14)
-            gate.open()
-            await until(lambda: len(gate.passed) + client.stats.dropped == client.stats.received)
-            print("passed", gate.passed)
+            barrier.open()
+            stats = client.stats
+            await until(lambda: len(barrier.passed) + stats.dropped == stats.received)
+            print("passed", barrier.passed)
         """,
         **SMALL,
     ) as device:

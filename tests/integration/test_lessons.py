@@ -7,124 +7,71 @@ about MQTT 5.
 
 import time
 
-from tests.support import apps
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
 from tests.support.proxy import Proxy
 from tests.support.refusing import refusing_broker
-
-LINK = """
-class Link:
-    ups = resets = downs = 0
-    broken = 0
-
-    def is_up(self):
-        return self.ups > 0
-
-    async def up(self):
-        if self.broken:
-            self.broken -= 1
-            raise ValueError("not an OSError")
-        self.ups += 1
-
-    async def reset(self):
-        self.resets += 1
-
-    async def down(self):
-        self.downs += 1
-
-    def dns_servers(self):
-        return []
-
-    def show(self):
-        print("link", self.ups, self.resets, self.downs)
-"""
 
 
 def test_lesson_1_session_present_is_no_error_and_the_session_resumes(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.1.2-4]"""
     broker.peer("t", client_id="device", clean=False).close()
-    broker.peer().publish("t", "kept for the session")
-    with apps.start(
-        """
-        async def main():
-            client = make()
-
-            @client.on("t", qos=1)
-            def handler(message):
-                print("got", message.payload)
-
-            async with client:
-                await told("leave")
-        """,
-        proxy.port,
-    ) as app:
-        app.wait_for("session resumed")
-        app.wait_for("got b'kept for the session'")
+    broker.publish("t", "kept for the session")
+    with Device(proxy, 'client.on("t", qos=1)(got)') as device:
+        device.wait_for("session resumed")
+        device.wait_for("got kept for the session 1")
         proxy.wait_for("PUBACK", "up")
-        app.send("leave")
-        app.wait()
+        device.leave()
     assert proxy.connections == 1
 
 
 def test_lesson_2_an_exception_that_is_no_oserror_does_not_end_the_reconnecting(broker):
-    out = apps.check(
-        LINK
-        + """
-async def main():
-    soonest()
-    link = Link()
-    link.broken = 3
-    async with make(link=link) as client:
-        await client.publish("t", "x", qos=1)
-        link.show()
-""",
-        broker.port,
+    out = Device.check(
+        broker,
+        """
+        from tests.device.links import Modem
+
+        link = Modem(3 * [ValueError("not an OSError")])
+        client = make(link=link)
+        async with client:
+            await client.publish("t", "x", qos=1)
+            link.show()
+        """,
     )
     assert "not connected: ValueError('not an OSError'" in out
     assert "link 1 0 0" in out
 
 
 def test_lesson_4_the_brokers_fin_is_noticed_at_once(proxy):
-    with apps.start(
-        """
-        async def main():
-            soonest()
-            async with make(keepalive_s=65535) as client:
-                await told("leave")
-        """,
-        proxy.port,
-    ) as app:
-        app.wait_for("connected in")
+    with Device(proxy, keepalive_s=65535) as device:
+        device.wait_for("connected in")
         proxy.fin()
-        app.wait_for("connection lost: the broker closed the connection")
-        app.wait_for("connected in")
-        app.send("leave")
-        app.wait()
-    assert "AssertionError" not in app.report()
+        device.wait_for("connection lost: the broker closed the connection")
+        device.wait_for("connected in")
+        device.leave()
+    assert "AssertionError" not in device.report()
 
 
 def test_lesson_5_a_refused_subscription_leaves_connection_and_wifi_alone(tmp_path):
     with refusing_broker(tmp_path, "secret") as broker:
-        out = apps.check(
-            LINK
-            + """
-async def main():
-    link = Link()
-    client = make(link=link)
+        out = Device.check(
+            broker,
+            """
+            from tests.device.links import Modem
 
-    @client.on("secret", qos=1)
-    def handler(message):
-        pass
+            link = Modem()
+            client = make(link=link)
 
-    async with client:
-        with raises(RefusedError):
-            await client.subscribe("secret", 1)
-        for i in range(20):
-            await client.publish("t", "x", qos=1)
-        assert client.stats.connects == 1
-        link.show()
-""",
-            broker.port,
+            client.on("secret", qos=1)(got)
+
+            async with client:
+                with raises(RefusedError):
+                    await client.subscribe("secret", 1)
+                for i in range(20):
+                    await client.publish("t", "x", qos=1)
+                assert client.stats.connects == 1
+                link.show()
+            """,
         )
     assert "link 1 0 0" in out
 
@@ -139,19 +86,20 @@ def test_lesson_6_late_and_repeated_pubacks_leave_connection_and_wifi_alone():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
-            LINK
-            + """
-async def main():
-    link = Link()
-    async with make(link=link) as client:
-        for i in range(3):
-            await client.publish("t", str(i), qos=1)
-        await asyncio.sleep_ms(50)
-        assert client.connected and client.stats.connects == 1
-        link.show()
-""",
-            fake.port,
+        out = Device.check(
+            fake,
+            """
+            from tests.device.links import Modem
+
+            link = Modem()
+            client = make(link=link)
+            async with client:
+                for i in range(3):
+                    await client.publish("t", str(i), qos=1)
+                await asyncio.sleep_ms(50)
+                assert client.connected and client.stats.connects == 1
+                link.show()
+            """,
         )
         assert len(fake.connections) == 1
     assert "link 1 0 0" in out
@@ -160,19 +108,17 @@ async def main():
 def test_lesson_7_qos_1_goes_again_with_its_packet_id_and_dup(proxy):
     """MQTT 3.1.1: [MQTT-2.3.1-3], [MQTT-3.3.1-1], [MQTT-4.4.0-1]"""
     proxy.swallow("PUBACK", times=1)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make() as client:
-                await client.publish("t", "first", qos=1)
-                await client.publish("t", "second", qos=1)
+        async with client:
+            await client.publish("t", "first", qos=1)
+            await client.publish("t", "second", qos=1)
         """,
-        proxy.port,
-    ) as app:
+    ) as device:
         proxy.wait_for("PUBACK", "down")
         proxy.rst()
-        app.wait()
+        device.finish()
     sent = [(each.packet_id, each.dup, each.payload) for each in proxy.seen("PUBLISH", "up")]
     assert sent == [(1, False, b"first"), (1, True, b"first"), (2, False, b"second")]
 
@@ -187,16 +133,14 @@ def attacked(packet, heap):
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make() as client:
-                    async with Ticker() as ticker:
-                        await until(lambda: client.stats.connects == 2)
-                        print("ticks", ticker.ticks)
+            async with client:
+                async with Ticker() as ticker:
+                    await until(lambda: client.stats.connects == 2)
+                    print("ticks", ticker.ticks)
             """,
-            fake.port,
             heap=heap,
         )
         assert len(fake.connections) == 2
@@ -218,24 +162,22 @@ def test_lesson_9_a_topic_length_beyond_its_packet_does_not_hang_the_reader():
 
 
 def test_lesson_10_an_exception_in_a_handler_does_not_kill_the_reader(proxy):
-    out = apps.check(
+    out = Device.check(
+        proxy,
         """
-        async def main():
-            got = []
-            client = make()
+        got = []
 
-            @client.on("t", qos=1)
-            def handler(message):
-                got.append(message.payload)
-                raise ZeroDivisionError("in the handler")
+        @client.on("t", qos=1)
+        def handler(message):
+            got.append(message.payload)
+            raise ZeroDivisionError("in the handler")
 
-            async with client:
-                for payload in (b"1", b"2", b"3"):
-                    await client.publish("t", payload, qos=1)
-                await until(lambda: len(got) == 3)
-                assert client.stats.connects == 1
+        async with client:
+            for payload in (b"1", b"2", b"3"):
+                await client.publish("t", payload, qos=1)
+            await until(lambda: len(got) == 3)
+            assert client.stats.connects == 1
         """,
-        proxy.port,
     )
     assert "handler of 't' failed: ZeroDivisionError('in the handler'" in out
     assert len(proxy.seen("PUBACK", "up")) == 3
@@ -244,24 +186,23 @@ def test_lesson_10_an_exception_in_a_handler_does_not_kill_the_reader(proxy):
 def test_lesson_11_text_that_is_not_ascii_does_not_corrupt_the_stream(proxy, broker):
     """MQTT 3.1.1: [MQTT-3.3.2-1]"""
     peer = broker.peer("日/#")
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            got = []
-            will = Will("日/ß", "grüß 🌱", birth="здравствуй")
-            client = make(client_id="gerät", will=will)
+        got = []
+        will = Will("日/ß", "grüß 🌱", birth="здравствуй")
+        client = make(client_id="gerät", will=will)
 
-            @client.on("日/ü/+", qos=1)
-            def handler(message):
-                got.append((message.topic, message.payload.decode()))
+        @client.on("日/ü/+", qos=1)
+        def handler(message):
+            got.append((message.topic, message.payload.decode()))
 
-            async with client:
-                await client.publish("日/ü/€", "21 °C 🌡", qos=1)
-                await client.publish("日/ü/end", "", qos=1)
-                await until(lambda: len(got) == 2)
-                assert got[0] == ("日/ü/€", "21 °C 🌡"), got
+        async with client:
+            await client.publish("日/ü/€", "21 °C 🌡", qos=1)
+            await client.publish("日/ü/end", "", qos=1)
+            await until(lambda: len(got) == 2)
+            assert got[0] == ("日/ü/€", "21 °C 🌡"), got
         """,
-        proxy.port,
     )
     peer.wait_for(4)
     assert [(topic, payload.decode()) for topic, payload in peer.received] == [
@@ -275,119 +216,115 @@ def test_lesson_11_text_that_is_not_ascii_does_not_corrupt_the_stream(proxy, bro
 
 def test_lesson_12_a_burst_to_a_slow_handler_loses_no_qos_1(proxy, broker):
     """Nothing is acknowledged and then dropped, however small the backlog."""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            got = []
-            client = make(max_packet=300, max_backlog=300)
+        got = []
 
-            @client.on("t", qos=1)
-            async def handler(message):
-                await asyncio.sleep_ms(2)
-                got.append(int(message.payload))
+        @client.on("t", qos=1)
+        async def handler(message):
+            await asyncio.sleep_ms(2)
+            got.append(int(message.payload))
 
-            async with client:
-                await until(lambda: len(set(got)) == 30)
-                print("got", got)
+        async with client:
+            await until(lambda: len(set(got)) == 30)
+            print("got", got)
         """,
-        proxy.port,
-    ) as app:
+        max_packet=300,
+        max_backlog=300,
+    ) as device:
         proxy.wait_for("SUBACK")
         peer = broker.peer()
         for i in range(30):
             peer.publish("t", str(i))
-        got = eval(app.wait_for("^got")[4:])
-        app.wait()
+        got = eval(device.wait_for("^got")[4:])
+        device.finish()
     assert list(dict.fromkeys(got)) == list(range(30))
 
 
 def test_lesson_14_retries_back_off_with_jitter_and_a_refusing_broker_keeps_wifi_up(broker):
     broker.stop()
-    with apps.start(
-        LINK
-        + """
-async def main():
-    link = Link()
-    client = make(link=link, log=None)
+    with Device(
+        broker,
+        """
+        from tests.device.links import Modem
 
-    async def events():
-        async for event in client.events():
-            pass
+        link = Modem()
+        client = make(link=link, log=None)
 
-    class Counter:
-        values = []
+        async def events():
+            async for event in client.events():
+                pass
 
-        @classmethod
-        def random(cls):
-            cls.values.append(1)
-            return 0.02
+        class Counter:
+            values = []
 
-    retry.random = Counter
-    async with client:
-        await until(lambda: len(Counter.values) == 4)
-        link.show()
-    retry.random = Latest
-    delays = [retry.failed(client, ConnectError("x")) for _ in range(9)]
-    retry.random = Soonest
-    delays.append(retry.failed(client, ConnectError("x")))
-    print(delays)
-""",
-        broker.port,
-    ) as app:
-        app.wait_for("link 1 0 0")
-        delays = eval(app.wait_for(r"^\["))
-        app.wait()
+            @classmethod
+            def random(cls):
+                cls.values.append(1)
+                return 0.02
+
+        retry.random = Counter
+        async with client:
+            await until(lambda: len(Counter.values) == 4)
+            link.show()
+        retry.random = Latest
+        delays = [retry.failed(client, ConnectError("x")) for _ in range(9)]
+        retry.random = Soonest
+        delays.append(retry.failed(client, ConnectError("x")))
+        print(delays)
+        """,
+    ) as device:
+        device.wait_for("link 1 0 0")
+        delays = eval(device.wait_for(r"^\["))
+        device.finish()
     assert delays[:-1] == sorted(delays[:-1]) and delays[0] < delays[1] < delays[-2] <= 60_050
     assert delays[-1] < 100  # full jitter: any time up to the longest
 
 
 def test_lesson_15_a_reconnect_with_a_clean_start_leaves_no_second_socket_open(proxy):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(clean_start=True) as client:
-                first = 0
-                while client.stats.connects < 8:
-                    await client.wait_connected()
-                    await client.publish("t", "x", qos=1)
-                    first = first or open_files()
-                    assert open_files() == first
-                    print("round", client.stats.connects)
-                    await until(lambda: not client.connected)
+        async with client:
+            first = 0
+            while client.stats.connects < 8:
+                await client.wait_connected()
+                await client.publish("t", "x", qos=1)
+                first = first or open_files()
+                assert open_files() == first
+                print("round", client.stats.connects)
+                await until(lambda: not client.connected)
         """,
-        proxy.port,
-    ) as app:
+        clean_start=True,
+    ) as device:
         for i in range(1, 8):
-            app.wait_for(f"round {i}")
+            device.wait_for(f"round {i}")
             proxy.rst() if i % 2 else proxy.fin()
-        app.wait_for("connected in")
+        device.wait_for("connected in")
         proxy.wait_for_connections(8)
         assert proxy.open == 1
 
 
 def test_lesson_16_disconnect_reports_no_outage_and_a_later_publish_does_not_wait(broker):
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        async def main():
-            client = make()
-            kinds = []
+        kinds = []
 
-            async def events():
-                async for event in client.events():
-                    kinds.append(type(event).__name__)
+        async def events():
+            async for event in client.events():
+                kinds.append(type(event).__name__)
 
-            async with client:
-                task = asyncio.create_task(events())
-                await client.wait_connected()
-                await client.publish("t", "x", qos=1)
-            await task
-            print("events", kinds, client.error)
-            with raises(RuntimeError, "not running"):
-                await client.publish("t", "later", qos=1)
+        async with client:
+            task = asyncio.create_task(events())
+            await client.wait_connected()
+            await client.publish("t", "x", qos=1)
+        await task
+        print("events", kinds, client.error)
+        with raises(RuntimeError, "not running"):
+            await client.publish("t", "later", qos=1)
         """,
-        broker.port,
     )
     assert "events ['Connected'] None" in out
     assert "lost" not in out
@@ -397,99 +334,90 @@ def test_lesson_18_cancelling_a_publish_in_the_middle_of_its_packet_corrupts_not
     peer = broker.peer("t")
     with (
         Proxy(broker.port, takes_apart=False) as pipe,
-        apps.start(
+        Device(
+            pipe,
             """
-            async def main():
-                async with make(max_packet=9_000_000, max_backlog=9_000_000) as client:
-                    await told("go")
-                    task = asyncio.create_task(client.publish("t", bytes(8_000_000), qos=1))
-                    await until(lambda: client.stats.sent)
-                    await asyncio.sleep_ms(50)
-                    task.cancel()
-                    print("cancelled")
-                    await client.publish("t", "end", qos=1)
-                    assert client.stats.connects == 1
+            async with client:
+                await told("go")
+                task = asyncio.create_task(client.publish("t", bytes(8_000_000), qos=1))
+                await until(lambda: client.stats.sent)
+                await asyncio.sleep_ms(50)
+                task.cancel()
+                print("cancelled")
+                await client.publish("t", "end", qos=1)
+                assert client.stats.connects == 1
             """,
-            pipe.port,
+            max_packet=9_000_000,
+            max_backlog=9_000_000,
             heap="60M",
-        ) as app,
+        ) as device,
     ):
-        app.wait_for("connected in")
+        device.wait_for("connected in")
         pipe.stall_up()
-        app.send("go")
-        app.wait_for("cancelled")
+        device.send("go")
+        device.wait_for("cancelled")
         pipe.heal()
-        app.wait()
+        device.finish()
     peer.wait_for(2)
     assert [len(payload) for _, payload in peer.received] == [8_000_000, 3]
 
 
 def test_lesson_20_publishers_go_on_during_an_inbound_message_and_a_slow_handler(proxy, broker):
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(max_packet=100_000, max_backlog=100_000)
+        @client.on("slow", qos=1)
+        async def slow(message):
+            print("slow handler begins")
+            await told("finish")
 
-            @client.on("slow", qos=1)
-            async def slow(message):
-                print("slow handler begins")
-                await told("finish")
+        @client.on("large")
+        def large(message):
+            print("large arrived", len(message.payload))
 
-            @client.on("large")
-            def large(message):
-                print("large arrived", len(message.payload))
-
-            async with client:
-                await told("publish")
-                # half of the large message is here, and the slow handler runs
-                assert client.stats.received == 1
-                for i in range(10):
-                    await client.publish("t", str(i))
-                print("published")
-                await told("leave")
+        async with client:
+            await told("publish")
+            # half of the large message is here, and the slow handler runs
+            assert client.stats.received == 1
+            for i in range(10):
+                await client.publish("t", str(i))
+            print("published")
+            await told("leave")
         """,
-        proxy.port,
-    ) as app:
+        max_packet=100_000,
+        max_backlog=100_000,
+    ) as device:
         proxy.wait_for("SUBACK")
         peer = broker.peer("t", qos=0)
         peer.publish("slow", "x")
-        app.wait_for("slow handler begins")
+        device.wait_for("slow handler begins")
         while proxy.bytes["down"] < sum(len(each.raw) for each in proxy.seen(None, "down")):
             time.sleep(0.01)  # the proxy counts when it has passed a packet on
         before = proxy.bytes["down"]
         proxy.dribble(pause_ms=1)
         peer.publish("large", bytes(20_000), qos=0)
         proxy.wait_for("PUBLISH", "down", 2)
-        app.send("publish")
-        app.wait_for("published")
+        device.send("publish")
+        device.wait_for("published")
         peer.wait_for(3)
         assert proxy.bytes["down"] == before  # the large one is still on its way
         proxy.heal()
-        app.wait_for("large arrived 20000")
+        device.wait_for("large arrived 20000")
         for line in ("finish", "leave"):
-            app.send(line)
-        app.wait()
+            device.send(line)
+        device.finish()
 
 
 def test_lesson_21_the_keepalive_runs_while_nothing_else_happens(proxy):
     """MQTT 3.1.1: [MQTT-3.1.2-23]"""
-    with apps.start(
-        """
-        async def main():
-            soonest()
-            async with make(keepalive_s=1) as client:
-                await told("leave")
-        """,
-        proxy.port,
-    ) as app:
+    with Device(proxy, keepalive_s=1) as device:
         proxy.wait_for("PINGRESP", "down", 2)
         assert proxy.connections == 1
         proxy.stall()
-        app.wait_for("connection lost: no answer to a ping")
+        device.wait_for("connection lost: no answer to a ping")
         proxy.heal()
-        app.wait_for("connected in")
-        app.send("leave")
-        app.wait()
+        device.wait_for("connected in")
+        device.leave()
 
 
 def test_lesson_22_every_packet_is_one_write():
@@ -506,7 +434,8 @@ def test_lesson_22_every_packet_is_one_write():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
             class Counting:
                 def __init__(self, sock):
@@ -521,18 +450,15 @@ def test_lesson_22_every_packet_is_one_write():
                     self.sizes.append(n)
                     return n
 
-            async def main():
-                async with make() as client:
-                    await client.wait_connected()
-                    t = client._transport
-                    t._sock = sock = Counting(t._sock)
-                    for i in range(30):
-                        await client.publish("t", bytes(100), qos=1)
-                        await until(lambda: client.stats.received == i + 1)
-                    await until(lambda: len(sock.sizes) == 60)
-                assert sock.sizes == [107, 4] * 30 + [2], sock.sizes
+            async with client:
+                await client.wait_connected()
+                sock = wrap_socket(client, Counting)
+                for i in range(30):
+                    await client.publish("t", bytes(100), qos=1)
+                    await until(lambda: client.stats.received == i + 1)
+                await until(lambda: len(sock.sizes) == 60)
+            assert sock.sizes == [107, 4] * 30 + [2], sock.sizes
             """,
-            fake.port,
         )
         hello = fake.connections[0].reads[0]
         assert hello[0] == 0x10 and len(hello) == 2 + hello[1]

@@ -11,6 +11,7 @@ import pytest
 from tests.support import apps
 from tests.support import bad_packets as bad
 from tests.support.bad_packets import PROTOCOL_ERROR, TOO_LARGE, connack, message, packet
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
@@ -273,23 +274,19 @@ def test_an_answer_that_does_not_fit_what_was_asked_ends_the_connection(protocol
 
     count = len(subscribed) + len(unsubscribed)
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                client = make(protocol=int(sys.argv[2]))
-                for name in ("a", "b"):
-                    client.on(name, qos=1)(print)
-                async with client:
-                    while [s for s in client._dispatcher.subscriptions if s.granted != 1]:
-                        await asyncio.sleep_ms(5)
-                    client.on("c", qos=1)
-                    await client.unsubscribe("a", "b")
-                    assert client.stats.connects == int(sys.argv[3])
+            for name in ("a", "b"):
+                client.on(name, qos=1)(got)
+            async with client:
+                await until(lambda: granted(client) == [1, 1])
+                client.on("c", qos=1)
+                await client.unsubscribe("a", "b")
+                assert client.stats.connects == CONNECTS
             """,
-            fake.port,
-            protocol,
-            count + 1,
+            names={"CONNECTS": count + 1},
+            protocol=protocol,
         )
     bye = [(0xE0, b"\x82")] if protocol == 5 else []
     assert in_order(ends) == [bye] * count + [[BYE]]
@@ -306,16 +303,15 @@ def test_a_session_after_a_clean_start_ends_the_connection(protocol):
         ends.append((connection.number, connection.until_closed()))
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(protocol=int(sys.argv[2]), clean_start=True) as client:
-                    await client.wait_connected()
-                    assert isinstance(client.error, ProtocolError)
+            async with client:
+                await client.wait_connected()
+                assert isinstance(client.error, ProtocolError)
             """,
-            fake.port,
-            protocol,
+            protocol=protocol,
+            clean_start=True,
         )
     assert in_order(ends) == [[(0xE0, b"\x82")] if protocol == 5 else [], [BYE]]
 
@@ -353,16 +349,14 @@ def test_messages_without_end_that_the_server_never_releases_end_the_connection(
         ends.append((connection.number, connection.until_closed()))
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(protocol=int(sys.argv[2])) as client:
-                    await until(lambda: client.stats.connects == 2)
-                    assert client.error.code == 0x93
+            async with client:
+                await until(lambda: client.stats.connects == 2)
+                assert client.error.code == 0x93
             """,
-            fake.port,
-            protocol,
+            protocol=protocol,
         )
     assert "QoS 2 messages without end" in out
     assert in_order(ends) == [[(0xE0, b"\x93")] if protocol == 5 else [], [BYE]]
@@ -435,18 +429,17 @@ def test_answers_to_nothing_are_answered_or_counted(protocol):
         got.extend(connection.until_closed())
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                async with make(protocol=int(sys.argv[2])) as client:
-                    async for message in client.messages():
-                        if message.payload == b"last":
-                            break
-                    assert client.stats.connects == 1
-                    print("stray", client._session.stray)
+            async with client:
+                async for message in client.messages():
+                    if message.payload == b"last":
+                        break
+                assert client.stats.connects == 1
+                print("stray", strays(client))
             """,
-            fake.port,
-            protocol,
+            protocol=protocol,
         )
     assert got == [*expected, (0x40, b"\0\7"), BYE]
     strays = [name for name, _ in sent if name != "PUBLISH"]
@@ -471,14 +464,15 @@ def test_every_reason_of_a_server_to_refuse_or_to_go_is_told():
 def test_a_connack_with_all_that_it_may_have_is_taken():
     said = dict(bad.accepted())["CONNACK"]
     with FakeBroker(lambda c: (c.accept(said), c.until_closed())) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                async with make(protocol=5, client_id="") as client:
-                    await client.wait_connected()
-                    assert len(client.properties) == 15, client.properties
+            async with client:
+                await client.wait_connected()
+                assert len(client.properties) == 15, client.properties
             """,
-            fake.port,
+            protocol=5,
+            client_id="",
         )
 
 
@@ -495,22 +489,22 @@ def test_of_too_many_user_properties_the_first_are_kept():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                async with make(protocol=5) as client:
-                    messages = client.messages()
-                    await client.wait_connected()
+            async with client:
+                messages = client.messages()
+                await client.wait_connected()
+                gc.collect()
+                before = gc.mem_alloc()
+                async for message in messages:
                     gc.collect()
-                    before = gc.mem_alloc()
-                    async for message in messages:
-                        gc.collect()
-                        assert gc.mem_alloc() - before < 16000, gc.mem_alloc() - before
-                        pairs = message.properties["user_property"]
-                        assert pairs == [("%03d" % n, "v") for n in range(64)], pairs
-                        break
+                    assert gc.mem_alloc() - before < 16000, gc.mem_alloc() - before
+                    pairs = message.properties["user_property"]
+                    assert pairs == [("%03d" % n, "v") for n in range(64)], pairs
+                    break
             """,
-            fake.port,
+            protocol=5,
             heap="8M",
         )
 
@@ -524,27 +518,26 @@ def test_what_properties_take_counts_in_the_backlog():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                client = make(protocol=5)
-                ended = []
+            ended = []
 
-                @client.on("t")
-                async def handler(message):
-                    await until(lambda: ended)
+            @client.on("t")
+            async def handler(message):
+                await until(lambda: ended)
 
-                client.on("end")(ended.append)
-                async with client:
-                    await client.wait_connected()
-                    gc.collect()
-                    before = gc.mem_alloc()
-                    await until(lambda: client.stats.received == 101)
-                    gc.collect()
-                    assert gc.mem_alloc() - before < 3 * client.max_backlog
-                    assert client.stats.dropped > 90
+            client.on("end")(ended.append)
+            async with client:
+                await client.wait_connected()
+                gc.collect()
+                before = gc.mem_alloc()
+                await until(lambda: client.stats.received == 101)
+                gc.collect()
+                assert gc.mem_alloc() - before < 3 * client.max_backlog
+                assert client.stats.dropped > 90
             """,
-            fake.port,
+            protocol=5,
             heap="8M",
         )
 
@@ -570,25 +563,23 @@ def test_characters_that_were_never_seen_before_leave_nothing_behind(protocol):
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                client = make(protocol=int(sys.argv[2]))
-                ended = []
-                client.on("+/x")(print)
-                client.on("end")(ended.append)
-                async with client:
-                    await until(lambda: client.stats.received)
-                    gc.collect()
-                    before = gc.mem_alloc()
-                    await client.publish("out")
-                    await until(lambda: ended)
-                    assert client.stats.unclaimed > 200
-                    gc.collect()
-                    assert gc.mem_alloc() - before < 4000, gc.mem_alloc() - before
+            ended = []
+            client.on("+/x")(print)
+            client.on("end")(ended.append)
+            async with client:
+                await until(lambda: client.stats.received)
+                gc.collect()
+                before = gc.mem_alloc()
+                await client.publish("out")
+                await until(lambda: ended)
+                assert client.stats.unclaimed > 200
+                gc.collect()
+                assert gc.mem_alloc() - before < 4000, gc.mem_alloc() - before
             """,
-            fake.port,
-            protocol,
+            protocol=protocol,
         )
 
 
@@ -622,16 +613,16 @@ def test_the_rest_of_a_packet_is_not_waited_for_for_ever():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                options = {"keepalive_s": 1, "connect_timeout_s": 1}
-                async with make(protocol=5, **options) as client:
-                    await until(lambda: client.stats.connects == 2)
-                    assert not client.stats.received
+            async with client:
+                await until(lambda: client.stats.connects == 2)
+                assert not client.stats.received
             """,
-            fake.port,
+            protocol=5,
+            keepalive_s=1,
+            connect_timeout_s=1,
         )
     assert re.search(r"no answer within 1 s \(MQTT\)", out)
     assert "no answer to a ping for 1 s" in out

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.support.broker import HOST
-from tests.support.device import Code, Device
+from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED, Connection, FakeBroker
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
@@ -253,7 +253,7 @@ def test_a_session_counts_as_lost_until_the_client_has_taken_note(proxy, broker)
         """
         async with client:
             await client.wait_connected()
-            fail_once(client._session, "resume")  # no memory
+            fail_resume(client)
             with raises(DeliveryUnknown):
                 await client.publish("t", "x", qos=2)
             print("unknown")
@@ -507,7 +507,7 @@ def test_a_message_that_comes_again_while_its_handler_runs_is_not_handled_again(
 
 
 def test_a_handler_that_returns_while_offline_is_not_called_again(proxy, broker):
-    with Device(proxy, 'client.on("t", qos=2)(hold)' + UNTIL_NOTHING_IS_LEFT) as device:
+    with Device(proxy, 'client.on("t", qos=2)(hold)', UNTIL_NOTHING_IS_LEFT) as device:
         device.subscribed()
         broker.publish("t", "x", qos=2)
         device.wait_for("got x 2")
@@ -544,12 +544,12 @@ def test_qos_2_beyond_the_backlog_comes_again_until_all_is_handled_once(proxy, b
     with Device(
         proxy,
         """
-        gate = Gate()
-        client.on("t", qos=2)(gate)
+        barrier = Barrier()
+        client.on("t", qos=2)(barrier)
 
         async with client:
             await told("release")
-            gate.open()
+            barrier.open()
             await told("leave")
             print("connects", client.stats.connects)
         """,
@@ -651,12 +651,14 @@ def test_no_memory_for_the_second_handler_gives_neither_of_them_a_message_twice(
 
 def test_a_will_with_qos_2_is_published_and_so_are_birth_and_goodbye(broker):
     peer = broker.peer("t/#", qos=2)
-    will = Code('Will("t/status", "offline", qos=2, birth="online")')
-    with Device(broker, will=will) as device:
+    program = """
+        client = make(will=Will("t/status", "offline", qos=2, birth="online"))
+    """
+    with Device(broker, program) as device:
         peer.wait_for(1)
         device.kill()
     peer.wait_for(2)
-    with Device(broker, will=will) as device:
+    with Device(broker, program) as device:
         peer.wait_for(3)
         device.leave()
     peer.wait_for(4)

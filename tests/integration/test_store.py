@@ -10,8 +10,9 @@ from collections import Counter
 
 import pytest
 
-from tests.support import apps, mpy, patience
+from tests.support import mpy, patience
 from tests.support.broker import Broker
+from tests.support.device import Device
 from tools.ports import free_port
 
 KILLS = 8
@@ -31,7 +32,7 @@ def told(lines, word):
     return [line.split()[1] for line in lines if line.startswith(word + " ") and line[-2:] == " ."]
 
 
-class Device:
+class Mortal:
     """A device that is started again and again with the same store."""
 
     def __init__(self, directory, port, protocol=4, qos=1):
@@ -102,7 +103,7 @@ def arrived(peer, wanted):
 @pytest.mark.parametrize("qos", [1, 2])
 def test_what_was_enqueued_arrives_although_the_device_is_killed(broker, tmp_path, protocol, qos):
     peer = broker.peer("from/kept", qos=2)
-    device = Device(tmp_path / "store", broker.port, protocol, qos)
+    device = Mortal(tmp_path / "store", broker.port, protocol, qos)
     for after_s in moments(protocol * 10 + qos):
         device.killed("enqueue", after_s)
     device.empty()
@@ -123,7 +124,7 @@ def test_what_is_published_with_qos_2_arrives_once_although_the_device_is_killed
     broker, tmp_path, protocol
 ):
     peer = broker.peer("from/kept", qos=2)
-    device = Device(tmp_path / "store", broker.port, protocol, 2)
+    device = Mortal(tmp_path / "store", broker.port, protocol, 2)
     for after_s in moments(protocol, 2 * KILLS):
         device.killed("publish", after_s)
     device.empty()
@@ -137,7 +138,7 @@ def test_what_is_published_with_qos_2_arrives_once_although_the_device_is_killed
 
 def test_what_was_enqueued_without_a_broker_arrives_in_order(broker, tmp_path):
     peer = broker.peer("from/kept", qos=2)
-    device = Device(tmp_path / "store", broker.port, 4, 1)
+    device = Mortal(tmp_path / "store", broker.port, 4, 1)
     dead = free_port()
     for _ in range(3):
         device.killed("offline", 0.1, dead)
@@ -151,7 +152,7 @@ def test_what_was_enqueued_without_a_broker_arrives_in_order(broker, tmp_path):
 
 
 def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp_path):
-    device = Device(tmp_path / "store", broker.port)
+    device = Mortal(tmp_path / "store", broker.port)
     device.killed("receive", 0.5)  # subscribes
     sender = broker.peer()
     wanted = []
@@ -262,31 +263,23 @@ def test_a_read_only_directory_is_told_at_once(read_only_disk):
 
 def test_a_full_disk_is_noted_and_the_messages_go_on(broker, small_disk):
     peer = broker.peer("t", qos=2)
-    out = mpy.check(
+    out = Device.check(
+        broker,
         """
-        import asyncio, sys
-        from mqtt_as_tls import FileStore, MQTTClient
-
-        store = FileStore(sys.argv[1] + "/store")
-        client = MQTTClient("127.0.0.1", int(sys.argv[2]), client_id="me", store=store)
-
-        async def main():
-            with open(sys.argv[1] + "/ballast", "wb") as f:
-                try:
-                    while True:
-                        f.write(bytes(512))
-                except OSError:
-                    pass
-            async with client:
-                await client.wait_connected()
-                for i in range(200):
-                    await client.publish("t", str(i), qos=2)
-            print("errors", store.errors > 0)
-
-        asyncio.run(main())
+        with open(DISK + "/ballast", "wb") as f:
+            try:
+                while True:
+                    f.write(bytes(512))
+            except OSError:
+                pass
+        async with client:
+            await client.wait_connected()
+            for i in range(200):
+                await client.publish("t", str(i), qos=2)
+        print("errors", store.errors > 0)
         """,
-        str(small_disk),
-        str(broker.port),
+        names={"DISK": str(small_disk)},
+        store=small_disk / "store",
     )
     assert "errors True" in out
     assert "may not survive a reset" in out
@@ -294,41 +287,34 @@ def test_a_full_disk_is_noted_and_the_messages_go_on(broker, small_disk):
 
 
 def test_a_store_takes_what_is_larger_than_the_queue_connected_or_not(tmp_path, broker):
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        from mqtt_as_tls import FileStore
-
-        async def main():
-            store = FileStore(sys.argv[2])
-            async with make(client_id="c", store=store, max_queue=100) as client:
-                print("offline", client.enqueue("t", bytes(1000), qos=1))
-                await until(lambda: client.connected and not len(store))
-                print("connected", client.enqueue("t", bytes(1000), qos=1))
-                await until(lambda: not len(store) and not client._session.inflight)
+        async with client:
+            print("offline", client.enqueue("t", bytes(1000), qos=1))
+            await until(lambda: client.connected and not len(store))
+            print("connected", client.enqueue("t", bytes(1000), qos=1))
+            await until(lambda: not len(store) and not to_send(client))
         """,
-        broker.port,
-        tmp_path / "store",
+        store=tmp_path / "store",
+        max_queue=100,
     )
     assert "offline True" in out and "connected True" in out
 
 
 def test_a_message_that_there_is_no_memory_to_keep_is_sent_all_the_same(tmp_path, broker):
     peer = broker.peer("t")
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        from mqtt_as_tls import FileStore
-
-        async def main():
-            store = FileStore(sys.argv[2])
-            async with make(client_id="c", store=store) as client:
-                await client.wait_connected()
-                fail_once(store, "_write")
-                await client.publish("t", "1", qos=1)
-                await client.publish("t", "2", qos=1)
-                print("errors", store.errors, store.error, len(store), len(client._queue))
+        async with client:
+            await client.wait_connected()
+            fail_write(store)
+            await client.publish("t", "1", qos=1)
+            await client.publish("t", "2", qos=1)
+            print("errors", store.errors, store.error, len(store), to_send(client))
         """,
-        broker.port,
-        tmp_path / "store",
+        store=tmp_path / "store",
     )
     peer.wait_for(2)
     assert peer.received == [("t", b"1"), ("t", b"2")]

@@ -1,8 +1,9 @@
 """
 A device for tests: a MicroPython program around one client, and what a test has it do.
 
-The program is what stands below `client = make(...)` in its `main`: handlers first, and then, if
-it does more than stay connected until the test says "leave", an `async with client:`.
+The program is what stands in its `main`: handlers, and then, if it does more than stay connected
+until the test says "leave", what starts the client, mostly `async with client:`. The client is
+there, unless the program has its own line `client = make(...)`.
 
     with Device(proxy, 'client.on("t", qos=1)(hold)', handler_timeout_s=1) as device:
         device.subscribed()
@@ -17,6 +18,7 @@ Programs of several clients, or without one, are those of apps.py.
 """
 
 import json
+import re
 import textwrap
 
 from tests.support import apps, mpy
@@ -27,16 +29,11 @@ from tests.device.handlers import *
 from tests.device.inside import *
 from tests.device.large import *
 """
+_STARTS = re.compile(r"^\s*async with client|^await client\.(connect|__aenter__)", re.M)
 _STAYS = """
 async with client:
     await told("leave")
 """
-
-
-class Code(str):
-    """An expression of the program."""
-
-    __repr__ = str.__str__
 
 
 class Device(mpy.Program):
@@ -44,20 +41,19 @@ class Device(mpy.Program):
     Use it in a `with`: leaving ends it. What it prints is followed as that of any mpy.Program.
 
     to       what its client connects to, with a `port`: Broker, Proxy, FakeBroker
-    program  str, see above
+    program  str, one or several, see above
     tls      dict, arguments of TLS (see secure.files); None: without TLS
-    store    Path of the folder of its FileStore; None: without one
+    store    Path of the folder of its FileStore, `store` in the program; None: without one
     names    dict, more names for the program and their values, of types that repr() can write
     back_off "soonest", "latest": as short or as long as the jitter allows; "random": as it comes
     heap, env  as for mpy.start
-    options  of MQTTClient, of types that repr() can write, or Code
+    options  of MQTTClient, of types that repr() can write
     """
 
     def __init__(
         self,
         to,
-        program="",
-        *,
+        *program,
         tls=None,
         store=None,
         names=None,
@@ -67,8 +63,9 @@ class Device(mpy.Program):
         **options,
     ):
         self._to = to
-        given = [f"{name}={value!r}" for name, value in options.items()]
         before = _BEFORE
+        main = "" if back_off == "random" else f"{back_off}()\n"
+        given = [f"{name}={value!r}" for name, value in options.items()]
         if tls is not None:
             before += "from tests.device.secure import *\n"
             given.append("tls=tls_given()")
@@ -76,20 +73,25 @@ class Device(mpy.Program):
             env = {**(env or {}), "TLS": json.dumps(tls)}
         if store is not None:
             before += "from mqtt_as_tls import FileStore\n"
-            given.append(f"store=FileStore({str(store)!r})")
+            main += f"store = FileStore({str(store)!r})\n"
+            given.append("store=store")
         for name, value in (names or {}).items():
             before += f"{name} = {value!r}\n"
-        main = "" if back_off == "random" else f"{back_off}()\n"
-        main += f"client = make({', '.join(given)})\n" + textwrap.dedent(program)
-        if "async with client" not in program:
+        does = "\n".join(textwrap.dedent(part) for part in program)
+        if "client = make(" not in does:
+            main += f"client = make({', '.join(given)})\n"
+        else:
+            assert not options, f"these go into its own make(): {options}"
+        main += does
+        if not _STARTS.search(does):
             main += _STAYS
         text = f"{before}\nasync def main():\n{textwrap.indent(main, '    ')}"
         super().__init__(apps.source(text), to.port, heap=heap, env=env)
 
     @classmethod
-    def check(cls, to, program, timeout_s=30, **arguments):
+    def check(cls, to, *program, timeout_s=30, **arguments):
         """Run a device (see above) that ends by itself; return its stdout, as finish() does."""
-        with cls(to, program, **arguments) as device:
+        with cls(to, *program, **arguments) as device:
             return device.finish(timeout_s)
 
     def subscribed(self, count=1):
