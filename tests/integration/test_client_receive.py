@@ -535,6 +535,101 @@ async with client:
 """
 
 
+TWO_HANDLERS = """
+others = []
+client.on("slow", qos=1)(hold)
+
+@client.on("other", qos=1)
+def other(message):
+    print("other got", message.qos)
+    others.append(message)
+
+async with client:
+    await told("publish")
+    await client.publish("own", "x", qos=1)
+    print("published")
+    await told("leave")
+    await until(lambda: others)
+"""
+THREE_FIT = {"max_packet": 200, "max_backlog": 320}
+
+
+def is_behind(device, broker):
+    """Fill the backlog of `device`, which runs TWO_HANDLERS, and send more."""
+    device.subscribed()
+    peer = broker.peer()
+    peer.publish("slow", "0")
+    device.wait_for("begins 0")
+    peer.publish_all("slow", range(1, 5))
+    peer.publish("other", "x")
+    device.wait_for("handlers are behind")
+
+
+def test_what_did_not_fit_comes_when_all_handlers_are_done_however_long_each_takes(broker):
+    """A handler over its time is reported, but the next message waits until it has returned."""
+    with Device(broker, TWO_HANDLERS, handler_timeout_s=1, **THREE_FIT) as device:
+        is_behind(device, broker)
+        device.wait_for("handler of 'slow' runs for over 1 s: message acknowledged")
+        for n in range(2):
+            device.send("end")
+            device.wait_for(f"begins {n + 1}")
+        device.wait_for("handlers are done")  # the last has had its time, too
+        device.wait_for("other got")
+        for n in range(2, 5):
+            device.send("end")
+            device.wait_for(f"ends {n}")
+        device.send("publish")
+        out = device.leave()
+    assert device.said("begins") == device.said("ends") == list("01234")
+    assert out.index("begins 2") < out.index("handlers are done") < out.index("other got")
+
+
+def test_a_handler_that_never_returns_keeps_from_others_what_comes_after_the_backlog(broker):
+    with Device(broker, TWO_HANDLERS, handler_timeout_s=1, **THREE_FIT) as device:
+        is_behind(device, broker)
+        device.wait_for("handler of 'slow' runs for over 1 s: message acknowledged")
+        device.send("publish")  # all but receiving goes on
+        device.wait_for("published")
+        assert device.said("other got") == []
+        for n in range(5):
+            device.send("end")
+            device.wait_for(f"ends {n}")
+        out = device.leave()
+    assert device.said("other got") == ["1"]
+    assert out.index("published") < out.index("handlers are done") < out.index("other got")
+
+
+@pytest.mark.parametrize("qos", [2])
+def test_a_lost_connection_is_made_anew_at_once_though_handlers_are_behind(proxy, broker, qos):
+    with Device(
+        proxy,
+        """
+        gate = Gate()
+        client.on("t", qos=QOS)(gate)
+
+        async with client:
+            await told("release")
+            gate.open()
+            await until(lambda: len(set(gate.got)) == 20)
+            await told("leave")
+            print("got", gate.got)
+        """,
+        names={"QOS": qos},
+        **SMALL,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", *range(20), qos=qos)
+        for count in (2, 3):
+            device.wait_for("handlers are behind")
+            proxy.rst()
+            device.wait_for("session resumed")
+            assert proxy.connections == count
+        device.send("release")
+        device.wait_for("handlers are done")
+        device.leave()
+    assert device.said("got") == [str(list(range(20)))]
+
+
 def test_no_message_is_blamed_for_closing_because_handlers_are_behind(proxy, broker):
     proxy.swallow("PUBACK", "down")  # its own message is the oldest in flight all the time
     with Device(proxy, BEHIND, give_up_after=3, ack_timeout_s=60, **SMALL) as device:
