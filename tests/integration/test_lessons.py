@@ -1,8 +1,6 @@
 """
-What happened to the users of other clients: each test is named after a lesson, with its number.
-
-Those about TLS, DNS and Wi-Fi (2 in part, 3, 13, 14 in part, 19) are tested with those; 17 is
-about MQTT 5.
+What happened to the users of other clients, and does not here: docs/testing.md has the lessons
+and their numbers. Those about TLS, DNS and Wi-Fi are in test_lessons_tls.py.
 """
 
 import time

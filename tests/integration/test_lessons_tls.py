@@ -1,6 +1,6 @@
 """
-What went wrong in other clients, where TLS, names or Wi-Fi had a part in it, does not happen here.
-Each test is named after one such lesson.
+What happened to the users of other clients, where TLS, names or Wi-Fi had a part in it, and does
+not here: docs/testing.md has the lessons and their numbers.
 """
 
 import json
