@@ -12,15 +12,17 @@ the old one goes to the archive.
 import contextlib
 import datetime
 import functools
+import json
 
 from . import acl, board_files, broker, certificates, passphrase, system
-from .files import SETTINGS, read_json
+from .files import SETTINGS, read_json, write
 from .messages import Failure
 
 DUE_DAYS = 90
 DAYS = {"ca": 7300, "broker": 1825, "device": 3650}
-REVOKED, BOARD = "revoked.json", "board.json"
-_REVOKED = ("serial", "name", "revoked", "authority")
+_BOARD = "board.json"
+_REVOKED = "revoked.json"
+_OF_REVOKED = ("serial", "name", "revoked", "authority")
 
 _DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
 
@@ -81,6 +83,24 @@ class Authority:
         """Return the passphrase of the CA's key (bytes), asked for once."""
         return self._passphrase
 
+    @property
+    def is_encrypted(self):
+        """Whether the current CA's key has a passphrase; False where the key is kept elsewhere."""
+        try:
+            return b"ENCRYPTED" in (self.root / "ca.key").read_bytes()
+        except FileNotFoundError:
+            return False
+
+    @property
+    def has_ended(self):
+        """Whether the current CA's certificate has expired."""
+        return self.certificate.not_valid_after_utc < certificates.now()
+
+    def set(self, **settings):
+        """Have `settings` from now on; put_settings writes them."""
+        self.settings.update(settings)
+        self.__dict__.pop("topics", None)  # made of them anew
+
     def put_settings(self, change):
         change.put_json(SETTINGS, self.settings)
 
@@ -89,6 +109,32 @@ class Authority:
         change.put("ca.crt", certificates.cert_pem(identity.certificate))
         change.put("ca.key", certificates.key_pem(identity.key, secret))
         self.identity, self.certificate = identity, identity.certificate
+
+    def put_next_authority(self, change, until):
+        """
+        Begin a roll-over: make a new CA, until the datetime `until`, its key encrypted where that
+        of the old one is. The old one stays trusted; if it has ended it is of no use, and goes.
+
+        Return the new one (certificates.Identity).
+        """
+        old, ended = self.identity, self.has_ended
+        secret = self.passphrase() if self.is_encrypted else None
+        new = certificates.new_authority(self.settings["key"], until)
+        change.keep(old.serial, "ca.crt", "ca.key")
+        if not ended:
+            change.put(f"ca/{old.serial}.crt", certificates.cert_pem(old.certificate))
+            change.put(f"ca/{old.serial}.key", certificates.key_pem(old.key, secret))
+            self.older, self.older_identity = old.certificate, old
+        self.put_authority(change, new, secret)
+        return new
+
+    def drop_older(self, change):
+        """End the roll-over: nobody trusts the older CA. Return its serial number (str)."""
+        serial = certificates.serial_of(self.older)
+        self.older = None
+        change.remove(f"ca/{serial}.crt")
+        change.remove(f"ca/{serial}.key")
+        return serial
 
     # The broker
 
@@ -177,10 +223,6 @@ class Authority:
         """{name: rules} of devices that were given topics."""
         return acl.given(self.settings)
 
-    def give(self, topics):
-        """Let `topics`, {name: rules}, be all that devices were given."""
-        self.settings["topics"] = self.topics = topics
-
     def put_own_acl(self, change, text):
         """Have `text` (str, "" for none) be the user's own lines of the ACL."""
         self.own_acl = text
@@ -193,8 +235,46 @@ class Authority:
 
     def revoked(self):
         """Return what was revoked: list of dicts with serial, name, revoked, authority."""
-        path = self.root / REVOKED
-        return read_json(path, [dict.fromkeys(_REVOKED, str)]) if path.exists() else []
+        path = self.root / _REVOKED
+        return read_json(path, [dict.fromkeys(_OF_REVOKED, str)]) if path.exists() else []
+
+    def put_revocation(self, change, names):
+        """
+        Shut devices out: their certificates go onto the lists, their files to the archive.
+
+        names  list of str, each once
+
+        Return the number of certificates that were not on the lists before.
+        """
+        now, before = certificates.now(), self.revoked()
+        known = {each["serial"] for each in before}
+        new = []
+        for name in names:
+            found = self.serials_of(name)
+            for serial, certificate in found.items():
+                issuer = certificates.issuer_among(certificate, self.trusted)
+                if issuer is None or serial in known:
+                    continue  # of an authority that nobody trusts any more; revoked before
+                new.append(
+                    {
+                        "serial": serial,
+                        "name": name,
+                        "revoked": now.isoformat(),
+                        "authority": certificates.serial_of(issuer),
+                    }
+                )
+            kept = next(iter(found), f"password-{name}-{now:%Y%m%dT%H%M%S}")
+            change.keep(kept, f"devices/{name}")
+            change.remove(f"devices/{name}")
+        self.set(
+            admins=[each for each in self.settings["admins"] if each not in names],
+            topics={each: rules for each, rules in self.topics.items() if each not in names},
+        )
+        change.put_json(_REVOKED, [*before, *new])
+        self.put_settings(change)
+        self.put_crl(change, [*before, *new])
+        self.put_broker_files(change, gone=names)
+        return len(new)
 
     def crl_problem(self):
         """Return why the revocation lists must be written anew (str), or "" if they are good."""
@@ -368,7 +448,7 @@ class Authority:
         when that note is damaged: the next time it writes a new one.
         """
         with contextlib.suppress(FileNotFoundError, Failure):
-            return read_json(self.directory.device(name) / BOARD, {"ca": [str]})
+            return read_json(self.directory.device(name) / _BOARD, {"ca": [str]})
         return {}
 
     def board_lacks(self, name):
@@ -381,6 +461,17 @@ class Authority:
         if certificate is not None and board.get("cert") != certificates.serial_of(certificate):
             return "its board has an older certificate"
         return ""
+
+
+def note_board(directory, name, found):
+    """
+    Write what `provision` put onto the board of a device: what Authority.board returns.
+
+    directory  files.Directory
+    found      dict: cert, ca (list), serial numbers; at (ISO 8601); id, machine, library
+    """
+    path = directory.existing_device(name) / _BOARD
+    write(path, json.dumps(found, indent=2) + "\n")
 
 
 def is_due(certificate, days=DUE_DAYS):

@@ -92,6 +92,11 @@ def ports():
     ]
 
 
+def dotted(version):
+    """Return a version ([1, 28, 0]) for messages (str)."""
+    return ".".join(map(str, version))
+
+
 def find_port(port="auto"):
     """Return `port`, or for "auto" the one port that has a board; else raise BoardError."""
     if port != "auto":
@@ -264,9 +269,8 @@ class Board:
             if found[each] is not None and not _VERSION.fullmatch(found[each]):
                 found[each] = "unknown"
         if tuple(found["version"][:2]) < OLDEST:
-            version = ".".join(map(str, found["version"]))
             raise BoardError(
-                f"the board has MicroPython {version}",
+                f"the board has MicroPython {dotted(found['version'])}",
                 "flash 1.25 or newer: micropython.org/download",
                 cause="mqtt_as_tls needs {}.{}".format(*OLDEST),
             )
@@ -337,8 +341,8 @@ class Board:
         try:
             self.run(_RENAME.format(paths=list(files), new=TEMPORARY), "putting files in place")
         except BoardGone as error:
-            error.cure = "plug it in and run the same command again: some files are new already"
-            raise
+            cure = "plug it in and run the same command again: some files are new already"
+            raise BoardGone(error.fact, cure, cause=error.cause) from None
         return list(files)
 
     def _write(self, files, progress):

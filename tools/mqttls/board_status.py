@@ -6,7 +6,7 @@ import time
 
 from . import board_files, certificates, library
 from .authority import is_due
-from .board import Board
+from .board import Board, dotted
 from .messages import command
 from .names import is_device_name
 
@@ -23,7 +23,7 @@ def tell(authority, port, report):
     """
     with Board(port) as board:
         held = board_files.look(board)
-        version = ".".join(map(str, held["micropython"]))
+        version = dotted(held["micropython"])
         report.say(
             f"board      {held['machine'] or held['platform']} on {board.port}, MicroPython "
             f"{version}, {held['free'] // 1024} KB free"

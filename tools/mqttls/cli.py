@@ -28,6 +28,25 @@ EXAMPLES = (
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
+        self._below = None
+
+    def add_subparsers(self, **options):
+        self._below = super().add_subparsers(**options)
+        return self._below
+
+    def add_common(self):
+        """Give it and those below it --dir and --json; the innermost one that is used wins."""
+        group = self.add_argument_group("common options")
+        group.add_argument(
+            "--dir",
+            default=argparse.SUPPRESS,
+            help=f"folder of the certificates (default: {DIRECTORY})",
+        )
+        group.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object"
+        )
+        for each in self._below.choices.values() if self._below else ():
+            each.add_common()
 
     def error(self, message):
         raise Usage(f"{message}: {self.prog} --help shows what it takes")
@@ -55,23 +74,8 @@ def make_parser(program="mqttls"):
         one = below.add_parser(module.NAME, help=module.SUMMARY, description=module.SUMMARY)
         module.add(one)
         one.set_defaults(run=module.run)
-    _add_common(parser, argparse.SUPPRESS)
+    parser.add_common()
     return parser
-
-
-def _add_common(parser, default):
-    """Give a parser and those below it --dir and --json; the innermost one that is used wins."""
-    group = parser.add_argument_group("common options")
-    group.add_argument(
-        "--dir", default=default, help=f"folder of the certificates (default: {DIRECTORY})"
-    )
-    group.add_argument(
-        "--json", action="store_true", default=default, help="print one JSON object"
-    )
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for each in action.choices.values():
-                _add_common(each, default)
 
 
 def main(arguments=None, program="mqttls"):
@@ -115,7 +119,7 @@ def _main(arguments, program):
         name = chosen.command
         chosen.dir = getattr(chosen, "dir", DIRECTORY)
         if os.path.normpath(chosen.dir) != os.path.normpath(DIRECTORY):
-            report.folder = chosen.dir
+            report.set_folder(chosen.dir)
         chosen.json = report.as_json
         status = chosen.run(chosen, report) or report.status
     except Usage as error:

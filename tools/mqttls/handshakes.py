@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from . import board_files, certificates, system
-from .board import Board, BoardError, BoardRaised
+from .board import Board, BoardError, BoardRaised, dotted
 from .messages import Failure, command
 from .micropython import interpreter
 
@@ -295,7 +295,7 @@ class OnBoard:
         self.board = Board(port)
         try:
             info = self.board.info()
-            version = ".".join(map(str, info["version"]))
+            version = dotted(info["version"])
             self.name = f"MicroPython {version} on {info['machine'] or info['platform']}"
             self.board.fresh()
             there = self.board.ask(

@@ -27,6 +27,10 @@ class Report:
         self._out, self._err = Screen(out), Screen(err or sys.stderr)
         self._bar = 0  # characters of a progress bar that stands on the terminal's last line
 
+    def set_folder(self, path):
+        """Have the commands that are printed from now on say --dir `path` (str)."""
+        self.folder = path
+
     def spelled(self, text):
         """Return `text` (str) with its commands complete, as they can be pasted."""
         return self._spelled(text).replace(SPACE, " ")
@@ -82,6 +86,10 @@ class Report:
         self.made_files.append({"path": str(path), "what": what})
         text = f"made  {path}  ({what})" if what else f"made  {path}"
         self._print(text, word="made", word_tone="good", indent=8)
+
+    def made_too(self, paths):
+        """Have `paths` in the object of --json; for people they were said in one line."""
+        self.made_files += [{"path": str(each), "what": ""} for each in paths]
 
     def problem(self, stage, fact, cause="", cure=""):
         """

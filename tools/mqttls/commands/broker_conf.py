@@ -54,14 +54,14 @@ def run(arguments, report):
     own = _own_lines(arguments)
     with Directory.opened(arguments.dir) as directory:
         authority = Authority(directory)
-        settings = authority.settings
-        before = dict(settings)
-        settings["port"] = arguments.port or settings["port"]
-        settings["bind"] = arguments.bind or settings["bind"]
-        settings["docker"] = settings["docker"] or arguments.docker
-        settings["server_only"] = not arguments.mutual and (
-            arguments.server_only or settings["server_only"]
+        before = dict(authority.settings)
+        authority.set(
+            port=arguments.port or before["port"],
+            bind=arguments.bind or before["bind"],
+            docker=arguments.docker or before["docker"],
+            server_only=not arguments.mutual and (arguments.server_only or before["server_only"]),
         )
+        settings = authority.settings
         with directory.change() as change:
             authority.put_settings(change)
             if own is not None:

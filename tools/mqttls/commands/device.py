@@ -6,14 +6,12 @@ from .. import acl, device_csv, roster
 from ..arguments import days
 from ..authority import Authority
 from ..broker import install_command
-from ..files import Directory
+from ..files import Directory, batches
 from ..messages import Failure, Usage, command, shell
 from ..names import DEVICE_NAME_RULE, is_device_name
 
 NAME = "device"
 SUMMARY = "make keys and certificates for boards; list them"
-
-_AT_ONCE = 25  # devices a change: what is lost when it is killed
 
 
 def add(parser):
@@ -98,8 +96,7 @@ def _refuse_twins(directory, wanted):
 
 
 def _add(directory, authority, wanted, arguments, report):
-    settings = authority.settings
-    admins = set(settings["admins"])
+    admins = set(authority.settings["admins"])
     if arguments.admin:
         admins |= {each["name"] for each in wanted}
     topics = dict(authority.topics)
@@ -112,19 +109,18 @@ def _add(directory, authority, wanted, arguments, report):
         why = authority.device_problem(one["name"]) if there else "new"
         (todo if why else kept).append({**one, "why": why})
     report.progress(len(wanted), len(wanted))
-    if sorted(admins) != settings["admins"] or topics != authority.topics:
-        settings["admins"] = sorted(admins)
-        authority.give(topics)
+    if sorted(admins) != authority.settings["admins"] or topics != authority.topics:
+        authority.set(admins=sorted(admins), topics=topics)
         with directory.change() as change:
             authority.put_settings(change)
             authority.put_broker_files(change)
         reload = install_command(directory.path, "reload")
         report.note(f"the broker must read its ACL anew: {reload}")
     made = []
-    for start in range(0, len(todo), _AT_ONCE):
+    for some in batches(todo):
         passwords = {}
         with directory.change() as change:
-            for one in todo[start : start + _AT_ONCE]:
+            for one in some:
                 report.progress(len(made), len(todo), one["name"])
                 made.append(one["name"])
                 host, port = one.get("host"), one.get("port")
@@ -176,7 +172,7 @@ def _tell(directory, authority, todo, kept, moved, arguments, report):
         report.made(folder / one["name"], what + again)
     if len(todo) > 10:
         report.say(f"… and {len(todo) - 10} more: {len(todo)} devices in all")
-        report.made_files += [{"path": str(folder / each), "what": ""} for each in names[10:]]
+        report.made_too(folder / each for each in names[10:])
     if kept:
         shown = ", ".join(each["name"] for each in kept[:5]) + (", …" if len(kept) > 5 else "")
         report.say(f"{len(kept)} valid already, left as they are: {shown}")

@@ -96,14 +96,17 @@ def _first(directory, names, arguments, report):
 def _again(directory, names, arguments, report):
     """Change what differs; the authority stays, so that boards go on trusting it."""
     authority = Authority(directory)
-    settings, path = authority.settings, directory.path
-    before = {**settings, "names": list(settings["names"])}
-    settings["names"] = names
-    for key in ("key", "port", "bind"):
-        settings[key] = getattr(arguments, key) or settings[key]
-    settings["server_only"] = settings["server_only"] or arguments.server_only
+    path, before = directory.path, dict(authority.settings)
+    authority.set(
+        names=names,
+        key=arguments.key or before["key"],
+        port=arguments.port or before["port"],
+        bind=arguments.bind or before["bind"],
+        server_only=arguments.server_only or before["server_only"],
+    )
+    settings = authority.settings
     why = authority.broker_problem()
-    encrypt = arguments.encrypt_ca and b"ENCRYPTED" not in (path / "ca.key").read_bytes()
+    encrypt = arguments.encrypt_ca and not authority.is_encrypted
     if settings == before and not why and not encrypt and not authority.crl_problem():
         report.say(f"{path} is complete: nothing to do")
         report.next(command("status"))

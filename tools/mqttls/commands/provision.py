@@ -5,9 +5,11 @@ import json
 import sys
 from pathlib import PurePosixPath
 
-from .. import authority, board_files, certificates, files, library, passphrase
+from .. import board_files, certificates, library, passphrase
 from ..arguments import add_serial_port
-from ..board import Board, BoardRaised
+from ..authority import note_board
+from ..board import Board, BoardRaised, dotted
+from ..files import Directory
 from ..library import bytecode
 from ..messages import Failure, Usage, command, shell
 from ..screen import printable
@@ -49,7 +51,7 @@ def add(parser):
 
 
 def run(arguments, report):
-    with files.Directory.opened(arguments.dir, write=False) as directory:
+    with Directory.opened(arguments.dir, write=False) as directory:
         wanted = board_files.settings(directory.existing_device(arguments.device))
         given = _certificates(arguments.device, wanted)
     ended = given["cert"] and given["cert"].not_valid_after_utc
@@ -131,9 +133,8 @@ def _note(arguments, given, info, report):
         "library": info["frozen"] or library.version(),
     }
     try:
-        with files.Directory.opened(arguments.dir) as directory:
-            path = directory.existing_device(arguments.device) / authority.BOARD
-            files.write(path, json.dumps(found, indent=2) + "\n")
+        with Directory.opened(arguments.dir) as directory:
+            note_board(directory, arguments.device, found)
     except (OSError, Failure) as error:
         report.note(f"what the board has could not be noted in {arguments.dir}: {error}")
 
@@ -186,7 +187,7 @@ def _checked(data):
 def _tell(board, info, report):
     report.data["port"] = board.port
     report.data["board"] = {key: info[key] for key in ("machine", "version", "id", "free")}
-    version = ".".join(map(str, info["version"]))
+    version = dotted(info["version"])
     report.say(
         f"board on {board.port}: {info['machine'] or info['platform']}, MicroPython {version}, "
         f"{info['free'] // 1024} KB free"

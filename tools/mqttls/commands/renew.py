@@ -4,13 +4,11 @@ from .. import certificates
 from ..arguments import days
 from ..authority import DAYS, DUE_DAYS, Authority, ends_in, is_due
 from ..broker import install_command
-from ..files import Directory
+from ..files import Directory, batches
 from ..messages import Failure, Usage, command
 
 NAME = "renew"
 SUMMARY = "new certificates for what ends soon; a new authority"
-
-_AT_ONCE = 25
 
 
 def add(parser):
@@ -116,11 +114,13 @@ def _renew(directory, authority, arguments, report):
 
 
 def _renew_devices(directory, authority, names, arguments, report):
-    for start in range(0, len(names), _AT_ONCE):
+    done = 0
+    for some in batches(names):
         with directory.change() as change:
-            for at, name in enumerate(names[start : start + _AT_ONCE], start):
-                report.progress(at, len(names), name)
+            for name in some:
+                report.progress(done, len(names), name)
                 authority.put_device(change, name, days=arguments.days)
+                done += 1
     report.progress(len(names), len(names))
     for name in names:
         end = authority.device_certificate(name).not_valid_after_utc
@@ -136,19 +136,9 @@ def _begin(directory, authority, arguments, report):
 
     An authority that has ended is of no use to anybody: then the new one replaces it at once.
     """
-    old = authority.identity  # asks for the passphrase, and tells of a damaged file, before all
-    encrypted = b"ENCRYPTED" in (authority.root / "ca.key").read_bytes()
-    secret = authority.passphrase() if encrypted else None
-    dead = old.certificate.not_valid_after_utc < certificates.now()
-    until = ends_in(arguments.days or DAYS["ca"])
-    new = certificates.new_authority(authority.settings["key"], until)
+    dead, until = authority.has_ended, ends_in(arguments.days or DAYS["ca"])
     with directory.change() as change:
-        change.keep(old.serial, "ca.crt", "ca.key")
-        if not dead:
-            change.put(f"ca/{old.serial}.crt", certificates.cert_pem(old.certificate))
-            change.put(f"ca/{old.serial}.key", certificates.key_pem(old.key, secret))
-            authority.older, authority.older_identity = old.certificate, old
-        authority.put_authority(change, new, secret)
+        new = authority.put_next_authority(change, until)
         _put_everything(directory, authority, change, broker=dead, report=report)
     report.made(directory.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
     if dead:
@@ -219,16 +209,13 @@ def _tell_state(waiting, arguments, report):
 
 def _finish(directory, authority, arguments, report):
     """The broker's certificate comes from the new authority; nobody trusts the old one."""
-    old = certificates.serial_of(authority.older)
-    authority.older = None
     with directory.change() as change:
+        old = authority.drop_older(change)
         authority.put_broker(change)
         for name in directory.devices():
             authority.put_device_settings(change, name)
         authority.put_crl(change)
         authority.put_broker_files(change)
-        change.remove(f"ca/{old}.crt")
-        change.remove(f"ca/{old}.key")
     report.made(directory.path / "broker/broker.crt", "from the new authority")
     report.say(f"the old authority is trusted no more; it is in archive/{old}/")
     report.next(install_command(directory.path), "on the broker")

@@ -40,7 +40,7 @@ def _until(certificate):
 
 
 def _authority(authority, report):
-    secret = "encrypted" if b"ENCRYPTED" in _read(authority.root / "ca.key") else "not encrypted"
+    secret = "encrypted" if authority.is_encrypted else "not encrypted"
     found = []
     for which, certificate in zip(("", " (older)"), authority.trusted, strict=False):
         name = certificates.common_name(certificate)
@@ -137,11 +137,3 @@ def _devices(authority, arguments, report):
         found.append(one)
         if why:
             report.problem("client certificate", f"{name}: {why}", cure=cure)
-
-
-def _read(path):
-    """Return the bytes of a file, b"" where there is none: a CA's key may be kept elsewhere."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
