@@ -16,7 +16,7 @@ from tests.support.doctoring import forge
 from tests.support.doctoring import mqttls as in_process
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
 from tools.mqttls.doctor import conf, lint, log, reading
-from tools.mqttls.doctor.table import ROWS, STAGES
+from tools.mqttls.doctor.causes import ROWS, STAGES
 
 pytestmark = pytest.mark.usefixtures("micropython")
 

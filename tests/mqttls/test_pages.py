@@ -22,7 +22,7 @@ from tests.support.pki import PKI
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import MQTTLS, Mosquitto, Watcher, open_folder
 from tools.mqttls.board import Board
-from tools.mqttls.doctor.table import ROWS
+from tools.mqttls.doctor.causes import ROWS
 from tools.ports import free_port
 
 WIFI = ("my-ssid", "my-password")

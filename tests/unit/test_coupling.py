@@ -1,5 +1,6 @@
 """
 The modules of the package keep out of each other's objects: how often they do not may only fall.
+Those of the PC's tool do so always.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.support.coupling import Coupling, read
 CPYTHON_ONLY = True
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_as_tls"
+TOOL = Path(__file__).parents[2] / "tools/mqttls"
 
 # what variables are called that are not called like their class
 NAMES = {
@@ -58,6 +60,13 @@ def test_the_modules_reach_no_further_into_each_other_than_before(coupling, what
     listed = coupling.private_text() if "underscore" in what else coupling.writes_text()
     assert counted[what] <= LIMITS[what], f"{what}:\n{listed}"
     assert counted[what] == LIMITS[what], f"fewer {what}, lower the limit to {counted[what]}"
+
+
+def test_the_modules_of_the_tool_do_not_reach_into_each_other():
+    coupling = Coupling(read(TOOL), TOOL.name)
+    assert {"Authority", "Board", "Directory", "Report"} <= set(coupling.attributes)
+    assert coupling.writes_text() == ""
+    assert coupling.private_text() == ""
 
 
 # The measure itself

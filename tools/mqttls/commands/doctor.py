@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 from pathlib import Path
 
+from ..doctor import on_board
+from ..doctor.attempt import Target
+from ..doctor.causes import STAGES
 from ..doctor.diagnose import Case, diagnose
-from ..doctor.dial import Target
-from ..doctor.table import STAGES
 from ..files import Directory, read_json
 from ..messages import Failure, Usage, command
 from ..names import is_port
@@ -16,7 +18,6 @@ from ..passphrase import first_line
 NAME = "doctor"
 SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"
 
-_PORT = 8883
 _MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?", "denied": "no"}
 _TONES = {"ok": "good", "failed": "bad", "unknown": "wait", "denied": "wait"}
 
@@ -62,15 +63,12 @@ def _seconds(text):
 
 def run(arguments, report):
     """Return 0 when all is well, 1 when a problem was found."""
-    if arguments.board and not (arguments.device or arguments.ca or arguments.cert):
-        from ..doctor import on_board
-
-        arguments.device = on_board.name_on(arguments.port)
-    cases = list(_cases(arguments))
+    device = arguments.device
+    if arguments.board and not (device or arguments.ca or arguments.cert):
+        device = on_board.name_on(arguments.port)
+    cases = list(_cases(arguments, device))
     for title, case in cases:
         if arguments.board:
-            from ..doctor import on_board  # the one that needs mpremote
-
             verdict = on_board.diagnose(case, arguments.port)
         else:
             try:
@@ -85,23 +83,34 @@ def run(arguments, report):
     return report.status
 
 
-def _cases(arguments):
-    """Yield (title, Case): one, or without any target one for all of --dir."""
-    target, case = _target(arguments), Case(timeout_s=arguments.timeout)
-    case.topic = _topic(arguments, target)
-    case.conf, case.log, case.target = arguments.conf, arguments.log, target
-    folder = Path(arguments.dir)
-    if arguments.device:
-        case.crls = _there(folder / "crl.pem")
-        case.broker_ca = _there(folder / "broker/ca.crt")
-        case.acl = next(iter(_there(folder / "broker/acl")), None)
+def _cases(arguments, device):
+    """
+    Yield (title, Case): one, or without any target one for all of --dir.
+
+    device  name of the device to connect as, or None
+    """
+    target, folder = _target(arguments, device), Path(arguments.dir)
+    case = Case(
+        target=target,
+        conf=arguments.conf,
+        log=arguments.log,
+        topic=_topic(arguments, target),
+        timeout_s=arguments.timeout,
+    )
+    if device:
+        case = dataclasses.replace(
+            case,
+            crls=_there(folder / "crl.pem"),
+            broker_ca=_there(folder / "broker/ca.crt"),
+            acl=next(iter(_there(folder / "broker/acl")), None),
+        )
+    own = arguments.ca or arguments.cert or arguments.key
     if target:
         yield f"{target.host} port {target.port}, as a board sees it", case
-    elif arguments.conf or arguments.log or arguments.ca or arguments.cert or arguments.key:
-        case.online = False
-        if arguments.ca or arguments.cert or arguments.key:
-            case.target = Target("", ca=arguments.ca or [], cert=arguments.cert, key=arguments.key)
-        yield "the files", case
+    elif arguments.conf or arguments.log or own:
+        if own:
+            target = Target("", ca=arguments.ca or [], cert=arguments.cert, key=arguments.key)
+        yield "the files", dataclasses.replace(case, target=target, online=False)
     else:
         yield from _all_of(arguments)
 
@@ -126,30 +135,34 @@ def _there(path):
     return [str(path)] if path.is_file() else []
 
 
-def _target(arguments):
+def _target(arguments, device):
     """Return the Target, or None when there is no host."""
     host = port = None
     if arguments.target:
         host, port = _host_port(arguments.target)
-    if arguments.device:
+    if device:
         if arguments.ca or arguments.cert or arguments.key:
             raise Usage("--device has its own --ca, --cert and --key: give one or the other")
-        target = _of_device(arguments)
-        target.host, target.port = host or target.host, port or target.port
+        target = _of_device(arguments.dir, device)
     elif host:
-        target = Target(host, port or _PORT, ca=arguments.ca or [])
-        target.cert, target.key = arguments.cert, arguments.key
-        target.client_id = "mqttls-doctor"
+        files = {"ca": arguments.ca or [], "cert": arguments.cert, "key": arguments.key}
+        target = Target(host, **files, client_id="mqttls-doctor")
     else:
         return None
-    target.server_hostname = arguments.name or target.server_hostname
-    target.client_id = arguments.client_id or target.client_id
-    if arguments.user is not None:
-        target.user = arguments.user
+    given = {
+        "host": host,
+        "port": port,
+        "server_hostname": arguments.name or None,
+        "client_id": arguments.client_id or None,
+        "user": arguments.user,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    target = dataclasses.replace(target, **given)
     if arguments.password_file:
         if target.user is None:
             raise Usage("--password-file needs --user")
-        target.password = first_line(arguments.password_file).decode(errors="replace")
+        password = first_line(arguments.password_file).decode(errors="replace")
+        target = dataclasses.replace(target, password=password)
     return target
 
 
@@ -168,9 +181,9 @@ def _host_port(text):
     return host, int(port)
 
 
-def _of_device(arguments):
-    with Directory.opened(arguments.dir, write=False) as directory:
-        return _read_device(directory.existing_device(arguments.device))
+def _of_device(path, name):
+    with Directory.opened(path, write=False) as directory:
+        return _read_device(directory.existing_device(name))
 
 
 def _read_device(folder):
@@ -240,7 +253,7 @@ def _tell(report, title, case, verdict, several):
     if verdict.peek:
         data["peek"] = verdict.peek
     if verdict.attempt:
-        data["attempt"] = vars(verdict.attempt)
+        data["attempt"] = verdict.attempt.data()
     if several:
         report.data.setdefault("looks", []).append(data)
     else:

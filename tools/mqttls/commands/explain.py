@@ -4,7 +4,7 @@ import re
 
 from .. import library
 from ..doctor import log
-from ..doctor.table import ROWS
+from ..doctor.causes import ROWS
 
 NAME = "explain"
 SUMMARY = "what an error of a board, or a line of the broker's log, means, and what to do"

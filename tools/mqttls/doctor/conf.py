@@ -11,8 +11,8 @@ from cryptography import x509
 from ..messages import shell
 from ..names import is_port
 from . import lint, reading
+from .causes import problem, remark
 from .peek import BOARD_CIPHERS, CIPHERS
-from .table import found, remark
 
 _MOST_INCLUDED = 50
 _HERE = "configuration"
@@ -113,7 +113,7 @@ class Configuration:
                 self._read(each)
 
     def _wrong(self, row, fact, cure, cause="mosquitto does not start with that"):
-        self.findings.append(found(row, fact, stage=_HERE, cause=cause, cure=cure))
+        self.findings.append(problem(row, fact, stage=_HERE, cause=cause, cure=cure))
 
     def file(self, path):
         """
@@ -168,7 +168,7 @@ def judge(configuration, port=None, name=None, when=None):
         cure = "add: listener 8883, certfile, keyfile (mqttls broker-conf writes them)"
         if port is not None and not configuration.listeners:
             cure += "; without any listener mosquitto 2 accepts connections of its own PC only"
-        return [*out, found(2, fact, stage=_HERE, cure=cure)], None
+        return [*out, problem(2, fact, stage=_HERE, cure=cure)], None
     if listener.address in ("localhost", "127.0.0.1", "::1"):
         # A tried configuration may well listen there; then a board is not what comes.
         out.append(
@@ -183,7 +183,7 @@ def judge(configuration, port=None, name=None, when=None):
     out += _access(configuration, listener)
     if not listener.tls:
         fact = f"the listener on port {listener.port} has no certfile: it is a plain one"
-        return [*out, found(3, fact, stage=_HERE)], None
+        return [*out, problem(3, fact, stage=_HERE)], None
     out += _protocol(listener)
     found_files, files = _files(configuration, listener, name, when)
     return out + found_files, files
@@ -193,10 +193,10 @@ def _protocol(listener):
     out = []
     version = listener.options.get("tls_version", "")
     if version == "tlsv1.3":
-        out.append(found(7, f"tls_version {version} on port {listener.port}", stage=_HERE))
+        out.append(problem(7, f"tls_version {version} on port {listener.port}", stage=_HERE))
     elif version and version not in ("tlsv1.2", "tlsv1.1"):
         fact = f"mosquitto knows no tls_version {version}"
-        out.append(found(7, fact, stage=_HERE, cause="", cure="tls_version tlsv1.2"))
+        out.append(problem(7, fact, stage=_HERE, cause="", cure="tls_version tlsv1.2"))
     asked = listener.options.get("ciphers")
     if asked:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -206,10 +206,10 @@ def _protocol(listener):
             names = {each["name"] for each in context.get_ciphers()}
         if not names & {CIPHERS[each] for each in BOARD_CIPHERS}:
             fact = f"ciphers {asked} leaves none of those that MicroPython has"
-            out.append(found(10, fact, stage=_HERE))
+            out.append(problem(10, fact, stage=_HERE))
     if listener.options.get("protocol", "mqtt") == "websockets":
         fact = f"the listener on port {listener.port} is one for websockets"
-        out.append(found(5, fact, stage=_HERE, cure="use the listener with protocol mqtt"))
+        out.append(problem(5, fact, stage=_HERE, cure="use the listener with protocol mqtt"))
     return out
 
 
@@ -223,7 +223,7 @@ def _access(configuration, listener):
     demanded = listener.is_on("require_certificate")
     if identity and not demanded:
         out.append(
-            found(
+            problem(
                 36,
                 f"port {listener.port} has use_identity_as_username without require_certificate",
                 stage=_HERE,
@@ -235,7 +235,7 @@ def _access(configuration, listener):
         fact = f"port {listener.port} has require_certificate without cafile"
         cause = "the broker has no CA to check clients with: it does not start or refuses all"
         cure = "cafile with the CA that signed the devices"
-        out.append(found(25, fact, stage=_HERE, cause=cause, cure=cure))
+        out.append(problem(25, fact, stage=_HERE, cause=cause, cure=cure))
     if not (anonymous or passwords or plugin or identity):
         who = "clients with a certificate" if demanded else "every client"
         fact = f"port {listener.port} has neither allow_anonymous true nor a password_file"
@@ -244,13 +244,13 @@ def _access(configuration, listener):
             fact += " nor use_identity_as_username"
             cure = "use_identity_as_username true"
         cause = f"mosquitto 2 refuses {who}: not authorised"
-        out.append(found(35, fact, stage=_HERE, cause=cause, cure=cure))
+        out.append(problem(35, fact, stage=_HERE, cause=cause, cure=cure))
     for option in ("acl_file", "password_file"):
         path = configuration.file(configuration.of(listener, option))
         if path and not os.path.isfile(path):
             fact = f"{option} {path} is not there"
             cure = f"make it, or drop the line {option}"
-            out.append(found(35, fact, stage=_HERE, cause="mosquitto does not start", cure=cure))
+            out.append(problem(35, fact, stage=_HERE, cause="mosquitto does not start", cure=cure))
     acl = configuration.file(configuration.of(listener, "acl_file"))
     if acl and os.path.isfile(acl):
         out += _acl(acl, identity or passwords)
@@ -268,11 +268,11 @@ def _acl(path, named):
     if not any(each[0] in ("topic", "pattern") for each in rules):
         fact = f"{path} allows no topic at all"
         cure = "pattern readwrite devices/%u/#"
-        return [found(35, fact, stage=_HERE, cause="every publish is dropped", cure=cure)]
+        return [problem(35, fact, stage=_HERE, cause="every publish is dropped", cure=cure)]
     if not named and any(each[0] == "pattern" and "%u" in each[-1] for each in rules):
         fact = f"{path} has patterns with %u, but clients have no user name"
         cure = "use_identity_as_username true, or a password_file"
-        return [found(35, fact, stage=_HERE, cause="the patterns match nothing", cure=cure)]
+        return [problem(35, fact, stage=_HERE, cause="the patterns match nothing", cure=cure)]
     return []
 
 
@@ -283,7 +283,7 @@ def _files(configuration, listener, name, when):
     keyfile = configuration.file(options["keyfile"]) if "keyfile" in options else ""
     if not keyfile:
         fact = f"port {listener.port} has certfile without keyfile"
-        return [found(39, fact, cause="mosquitto does not start", cure="keyfile PATH")], files
+        return [problem(39, fact, cause="mosquitto does not start", cure="keyfile PATH")], files
     for option in ("certfile", "cafile"):
         path = configuration.file(options.get(option, ""))
         if path:
@@ -304,7 +304,7 @@ def _files(configuration, listener, name, when):
             fact = f"{certfile} begins with the CA {reading.name_of(leaf)}"
             cure = "put the broker's own certificate first, those of CAs after it"
             cause = "the first certificate is the one that the broker shows"
-            out.append(found(39, fact, cause=cause, cure=cure))
+            out.append(problem(39, fact, cause=cause, cure=cure))
         whose = f"the broker's certificate ({certfile})"
         out += lint.form(leaf, whose) + lint.server(leaf) + lint.dates(leaf, whose, when)
         out += lint.flight([lint.size(each) for each in files.chain])
@@ -315,7 +315,7 @@ def _files(configuration, listener, name, when):
         out += [one for one in lint.dates(each, whose, when) if one.row != 12]
         if not lint.is_ca(each) and each.issuer != each.subject:
             fact = f"{whose} has no CA:TRUE or no keyCertSign"
-            out.append(found(18, fact))
+            out.append(problem(18, fact))
     crlfile = configuration.file(options.get("crlfile", ""))
     if crlfile:
         try:
@@ -329,7 +329,7 @@ def _files(configuration, listener, name, when):
 def _must_be_pem(path, option):
     if not reading.is_pem(reading.read(path, _HERE)):
         raise reading.Unreadable(
-            found(
+            problem(
                 39,
                 f"{option} {path} is not PEM",
                 cause="mosquitto reads PEM only",
@@ -344,20 +344,20 @@ def _key(configuration, path, chain):
         if not reading.is_pem(data):
             cure = _to_pem("pkey", path)
             fact = f"keyfile {path} is not PEM"
-            return [found(39, fact, cause="mosquitto reads PEM only", cure=cure)]
+            return [problem(39, fact, cause="mosquitto reads PEM only", cure=cure)]
         private = reading.key(path, _HERE)
     except reading.Unreadable as error:
         if error.finding.row == 30:
             cause = "mosquitto asks for its passphrase, and nobody answers"
             cure = shell("openssl", "pkey", "-in", path, "-out", "PLAIN")
-            return [found(39, f"keyfile {path} is encrypted", cause=cause, cure=cure)]
+            return [problem(39, f"keyfile {path} is encrypted", cause=cause, cure=cure)]
         return [error.finding]
     out = []
     if chain and not lint.is_pair(chain[0], private.private):
         whose = reading.name_of(chain[0])
         fact = f"keyfile {path} does not belong to the certificate of {whose}"
         cause = "key and certificate of the broker are not a pair"
-        out.append(found(39, fact, cause=cause, cure="name the key that was made with it"))
+        out.append(problem(39, fact, cause=cause, cure="name the key that was made with it"))
     return out + _permission(configuration, path)
 
 

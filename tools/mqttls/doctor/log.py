@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import acl, system
 from ..names import is_device_name
-from .table import ROWS, found, remark
+from .causes import ROWS, problem, remark
 
 _MOST_BYTES = 1024 * 1024
 _MOST_LINES = 20_000
@@ -98,7 +98,7 @@ def judge_line(line):
         if pattern.search(line):
             text = _TIME.sub("", line.strip())
             cure = _cure_of_denied(text) if row == 44 else None
-            return found(row, f"the broker's log: {text}", cause=cause, cure=cure)
+            return problem(row, f"the broker's log: {text}", cause=cause, cure=cure)
     return None
 
 

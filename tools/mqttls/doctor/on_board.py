@@ -1,6 +1,6 @@
 """
 The same diagnosis with a board on USB: what it holds, its clock and Wi-Fi, and its own attempt to
-connect. The only module of the doctor that needs mpremote.
+connect.
 """
 
 import dataclasses
@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 from .. import board_files, library
-from ..board import Board, BoardError, BoardRaised
+from ..board import Board, BoardError, BoardRaised, dotted
 from ..messages import command
 from . import diagnose as pc
-from . import dial
-from .table import found, remark
+from .attempt import AFTER_S, Attempt
+from .causes import problem, remark
+from .dial import board_program, parse
 
 _BY = "the board, MicroPython"
 _CLOCK_OFF_S = 3600
@@ -63,13 +64,13 @@ def diagnose(case, port="auto"):
             verdict = pc.diagnose(case, dialler)
     problems = [each.fact for each in findings if each.level == "problem"]
     findings += dialler.findings
-    version = ".".join(map(str, held["micropython"]))
+    version = dotted(held["micropython"])
     detail = problems[0] if problems else f"{held['name']}, MicroPython {version}"
-    verdict.stages["board"] = ("failed" if problems else "ok", detail)
+    stages = {**verdict.stages, "board": ("failed" if problems else "ok", detail)}
     if dialler.link:
-        verdict.stages["Wi-Fi"] = dialler.link
-    verdict.findings = _sorted(findings, verdict.findings, dialler)
-    return verdict
+        stages["Wi-Fi"] = dialler.link
+    findings = _sorted(findings, verdict.findings, dialler)
+    return dataclasses.replace(verdict, stages=stages, findings=findings)
 
 
 def _sorted(findings, others, dialler):
@@ -85,10 +86,10 @@ def _held(target, held):
     name = held["name"] or (target and target.client_id.removesuffix("-doctor")) or "NAME"
     again = command("provision", name)
     if held["tls"] is None:
-        return [found(0, "the board holds no certificates", stage="board", cure=again)], True
+        return [problem(0, "the board holds no certificates", stage="board", cure=again)], True
     findings = []
     if held["library"] == "none":
-        findings.append(found(0, "the board has no mqtt_as_tls", stage="board", cure=again))
+        findings.append(problem(0, "the board has no mqtt_as_tls", stage="board", cure=again))
     elif held["library"] == "other":
         fact = f"the board has another mqtt_as_tls ({held['version']}) than this mqttls"
         findings.append(remark(0, fact, stage="board", cure=f"{again} brings {library.version()}"))
@@ -111,7 +112,7 @@ def _certificates(target, held, again):
     for path, there in on_board.items():
         if there is None:
             fact = f"{path} is missing on the board"
-            findings.append(found(0, fact, stage="board", cure=again))
+            findings.append(problem(0, fact, stage="board", cure=again))
     for path in [*target.ca, *filter(None, (target.cert, target.key))]:
         mine = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         if mine in on_board.values():
@@ -120,7 +121,7 @@ def _certificates(target, held, again):
         what = {17: "CA", 25: "certificate", 27: "key"}[row]
         fact = f"the board does not hold the {what} in {path}"
         cause = f"it was provisioned as {held['name']!r}, with another {what}"
-        findings.append(found(row, fact, cause=cause, cure=again, stage="board"))
+        findings.append(problem(row, fact, cause=cause, cure=again, stage="board"))
     return findings
 
 
@@ -132,7 +133,7 @@ def _clock(held):
         return [remark(12, fact, stage="board", cause="it was without power", cure=cure)]
     if abs(off) > _CLOCK_OFF_S:
         fact = f"the board's clock is {abs(off) / 3600:.0f} h {'ahead' if off > 0 else 'behind'}"
-        return [found(12, fact, stage="board", cure="mqttls provision sets it")]
+        return [problem(12, fact, stage="board", cure="mqttls provision sets it")]
     return []
 
 
@@ -152,20 +153,18 @@ class _Dialler:
             self.board.fresh()  # the memory of the program that ran there is free
             attempt = self.attempt(target, timeout_s)
         except BoardRaised as error:
-            attempt = dial.Attempt(by=_BY)
-            attempt.error, _, attempt.text = error.error.partition(": ")
-            attempt.cause, attempt.cure = library.explain(error.error)
-            attempt.stage = dial.stage_of(attempt)
+            kind, _, text = error.error.partition(": ")
+            cause, cure = library.explain(error.error)
+            attempt = Attempt(by=_BY, error=kind, text=text, cause=cause, cure=cure)
         if attempt.error == "LinkError":
             self.no_link(attempt.text, attempt.cure)
-            attempt.stage = "Wi-Fi"
         elif self.held["wifi"]:
             self.link = ("ok", self.held["wifi"])
         return attempt
 
     def no_link(self, text, cure):
         self.link = ("failed", text)
-        self.findings.append(found(0, text, cure=cure, stage="Wi-Fi"))
+        self.findings.append(problem(0, text, cure=cure, stage="Wi-Fi"))
 
     def attempt(self, target, timeout_s):
         wifi = board_files.WIFI_JSON if self.held["wifi"] else None
@@ -175,7 +174,7 @@ class _Dialler:
                 "or bring Wi-Fi up in boot.py"
             )
             text = "the board is in no network, and has no Wi-Fi settings"
-            return dial.Attempt(by=_BY, error="LinkError", text=text, cure=cure)
+            return Attempt(by=_BY, error="LinkError", text=text, cure=cure)
         tls = self.held["tls"]
         asked = {
             "host": target.host,
@@ -188,12 +187,12 @@ class _Dialler:
             "user": target.user,
             "password": target.password,
             "timeout_s": int(timeout_s),
-            "after_ms": 300,
+            "after_ms": int(AFTER_S * 1000),
             "ntp": "pool.ntp.org",
             "wifi": wifi,
         }
-        out = self.board.run(dial.board_program(asked), "connecting", timeout_s + _MORE_S)
-        attempt = dial.parse(out, _BY)
+        out = self.board.run(board_program(asked), "connecting", timeout_s + _MORE_S)
+        attempt = parse(out, _BY)
         if attempt is None:
             raise BoardError(f"connecting: the board answered {out[-200:]!r}")
         return attempt

@@ -9,7 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from .table import found
+from .causes import problem
 
 _MOST_FILE = 1024 * 1024
 MOST_CERTIFICATES = 100
@@ -26,19 +26,22 @@ class Unreadable(ValueError):
 
 def name_of(certificate):
     """Return whom it is for, for messages: its common name, or the whole subject."""
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else certificate.subject.rfc4514_string() or "(no name)"
+    return _short(certificate.subject)
 
 
 def issuer_of(certificate):
     """Return who signed it, as name_of does."""
-    names = certificate.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else certificate.issuer.rfc4514_string() or "(no name)"
+    return _short(certificate.issuer)
+
+
+def _short(name):
+    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else name.rfc4514_string() or "(no name)"
 
 
 def wrong(stage, fact, cure, row=0, cause=None):
     """Return an Unreadable."""
-    return Unreadable(found(row, fact, stage=stage, cause=cause or "", cure=cure))
+    return Unreadable(problem(row, fact, stage=stage, cause=cause or "", cure=cure))
 
 
 def read(path, stage="files"):
@@ -160,7 +163,7 @@ def key(path, stage="files"):
             raise wrong(stage, f"{path} has no private key", "name the key's file")
         label, der = keys[0]
     if label == "ENCRYPTED PRIVATE KEY" or _looks_encrypted(der):
-        raise Unreadable(found(30, f"{path} is encrypted", stage=stage))
+        raise Unreadable(problem(30, f"{path} is encrypted", stage=stage))
     try:
         private = serialization.load_der_private_key(der, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

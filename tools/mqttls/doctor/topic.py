@@ -14,7 +14,8 @@ import ssl
 import struct
 import time
 
-from . import dial, reading
+from . import python_ssl, reading
+from .mqtt import connect_packet, field, read_varint, varint
 
 _AFTER_S = 0.5  # for a retained message to come
 _LARGEST = 16 * 1024  # bytes of a packet that is taken
@@ -52,7 +53,7 @@ class Answer:
 
 def ask(target, topic, timeout_s=10):
     """
-    Return the Answer of the broker of `target` (dial.Target) about `topic`, a str without
+    Return the Answer of the broker of `target` (attempt.Target) about `topic`, a str without
     wildcards.
     """
     answer = Answer()
@@ -73,7 +74,7 @@ def ask(target, topic, timeout_s=10):
 
 def _ask_receive(broker, topic, answer):
     try:
-        broker.send(0x82, b"\0\1\0" + dial.field(topic) + b"\0")
+        broker.send(0x82, b"\0\1\0" + field(topic) + b"\0")
         code = broker.wait_for(_SUBACK)[-1]
     except _Stopped as stopped:
         answer.receive, answer.why_receive = False, f"on SUBSCRIBE {stopped}"
@@ -89,7 +90,7 @@ def _ask_publish(broker, topic, answer):
         answer.why_publish = NO_QOS_2
         return
     try:
-        broker.send(0x34, dial.field(topic) + b"\0\2\0")
+        broker.send(0x34, field(topic) + b"\0\2\0")
         body = broker.wait_for(_PUBREC)
     except _Stopped as stopped:
         answer.publish, answer.why_publish = False, f"on PUBLISH {stopped}"
@@ -125,7 +126,7 @@ class _Conversation:
         self.maximum_qos, self.messages = 2, []
         self._timeout_s, self._until = timeout_s, 0
         try:
-            context = dial.context(target)
+            context = python_ssl.context(target)
             raw = socket.create_connection((target.host, target.port), timeout_s)
             self._sock = context.wrap_socket(raw, server_hostname=target.name)
         except (OSError, ValueError, reading.Unreadable) as error:
@@ -133,7 +134,7 @@ class _Conversation:
         try:
             # Maximum Packet Size; no Session Expiry Interval: the session ends with the connection
             properties = b"\5\x27" + struct.pack(">I", _LARGEST)
-            self._write(dial.connect_packet(target, level=5, properties=properties))
+            self._write(connect_packet(target, level=5, properties=properties))
             self._connected(self.wait_for(_CONNACK))
         except BaseException:
             self._sock.close()
@@ -152,7 +153,7 @@ class _Conversation:
             older = len(body) == 2 or body[1] == 0x84
             raise _Stopped(NO_MQTT_5 if older else f"the broker refuses MQTT 5 (code {body[1]})")
         with contextlib.suppress(IndexError, KeyError, struct.error):
-            size, at = _varint(body, 2)
+            size, at = read_varint(body, 2)
             end = at + size
             while at < end:
                 kind, start = _PROPERTIES[body[at]], at + 1
@@ -174,7 +175,7 @@ class _Conversation:
 
     def send(self, first, body):
         """Send a packet: its first byte (int), what follows its length (bytes)."""
-        self._write(bytes((first,)) + dial.varint(len(body)) + body)
+        self._write(bytes((first,)) + varint(len(body)) + body)
 
     def wait_for(self, kind, timeout_s=None):
         """
@@ -199,7 +200,7 @@ class _Conversation:
         while head[-1] & 128 and len(head) < 5:
             head += self._read(1)
         try:
-            size, _ = _varint(head, 1)
+            size, _ = read_varint(head, 1)
         except IndexError:
             raise _Stopped("the broker breaks the protocol") from None
         if size > _LARGEST:
@@ -225,20 +226,9 @@ class _Conversation:
         return data
 
 
-def _varint(data, at):
-    """Return a Variable Byte Integer (5.0 section 1.5.5) and the offset after it; IndexError."""
-    value = 0
-    for n in range(4):
-        byte = data[at + n]
-        value |= (byte & 127) << 7 * n
-        if byte < 128:
-            return value, at + n + 1
-    raise IndexError
-
-
 def _payload(first, body):
     with contextlib.suppress(IndexError, struct.error):
         at = 2 + struct.unpack_from(">H", body)[0] + (2 if first & 6 else 0)
-        size, at = _varint(body, at)
+        size, at = read_varint(body, at)
         return body[at + size :]
     return b"?"

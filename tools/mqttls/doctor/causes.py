@@ -294,7 +294,7 @@ class Finding:
         return dataclasses.asdict(self)
 
 
-def found(row, fact, *, cause=None, cure=None, stage=None, level="problem"):
+def problem(row, fact, *, cause=None, cure=None, stage=None, level="problem"):
     """Return a Finding of `row`, with its stage, cause and cure unless others are given."""
     of_row = ROWS.get(row, ("", "", ""))
     return Finding(row, stage or of_row[0], fact, cause or of_row[1], cure or of_row[2], level)
@@ -302,4 +302,4 @@ def found(row, fact, *, cause=None, cure=None, stage=None, level="problem"):
 
 def remark(row, fact, **others):
     """Return a Finding that is no problem here, but may be one elsewhere."""
-    return found(row, fact, level="remark", **others)
+    return problem(row, fact, level="remark", **others)

@@ -1,0 +1,176 @@
+"""
+What a board meets at the broker's address: does the name resolve, does anybody listen, what comes
+back to the ClientHello of a board, and if that is no handshake, why.
+"""
+
+import contextlib
+import dataclasses
+
+from ..names import is_address
+from . import lint, peek, reading
+from .causes import problem, remark
+
+
+class Look:
+    """
+    A look at the broker of `target` (attempt.Target) from outside: resolve, connect, peek.
+
+    timeout_s  for each of them
+
+    answer    peek.Answer where it got as far as ServerHelloDone and a board could go on, or None
+    facts     dict of what the peek saw
+    stages    {stage: (state, detail)}, as in diagnose.Verdict
+    findings  list of Finding
+    """
+
+    def __init__(self, target, timeout_s):
+        self.target, self.timeout_s = target, timeout_s
+        self.stages, self.findings, self.facts = {}, [], {}
+        self.answer = self._look()
+
+    def _stage(self, name, state, detail):
+        self.stages[name] = (state, detail)
+
+    def _fails(self, finding):
+        self.findings.append(finding)
+        self._stage(finding.stage, "failed", finding.fact)
+
+    def _look(self):
+        target = self.target
+        try:
+            address = peek.resolve(target.host, self.timeout_s)
+        except peek.NoAddress as error:
+            self._fails(problem(1, str(error)))
+            return None
+        self._stage("resolve", "ok", address)
+        try:
+            answer = self._peek(address, target.name)  # raises only where it cannot connect
+            self._stage("connect", "ok", f"port {target.port}")
+        except OSError as error:
+            what = error.strerror or "no answer"
+            if isinstance(error, TimeoutError):
+                what = f"no answer within {self.timeout_s:g} s"
+            self._fails(problem(2, f"{address} port {target.port}: {what}"))
+            return None
+        self.facts = answer.facts()
+        finding = self._judge_answer(answer, address)
+        if finding is not None:
+            self._fails(finding)
+            return None
+        facts = f"{answer.version_name}, {answer.cipher_name}"
+        self._stage("TLS", "ok", facts + (f", {answer.group_name}" if answer.group else ""))
+        return answer
+
+    def _peek(self, address, name, offer="board"):
+        port = self.target.port
+        return peek.peek(address, port, name, offer=offer, timeout_s=self.timeout_s)
+
+    def _try_peek(self, *args):
+        try:
+            return self._peek(*args)
+        except OSError:
+            return peek.Answer(end="reset")
+
+    def _judge_answer(self, answer, address):
+        """Return the Finding when a board cannot even shake hands, else None."""
+        target, name = self.target, self.target.name
+        where = f"{target.host} port {target.port}"
+        if answer.version and answer.version < 0x0303:
+            return problem(8, f"{where} chose {answer.version_name}")
+        if answer.end == "done":
+            findings = lint.flight([len(each) for each in answer.chain], answer.largest)
+            if findings:
+                return findings[0]
+            self._compare_without_name(answer, address)
+            return None
+        if answer.end == "no tls":
+            if answer.first[:2] in (b"\x20\x02", b"\x20\x03"):
+                return problem(3, f"{where} answers with MQTT")
+            first = answer.first.split(b"\r")[0][:40].decode("latin-1")
+            return problem(5, f"{where} answers {first!r}")
+        if answer.end in ("closed", "reset", "silence") and not answer.version:
+            if peek.speaks_mqtt(address, target.port):
+                return problem(3, f"{where} answers a plain CONNECT with CONNACK")
+            if self._answers_only_with_other_name(answer, address):
+                return problem(42, f"{where} hangs up on the name {name}")
+            if answer.end == "silence":
+                return problem(
+                    6,
+                    f"{where} does not answer the ClientHello within {self.timeout_s:g} s",
+                    cause="no broker is behind this port, or it hangs",
+                )
+            return problem(6, f"{where} hangs up at the ClientHello")
+        if answer.end == "broken":
+            return problem(5, f"{where} breaks the TLS specification: {answer.detail}")
+        if answer.end in ("closed", "reset", "silence"):
+            return problem(
+                6,
+                f"{where} stops in the middle of its answer, after {answer.received} bytes",
+                cause="the network or a proxy in between cuts the connection (MTU?), or the "
+                "broker fails",
+            )
+        return self._judge_alert(answer, address, where)
+
+    def _answers_only_with_other_name(self, answer, address):
+        # Does it answer another name, or none at all?
+        other = None if answer.end == "silence" else "localhost"
+        return self._try_peek(address, other).end == "done"
+
+    def _judge_alert(self, answer, address, where):
+        name = self.target.name
+        fact = f"{where} refuses a board's ClientHello: {answer.alert_name}"
+        if answer.alert == 112:
+            return problem(42, f"{where} does not know the name {name}")
+        newer = self._try_peek(address, name, "tls13")
+        if answer.alert == 70:
+            if newer.end == "tls13":
+                self._believe_the_peek()
+                return problem(7, fact)
+            return problem(8, fact)
+        more = self._try_peek(address, name, "more")
+        if more.end == "done":
+            self._believe_the_peek()
+            return self._what_it_wants(more, fact)
+        if self._answers_only_with_other_name(answer, address):
+            return problem(42, f"{fact} for the name {name}")
+        # Not even a PC's long list of ciphers has one for it: then it is the certificate.
+        cause = "the broker's certificate cannot sign a handshake: its keyUsage lacks "
+        cause += "digitalSignature"
+        if newer.end == "tls13":
+            cause += "; or its settings leave nothing but TLS 1.3"
+        fact += ", and all other ciphers and curves of TLS 1.2"
+        return problem(11, fact, cause=cause)
+
+    def _what_it_wants(self, more, fact):
+        """Return the Finding about what the broker chose when offered more than a board has."""
+        with contextlib.suppress(ValueError, IndexError):
+            leaf = reading.parse(more.chain[0])
+            for each in lint.form(leaf, "the broker's certificate"):
+                if each.row == 9:
+                    return dataclasses.replace(each, fact=f"{fact}; {each.fact}")
+        wants = []
+        if more.cipher not in peek.BOARD_CIPHERS:
+            wants.append(f"the cipher {more.cipher_name}")
+        if more.group and more.group not in peek.BOARD_GROUPS:
+            wants.append(f"the curve {more.group_name}")
+        if more.signature and more.signature not in peek.BOARD_SIGNATURES:
+            wants.append(f"signatures by {more.signature_name}")
+        return problem(10, f"{fact}; it wants {' and '.join(wants) or 'what only PCs offer'}")
+
+    def _believe_the_peek(self):
+        self.findings.append(remark(41, "a PC may well connect to this broker"))
+
+    def _compare_without_name(self, answer, address):
+        name = self.target.name
+        if is_address(name):
+            return
+        without = self._try_peek(address, None)
+        fact = f"without the server name {name} the broker "
+        if without.end != "done":
+            fact += f"refuses ({without.end})"
+        elif without.chain[:1] != answer.chain[:1]:
+            fact += "shows another certificate"
+        else:
+            return
+        cure = "mqtt_as_tls sends it; umqtt needs server_hostname"
+        self.findings.append(remark(42, fact, cure=cure))

@@ -1,0 +1,110 @@
+"""
+Python's ssl in the board's place: held to TLS 1.2, the ciphers and the strictness of a board.
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+import tempfile
+import time
+
+from .. import certificates, library, system
+from . import reading
+from .attempt import AFTER_S, PYTHON, Attempt
+from .mqtt import CODES, connect_packet
+from .peek import BOARD_CIPHERS, CIPHERS
+
+# X509_V_ERR_…: what MicroPython says about the same
+_SAID = {
+    10: "The certificate validity has expired",
+    9: "The certificate validity starts in the future",
+    62: "The certificate Common Name (CN) does not match with the expected CN",
+    64: "The certificate Common Name (CN) does not match with the expected CN",
+    26: "The certificate usage does not match",
+}
+_NOT_TRUSTED = "The certificate is not correctly signed by the trusted CA"
+
+
+def context(target):
+    """Return an SSLContext for a Target, with a board's TLS 1.2, ciphers and strictness."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.maximum_version = made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(":".join(CIPHERS[each] for each in BOARD_CIPHERS))
+    for path in target.ca:
+        for each in reading.certificates(path):
+            made.load_verify_locations(cadata=certificates.cert_der(each))
+    if target.cert:
+        _load_pair(made, target)
+    return made
+
+
+def _load_pair(context, target):
+    # OpenSSL wants files, in PEM: a temporary folder that only we can read.
+    pair = certificates.cert_pem(*reading.certificates(target.cert))
+    pair += certificates.key_pem(reading.key(target.key).private)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "pair.pem")
+        system.create(path, pair)
+        context.load_cert_chain(path)
+
+
+def dial(target, timeout_s):
+    """Return the Attempt to connect to `target`, an attempt.Target."""
+    tls_ms = 0
+    start = time.monotonic()
+    stage = "TCP"
+
+    def failed(error, text, code=None):
+        cause, cure = library.explain(f"{error}({text!r}, {code})")
+        return Attempt(False, PYTHON, error, text, code, cause, cure, tls_ms)
+
+    try:
+        made = context(target)
+    except (reading.Unreadable, ssl.SSLError, ValueError) as error:
+        return failed("ValueError", str(error))
+    try:
+        raw = socket.create_connection((target.host, target.port), timeout_s)
+    except socket.gaierror as error:
+        return failed("ResolveError", f"cannot find the address of {target.host}: {error}")
+    except OSError as error:
+        return failed("ConnectError", f"cannot connect: {error}", error.errno)
+    with contextlib.closing(raw):
+        try:
+            stage = "TLS"
+            with made.wrap_socket(raw, server_hostname=target.name) as sock:
+                tls_ms = int((time.monotonic() - start) * 1000)
+                stage = "MQTT"
+                sock.sendall(connect_packet(target))
+                answer = b""
+                while len(answer) < 4:
+                    more = sock.recv(4 - len(answer))
+                    if not more:
+                        return failed("ConnectError", "the broker closed the connection")
+                    answer += more
+                if answer[:2] != b"\x20\x02":
+                    return failed("ProtocolError", "the answer to CONNECT is no CONNACK")
+                if answer[3]:
+                    said = CODES.get(answer[3], "unknown")
+                    text = f"CONNACK {answer[3]}: {said}"
+                    return failed("RefusedError", text, answer[3])
+                sock.settimeout(AFTER_S)
+                with contextlib.suppress(TimeoutError):
+                    if not sock.recv(1):
+                        return failed("ConnectError", "the broker closed the connection")
+                sock.settimeout(timeout_s)
+                with contextlib.suppress(OSError):
+                    sock.sendall(b"\xe0\0")
+                return Attempt(True, PYTHON, tls_ms=tls_ms)
+        except ssl.SSLCertVerificationError as error:
+            return failed("CertificateError", _SAID.get(error.verify_code, _NOT_TRUSTED))
+        except TimeoutError:
+            return failed("ConnectError", f"no {stage} for {int(timeout_s)} s", None)
+        except ssl.SSLError as error:
+            if stage == "MQTT":  # TLS 1.2 or not: what is refused after the handshake is ours
+                return failed("ConnectError", f"the broker closed the connection: {error.reason}")
+            code = -28288 if "VERSION" in (error.reason or "") else -30592
+            return failed("TLSError", f"TLS handshake broken off ({code}): {error.reason}", code)
+        except OSError as error:
+            kind = "TLSError" if stage == "TLS" else "ConnectError"
+            return failed(kind, f"{stage} broken off ({error.errno})", error.errno)
