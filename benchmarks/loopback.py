@@ -3,8 +3,9 @@ All contestants at one mosquitto on loopback, each in a process of its own.
 
 For its speed each works in turns of some milliseconds, in alternating order: how many messages
 fit into one is found out first, because some do 20 a second and some 80,000. A contestant's
-figure of a run is the median of its turns. Memory and idleness do not depend on who else is busy:
-for them all work at once.
+figure of a run is the median of its turns, and so is its processor time a message (user and
+system), which says the same on a busy machine. Memory and idleness do not depend on who else is
+busy: for them all work at once.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-from benchmarks.contestants import ALL, OURS, start
+from benchmarks.contestants import ALL, BARE, OURS, start
+from benchmarks.table import OVER_BARE
 from tests.support.broker import HOST
 
 PAYLOAD = b"x" * 100  # these are those of common.py
@@ -125,10 +127,13 @@ class Loopback:
             found = {}
             for transport in TRANSPORTS:
                 absent, counts = {}, {}
-                results = [self.run(workload, transport, absent, counts) for _ in range(self.runs)]
+                runs = [self.run(workload, transport, absent, counts) for _ in range(self.runs)]
+                results, busy = zip(*runs, strict=True)
                 names = [each.name for each in ALL if all(each.name in run for run in results)]
                 found[transport] = {name: [run[name] for run in results] for name in names}
                 self.add(workload, transport, found[transport], absent)
+                if workload.name != "stall":
+                    self.add_busy(workload, transport, names, busy, absent)
             if workload.name == "in_flight":
                 self.compare(found)
 
@@ -147,6 +152,15 @@ class Loopback:
             self.table.add(what, workload.unit, runs, workload.decimals, target, absent)
             target = ()
 
+    def add_busy(self, workload, transport, names, busy, absent):
+        """Add the processor time of a message or connection, over that of the bare socket's."""
+        if not all(name in run for run in busy for name in names):
+            return  # nobody counts it here
+        what = f"CPU time: {workload.what}, {transport}"
+        ratios = {name: [run[name] / run[BARE] for run in busy] for name in names}
+        figure = self.table.add(what, OVER_BARE, ratios, 2, (), absent)
+        figure["us"] = {name: [run[name] for run in busy] for name in names}
+
     def compare(self, found):
         """Add what of the speed over TCP is left over TLS."""
         runs = {
@@ -159,11 +173,13 @@ class Loopback:
 
     def run(self, workload, transport, absent, counts):
         """
-        Return {contestant: the median of its turns}, or for round trips all times of them.
+        Return {contestant: the median of its turns}, or for round trips all times of them; and
+        {contestant: median of the µs of processor time that a message took}, without those whose
+        time nobody counts.
 
         counts  {contestant: messages a turn}, found out where it is not there
         """
-        results, spent_s = {}, {}
+        results, busy_us, spent_s = {}, {}, {}
         with (
             self.contestants(workload.name, transport, absent) as programs,
             Feeder(self.broker.ports["tcp"]) as feeder,
@@ -171,6 +187,7 @@ class Loopback:
             place(self.broker, programs.values(), workload.cores)
 
             def play(name, count):
+                before = usage(programs[name].pid)
                 start = time.monotonic()
                 programs[name].send(str(count))
                 if workload.name == "receive":
@@ -178,6 +195,9 @@ class Loopback:
                 result = result_of(programs[name])
                 programs[name].wait_for("^ready", WAIT_S)
                 spent_s[name] = time.monotonic() - start + spent_s.get(name, 0)
+                if before:
+                    used_ms = usage(programs[name].pid)[0] - before[0]
+                    busy_us.setdefault(name, []).append(used_ms * 1000 / count)
                 return result
 
             for name in list(programs):
@@ -189,14 +209,16 @@ class Loopback:
                     continue
                 results[name] = []
                 spent_s[name] = 0
+                busy_us.pop(name, None)
             for turn in range(self.turns):
                 for name in list(programs)[:: -1 if turn % 2 else 1]:
                     # one that is slow needs no nine turns
                     if spent_s[name] < self.turns * self.turn_ms / 1000:
                         results[name].append(play(name, counts[name]))
+        busy_us = {name: statistics.median(each) for name, each in busy_us.items()}
         if workload.name == "round_trip":
-            return {name: sum(each, []) for name, each in results.items()}
-        return {name: statistics.median(each) for name, each in results.items()}
+            return {name: sum(each, []) for name, each in results.items()}, busy_us
+        return {name: statistics.median(each) for name, each in results.items()}, busy_us
 
     def count(self, workload, name, play):
         """

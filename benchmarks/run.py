@@ -10,7 +10,8 @@ chart come from.
 
 Each figure is the median of five runs, each ratio that of the five ratios to the bare socket of
 the same run. All are measured in one go, in turns, on one machine and one broker. A missed target
-is shown and is no error: a busy machine misses it too.
+is shown and is no error: a busy machine misses it too. What a message takes of the processor is
+counted beside it, as a ratio to the bare socket's, which says the same on a busy machine.
 """
 
 import argparse

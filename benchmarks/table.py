@@ -5,6 +5,7 @@ import statistics
 from benchmarks.contestants import ALL, BARE, OURS
 
 NAMES = [each.name for each in ALL]
+OVER_BARE = "× bare"  # the unit of figures that are ratios to the bare socket's
 
 
 def text_of(value, decimals):
@@ -18,7 +19,8 @@ class Table:
     figures  list of dicts: what, unit, decimals, runs {contestant: [value, ...]}, median
              {contestant: value}, ratios to the bare socket {contestant: value}, absent
              {contestant: why there is none}, and of a figure with a target: held, relation,
-             target, met. A line of text between them is {"note": text}
+             target, met; of processor times, which are ratios, us {contestant: [value, ...]}. A
+             line of text between them is {"note": text}
     """
 
     def __init__(self):
@@ -37,12 +39,14 @@ class Table:
         runs      {contestant: [value, ...]}, those of one position from neighbouring runs
         target    (what is held against it: a contestant or "ratio", relation, value)
         absent    {contestant: why there is no figure of it}
+
+        Returns what is kept of it in `figures`.
         """
         figure = {"what": what, "unit": unit, "decimals": decimals, "runs": runs}
         figure["median"] = {name: statistics.median(each) for name, each in runs.items()}
         figure["absent"] = dict(absent)
         figure["ratios"] = ratios = {}
-        if BARE in runs and all(runs[BARE]):
+        if BARE in runs and all(runs[BARE]) and unit != OVER_BARE:
             for name, each in runs.items():
                 pairs = zip(each, runs[BARE], strict=False)
                 ratios[name] = statistics.median(value / bare for value, bare in pairs)
@@ -58,6 +62,7 @@ class Table:
         cells = [text_of(figure["median"].get(name), decimals) for name in NAMES]
         ratio = text_of(ratios[OURS], 2) if OURS in ratios else ""
         self._line(f"{what}, {unit}" if unit else what, cells, ratio, wanted)
+        return figure
 
     def note(self, text):
         self.figures.append({"note": text})

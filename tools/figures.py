@@ -11,6 +11,7 @@ import json
 import re
 import sys
 
+from benchmarks.table import OVER_BARE
 from tests.support.docs import ROOT
 
 PAGE = ROOT / "docs/benchmarks.md"
@@ -24,12 +25,16 @@ def cell(figure, name):
     if value is None:
         return "–"
     digits = 0 if value >= 100 or value == int(value) else 3 if value < 1 else 1
+    if figure["unit"] == OVER_BARE:
+        digits = 2
     return f"{value:,.{digits}f}"
 
 
 def row(figure, names):
     """Return a line of a table: the figure of `names`, after the second its ratio."""
     cells = [cell(figure, name) for name in names]
+    if figure["unit"] == OVER_BARE:
+        return f"| {figure['what']} | {' | '.join(cells)} |"
     if BARE in names:
         ratio = figure["ratios"].get(OURS)
         cells.insert(2, "" if ratio is None else f"{ratio:.2f}")
@@ -38,13 +43,21 @@ def row(figure, names):
 
 
 def tables(results):
-    """Return both tables, of all contestants and of ours alone, and what was measured where."""
+    """
+    Return the tables, of all contestants, of their processor time and of ours alone, and what was
+    measured where.
+    """
     figures = [figure for figure in results["figures"] if "what" in figure]
     versions = results["versions"]
     names = [OURS, BARE, *versions]
     heads = [OURS, "a bare socket", "ratio", *(f"{peer} {versions[peer]}" for peer in versions)]
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
-    shared = [figure for figure in figures if len(figure["median"]) > 1 or figure["absent"]]
+    busy = [figure for figure in figures if figure["unit"] == OVER_BARE]
+    shared = [
+        figure
+        for figure in figures
+        if figure not in busy and (len(figure["median"]) > 1 or figure["absent"])
+    ]
     lines += [row(figure, names) for figure in shared]
     reasons = [figure["note"] for figure in results["figures"] if "note" in figure]
     reasons = [each.removeprefix("-: ") for each in reasons if each.startswith("-: ")]
@@ -52,12 +65,25 @@ def tables(results):
         "",
         f"–: {'; '.join(reasons)}.",
         "",
+    ]
+    if busy:
+        heads.remove("ratio")
+        lines += [
+            "What a message, or a connection, takes of the processor (user and system), as a",
+            "multiple of what it takes the bare socket; a busy machine does not blur it:",
+            "",
+            f"| | {' | '.join(heads)} |",
+            f"|---|{'---:|' * len(heads)}",
+            *(row(figure, names) for figure in busy),
+            "",
+        ]
+    lines += [
         "Ours alone:",
         "",
         f"| | {OURS} |",
         "|---|---:|",
     ]
-    lines += [row(figure, [OURS]) for figure in figures if figure not in shared]
+    lines += [row(figure, [OURS]) for figure in figures if figure not in shared + busy]
     where = "{interpreter}; {broker}; {machine}; {date}".format(**results)
     lines += ["", f"Medians of {results['runs']} runs; idleness and sizes once. {where}.", ""]
     return "\n".join(lines)

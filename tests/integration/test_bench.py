@@ -37,7 +37,7 @@ def test_every_client_is_measured_or_it_is_said_why_not(results):
     figures = [figure for figure in results["figures"] if "what" in figure]
     names = {each.name for each in ALL}
     counted = os.path.exists("/proc/self/schedstat")  # CPU time and wake-ups of a process
-    assert len(figures) == (27 if counted else 23)
+    assert len(figures) == (39 if counted else 23)
     for figure in figures:
         if figure["what"].startswith("TLS / TCP"):
             continue
