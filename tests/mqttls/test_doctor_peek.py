@@ -101,8 +101,8 @@ def test_a_flight_in_any_pieces(cut, size):
 def test_numbers_without_a_name_are_shown_as_numbers():
     answer = Answer(version=0x0305, cipher=0x1234, group=999, alert=200)
     assert answer.version_name == "0x0305"
-    assert answer.facts()["cipher"] == "0x1234"
-    assert answer.facts()["alert"] == "alert 200"
+    assert answer.data()["cipher"] == "0x1234"
+    assert answer.data()["alert"] == "alert 200"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_damaged_flight_does_no_harm(data):
         reader.feed(bytes(flight))
     except Broken:
         return
-    reader.answer.facts()
+    reader.answer.data()
 
 
 def test_a_server_that_sends_without_end_is_left():
@@ -192,7 +192,7 @@ def test_a_server_that_dribbles_is_left_in_time():
 def test_facts_about_a_real_broker(tmp_path, pki):
     with Broker(tmp_path / "b", "mtls", pki=pki) as broker:
         answer = peek.peek(HOST, broker.port, "localhost")
-    facts = answer.facts()
+    facts = answer.data()
     assert facts["end"] == "done"
     assert facts["version"] == "TLS 1.2"
     assert facts["group"] == "P-256"

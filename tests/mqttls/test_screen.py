@@ -105,7 +105,7 @@ def test_what_came_from_outside_harms_no_terminal(terminal):
     report.made(HOSTILE, HOSTILE)
     report.problem(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
     report.next(command("provision", HOSTILE), HOSTILE)
-    report.failed(Failure(HOSTILE, HOSTILE, rows=[HOSTILE]))
+    report.failed(Failure(HOSTILE, HOSTILE, lines=[HOSTILE]))
     said = out.getvalue()
     assert all(each.isprintable() for each in said.replace("\n", ""))
     fakes = [each for each in said.splitlines() if each.strip() == "all is well"]

@@ -195,7 +195,7 @@ def test_lines_that_mosquitto_would_not_take_are_told_by_number(lines):
     number = 2 + lines.strip("\n").count("\n")
     with pytest.raises(Failure) as caught:
         acl.own_lines(f"\n{lines}".encode(), "own")
-    (said,) = caught.value.rows
+    (said,) = caught.value.lines
     assert f"line {number}: " in said and BAD_LINES[lines] in said and "\x1b" not in said
 
 

@@ -139,7 +139,7 @@ def own_lines(data, path):
     if bad:
         more = [f"… and {len(bad) - 10} more"] if len(bad) > 10 else []
         fact = f"{path} is no ACL for mosquitto:"
-        raise Failure(fact, cure, stage="files", rows=bad[:10] + more)
+        raise Failure(fact, cure, stage="files", lines=bad[:10] + more)
     return "\n".join(lines).strip("\n") + "\n"
 
 

@@ -36,26 +36,26 @@ class Authority:
     """
     The authority of a Directory.
 
-    settings     dict: names, port, bind, key, server_only, encrypted, docker, admins, days, and
-                 topics, {name: what acl.rules returned}
+    settings     dict: names, port, bind, key, server_only, docker, admins, days, and topics,
+                 {name: what acl.rules returned}
     own_acl      lines of the user's own for the broker's ACL (str)
     certificate  that of the current CA; `older` is that of the one before, in a roll-over, or None
     """
 
     def __init__(self, directory, settings=None):
         self.directory = directory
-        self.root = directory.path
+        self.path = directory.path
         self.settings = settings or directory.settings
 
     # The authorities
 
     @functools.cached_property
     def certificate(self):
-        return certificates.load(self.root / "ca.crt")
+        return certificates.load(self.path / "ca.crt")
 
     @functools.cached_property
     def older(self):
-        found = sorted((self.root / "ca").glob("*.crt"))
+        found = sorted((self.path / "ca").glob("*.crt"))
         return certificates.load(found[0]) if found else None
 
     @property
@@ -67,12 +67,12 @@ class Authority:
     def identity(self):
         """The current CA with its key; asks for the passphrase where it needs one."""
         return certificates.load_identity(
-            self.root / "ca.crt", self.root / "ca.key", self.passphrase
+            self.path / "ca.crt", self.path / "ca.key", self.passphrase
         )
 
     @functools.cached_property
     def older_identity(self):
-        stem = self.root / "ca" / certificates.serial_of(self.older)
+        stem = self.path / "ca" / certificates.serial_of(self.older)
         return certificates.load_identity(f"{stem}.crt", f"{stem}.key", self.passphrase)
 
     @functools.cached_property
@@ -87,7 +87,7 @@ class Authority:
     def is_encrypted(self):
         """Whether the current CA's key has a passphrase; False where the key is kept elsewhere."""
         try:
-            return b"ENCRYPTED" in (self.root / "ca.key").read_bytes()
+            return b"ENCRYPTED" in (self.path / "ca.key").read_bytes()
         except FileNotFoundError:
             return False
 
@@ -140,7 +140,7 @@ class Authority:
 
     def broker_problem(self):
         """Return why the broker's certificate must be issued anew (str), or "" if it is good."""
-        folder = self.root / "broker"
+        folder = self.path / "broker"
         try:
             found = certificates.load_identity(folder / "broker.crt", folder / "broker.key")
         except FileNotFoundError as error:
@@ -157,7 +157,7 @@ class Authority:
 
     def put_broker(self, change, days=None):
         """Issue the broker's certificate anew; the old one goes to the archive. Return it."""
-        old = self.root / "broker" / "broker.crt"
+        old = self.path / "broker" / "broker.crt"
         if old.exists():
             change.keep(_serial_in(old), "broker/broker.crt", "broker/broker.key")
         names = self.settings["names"]
@@ -181,9 +181,9 @@ class Authority:
         gone       names of devices that are removed in it
         """
         server_only = self.settings["server_only"]
-        at = (self.root / "broker").resolve().as_posix()  # on Windows, too
+        at = (self.path / "broker").resolve().as_posix()  # on Windows, too
         change.put("broker/ca.crt", certificates.cert_pem(*self.trusted))
-        owner = system.owner_of(self.root)
+        owner = system.owner_of(self.path)
         change.put("broker/mosquitto.conf", broker.configuration(self.settings, at, owner=owner))
         change.put("broker/acl", acl.text(self.settings, self.own_acl))
         change.put("broker/install.sh", broker.install_script(self.settings), 0o700)
@@ -198,7 +198,7 @@ class Authority:
 
     def _passwords(self, wanted, gone):
         """Return the broker's password file; lines that are there stay as they are."""
-        path = self.root / "broker" / "passwords"
+        path = self.path / "broker" / "passwords"
         lines = {}
         if path.exists():
             for line in path.read_text("utf-8").splitlines(keepends=True):
@@ -215,7 +215,7 @@ class Authority:
 
     @functools.cached_property
     def own_acl(self):
-        path = self.root / acl.OWN
+        path = self.path / acl.OWN
         return acl.own_lines(path.read_bytes(), path) if path.exists() else ""
 
     @functools.cached_property
@@ -235,7 +235,7 @@ class Authority:
 
     def revoked(self):
         """Return what was revoked: list of dicts with serial, name, revoked, authority."""
-        path = self.root / _REVOKED
+        path = self.path / _REVOKED
         return read_json(path, [dict.fromkeys(_OF_REVOKED, str)]) if path.exists() else []
 
     def put_revocation(self, change, names):
@@ -279,9 +279,9 @@ class Authority:
     def crl_problem(self):
         """Return why the revocation lists must be written anew (str), or "" if they are good."""
         try:
-            lists = certificates.load_crls(self.root / "crl.pem")
-            if (self.root / "crl.pem").read_bytes() != (
-                self.root / "broker" / "crl.pem"
+            lists = certificates.load_crls(self.path / "crl.pem")
+            if (self.path / "crl.pem").read_bytes() != (
+                self.path / "broker" / "crl.pem"
             ).read_bytes():
                 return "the broker has another list"
         except FileNotFoundError as error:
@@ -321,7 +321,7 @@ class Authority:
     def serials_of(self, name):
         """Return {serial: certificate} of every certificate that a device has or had."""
         paths = [self.directory.device(name) / "cert.crt"]
-        paths += (self.root / "archive").glob(f"*/devices/{name}/cert.crt")
+        paths += (self.path / "archive").glob(f"*/devices/{name}/cert.crt")
         found = [certificates.load(each) for each in paths if each.exists()]
         return {certificates.serial_of(each): each for each in found}
 

@@ -69,7 +69,7 @@ class _Told:
             or self.name not in self.authority.directory.devices()
         ):
             self.problem(
-                f"{self.authority.root} has no device {self.name!r}",
+                f"{self.authority.path} has no device {self.name!r}",
                 "it was provisioned from another folder, or the device was removed",
             )
             return

@@ -74,7 +74,7 @@ def read(path, known=()):
             f"{path} has {mistakes}, nothing was made:",
             "correct them, then run the same command again",
             stage="files",
-            rows=bad,
+            lines=bad,
         )
     if not found:
         raise Failure(f"{path} names no device", "write one name a line", stage="files")

@@ -257,7 +257,7 @@ class Directory:
         change = Change(self.path)
         try:
             yield change
-            change._seal()
+            change.seal()
             system.replace(self.path / _NEW, self.path / _COMMIT)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -339,7 +339,8 @@ class Change:
         """Have the file or folder `path` gone."""
         self._removals.append(str(path))
 
-    def _seal(self):
+    def seal(self):
+        """Have all of it on the disk; see Directory.change."""
         if self._removals:
             system.create(self._root / _NEW / _REMOVALS, _bytes(json.dumps(self._removals)))
         for folder, _, _ in os.walk(self._root / _NEW):

@@ -29,13 +29,13 @@ class Failure(Exception):
     cure   what to do about it, or ""
     cause  why it is so, or ""
     stage  where it failed ("files", "resolve", "TLS", …), or ""
-    rows   list of str, what the fact announces with a colon, a line each
+    lines  list of str, what the fact announces with a colon, a line each
     """
 
-    def __init__(self, fact, cure="", *, cause="", stage="", rows=()):
+    def __init__(self, fact, cure="", *, cause="", stage="", lines=()):
         super().__init__(fact)
         self.fact, self.cure, self.cause, self.stage = fact, cure, cause, stage
-        self.rows = list(rows)
+        self.lines = list(lines)
 
 
 class Usage(Exception):

@@ -119,12 +119,12 @@ class Report:
     def failed(self, failure):
         """Say why the command cannot go on: on stderr, or among the problems of --json."""
         if self.as_json:
-            fact = "\n  ".join((failure.fact, *failure.rows))
+            fact = "\n  ".join((failure.fact, *failure.lines))
             self.problem(failure.stage, fact, failure.cause, failure.cure)
             return
         head, screen = "mqttls:", self._err
         self._print(f"{head} {failure.fact}", word=head, word_tone="bad", indent=2, screen=screen)
-        for each in failure.rows:
+        for each in failure.lines:
             self._print(f"  {each}", indent=4, screen=screen)
         self._why(failure.cause, failure.cure, screen)
 

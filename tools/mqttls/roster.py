@@ -43,7 +43,7 @@ def facts(authority, name):
 def revoked(authority):
     """Return what was revoked, oldest first: list of dicts of `name` and `revoked` (ISO 8601)."""
     found = [{"name": each["name"], "revoked": each["revoked"]} for each in authority.revoked()]
-    for each in (authority.root / "archive").glob("password-*"):
+    for each in (authority.path / "archive").glob("password-*"):
         kept = _PASSWORD.fullmatch(each.name)
         if kept:
             found.append({"name": kept[1], "revoked": "-".join(kept.groups()[1:])})

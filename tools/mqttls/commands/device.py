@@ -78,7 +78,7 @@ def _run_add(arguments, report):
         if topics is not None:
             wanted = [{"topics": topics, **each} for each in wanted]
         _refuse_twins(directory, wanted)
-        return _add(directory, authority, wanted, arguments, report)
+        return _add(authority, wanted, arguments, report)
 
 
 def _refuse_twins(directory, wanted):
@@ -95,7 +95,7 @@ def _refuse_twins(directory, wanted):
             )
 
 
-def _add(directory, authority, wanted, arguments, report):
+def _add(authority, wanted, arguments, report):
     admins = set(authority.settings["admins"])
     if arguments.admin:
         admins |= {each["name"] for each in wanted}
@@ -105,21 +105,21 @@ def _add(directory, authority, wanted, arguments, report):
     todo, kept = [], []
     for done, one in enumerate(wanted):
         report.progress(done, len(wanted), "looked at")
-        there = directory.device(one["name"]).is_dir()
+        there = authority.directory.device(one["name"]).is_dir()
         why = authority.device_problem(one["name"]) if there else "new"
         (todo if why else kept).append({**one, "why": why})
     report.progress(len(wanted), len(wanted))
     if sorted(admins) != authority.settings["admins"] or topics != authority.topics:
         authority.set(admins=sorted(admins), topics=topics)
-        with directory.change() as change:
+        with authority.directory.change() as change:
             authority.put_settings(change)
             authority.put_broker_files(change)
-        reload = install_command(directory.path, "reload")
+        reload = install_command(authority.path, "reload")
         report.note(f"the broker must read its ACL anew: {reload}")
     made = []
     for some in batches(todo):
         passwords = {}
-        with directory.change() as change:
+        with authority.directory.change() as change:
             for one in some:
                 report.progress(len(made), len(todo), one["name"])
                 made.append(one["name"])
@@ -132,19 +132,19 @@ def _add(directory, authority, wanted, arguments, report):
             if passwords:
                 authority.put_broker_files(change, passwords)
     report.progress(len(todo), len(todo))
-    moved = _settings_anew(directory, authority, kept)
-    _tell(directory, authority, todo, kept, moved, arguments, report)
+    moved = _settings_anew(authority, kept)
+    _tell(authority, todo, kept, moved, arguments, report)
     return report.status
 
 
-def _settings_anew(directory, authority, kept):
+def _settings_anew(authority, kept):
     """Write host and port of a CSV into devices whose certificates stay; return their names."""
     moved = []
     for one in kept:
         before = authority.device_settings(one["name"])
         if all(one.get(key) in (None, before.get(key)) for key in ("host", "port")):
             continue
-        with directory.change() as change:
+        with authority.directory.change() as change:
             authority.put_device_settings(
                 change, one["name"], host=one.get("host"), port=one.get("port")
             )
@@ -160,8 +160,8 @@ def _tell_topics(authority, names, report):
         report.say(f"{name} may use, too: {', '.join(rules)}")
 
 
-def _tell(directory, authority, todo, kept, moved, arguments, report):
-    folder = Path(directory.path, "devices")
+def _tell(authority, todo, kept, moved, arguments, report):
+    folder = Path(authority.path, "devices")
     names = [each["name"] for each in todo]
     for one in todo[:10]:
         what = "password in tls.json"
@@ -183,7 +183,7 @@ def _tell(directory, authority, todo, kept, moved, arguments, report):
     report.data["kept"] = [each["name"] for each in kept]
     report.data["moved"] = moved
     if authority.settings["server_only"] and todo:
-        reload = install_command(directory.path, "reload")
+        reload = install_command(authority.path, "reload")
         report.note(f"the broker must read its passwords anew: {reload}")
     first = (names + moved + [each["name"] for each in kept])[0]
     if first in authority.settings["admins"]:

@@ -46,27 +46,27 @@ def run(arguments, report):
     with Directory.opened(arguments.dir) as directory:
         authority = Authority(directory)
         if not arguments.ca:
-            return _renew(directory, authority, arguments, report)
+            return _renew(authority, arguments, report)
         if not authority.older:
             if arguments.finish:
                 begin = command("renew", "--ca")
                 raise Failure("no roll-over is under way", f"begin one with: {begin}")
-            return _begin(directory, authority, arguments, report)
+            return _begin(authority, arguments, report)
         waiting = _waiting(authority)
         if arguments.finish and (arguments.force or not waiting):
-            return _finish(directory, authority, arguments, report)
+            return _finish(authority, arguments, report)
         return _tell_state(waiting, arguments, report)
 
 
-def _renew(directory, authority, arguments, report):
+def _renew(authority, arguments, report):
     for name in arguments.names:
-        directory.existing_device(name)
+        authority.directory.existing_device(name)
     named = arguments.names or arguments.broker
     names = list(dict.fromkeys(arguments.names))
     if not named and not authority.settings["server_only"]:
         names = [
             each
-            for each in directory.devices()
+            for each in authority.directory.devices()
             if arguments.all
             or authority.device_problem(each)
             or is_due(authority.device_certificate(each), arguments.within)
@@ -79,21 +79,21 @@ def _renew(directory, authority, arguments, report):
     why = authority.broker_problem()
     broker = arguments.broker or arguments.all
     if not named and not broker:
-        path = authority.root / "broker" / "broker.crt"
+        path = authority.path / "broker" / "broker.crt"
         broker = why or is_due(certificates.load(path), arguments.within)
     crl = authority.crl_problem()
     if broker:
-        with directory.change() as change:
+        with authority.directory.change() as change:
             found = authority.put_broker(change, arguments.days)
             authority.put_broker_files(change)
         end = found.certificate.not_valid_after_utc
-        report.made(directory.path / "broker/broker.crt", f"until {end:%Y-%m-%d}")
+        report.made(authority.path / "broker/broker.crt", f"until {end:%Y-%m-%d}")
         report.data["broker"] = {"serial": found.serial, "until": end.isoformat()}
     elif crl:
-        with directory.change() as change:
+        with authority.directory.change() as change:
             authority.put_crl(change)
-        report.made(directory.path / "crl.pem", f"because {crl}")
-    _renew_devices(directory, authority, names, arguments, report)
+        report.made(authority.path / "crl.pem", f"because {crl}")
+    _renew_devices(authority, names, arguments, report)
     report.data["devices"] = names
     if not broker and not names and not crl:
         report.say(f"nothing ends within {arguments.within} days")
@@ -105,18 +105,18 @@ def _renew(directory, authority, arguments, report):
             cure=command("renew", "--ca"),
         )
     if crl:
-        report.next(install_command(directory.path), "on the broker")
+        report.next(install_command(authority.path), "on the broker")
     elif broker:
-        report.next(install_command(directory.path, "reload"), "on the broker; cuts nobody off")
+        report.next(install_command(authority.path, "reload"), "on the broker; cuts nobody off")
     for name in names[:3]:
         report.next(command("provision", name), "until then the old one works")
     return report.status
 
 
-def _renew_devices(directory, authority, names, arguments, report):
+def _renew_devices(authority, names, arguments, report):
     done = 0
     for some in batches(names):
-        with directory.change() as change:
+        with authority.directory.change() as change:
             for name in some:
                 report.progress(done, len(names), name)
                 authority.put_device(change, name, days=arguments.days)
@@ -124,29 +124,29 @@ def _renew_devices(directory, authority, names, arguments, report):
     report.progress(len(names), len(names))
     for name in names:
         end = authority.device_certificate(name).not_valid_after_utc
-        report.made(directory.path / "devices" / name, f"until {end:%Y-%m-%d}")
+        report.made(authority.path / "devices" / name, f"until {end:%Y-%m-%d}")
 
 
 # The roll-over
 
 
-def _begin(directory, authority, arguments, report):
+def _begin(authority, arguments, report):
     """
     A new authority beside the old one; devices get certificates from the new one, and both.
 
     An authority that has ended is of no use to anybody: then the new one replaces it at once.
     """
     dead, until = authority.has_ended, ends_in(arguments.days or DAYS["ca"])
-    with directory.change() as change:
+    with authority.directory.change() as change:
         new = authority.put_next_authority(change, until)
-        _put_everything(directory, authority, change, broker=dead, report=report)
-    report.made(directory.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
+        _put_everything(authority, change, broker=dead, report=report)
+    report.made(authority.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
     if dead:
         report.note("the old authority had ended: the new one takes its place at once")
     else:
         report.say("the old authority stays in ca/: the broker trusts both")
     _tell_admins(authority, report)
-    report.next(install_command(directory.path), "on the broker, first")
+    report.next(install_command(authority.path), "on the broker, first")
     for name in authority.boards()[:3]:
         report.next(command("provision", name), "and every other device")
     if not dead:
@@ -160,10 +160,10 @@ def _tell_admins(authority, report):
         report.note(f"{name} is a program on a PC: give it the files in devices/{name}/, too")
 
 
-def _put_everything(directory, authority, change, *, broker, report):
+def _put_everything(authority, change, *, broker, report):
     if broker:
         authority.put_broker(change)
-    names = directory.devices()
+    names = authority.directory.devices()
     for at, name in enumerate(names):
         report.progress(at, len(names), name)
         authority.put_device(change, name)
@@ -207,17 +207,17 @@ def _tell_state(waiting, arguments, report):
     return report.status
 
 
-def _finish(directory, authority, arguments, report):
+def _finish(authority, arguments, report):
     """The broker's certificate comes from the new authority; nobody trusts the old one."""
-    with directory.change() as change:
+    with authority.directory.change() as change:
         old = authority.drop_older(change)
         authority.put_broker(change)
-        for name in directory.devices():
+        for name in authority.directory.devices():
             authority.put_device_settings(change, name)
         authority.put_crl(change)
         authority.put_broker_files(change)
-    report.made(directory.path / "broker/broker.crt", "from the new authority")
+    report.made(authority.path / "broker/broker.crt", "from the new authority")
     report.say(f"the old authority is trusted no more; it is in archive/{old}/")
-    report.next(install_command(directory.path), "on the broker")
+    report.next(install_command(authority.path), "on the broker")
     report.next(command("provision", "NAME"), "some day: takes the old one off the board")
     return report.status

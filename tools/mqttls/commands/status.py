@@ -66,7 +66,7 @@ def _broker(authority, report):
             "files", f"the broker's certificate: {why}", cure=command("renew", "--broker")
         )
         return
-    certificate = certificates.load(authority.root / "broker" / "broker.crt")
+    certificate = certificates.load(authority.path / "broker" / "broker.crt")
     report.say(f"           certificate {_until(certificate)}")
     report.data["broker"] = {
         **certificates.facts(certificate),
@@ -75,7 +75,7 @@ def _broker(authority, report):
         "server_only": authority.settings["server_only"],
     }
     if is_due(certificate):
-        reload = install_command(authority.root, "reload")
+        reload = install_command(authority.path, "reload")
         report.problem(
             "dates",
             f"the broker's certificate is valid {_until(certificate)}",
@@ -86,11 +86,11 @@ def _broker(authority, report):
 def _revocation(authority, report):
     why = authority.crl_problem()
     if why:
-        cure = f"{command('renew')}, then {install_command(authority.root)}"
+        cure = f"{command('renew')}, then {install_command(authority.path)}"
         report.problem("files", f"crl.pem: {why}", cure=cure)
         return
     newest = max(
-        each.last_update_utc for each in certificates.load_crls(authority.root / "crl.pem")
+        each.last_update_utc for each in certificates.load_crls(authority.path / "crl.pem")
     )
     age = (certificates.now() - newest).days
     count = len(authority.revoked())

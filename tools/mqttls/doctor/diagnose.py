@@ -122,7 +122,7 @@ class _Diagnosis:
         looked = outside.Look(self.case.target, self.case.timeout_s)
         self.add(*looked.findings)
         self.verdict.stages.update(looked.stages)
-        self.verdict.peek = looked.facts
+        self.verdict.peek = looked.data
         return looked.answer
 
     # Notes

@@ -18,14 +18,14 @@ class Look:
     timeout_s  for each of them
 
     answer    peek.Answer where it got as far as ServerHelloDone and a board could go on, or None
-    facts     dict of what the peek saw
+    data      dict of what the peek saw, for --json
     stages    {stage: (state, detail)}, as in diagnose.Verdict
     findings  list of Finding
     """
 
     def __init__(self, target, timeout_s):
         self.target, self.timeout_s = target, timeout_s
-        self.stages, self.findings, self.facts = {}, [], {}
+        self.stages, self.findings, self.data = {}, [], {}
         self.answer = self._look()
 
     def _stage(self, name, state, detail):
@@ -52,7 +52,7 @@ class Look:
                 what = f"no answer within {self.timeout_s:g} s"
             self._fails(problem(2, f"{address} port {target.port}: {what}"))
             return None
-        self.facts = answer.facts()
+        self.data = answer.data()
         finding = self._judge_answer(answer, address)
         if finding is not None:
             self._fails(finding)

@@ -197,8 +197,8 @@ class Answer:
     def alert_name(self):
         return ALERTS.get(self.alert) or f"alert {self.alert}"
 
-    def facts(self):
-        """Return a dict for --json: what is known, with names instead of numbers."""
+    def data(self):
+        """Return it as a dict for --json: what is known, with names instead of numbers."""
         facts = {"end": self.end, "bytes": self.received}
         if self.detail:
             facts["detail"] = self.detail
