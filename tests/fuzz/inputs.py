@@ -20,7 +20,7 @@ PIECE       hex, what one read brings (at most)
 import random
 
 from tests.support import bad_packets as bad
-from tests.support.bad_packets import varint
+from tests.support.five import field, varint
 
 # What the client has under way on its first connection, see tests/device/fuzzed.py
 SUBSCRIBE_ID, OUT_1, OUT_2, OUT_3, UNSUBSCRIBE_ID = range(1, 6)
@@ -136,10 +136,10 @@ class Grammar:
         if kind == "varint":
             return varint(dice.choice((1, 127, 128, 16383, 16384, 268435455)))
         if kind == "topic":
-            return bad.field(b"answer/" + self.text())
+            return field(b"answer/" + self.text())
         if kind == "pair":
-            return bad.field(self.text()) + bad.field(self.text())
-        return bad.field(self.text())
+            return field(self.text()) + field(self.text())
+        return field(self.text())
 
     def properties(self, name, alias=True):
         """Return Properties that the packet `name` may have."""

@@ -17,7 +17,7 @@ from tests.fuzz.inputs import (
     split,
 )
 from tests.support import bad_packets as bad
-from tests.support.bad_packets import varint
+from tests.support.five import varint
 
 LENGTHS = (  # Remaining and Property Lengths that lie, or are written wrongly
     b"\0", b"\1", b"\2", b"\x7f", b"\x80\0", b"\x80\1", b"\xff\x7f", b"\x80\x80\0",

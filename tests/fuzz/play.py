@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.fuzz.inputs import Connection, Input
 from tests.support import bad_packets as bad
 from tests.support import mpy
-from tests.support.bad_packets import varint
+from tests.support.five import varint
 from tests.unit.test_packet_properties import Reader
 from tests.unit.test_properties_properties import NUMBERS, read, read_length
 

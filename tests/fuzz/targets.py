@@ -6,7 +6,7 @@ the session in its world. Each returns quietly, or raises what nothing may raise
 from mqtt_as_tls import packet, packet5, properties
 from mqtt_as_tls.errors import ProtocolError
 from tests.fuzz.inputs import ALIASES, MAX_PACKET
-from tests.support.bad_packets import varint
+from tests.support.five import varint
 from tests.unit.session_model import World
 
 CODES = (None, 0x81, 0x82, 0x94, 0x95)

@@ -13,6 +13,7 @@ from tests.support import bad_packets as bad
 from tests.support.bad_packets import PROTOCOL_ERROR, TOO_LARGE, connack, message, packet
 from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
+from tests.support.five import field
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 BYE = (0xE0, b"")
@@ -479,7 +480,7 @@ def test_a_connack_with_all_that_it_may_have_is_taken():
 # Properties, which take many times their bytes
 
 
-PAIRS = b"".join([b"\x26" + bad.field(b"%03d" % n) + bad.field(b"v") for n in range(440)])
+PAIRS = b"".join([b"\x26" + field(b"%03d" % n) + field(b"v") for n in range(440)])
 
 
 def test_of_too_many_user_properties_the_first_are_kept():

@@ -3,6 +3,8 @@
 import pytest
 
 from tests.support import mpy
+from tests.support.board import WIFI
+from tests.support.pty_board import PtyBoard
 from tools.mqttls.micropython import interpreter
 
 
@@ -13,3 +15,10 @@ def micropython(monkeypatch):
     interpreter.cache_clear()
     yield
     interpreter.cache_clear()
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A board on a pty; the Wi-Fi that it reaches is WIFI."""
+    with PtyBoard(tmp_path / "flash", wifi=WIFI) as running:
+        yield running

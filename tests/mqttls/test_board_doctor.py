@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mqttls.test_provision import WIFI, make_directory
-from tests.support.pty_board import PtyBoard
+from tests.support.board import WIFI
+from tests.support.tool import make_directory
 from tools.mqttls.board import Board
 from tools.mqttls.cli import main
 
@@ -14,12 +14,6 @@ from tools.mqttls.cli import main
 @pytest.fixture
 def directory(tmp_path, pki, mtls_broker):
     return make_directory(tmp_path / "pki", pki, mtls_broker.port)
-
-
-@pytest.fixture
-def board(tmp_path):
-    with PtyBoard(tmp_path / "flash", wifi=WIFI) as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.mqttls.test_provision import WIFI
 from tests.support import mpy
+from tests.support.board import WIFI
 from tests.support.broker import mosquitto
 from tests.support.pty_board import PtyBoard
 from tools.mqttls import board_files, certificates, handshakes, micropython

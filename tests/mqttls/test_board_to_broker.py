@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.mqttls.test_provision import APP, WIFI
-from tests.support.pty_board import PtyBoard
-from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder
+from tests.support.board import WIFI
+from tests.support.tool import APP, Mosquitto, Watcher, init, mqttls, open_folder
 from tools.mqttls.board import Board
 
 
@@ -12,12 +11,6 @@ from tools.mqttls.board import Board
 def pki():
     with open_folder() as folder:
         yield folder / "mqtt-pki"
-
-
-@pytest.fixture
-def board(tmp_path):
-    with PtyBoard(tmp_path / "flash", wifi=WIFI) as running:
-        yield running
 
 
 @pytest.fixture

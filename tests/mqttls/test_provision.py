@@ -10,63 +10,17 @@ import sys
 import pytest
 
 from tests.support import mpy, patience, process
+from tests.support.board import WIFI
 from tests.support.pty_board import PtyBoard
-from tests.support.tool import typing
+from tests.support.tool import APP, make_directory, typing
 from tools.mqttls import board_files, library
 from tools.mqttls.board import INFO, Board
 from tools.mqttls.cli import main
-
-WIFI = ("my-ssid", "my-password")
-
-# What an app does with what it was given
-APP = """\
-import asyncio, config
-from mqtt_as_tls import MQTTClient
-
-async def main():
-    client = MQTTClient(**config.mqtt, log=None)
-    await client.connect(timeout_s=20)
-    await client.publish(config.home + "t", "21.5", qos=1)
-    await client.disconnect()
-    print("acknowledged", config.link is not None, config.tls.verified)
-
-asyncio.run(main())
-"""
-
-
-def make_directory(path, pki, port, identity=None, name="kitchen"):
-    folder = path / "devices" / name
-    folder.mkdir(parents=True)
-    (path / "settings.json").write_text("{}")
-    identity = identity or pki.device
-    shutil.copy(pki.ca.cert_der, folder / "ca.der")
-    shutil.copy(identity.cert_der, folder / "cert.der")
-    shutil.copy(identity.key_der, folder / "key.der")
-    (folder / "tls.json").write_text(
-        json.dumps(
-            {
-                "host": "127.0.0.1",
-                "port": port,
-                "client_id": name,
-                "server_hostname": None,
-                "ca": ["ca.der"],
-                "cert": "cert.der",
-                "key": "key.der",
-            }
-        )
-    )
-    return path
 
 
 @pytest.fixture
 def directory(tmp_path, pki):
     return make_directory(tmp_path / "mqtt-pki", pki, 8883)
-
-
-@pytest.fixture
-def board(tmp_path):
-    with PtyBoard(tmp_path / "flash", wifi=WIFI) as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import types
 import pytest
 
 from tests.support import docs, mpy, patience, process
+from tests.support.board import WIFI
 from tests.support.broker import Peer, properties_of
 from tests.support.pty_board import PtyBoard
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
 from tools.mqttls.board import Board, BoardGone, BoardRaised
 
-WIFI = ("my-ssid", "my-password")
 EXAMPLES = mpy.ROOT / "examples"
 HOME = "devices/kitchen/"
 NOT_AT_A_BROKER = {"config", "ppp_link"}

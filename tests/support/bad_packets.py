@@ -7,25 +7,14 @@ A case is a tuple (name, bytes that the server sends, reason code).
 
 import random
 
+from tests.support.five import field, varint
+
 MALFORMED = 0x81
 PROTOCOL_ERROR = 0x82
 ALIAS_INVALID = 0x94
 TOO_LARGE = 0x95
 MAX_PACKET = 4096  # the client's default
 CONNACKS = {4: b"\x20\x02%c\0", 5: b"\x20\x03%c\0\0"}
-
-
-def field(data):
-    return len(data).to_bytes(2, "big") + data
-
-
-def varint(n):
-    """Return `n` as a Variable Byte Integer."""
-    out = b""
-    while n > 127:
-        out += bytes((n & 127 | 128,))
-        n >>= 7
-    return out + bytes((n,))
 
 
 def packet(first, body=b""):

@@ -8,6 +8,7 @@ def field(data):
 
 
 def varint(number):
+    """Return an int as a Variable Byte Integer."""
     out = b""
     while number > 127:
         out += bytes([number & 127 | 128])

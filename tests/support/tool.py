@@ -22,6 +22,22 @@ NOBODY = 65534
 MQTTLS = [sys.executable, "-c", "import sys; from tools.mqttls.cli import main; sys.exit(main())"]
 
 
+# What an app does with what it was given
+APP = """\
+import asyncio, config
+from mqtt_as_tls import MQTTClient
+
+async def main():
+    client = MQTTClient(**config.mqtt, log=None)
+    await client.connect(timeout_s=20)
+    await client.publish(config.home + "t", "21.5", qos=1)
+    await client.disconnect()
+    print("acknowledged", config.link is not None, config.tls.verified)
+
+asyncio.run(main())
+"""
+
+
 class Outcome:
     """
     What a run of mqttls left: `code`, `out`, `err` (str), and `json` where --json was given.
@@ -125,6 +141,37 @@ def give_away(folder):
     if os.geteuid() == 0:
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, NOBODY, NOBODY)
+
+
+def make_directory(path, pki, port, identity=None, name="kitchen"):
+    """
+    Make the folder `path` (Path) with no more in it than what `provision` needs; return it.
+
+    pki       pki.PKI whose broker the device `name` has to do with
+    port      of that broker on this PC
+    identity  of the device; that of the PKI when None
+    """
+    folder = path / "devices" / name
+    folder.mkdir(parents=True)
+    (path / "settings.json").write_text("{}")
+    identity = identity or pki.device
+    shutil.copy(pki.ca.cert_der, folder / "ca.der")
+    shutil.copy(identity.cert_der, folder / "cert.der")
+    shutil.copy(identity.key_der, folder / "key.der")
+    (folder / "tls.json").write_text(
+        json.dumps(
+            {
+                "host": "127.0.0.1",
+                "port": port,
+                "client_id": name,
+                "server_hostname": None,
+                "ca": ["ca.der"],
+                "cert": "cert.der",
+                "key": "key.der",
+            }
+        )
+    )
+    return path
 
 
 class Mosquitto:
