@@ -81,10 +81,10 @@ class Bare:
         self._raw.close()
 
     def readable(self):
-        yield core._io_queue.queue_read(self._raw)
+        yield core._io_queue.queue_read(self._raw)  # noqa: SLF001
 
     def writable(self):
-        yield core._io_queue.queue_write(self._raw)
+        yield core._io_queue.queue_write(self._raw)  # noqa: SLF001
 
     async def read(self):
         """Return how many bytes came into `buf`."""

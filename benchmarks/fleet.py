@@ -159,7 +159,7 @@ def run(directory, transport, devices=200, processes=8, down_s=10, period_s=4, c
         start_2 = time.time()
         times = sorted(at - start_2 for at in fleet.all_up(start_2 - down_s).values())
         # of the broker's new process, whose start is in it too
-        cpu = cpu_s(broker._child.pid)
+        cpu = cpu_s(broker.pid)
         published = fleet.stop()
         observer.wait_until(
             lambda: all(

@@ -354,7 +354,7 @@ def place(broker, programs, cores):
     """
     if hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(broker._child.pid, cpus[:1])
+        os.sched_setaffinity(broker.pid, cpus[:1])
         for program in programs:
             os.sched_setaffinity(program.pid, cpus[:1] if cores == 1 else cpus[-1:])
 

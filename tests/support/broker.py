@@ -1,8 +1,6 @@
 """A real mosquitto on loopback, and a second real client to watch it with."""
 
-import base64
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -19,6 +17,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.support import patience, process
 from tools.debian import Unavailable
+from tools.mqttls.broker import password_line
 from tools.ports import free_port, give_back
 
 HOST = "127.0.0.1"
@@ -43,13 +42,6 @@ def is_listening(port, timeout_s=1, host=HOST):
     except OSError:
         return False
     return True
-
-
-def _password_line(user, password):
-    salt = os.urandom(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
-    salt, digest = (base64.b64encode(each).decode() for each in (salt, digest))
-    return f"{user}:$7$101${salt}${digest}\n"
 
 
 def published_again(log, client_id):
@@ -141,6 +133,11 @@ class Broker:
         return self.ports[self.listeners[0]]
 
     @property
+    def pid(self):
+        """The process id of what runs now."""
+        return self._child.pid
+
+    @property
     def running(self):
         return self._child is not None and self._child.poll() is None
 
@@ -157,7 +154,7 @@ class Broker:
             lines.append("allow_anonymous true")
         else:
             path = self.directory / "passwords"
-            path.write_text("".join(_password_line(*each) for each in self._users.items()))
+            path.write_text("".join(password_line(*each) for each in self._users.items()))
             path.chmod(0o600)
             lines += ["allow_anonymous false", f"password_file {path}"]
         if self._acl is not None:
@@ -443,6 +440,10 @@ class Peer:
 
     def __exit__(self, *_):
         self.close()
+
+    def send_at_once(self):
+        """Let no message wait for others (TCP_NODELAY), until it connects anew."""
+        self._client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(self, client, data, flags, answer, properties):
         with self._changed:

@@ -8,7 +8,7 @@ import json
 import ssl
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -196,10 +196,7 @@ def forge(
         certificate = builder.sign(signer, hashes.SHA256(), rsa_padding=scheme)
     else:
         certificate = builder.sign(signer, hashed or hashes.SHA256())
-    made = pki.Identity(pki_.directory, name, certificate, private, issuer)
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        made.key_pem = made.pkcs8_pem  # there is no other form
-    return made
+    return pki.Identity(pki_.directory, name, certificate, private, issuer)
 
 
 def revocations(issuer, path, *revoked, next_update=None):
@@ -217,7 +214,8 @@ def revocations(issuer, path, *revoked, next_update=None):
             .revocation_date(pki.days(-1))
             .build()
         )
-    path.write_bytes(builder.sign(issuer.key, hashes.SHA256()).public_bytes(pki._PEM))
+    made = builder.sign(issuer.key, hashes.SHA256())
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     return path
 
 

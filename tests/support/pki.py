@@ -44,7 +44,7 @@ class Identity:
     Each of these is the path (str) of a file that is written at its first use:
 
     cert_pem cert_der  the certificate
-    key_pem key_der    the key, not encrypted: SEC1 (EC) or PKCS#1 (RSA)
+    key_pem key_der    the key, not encrypted: SEC1 (EC), PKCS#1 (RSA), PKCS#8 (all others)
     pkcs8_pem pkcs8_der  the same as PKCS#8
     encrypted_pem      the same, encrypted with the password "secret"
     chain_pem          the certificate and those of its issuers below the root
@@ -68,6 +68,11 @@ class Identity:
             lock = serialization.BestAvailableEncryption(password)
         return self._write(ending, self.key.private_bytes(encoding, form, lock))
 
+    @property
+    def _own_form(self):
+        older = isinstance(self.key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey))
+        return _TRADITIONAL if older else _PKCS8
+
     @functools.cached_property
     def cert_pem(self):
         return self._write(".crt", self.certificate.public_bytes(_PEM))
@@ -86,11 +91,11 @@ class Identity:
 
     @functools.cached_property
     def key_pem(self):
-        return self._write_key(".key", _PEM, _TRADITIONAL)
+        return self._write_key(".key", _PEM, self._own_form)
 
     @functools.cached_property
     def key_der(self):
-        return self._write_key(".key.der", _DER, _TRADITIONAL)
+        return self._write_key(".key.der", _DER, self._own_form)
 
     @functools.cached_property
     def pkcs8_pem(self):
@@ -263,9 +268,8 @@ class PKI:
 
     def bundle(self, *identities, der=False):
         """Return the path (str) of one file with the certificates of `identities`, in order."""
-        path = self.directory / "-".join(
-            ["bundle", *(each._stem.name for each in identities), "der" if der else "pem"]
-        )
+        names = (each.name.replace(" ", "-") for each in identities)
+        path = self.directory / "-".join(["bundle", *names, "der" if der else "pem"])
         form = _DER if der else _PEM
         path.write_bytes(b"".join(each.certificate.public_bytes(form) for each in identities))
         return str(path)
