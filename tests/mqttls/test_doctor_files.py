@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.support.doctoring import forge
 from tests.support.doctoring import mqttls as in_process
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
-from tools.mqttls.doctor import conf, lint, log, reading
+from tools.mqttls.doctor import clients, conf, lint, log, reading
 from tools.mqttls.doctor.causes import ROWS, STAGES
 
 pytestmark = pytest.mark.usefixtures("micropython")
@@ -147,11 +147,11 @@ def test_a_damaged_certificate_is_told_not_raised(pki, tmp_path_factory, data):
     path = tmp_path_factory.mktemp("der") / "x.der"
     path.write_bytes(bytes(der))
     try:
-        (leaf, *_) = reading.certificates(path)
+        (leaf, *_) = reading.load_all(path)
         lint.chain([leaf], [pki.ca.certificate])
         lint.named(leaf, "localhost")
         lint.server(leaf)
-        lint.client(leaf, None, [pki.ca.certificate])
+        clients.judge(leaf, None, [pki.ca.certificate])
     except reading.Unreadable as error:
         assert error.finding.cure
 
@@ -160,13 +160,13 @@ def test_pem_is_read_in_one_pass_whatever_is_in_it(tmp_path, pki):
     path = tmp_path / "x.pem"
     path.write_bytes(b"-----BEGIN CERTIFICATE-----\n" * 37_000)
     with pytest.raises(reading.Unreadable):
-        reading.certificates(path)
+        reading.load_all(path)
     text = Path(pki.ca.cert_pem).read_bytes()
     path.write_bytes(b"a comment\r\n" + text.replace(b"\n", b"\r\n") + b"\n" + text)
-    assert reading.certificates(path) == [pki.ca.certificate] * 2
+    assert reading.load_all(path) == [pki.ca.certificate] * 2
     path.write_bytes(text[:-30])
     with pytest.raises(reading.Unreadable):
-        reading.certificates(path)
+        reading.load_all(path)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_a_list_of_revoked_ones_in_der(pki, tmp_path):
     made = made.sign(pki.ca.key, hashes.SHA256())
     path.write_bytes(made.public_bytes(serialization.Encoding.DER))
     with pytest.raises(reading.Unreadable, match="DER"):
-        lint.crl(path)
+        clients.crl(path)
     path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    lists, findings = lint.crl(path, [pki.ca.certificate])
+    lists, findings = clients.crl(path, [pki.ca.certificate])
     assert len(lists) == 1
     assert [(each.row, each.level) for each in findings] == [(26, "remark")]  # it ends soon
 

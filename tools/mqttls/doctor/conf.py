@@ -10,7 +10,7 @@ from cryptography import x509
 
 from ..messages import shell
 from ..names import is_port
-from . import lint, reading
+from . import clients, lint, reading
 from .causes import problem, remark
 from .peek import BOARD_CIPHERS, CIPHERS
 
@@ -289,7 +289,7 @@ def _files(configuration, listener, name, when):
         if path:
             try:
                 _must_be_pem(path, option)
-                loaded = reading.certificates(path, _HERE)
+                loaded = reading.load_all(path, _HERE)
                 if option == "certfile":
                     files.chain = loaded
                 else:
@@ -300,26 +300,26 @@ def _files(configuration, listener, name, when):
     if files.chain:
         files.known = _beside(certfile) + files.authorities
         leaf = files.chain[0]
-        if lint.is_ca(leaf) and len(files.chain) > 1:
+        if reading.is_ca(leaf) and len(files.chain) > 1:
             fact = f"{certfile} begins with the CA {reading.name_of(leaf)}"
             cure = "put the broker's own certificate first, those of CAs after it"
             cause = "the first certificate is the one that the broker shows"
             out.append(problem(39, fact, cause=cause, cure=cure))
         whose = f"the broker's certificate ({certfile})"
         out += lint.form(leaf, whose) + lint.server(leaf) + lint.dates(leaf, whose, when)
-        out += lint.flight([lint.size(each) for each in files.chain])
+        out += lint.flight([reading.size(each) for each in files.chain])
         if name is not None:
             out += lint.named(leaf, name)
     for each in files.authorities:
         whose = f"the CA {reading.name_of(each)} (cafile)"
         out += [one for one in lint.dates(each, whose, when) if one.row != 12]
-        if not lint.is_ca(each) and each.issuer != each.subject:
+        if not reading.is_ca(each) and each.issuer != each.subject:
             fact = f"{whose} has no CA:TRUE or no keyCertSign"
             out.append(problem(18, fact))
     crlfile = configuration.file(options.get("crlfile", ""))
     if crlfile:
         try:
-            files.crls, more = lint.crl(crlfile, files.authorities, when, _HERE)
+            files.crls, more = clients.crl(crlfile, files.authorities, when, _HERE)
             out += more
         except reading.Unreadable as error:
             out.append(error.finding)
@@ -345,7 +345,7 @@ def _key(configuration, path, chain):
             cure = _to_pem("pkey", path)
             fact = f"keyfile {path} is not PEM"
             return [problem(39, fact, cause="mosquitto reads PEM only", cure=cure)]
-        private = reading.key(path, _HERE)
+        private = reading.load_key(path, _HERE)
     except reading.Unreadable as error:
         if error.finding.row == 30:
             cause = "mosquitto asks for its passphrase, and nobody answers"
@@ -353,7 +353,7 @@ def _key(configuration, path, chain):
             return [problem(39, f"keyfile {path} is encrypted", cause=cause, cure=cure)]
         return [error.finding]
     out = []
-    if chain and not lint.is_pair(chain[0], private.private):
+    if chain and not reading.is_pair(chain[0], private.private):
         whose = reading.name_of(chain[0])
         fact = f"keyfile {path} does not belong to the certificate of {whose}"
         cause = "key and certificate of the broker are not a pair"
@@ -402,5 +402,5 @@ def _beside(path, most=50):
         names = [each for each in names if each.suffix in (".crt", ".pem", ".cer")][:most]
         for each in names:
             with contextlib.suppress(reading.Unreadable, ValueError):
-                out += reading.certificates(each)
+                out += reading.load_all(each)
     return [each for each in out if isinstance(each, x509.Certificate)]

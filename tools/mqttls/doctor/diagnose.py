@@ -13,7 +13,7 @@ import time
 from cryptography import x509
 
 from .. import acl, system
-from . import conf, lint, log, outside, reading, topic
+from . import clients, conf, lint, log, outside, reading, topic
 from .attempt import PYTHON, Attempt, Target
 from .causes import ROWS, STAGES, problem, remark
 from .dial import dial
@@ -156,7 +156,7 @@ class _Diagnosis:
                 self.add(*findings)
         if target.key:
             with self.readable():
-                self.private = reading.key(target.key)
+                self.private = reading.load_key(target.key)
                 self.add(*lint.device_key(self.private, target.key))
         if (target.cert is None) != (target.key is None):
             missing = "key" if target.key is None else "certificate"
@@ -214,10 +214,10 @@ class _Diagnosis:
         ):
             for path in paths:
                 with contextlib.suppress(reading.Unreadable):
-                    into += reading.certificates(path)
+                    into += reading.load_all(path)
         for path in self.case.crls:
             with self.readable():
-                lists, findings = lint.crl(path, self.authorities)
+                lists, findings = clients.crl(path, self.authorities)
                 self.crls = [*self.crls, *lists]
                 self.add(*findings)
 
@@ -269,7 +269,7 @@ class _Diagnosis:
 
     def judge_client(self, answer):
         authorities = self.authorities
-        findings = lint.client(self.certificate, self.private, authorities, self.crls)
+        findings = clients.judge(self.certificate, self.private, authorities, self.crls)
         if answer is not None and not answer.wants_certificate:
             findings = [
                 dataclasses.replace(each, level="remark") if each.row in (25, 26) else each

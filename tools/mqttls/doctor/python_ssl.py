@@ -32,7 +32,7 @@ def context(target):
     made.maximum_version = made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_ciphers(":".join(CIPHERS[each] for each in BOARD_CIPHERS))
     for path in target.ca:
-        for each in reading.certificates(path):
+        for each in reading.load_all(path):
             made.load_verify_locations(cadata=certificates.cert_der(each))
     if target.cert:
         _load_pair(made, target)
@@ -41,8 +41,8 @@ def context(target):
 
 def _load_pair(context, target):
     # OpenSSL wants files, in PEM: a temporary folder that only we can read.
-    pair = certificates.cert_pem(*reading.certificates(target.cert))
-    pair += certificates.key_pem(reading.key(target.key).private)
+    pair = certificates.cert_pem(*reading.load_all(target.cert))
+    pair += certificates.key_pem(reading.load_key(target.key).private)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "pair.pem")
         system.create(path, pair)

@@ -1,14 +1,19 @@
-"""Certificates and keys in files, PEM or DER, as a board or a broker would read them."""
+"""
+Certificates and keys in files, PEM or DER, as a board or a broker would read them; and what they
+say, however odd they are.
+"""
 
 import base64
 import dataclasses
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from .. import certificates
 from .causes import problem
 
 _MOST_FILE = 1024 * 1024
@@ -22,21 +27,6 @@ class Unreadable(ValueError):
     def __init__(self, finding):
         super().__init__(finding.fact)
         self.finding = finding
-
-
-def name_of(certificate):
-    """Return whom it is for, for messages: its common name, or the whole subject."""
-    return _short(certificate.subject)
-
-
-def issuer_of(certificate):
-    """Return who signed it, as name_of does."""
-    return _short(certificate.issuer)
-
-
-def _short(name):
-    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[0].value) if names else name.rfc4514_string() or "(no name)"
 
 
 def wrong(stage, fact, cure, row=0, cause=None):
@@ -120,7 +110,7 @@ def parse(der):
     return certificate
 
 
-def certificates(path, stage="files"):
+def load_all(path, stage="files"):
     """Return the certificates (list of x509.Certificate, not empty) in a PEM or DER file."""
     data = read(path, stage)
     if is_pem(data):
@@ -153,7 +143,7 @@ class Key:
     pem: bool
 
 
-def key(path, stage="files"):
+def load_key(path, stage="files"):
     """Return the Key in a PEM or DER file; raises Unreadable, also when it is encrypted."""
     data = read(path, stage)
     label, der, pem = "", data, is_pem(data)
@@ -192,3 +182,132 @@ def _form(der, private):
     if inner[:3] in (b"\2\1\0", b"\2\1\1") and inner[3:4] == b"\x30":
         return "PKCS#8"
     return "SEC1" if isinstance(private, ec.EllipticCurvePrivateKey) else "PKCS#1"
+
+
+# What a certificate says
+
+# as RFC 5280 calls them (sections 4.2.1 and 4.2.1.12), and algorithms without a hash
+_OID_NAMES = {
+    ExtensionOID.NAME_CONSTRAINTS: "nameConstraints",
+    ExtensionOID.CERTIFICATE_POLICIES: "certificatePolicies",
+    ExtensionOID.POLICY_MAPPINGS: "policyMappings",
+    ExtensionOID.POLICY_CONSTRAINTS: "policyConstraints",
+    ExtensionOID.INHIBIT_ANY_POLICY: "inhibitAnyPolicy",
+    ExtensionOID.CRL_DISTRIBUTION_POINTS: "cRLDistributionPoints",
+    ExtensionOID.ISSUER_ALTERNATIVE_NAME: "issuerAltName",
+    ExtensionOID.TLS_FEATURE: "TLSFeature",
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
+    ExtendedKeyUsageOID.TIME_STAMPING: "timeStamping",
+    ExtendedKeyUsageOID.OCSP_SIGNING: "OCSPSigning",
+    x509.SignatureAlgorithmOID.ED25519: "ed25519",
+    x509.SignatureAlgorithmOID.ED448: "ed448",
+}
+
+
+def name_of(certificate):
+    """Return whom it is for, for messages: its common name, or the whole subject."""
+    return _short(certificate.subject)
+
+
+def issuer_of(certificate):
+    """Return who signed it, as name_of does."""
+    return _short(certificate.issuer)
+
+
+def _short(name):
+    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if names else name.rfc4514_string() or "(no name)"
+
+
+def oid_name(oid):
+    """Return an x509.ObjectIdentifier for messages: "clientAuth", or its numbers."""
+    return _OID_NAMES.get(oid, oid.dotted_string)
+
+
+def extension(certificate, kind):
+    """Return an extension of a class of cryptography.x509, None where it is not or is damaged."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, KeyError, TypeError):
+        return None
+
+
+def alternative_names(certificate):
+    """Return (DNS names, IP addresses), two lists of str, both empty where there is no SAN."""
+    names = extension(certificate, x509.SubjectAlternativeName)
+    if names is None:
+        return [], []
+    dns = names.get_values_for_type(x509.DNSName)
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return list(dns), [str(each) for each in addresses]
+
+
+def key_name(public):
+    """Return what a public key is: "P-256", "RSA 2048", "Ed25519", …"""
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        names = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+        return names.get(public.curve.name, public.curve.name)
+    if isinstance(public, rsa.RSAPublicKey):
+        return f"RSA {public.key_size}"
+    name = type(public).__name__.replace("PublicKey", "").strip("_")
+    return {"ED25519": "Ed25519", "ED448": "Ed448"}.get(name.upper(), name)
+
+
+def public_key(certificate):
+    """Return the public key object, or None for a kind that not even the PC knows."""
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def is_ca(certificate):
+    """Tell whether mbedTLS lets this certificate sign others."""
+    if certificate.version == x509.Version.v1:
+        return False
+    constraints = extension(certificate, x509.BasicConstraints)
+    usage = extension(certificate, x509.KeyUsage)
+    return bool(constraints and constraints.ca and (usage is None or usage.key_cert_sign))
+
+
+def signed_by(certificate, issuer):
+    """Tell whether the key of `issuer` made the signature of `certificate` (or CRL)."""
+    public = public_key(issuer)
+    data = getattr(certificate, "tbs_certificate_bytes", None) or certificate.tbs_certlist_bytes
+    try:
+        if isinstance(public, rsa.RSAPublicKey):
+            scheme = getattr(certificate, "signature_algorithm_parameters", None)
+            scheme = scheme or padding.PKCS1v15()
+            hashed = certificate.signature_hash_algorithm
+            public.verify(certificate.signature, data, scheme, hashed)
+        elif isinstance(public, ec.EllipticCurvePublicKey):
+            hashed = certificate.signature_hash_algorithm
+            public.verify(certificate.signature, data, ec.ECDSA(hashed))
+        elif public is not None:
+            public.verify(certificate.signature, data)
+        else:
+            return False
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def size(certificate):
+    """Return how many bytes it has as DER."""
+    return len(certificates.cert_der(certificate))
+
+
+def says_ca(certificate):
+    """Tell whether a certificate says CA:TRUE."""
+    constraints = extension(certificate, x509.BasicConstraints)
+    return bool(constraints and constraints.ca)
+
+
+def is_pair(certificate, private):
+    """Tell whether a private key is that of the certificate; True where nobody can know."""
+    if public_key(certificate) is None:
+        return True
+    return certificates.belongs(certificate, private)

@@ -1,0 +1,132 @@
+"""
+Whether a broker lets a client in by its certificate: judged by the rules of mosquitto and of the
+OpenSSL in it. `when` is an aware datetime, "now" in all but tests.
+"""
+
+import dataclasses
+import datetime
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from .. import certificates
+from ..messages import shell
+from . import lint, reading
+from .causes import problem, remark
+from .peek import BOARD_OUT
+
+
+def judge(certificate, private, authorities=(), crls=(), when=None):
+    """
+    Return the findings about the certificate that a device shows.
+
+    private      Key, or None to leave the pair unchecked
+    authorities  CAs (x509.Certificate) that the broker takes clients from; empty: unknown
+    crls         lists (x509.CertificateRevocationList) that the broker reads
+    """
+    name = reading.name_of(certificate)
+    whose = f"the client certificate of {name}"
+    out = [
+        dataclasses.replace(each, stage="client certificate")
+        for each in (*lint.form(certificate, whose), *lint.dates(certificate, whose, when))
+        if each.row != 12
+    ]
+    for at, each in enumerate(out):
+        if each.row in (13, 14) and each.level == "problem":
+            out[at] = dataclasses.replace(each, row=25)
+    if private is not None and not reading.is_pair(certificate, private.private):
+        out.append(problem(27, f"the key does not belong to {whose}"))
+    purposes = reading.extension(certificate, x509.ExtendedKeyUsage)
+    allowed = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+    if purposes is not None and not any(each in allowed for each in purposes):
+        have = ", ".join(map(reading.oid_name, purposes))
+        fact = f"{whose} is for {have}, not for clientAuth"
+        out.append(problem(25, fact, cure="reissue it with extendedKeyUsage clientAuth"))
+    usage = reading.extension(certificate, x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:
+        fact = f"the keyUsage of {whose} lacks digitalSignature"
+        out.append(problem(25, fact, cure="reissue it with keyUsage digitalSignature"))
+    if authorities and not any(
+        each.subject == certificate.issuer and reading.signed_by(certificate, each)
+        for each in authorities
+    ):
+        names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
+        issuer = reading.issuer_of(certificate)
+        fact = f"{whose} is from {issuer}; the broker takes those from {names}"
+        out.append(
+            problem(25, fact, cure="issue it from the broker's CA, or add its CA to cafile")
+        )
+    for each in crls:
+        out += revoked(each, certificate, when)
+    if crls and all(each.issuer != certificate.issuer for each in crls):
+        issuer = reading.issuer_of(certificate)
+        fact = f"the broker's CRL file has no list of {issuer}, which issued {whose}"
+        cause = f"a broker with a crlfile refuses clients of a CA without a list: {issuer}"
+        cure = f"append the list of {issuer} to it (mqttls renew)"
+        out.append(problem(26, fact, cause=cause, cure=cure))
+    if reading.size(certificate) + 10 > BOARD_OUT:
+        fact = f"{whose} has {reading.size(certificate)} bytes; a board sends 4096 at most"
+        out.append(problem(32, fact, stage="client certificate"))
+    return out
+
+
+def revoked(crl, certificate, when=None):
+    """Return the findings when `certificate` is on the list `crl`."""
+    if crl.issuer != certificate.issuer:
+        return []
+    entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+    if entry is None:
+        return []
+    fact = f"the client certificate of {reading.name_of(certificate)} was revoked on "
+    fact += lint.day(entry.revocation_date_utc)
+    return [problem(25, fact, cure="issue a new one (mqttls device add)")]
+
+
+def crl(path, authorities=(), when=None, stage="client certificate"):
+    """
+    Return (list of CRLs, findings) of a CRL file, by mosquitto's rules.
+
+    authorities  CAs of the broker's cafile: it wants a list of each one that issued clients
+    """
+    when = when or certificates.now()
+    data = reading.read(path, stage)
+    ders = [der for label, der in reading.blocks(data) if label == "X509 CRL"]
+    if not reading.is_pem(data):
+        fact = f"{path} is DER; mosquitto wants PEM"
+        raise reading.wrong(
+            stage,
+            fact,
+            shell("openssl", "crl", "-inform", "DER", "-in", path, "-out", "crl.pem"),
+            26,
+        )
+    lists, out = [], []
+    for der in ders[: reading.MOST_CERTIFICATES]:
+        try:
+            lists.append(x509.load_der_x509_crl(der))
+        except ValueError as error:
+            fact = f"{path} is damaged ({str(error)[:80]})"
+            raise reading.wrong(
+                stage, fact, "rebuild it (mqttls revoke, mqttls renew)", 26
+            ) from None
+    if not lists:
+        raise reading.wrong(
+            stage, f"{path} has no revocation list", "rebuild it (mqttls renew)", 26
+        )
+    for each in lists:
+        name = each.issuer.rfc4514_string()
+        end = each.next_update_utc
+        if end is not None and end < when:
+            out.append(problem(26, f"{path}: the list of {name} expired on {lint.minute(end)}"))
+        elif end is not None and end < when + datetime.timedelta(days=30):
+            fact = f"{path}: the list of {name} expires on {lint.minute(end)}"
+            out.append(remark(26, fact, cause="after that the broker refuses every client"))
+        if each.last_update_utc > when:
+            fact = (
+                f"{path}: the list of {name} is valid from {lint.minute(each.last_update_utc)} on"
+            )
+            out.append(problem(26, fact, cause="the broker refuses every client until then"))
+        signers = [ca for ca in authorities if ca.subject == each.issuer]
+        if signers and not any(reading.signed_by(each, ca) for ca in signers):
+            fact = f"{path}: the list of {name} is signed with another key than that CA's"
+            out.append(problem(26, fact, cause="the CRL is of an older CA with the same name"))
+    return lists, out
