@@ -400,7 +400,7 @@ def test_two_runs_at_once_wait_for_each_other(pki):
     assert len(status["devices"]) == 120 and status["problems"] == []
 
 
-def test_a_run_gives_up_when_another_never_ends(pki, monkeypatch):
+def test_a_run_gives_up_when_another_never_ends(pki):
     with files.Directory.opened(pki):
         child = subprocess.Popen(
             [

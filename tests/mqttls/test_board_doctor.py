@@ -165,7 +165,7 @@ def test_status_says_that_a_board_has_an_older_certificate(made, tmp_path):
     assert made("status", "--board")[0] == 0
 
 
-def test_a_folder_of_init_is_provisioned_and_a_roll_over_knows_it(made, tmp_path):
+def test_a_folder_of_init_is_provisioned_and_a_roll_over_knows_it(made):
     made("provision", "kitchen")
     assert made("renew", "--ca", port=False)[0] == 0
     status, out = made("renew", "--ca", "--finish", port=False)

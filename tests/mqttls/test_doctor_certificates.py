@@ -220,7 +220,7 @@ def test_row_32_certificates_beyond_the_boards_buffer(tmp_path, pki):
         ("rsa1024", {"key": "rsa1024"}, "RSA 1024"),
     ],
 )
-def test_row_33_forms_that_boards_do_not_take(tmp_path, pki, what, options, words):
+def test_row_33_forms_that_boards_do_not_take(pki, what, options, words):
     leaf = forge(pki, f"broker {what}", issuer=pki.ca, **options)
     context = server_context_weak(leaf)
     with tls_server(context) as port:

@@ -142,7 +142,7 @@ def test_row_26_no_list_of_the_ca_that_issued_the_client(tmp_path, pki):
         assert word.attempt["ok"] is False
 
 
-def test_row_27_key_and_certificate_are_no_pair(mutual, pki, tmp_path):
+def test_row_27_key_and_certificate_are_no_pair(mutual, pki):
     other = pki.issue("other device", "client", issuer=pki.ca)
     pair = ["--cert", pki.device.cert_der, "--key", other.key_der]
     doctor(mutual.port, *pair, ca=pki.ca).names(27, "client certificate", "pair")
@@ -487,7 +487,7 @@ def test_a_log_that_is_not_there_is_told(tmp_path):
     assert "none.log" in said["problems"][0]["fact"]
 
 
-def test_what_is_unknown_is_said_to_be(tmp_path):
+def test_what_is_unknown_is_said_to_be():
     said = mqttls("explain", "OSError: something that nobody has ever seen")
     assert said["exit"] == 1
     assert "doctor" in said["problems"][0]["cure"]

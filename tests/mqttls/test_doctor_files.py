@@ -193,7 +193,7 @@ def test_names_match_as_in_mbedtls(pki, name, names, addresses, new, old):
     assert lint.matches(name, leaf.certificate) == (new, old)
 
 
-def test_der_with_two_cas_is_remarked(pki, tmp_path):
+def test_der_with_two_cas_is_remarked(pki):
     said = in_process("doctor", "--ca", pki.bundle(pki.ca, pki.other_ca, der=True))
     assert said["exit"] == 0, said
     assert any("first" in each for each in said["notes"])

@@ -136,7 +136,6 @@ def forge(
     issuer=None,
     key="p256",
     basic=(False, None),
-    sign=True,
     key_usage="digital_signature",
     more=(),
     names=pki.NAMES,

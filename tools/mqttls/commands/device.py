@@ -133,7 +133,7 @@ def _add(authority, wanted, arguments, report):
                 authority.put_broker_files(change, passwords)
     report.progress(len(todo), len(todo))
     moved = _settings_anew(authority, kept)
-    _tell(authority, todo, kept, moved, arguments, report)
+    _tell(authority, todo, kept, moved, report)
     return report.status
 
 
@@ -160,7 +160,7 @@ def _tell_topics(authority, names, report):
         report.say(f"{name} may use, too: {', '.join(rules)}")
 
 
-def _tell(authority, todo, kept, moved, arguments, report):
+def _tell(authority, todo, kept, moved, report):
     folder = Path(authority.path, "devices")
     names = [each["name"] for each in todo]
     for one in todo[:10]:

@@ -54,7 +54,7 @@ def run(arguments, report):
             return _begin(authority, arguments, report)
         waiting = _waiting(authority)
         if arguments.finish and (arguments.force or not waiting):
-            return _finish(authority, arguments, report)
+            return _finish(authority, report)
         return _tell_state(waiting, arguments, report)
 
 
@@ -207,7 +207,7 @@ def _tell_state(waiting, arguments, report):
     return report.status
 
 
-def _finish(authority, arguments, report):
+def _finish(authority, report):
     """The broker's certificate comes from the new authority; nobody trusts the old one."""
     with authority.directory.change() as change:
         old = authority.drop_older(change)

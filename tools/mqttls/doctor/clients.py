@@ -57,7 +57,7 @@ def judge(certificate, private, authorities=(), crls=(), when=None):
             problem(25, fact, cure="issue it from the broker's CA, or add its CA to cafile")
         )
     for each in crls:
-        out += revoked(each, certificate, when)
+        out += revoked(each, certificate)
     if crls and all(each.issuer != certificate.issuer for each in crls):
         issuer = reading.issuer_of(certificate)
         fact = f"the broker's CRL file has no list of {issuer}, which issued {whose}"
@@ -70,7 +70,7 @@ def judge(certificate, private, authorities=(), crls=(), when=None):
     return out
 
 
-def revoked(crl, certificate, when=None):
+def revoked(crl, certificate):
     """Return the findings when `certificate` is on the list `crl`."""
     if crl.issuer != certificate.issuer:
         return []
