@@ -11,9 +11,15 @@ from mqtt_as_tls import MQTTClient, retry
 _said = None  # lines of stdin that nobody has asked for
 
 
-def make(**options):
-    """Return an MQTTClient for loopback, port argv[1], with the id "device" unless given."""
+def make(hosts=None, **options):
+    """
+    Return an MQTTClient for loopback, port argv[1], with the id "device" unless given.
+
+    hosts  list of ("host", port), to be tried instead
+    """
     options.setdefault("client_id", "device")
+    if hosts:
+        return MQTTClient(hosts, **options)
     return MQTTClient("127.0.0.1", int(sys.argv[1]), **options)
 
 
@@ -40,6 +46,14 @@ async def until(is_so):
     """Return when `is_so()` is true, looking often; the test's own deadline ends it."""
     while not is_so():
         await asyncio.sleep_ms(5)
+
+
+async def next_event(events, name):
+    """Return the next event of the iterator `events` whose class has this name (str)."""
+    event = None
+    while type(event).__name__ != name:
+        event = await events.__anext__()
+    return event
 
 
 class Soonest:

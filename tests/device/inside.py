@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 
+from mqtt_as_tls import retry
 from mqtt_as_tls.dispatch import Dispatcher, Message, Subscription
 from mqtt_as_tls.router import matches
 from tests.device.app import fail_once
@@ -13,6 +14,16 @@ def to_send(client):
     """Return how many messages wait to be sent, or are without the acknowledgement they need."""
     s = client._session
     return client._queued + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
+
+
+def in_flight(client):
+    """Return how many messages were sent and are without the acknowledgement they need."""
+    return len(client._session.inflight)
+
+
+def suspect_nothing():
+    """Let no client think that a message is what breaks its connections."""
+    retry._suspect = lambda client, now: None
 
 
 def strays(client):
@@ -40,6 +51,38 @@ def granted(client, topic_filter=None):
     if topic_filter is None:
         return [each.granted for each in client._dispatcher.subscriptions]
     return client._dispatcher.find(topic_filter).granted
+
+
+async def subscribed(client):
+    """Return when the broker has granted or refused whatever the client asks for."""
+    await client.wait_connected()
+    while None in granted(client):
+        await asyncio.sleep_ms(5)
+
+
+def is_declared(client, topic_filter):
+    """Tell whether there is a subscription for this filter."""
+    return bool(client._dispatcher.find(topic_filter))
+
+
+def waiting_requests(client):
+    """Return how many requests wait for their responses."""
+    return len(client._requests.waiting) if hasattr(client, "_requests") else 0
+
+
+def lose(client, error):
+    """Let the connection end with `error`."""
+    client._lost(error)
+
+
+def is_reauthenticating(client):
+    """Tell whether an authentication is under way on the connection that there is."""
+    return bool(client._five._reauth)
+
+
+def place(client):
+    """Return which of its hosts (index) it is at."""
+    return client._hosts.index((client.host, client.port))
 
 
 def lanes(client):

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support import apps
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
@@ -13,8 +14,8 @@ def field(data):
     return len(data).to_bytes(2, "big") + data
 
 
-def hello(protocol, *options):
-    """Return the body of the CONNECT that a client with `options` (str, arguments) sends."""
+def hello(protocol, will=None, **options):
+    """Return the body of the CONNECT of a client with `will` (str, Python) and `options`."""
     bodies = []
 
     def script(connection):
@@ -22,13 +23,14 @@ def hello(protocol, *options):
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             f"""
-            async def main():
-                async with make(protocol={protocol}, log=None, {", ".join(options)}) as client:
-                    await client.wait_connected()
+            client = make(will={will}, **OPTIONS)
+            async with client:
+                await client.wait_connected()
             """,
-            fake.port,
+            names={"OPTIONS": {"protocol": protocol, "log": None, **options}},
         )
     assert len(bodies) == 1
     return bodies[0]
@@ -43,23 +45,19 @@ def parts(protocol, body):
 
 
 BUSY = """
-async def main():
-    soonest()
-    client = make(protocol=int(sys.argv[2]), keepalive_s=1)
+@client.on("t/+", qos=1)
+def handler(message):
+    pass
 
-    @client.on("t/+", qos=1)
-    def handler(message):
-        pass
-
-    async with client:
-        for i in range(2):
-            for qos in (0, 1):
-                await client.publish("t/a", "x", qos=qos)
-            await client.subscribe("u", 1)
-            await client.unsubscribe("u")
-            await until(lambda: client.stats.received % 2 == 0)
-            print("round", i)
-            await told("go on")
+async with client:
+    for i in range(2):
+        for qos in (0, 1):
+            await client.publish("t/a", "x", qos=qos)
+        await client.subscribe("u", 1)
+        await client.unsubscribe("u")
+        await until(lambda: client.stats.received % 2 == 0)
+        print("round", i)
+        await told("go on")
 """
 FLAGS = {
     "CONNECT": [0],
@@ -78,14 +76,14 @@ def test_connect_comes_first_and_once_and_reserved_flags_have_their_values(proxy
     MQTT 3.1.1: [MQTT-2.2.2-1], [MQTT-3.1.0-1], [MQTT-3.1.0-2], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
     MQTT 5.0: [MQTT-2.1.3-1], [MQTT-3.1.0-1], [MQTT-3.1.0-2], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
     """
-    with apps.start(BUSY, proxy.port, protocol) as app:
-        app.wait_for("round 0")
+    with Device(proxy, BUSY, protocol=protocol, keepalive_s=1) as device:
+        device.wait_for("round 0")
         proxy.wait_for("PINGREQ", "up")
         proxy.rst()
-        app.send("go on")
-        app.wait_for("round 1")
-        app.send("go on")
-        app.wait()
+        device.send("go on")
+        device.wait_for("round 1")
+        device.send("go on")
+        device.finish()
     proxy.wait_for("DISCONNECT", "up")
     assert proxy.connections == 2
     for connection in (1, 2):
@@ -105,21 +103,22 @@ def test_packet_ids_are_where_they_belong_and_never_in_use_twice(proxy, protocol
     [MQTT-3.3.2-1], [MQTT-3.8.3-2], [MQTT-3.8.3-5], [MQTT-3.10.3-2], [MQTT-4.2.0-1],
     [MQTT-4.3.1-1], [MQTT-4.3.2-1]
     """
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            async with make(protocol=int(sys.argv[2]), log=None, max_inflight=5) as client:
-                await client.subscribe("t", 1)
-                for i in range(3):
-                    tasks = [client.publish("t", "x", qos=n % 2) for n in range(8)]
-                    tasks.append(client.subscribe("u", 1))
-                    await asyncio.gather(*tasks)
-                    await client.unsubscribe("u")
-                await client.unsubscribe()  # nothing to ask for: no packet
-                await until(lambda: client.stats.received == 24)
+        async with client:
+            await client.subscribe("t", 1)
+            for i in range(3):
+                tasks = [client.publish("t", "x", qos=n % 2) for n in range(8)]
+                tasks.append(client.subscribe("u", 1))
+                await asyncio.gather(*tasks)
+                await client.unsubscribe("u")
+            await client.unsubscribe()  # nothing to ask for: no packet
+            await until(lambda: client.stats.received == 24)
         """,
-        proxy.port,
-        protocol,
+        protocol=protocol,
+        log=None,
+        max_inflight=5,
     )
     empty = b"" if protocol == 4 else b"\0"  # the length of the properties
     ends = {"PUBLISH": "PUBACK", "SUBSCRIBE": "SUBACK", "UNSUBSCRIBE": "UNSUBACK"}
@@ -151,7 +150,7 @@ def test_a_connect_has_no_more_than_it_was_given(protocol):
     MQTT 5.0: [MQTT-3.1.2-1], [MQTT-3.1.2-2], [MQTT-3.1.2-3], [MQTT-3.1.2-11], [MQTT-3.1.2-13],
     [MQTT-3.1.2-16], [MQTT-3.1.2-18], [MQTT-3.1.3-3]
     """
-    head, payload = parts(protocol, hello(protocol, "keepalive_s=258"))
+    head, payload = parts(protocol, hello(protocol, keepalive_s=258))
     clean = 0 if protocol == 4 else 2  # Clean Start at the first connect
     assert head == b"\0\4MQTT" + bytes((protocol, clean, 1, 2))
     assert payload == field(b"device")
@@ -166,8 +165,8 @@ def test_what_a_connect_was_given_is_there_in_order_as_utf_8(protocol):
     [MQTT-3.1.3-4], [MQTT-3.1.3-11], [MQTT-3.1.3-12]
     """
     for qos in (0, 1, 2):
-        will = f'will=Will("käse/€", b"\\x00\\xff", qos={qos}, retain=True)'
-        body = hello(protocol, 'client_id="gerät"', 'user="jörg"', 'password="pä"', will)
+        will = f'Will("käse/€", b"\\x00\\xff", qos={qos}, retain=True)'
+        body = hello(protocol, will, client_id="gerät", user="jörg", password="pä")
         head, payload = parts(protocol, body)
         assert head[7] & 0xFD == 0xC0 | 0x20 | qos << 3 | 4
         assert payload == (
@@ -186,9 +185,9 @@ def test_a_user_without_a_password_and_an_empty_password_are_told_apart(protocol
     MQTT 3.1.1: [MQTT-3.1.2-19], [MQTT-3.1.2-20], [MQTT-3.1.2-21]
     MQTT 5.0: [MQTT-3.1.2-17], [MQTT-3.1.2-18], [MQTT-3.1.2-19]
     """
-    head, payload = parts(protocol, hello(protocol, 'user="ann"'))
+    head, payload = parts(protocol, hello(protocol, user="ann"))
     assert (head[7] & 0xFD, payload) == (0x80, field(b"device") + field(b"ann"))
-    head, payload = parts(protocol, hello(protocol, 'user="ann"', 'password=""'))
+    head, payload = parts(protocol, hello(protocol, user="ann", password=""))
     assert (head[7] & 0xFD, payload) == (0xC0, field(b"device") + field(b"ann") + field(b""))
 
 
@@ -216,7 +215,7 @@ def test_what_is_no_utf_8_raises_before_it_is_sent(protocol):
 
 def test_an_empty_client_id_comes_with_a_clean_session():
     """MQTT 3.1.1: [MQTT-3.1.3-7]"""
-    body = hello(4, 'client_id=""', "clean_start=True")
+    body = hello(4, client_id="", clean_start=True)
     assert (body[7], body[10:]) == (2, b"\0\0")
     apps.check(
         """
@@ -250,24 +249,25 @@ def test_after_disconnect_the_client_sends_nothing_and_closes(protocol):
 
     with (
         FakeBroker(script) as fake,
-        apps.start(
-            f"""
-            async def main():
-                client = make(protocol={protocol}, keepalive_s=1, drain_s=0.1)
-                async with client:
-                    await client.wait_connected()
-                    client.enqueue("t", "x", qos=1)  # not acknowledged
-                print("left")
-                await told("end")
+        Device(
+            fake,
+            """
+            async with client:
+                await client.wait_connected()
+                client.enqueue("t", "x", qos=1)  # not acknowledged
+            print("left")
+            await told("end")
             """,
-            fake.port,
-        ) as app,
+            protocol=protocol,
+            keepalive_s=1,
+            drain_s=0.1,
+        ) as device,
     ):
-        app.wait_for("left")
+        device.wait_for("left")
         while "closed" not in sent:
-            assert app.code is None
-        app.send("end")
-        app.wait()
+            assert device.code is None
+        device.send("end")
+        device.finish()
     assert sent[-2] == (0xE0, b"")
     assert [each[0] for each in sent[:-1]].count(0xE0) == 1
 
@@ -279,19 +279,19 @@ def test_a_byte_order_mark_is_a_character_like_others(protocol, broker):
     MQTT 5.0: [MQTT-1.5.4-3]
     """
     peer = broker.peer("#")
-    out = apps.check(
-        f"""
-        async def main():
-            got = []
-            client = make(protocol={protocol}, log=None)
-            client.on("\\ufeff/+", qos=1)(lambda message: got.append(message.topic))
-            client.on("/+")(lambda message: print("taken for another topic"))
-            async with client:
-                await client.publish("\\ufeff/\\ufeff", "x", qos=1)
-                await until(lambda: got)
-            print(got == ["\\ufeff/\\ufeff"])
+    out = Device.check(
+        broker,
+        """
+        got = []
+        client.on("\\ufeff/+", qos=1)(lambda message: got.append(message.topic))
+        client.on("/+")(lambda message: print("taken for another topic"))
+        async with client:
+            await client.publish("\\ufeff/\\ufeff", "x", qos=1)
+            await until(lambda: got)
+        print(got == ["\\ufeff/\\ufeff"])
         """,
-        broker.port,
+        protocol=protocol,
+        log=None,
     )
     assert out == "True\n"
     assert [each.topic for each in peer.wait_for(1)] == ["\ufeff/\ufeff"]

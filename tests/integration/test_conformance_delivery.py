@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support import apps
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
@@ -46,17 +46,19 @@ class Sent:
 
 
 TWO = """
-async def main():
-    soonest()
-    async with make(protocol=int(sys.argv[2]), ack_timeout_s=60) as client:
-        await client.wait_connected()
-        qos = int(sys.argv[3])
-        tasks = [asyncio.create_task(client.publish("t", each, qos=qos)) for each in "ab"]
-        await asyncio.gather(*tasks)
-        print("delivered")
-        await client.publish("t", "c", qos=qos)
-        print("connects", client.stats.connects)
+async with client:
+    await client.wait_connected()
+    tasks = [asyncio.create_task(client.publish("t", each, qos=QOS)) for each in "ab"]
+    await asyncio.gather(*tasks)
+    print("delivered")
+    await client.publish("t", "c", qos=QOS)
+    print("connects", client.stats.connects)
 """
+
+
+def two(fake, protocol, qos):
+    """Publish a and b, and then c; return what it printed."""
+    return Device.check(fake, TWO, names={"QOS": qos}, protocol=protocol, ack_timeout_s=60)
 
 
 @BOTH
@@ -98,7 +100,7 @@ def test_qos_2_goes_on_where_it_was_on_every_connection(protocol):
             assert connection.until_closed() == [(0xE0, b"")]
 
     with FakeBroker(script) as fake:
-        assert "connects 4" in apps.check(TWO, fake.port, protocol, 2)
+        assert "connects 4" in two(fake, protocol, 2)
 
 
 @BOTH
@@ -136,7 +138,7 @@ def test_qos_1_is_unacknowledged_until_its_puback_and_repeated_on_a_new_connecti
             assert connection.until_closed() == [(0xE0, b"")]
 
     with FakeBroker(script) as fake:
-        assert "connects 3" in apps.check(TWO, fake.port, protocol, 1)
+        assert "connects 3" in two(fake, protocol, 1)
 
 
 @BOTH
@@ -159,28 +161,22 @@ def test_a_session_that_the_server_lost_is_discarded(protocol):
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        assert "connects 2" in apps.check(TWO, fake.port, protocol, 1)
+        assert "connects 2" in two(fake, protocol, 1)
 
 
 RECEIVES = """
-async def main():
-    soonest()
-    client = make(protocol=int(sys.argv[2]))
-    slow = asyncio.Event()
+slow = asyncio.Event()
 
-    @client.on("t", qos=2)
-    async def handler(message):
-        print("got", message.payload)
-        if message.payload == b"slow":
-            await slow.wait()
+@client.on("t", qos=2)
+async def handler(message):
+    got(message)
+    if message.payload == b"slow":
+        await slow.wait()
 
-    @client.on("+", qos=2)
-    def release(message):
-        if message.payload == b"last":
-            slow.set()
-
-    async with client:
-        await told("leave")
+@client.on("+", qos=2)
+def release(message):
+    if message.payload == b"last":
+        slow.set()
 """
 
 
@@ -191,10 +187,6 @@ def granted(connection, protocol):
     codes = b"\2\2"
     answer = body[:2] + bytes(protocol - 4) + codes
     connection.send(bytes((0x90, len(answer))) + answer)
-
-
-def got(app):
-    return [line[4:] for line in app.lines if line.startswith("got")]
 
 
 @BOTH
@@ -225,11 +217,10 @@ def test_a_qos_2_message_is_one_message_until_its_pubrel(protocol):
             assert connection.packet() == (0x70, b"\0\7")
             connection.until_closed()
 
-    with FakeBroker(script) as fake, apps.start(RECEIVES, fake.port, protocol) as app:
-        app.wait_for("got b'new'")
-        app.send("leave")
-        app.wait()
-    assert got(app) == ["b'once'", "b'new'"]
+    with FakeBroker(script) as fake, Device(fake, RECEIVES, protocol=protocol) as device:
+        device.wait_for("got new")
+        device.leave()
+    assert device.said("got") == ["once 2", "new 2"]
 
 
 @BOTH
@@ -248,11 +239,10 @@ def test_after_its_puback_an_id_is_that_of_a_new_message_whatever_dup_says(proto
         connection.send(message(protocol, 0xABCD, b"end", 1))
         connection.until_closed()
 
-    with FakeBroker(script) as fake, apps.start(RECEIVES, fake.port, protocol) as app:
-        app.wait_for("got b'end'")
-        app.send("leave")
-        app.wait()
-    assert got(app) == ["b'same'"] * 3 + ["b'end'"]
+    with FakeBroker(script) as fake, Device(fake, RECEIVES, protocol=protocol) as device:
+        device.wait_for("got end")
+        device.leave()
+    assert device.said("got") == ["same 1"] * 3 + ["end 1"]
 
 
 @BOTH
@@ -275,7 +265,6 @@ def test_acknowledgements_have_the_order_of_the_messages(protocol, qos):
             assert connection.packet() == (answer, packet_id.to_bytes(2, "big"))
         connection.until_closed()
 
-    with FakeBroker(script) as fake, apps.start(RECEIVES, fake.port, protocol) as app:
-        app.wait_for("got b'last'")
-        app.send("leave")
-        app.wait()
+    with FakeBroker(script) as fake, Device(fake, RECEIVES, protocol=protocol) as device:
+        device.wait_for("got last")
+        device.leave()

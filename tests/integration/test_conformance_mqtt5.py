@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.support import apps
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
 
 BYE = (0xE0, b"")
@@ -36,11 +36,13 @@ def granted(connection, *codes):
     connection.send(packet(0x90, body[:2] + b"\0" + bytes(codes)))
 
 
-def run(script, app, *args):
-    """Run `app` against `script`; return what it printed."""
+def run(script, *program, **options):
+    """Run a device of MQTT 5 against `script`; return what it printed."""
+    if AUTH not in program:  # which makes its client itself
+        options["protocol"] = 5
     with FakeBroker(script) as fake:
         try:
-            return apps.check(app, fake.port, *args)
+            return Device.check(fake, *program, **options)
         except AssertionError:
             fake.close()  # what the script found wrong says more
             raise
@@ -65,45 +67,39 @@ def test_a_server_keep_alive_takes_the_place_of_the_clients():
     run(
         script,
         """
-        async def main():
-            async with make(protocol=5, keepalive_s=600) as client:
-                await until(lambda: client.stats.received)
+        async with client:
+            await until(lambda: client.stats.received)
         """,
+        keepalive_s=600,
     )
 
 
 RUNS = """
-async def main():
-    soonest()
-    client = make(protocol=5)
-    client.on("t", qos=1)(lambda message: print("got", message.payload))
-    async with client:
-        await told("leave")
+client.on("t", qos=1)(lambda message: print("got", message.payload))
 """
 
 
 def test_a_session_ends_with_the_process_and_not_with_a_connection(proxy, broker):
     """MQTT 5.0: [MQTT-3.1.2-4], [MQTT-3.1.2-23], [MQTT-3.1.3-2]"""
-    with apps.start(RUNS, proxy.port) as app:
-        proxy.wait_for("SUBACK", "down")
+    with Device(proxy, RUNS, protocol=5) as device:
+        device.subscribed()
         proxy.refuse()
         proxy.rst()
-        app.wait_for("connection lost")
-        broker.peer().publish("t", "1")
+        device.wait_for("connection lost")
+        broker.publish("t", "1")
         proxy.heal()
-        app.wait_for("connected in .* session resumed")
-        app.wait_for("got b'1'")
-        app.kill()
+        device.wait_for("connected in .* session resumed")
+        device.wait_for("got b'1'")
+        device.kill()
     broker.wait_for_log("Client device closed", count=2)
-    broker.peer().publish("t", "2")
-    with apps.start(RUNS, proxy.port) as app:
-        app.wait_for("connected in .* session new")
+    broker.publish("t", "2")
+    with Device(proxy, RUNS, protocol=5) as device:
+        device.wait_for("connected in .* session new")
         proxy.wait_for("SUBACK", "down", 2)
-        broker.peer().publish("t", "3")
-        app.wait_for("got b'3'")
-        app.send("leave")
-        app.wait()
-    assert "got b'2'" not in app.lines
+        broker.publish("t", "3")
+        device.wait_for("got b'3'")
+        device.leave()
+    assert "got b'2'" not in device.lines
     hellos = [each.body for each in proxy.seen("CONNECT") if each.passed]
     assert [each[7] & 2 for each in hellos] == [2, 0, 2]  # Clean Start
 
@@ -123,14 +119,13 @@ def test_a_client_id_that_the_server_assigned_names_the_session_from_then_on():
     run(
         script,
         """
-        async def main():
-            soonest()
-            async with make(protocol=5, client_id="") as client:
-                await client.wait_connected()
-                client.enqueue("t", "x")
-                await until(lambda: client.stats.connects == 2)
-                assert client.client_id == "auto"
+        async with client:
+            await client.wait_connected()
+            client.enqueue("t", "x")
+            await until(lambda: client.stats.connects == 2)
+            assert client.client_id == "auto"
         """,
+        client_id="",
     )
     assert names == [(b"\0\0", 2), (b"\0\4auto", 0)]
 
@@ -146,11 +141,9 @@ def test_a_session_that_the_client_cannot_have_ends_the_connection():
     out = run(
         script,
         """
-        async def main():
-            soonest()
-            async with make(protocol=5) as client:
-                await client.wait_connected()
-                assert client.stats.connects == 1
+        async with client:
+            await client.wait_connected()
+            assert client.stats.connects == 1
         """,
     )
     assert in_order(ends)[0] == [(0xE0, b"\x82")]
@@ -160,16 +153,11 @@ def test_a_session_that_the_client_cannot_have_ends_the_connection():
 # What a server does not take
 
 
-LIMITED = """
+REFUSED = """
 async def refused(code, wait):
     with raises(RefusedError) as caught:
         await wait
     assert caught.error.code == code, caught.error.code
-
-async def main():
-    soonest()
-    async with make(protocol=5, max_backlog=40_000) as client:
-        await client.wait_connected()
 """
 
 
@@ -189,16 +177,19 @@ def test_no_publish_above_the_maximum_qos(highest):
 
     run(
         script,
-        LIMITED
-        + f"""
-        for qos in (2, 1, 0):
-            if qos > {highest}:
-                await refused(0x9B, client.publish("t", "x", qos=qos))
-        for qos in range({highest} + 1):
-            await client.publish("t", "x", qos=qos)
-        with raises(ValueError):
-            client.publish("t", "x", qos=3)
-""",
+        REFUSED,
+        """
+        async with client:
+            await client.wait_connected()
+            for qos in (2, 1, 0):
+                if qos > HIGHEST:
+                    await refused(0x9B, client.publish("t", "x", qos=qos))
+            for qos in range(HIGHEST + 1):
+                await client.publish("t", "x", qos=qos)
+            with raises(ValueError):
+                client.publish("t", "x", qos=3)
+        """,
+        names={"HIGHEST": highest},
     )
     assert sent == [0x30, 0x32][: highest + 1]
 
@@ -218,22 +209,19 @@ def test_what_was_queued_before_the_limits_were_known_keeps_to_them():
     out = run(
         script,
         """
-        async def main():
-            soonest()
-            client = make(protocol=5)
-            async with client:
-                events = client.events()
-                client.enqueue("t", "x", qos=1)
-                client.enqueue("t", "x", retain=True)
-                client.enqueue("t", 35 * "x")
-                client.enqueue("t", 34 * "x")
-                codes = []
-                async for event in events:
-                    if type(event).__name__ == "Undelivered":
-                        codes.append(event.error.code)
-                    if len(codes) == 3:
-                        break
-                print(codes)
+        async with client:
+            events = client.events()
+            client.enqueue("t", "x", qos=1)
+            client.enqueue("t", "x", retain=True)
+            client.enqueue("t", 35 * "x")
+            client.enqueue("t", 34 * "x")
+            codes = []
+            async for event in events:
+                if type(event).__name__ == "Undelivered":
+                    codes.append(event.error.code)
+                if len(codes) == 3:
+                    break
+            print(codes)
         """,
     )
     assert "[155, 154, 149]" in out
@@ -249,11 +237,13 @@ def test_no_retain_where_there_is_none():
 
     run(
         script,
-        LIMITED
-        + """
-        await refused(0x9A, client.publish("t", "x", retain=True))
-        await client.publish("t", "y")
-""",
+        REFUSED,
+        """
+        async with client:
+            await client.wait_connected()
+            await refused(0x9A, client.publish("t", "x", retain=True))
+            await client.publish("t", "y")
+        """,
     )
 
 
@@ -276,27 +266,30 @@ def test_no_packet_of_any_kind_above_the_maximum_packet_size():
 
     run(
         script,
-        LIMITED
-        + """
-        client.on("t", qos=1)(answer)
-        await until(lambda: client.stats.received == 6)
-        await refused(0x95, client.publish("t", 35 * "x"))
-        await refused(0x95, client.publish("t", 33 * "x", qos=1))
-        await refused(0x95, client.publish("t", properties={"content_type": 40 * "x"}))
-        await refused(0x95, client.subscribe(40 * "f"))
-        await refused(0x95, client.unsubscribe(40 * "f"))
-        await refused(0x95, client.unsubscribe(18 * "f", 18 * "g"))
-        await client.publish("t", 34 * "x")
-        await client.disconnect(4, {"reason_string": 40 * "x"})
+        REFUSED,
+        """
+        def answer(message):
+            message.ack_code = 0x97
+            message.ack_properties = {
+                b"reason": {"reason_string": 40 * "x"},
+                b"user": {"user_property": ("a", 40 * "x")},
+                b"fits": {"reason_string": 31 * "x"},
+            }[message.payload]
 
-def answer(message):
-    message.ack_code = 0x97
-    message.ack_properties = {
-        b"reason": {"reason_string": 40 * "x"},
-        b"user": {"user_property": ("a", 40 * "x")},
-        b"fits": {"reason_string": 31 * "x"},
-    }[message.payload]
-""",
+        async with client:
+            await client.wait_connected()
+            client.on("t", qos=1)(answer)
+            await until(lambda: client.stats.received == 6)
+            await refused(0x95, client.publish("t", 35 * "x"))
+            await refused(0x95, client.publish("t", 33 * "x", qos=1))
+            await refused(0x95, client.publish("t", properties={"content_type": 40 * "x"}))
+            await refused(0x95, client.subscribe(40 * "f"))
+            await refused(0x95, client.unsubscribe(40 * "f"))
+            await refused(0x95, client.unsubscribe(18 * "f", 18 * "g"))
+            await client.publish("t", 34 * "x")
+            await client.disconnect(4, {"reason_string": 40 * "x"})
+        """,
+        max_backlog=40_000,
     )
     fits = b"\x97\x22\x1f\0\x1f" + 31 * b"x"
     assert sent == [
@@ -364,14 +357,14 @@ def test_no_more_is_under_way_than_the_receive_maximum_and_nothing_else_waits_fo
             except RefusedError as e:
                 print("refused", i, e.code)
 
-        async def main():
-            async with make(protocol=5, ack_timeout_s=60) as client:
-                await client.wait_connected()
-                tasks = [asyncio.create_task(publish(client, i)) for i in range(5)]
-                await until(lambda: client.stats.received == 2)
-                await client.subscribe("s")
-                await asyncio.gather(*tasks)
+        async with client:
+            await client.wait_connected()
+            tasks = [asyncio.create_task(publish(client, i)) for i in range(5)]
+            await until(lambda: client.stats.received == 2)
+            await client.subscribe("s")
+            await asyncio.gather(*tasks)
         """,
+        ack_timeout_s=60,
     )
     assert "refused 3 151" in out
 
@@ -393,14 +386,13 @@ def test_no_topic_alias_above_the_maximum_and_none_without_one():
     run(
         script,
         """
-        async def main():
-            soonest()
-            async with make(protocol=5, topic_aliases=5) as client:
-                for n in range(1, 4):
-                    await until(lambda: client.connected and client.stats.connects == n)
-                    for topic in "abcabc":
-                        await client.publish(topic, "x")
+        async with client:
+            for n in range(1, 4):
+                await until(lambda: client.connected and client.stats.connects == n)
+                for topic in "abcabc":
+                    await client.publish(topic, "x")
         """,
+        topic_aliases=5,
     )
 
     def publish(topic, properties=b""):
@@ -448,26 +440,24 @@ def test_every_topic_alias_up_to_the_maximum_is_understood_on_its_connection_onl
 
     with (
         FakeBroker(script) as fake,
-        apps.start(
+        Device(
+            fake,
             """
-            async def main():
-                soonest()
-                client = make(protocol=5, properties={"topic_alias_maximum": 65535})
-                client.on("t/+")(lambda message: print("got", message.topic, message.payload))
-                async with client:
-                    await told("publish")
-                    await client.publish("t", "x")
-                    await told("leave")
+            client.on("t/+")(lambda message: print("got", message.topic, message.payload))
+            async with client:
+                await told("publish")
+                await client.publish("t", "x")
+                await told("leave")
             """,
-            fake.port,
-        ) as app,
+            protocol=5,
+            properties={"topic_alias_maximum": 65535},
+        ) as device,
     ):
-        app.wait_for("got t/x b'again'")
-        app.send("publish")
-        app.wait_for("got t/end")
-        app.send("leave")
-        app.wait()
-    assert [line for line in app.lines if line.startswith("got")] == [
+        device.wait_for("got t/x b'again'")
+        device.send("publish")
+        device.wait_for("got t/end")
+        device.leave()
+    assert [line for line in device.lines if line.startswith("got")] == [
         "got t/1 b'first'",
         "got t/1 b'again'",
         "got t/2 b'first'",
@@ -512,18 +502,16 @@ def test_acknowledgements_have_only_their_own_reason_codes():
     out = run(
         script,
         """
-        async def main():
-            client = make(protocol=5)
-            count = 0
+        count = 0
 
-            @client.on("t", qos=2)
-            def handler(message):
-                nonlocal count
-                count += 1
-                message.ack_code = int(message.payload)
+        @client.on("t", qos=2)
+        def handler(message):
+            nonlocal count
+            count += 1
+            message.ack_code = int(message.payload)
 
-            async with client:
-                await until(lambda: count == 11)  # each one is a new message
+        async with client:
+            await until(lambda: count == 11)  # each one is a new message
         """,
     )
     assert out.count("acknowledgement failed: ValueError") == 6
@@ -554,14 +542,14 @@ def test_a_refused_delivery_is_over():
             except RefusedError as e:
                 return e.code, e.reason
 
-        async def main():
-            soonest()
-            async with make(protocol=5, keepalive_s=1, log=None) as client:
-                await client.wait_connected()
-                tasks = [asyncio.create_task(publish(client, qos)) for qos in (1, 2, 1)]
-                for task in tasks:
-                    print(await task)
+        async with client:
+            await client.wait_connected()
+            tasks = [asyncio.create_task(publish(client, qos)) for qos in (1, 2, 1)]
+            for task in tasks:
+                print(await task)
         """,
+        keepalive_s=1,
+        log=None,
     ).splitlines()
     assert out[0].startswith("(135, ")
     assert out[1].startswith("(135, ") and "busy" in out[1]
@@ -594,13 +582,10 @@ def test_what_expired_is_still_brought_to_its_end():
     run(
         script,
         """
-        async def main():
-            soonest()
-            client = make(protocol=5)
-            client.on("t", qos=2)(lambda message: None)
-            async with client:
-                await until(lambda: client.stats.received)
-                await client.publish("t", qos=2, properties={"message_expiry_interval": 1})
+        client.on("t", qos=2)(lambda message: None)
+        async with client:
+            await until(lambda: client.stats.received)
+            await client.publish("t", qos=2, properties={"message_expiry_interval": 1})
         """,
     )
 
@@ -613,30 +598,30 @@ def test_properties_that_may_not_be_sent_raise_at_the_call(broker):
     MQTT 5.0: [MQTT-1.5.4-1], [MQTT-1.5.4-2], [MQTT-1.5.7-1], [MQTT-3.1.2-12], [MQTT-3.3.2-8],
     [MQTT-3.3.2-13], [MQTT-3.3.2-14], [MQTT-3.3.2-19], [MQTT-3.3.4-6], [MQTT-3.8.3-4]
     """
-    apps.check(
+    Device.check(
+        broker,
         """
-        async def main():
-            bad = ("\\0", "a\\0", chr(0xD800))
-            wrong = [("response_topic", name) for name in ("a/#", "+", "") + bad]
-            wrong += [("content_type", text) for text in bad]
-            wrong += [("user_property", (text, "x")) for text in bad]
-            wrong += [("user_property", ("x", text)) for text in bad]
-            wrong += [("subscription_identifier", 1), ("topic_alias", 0), ("topic_alias", 1)]
-            with raises(ValueError):
-                Will("t", "x", qos=3)
-            async with make(protocol=5) as client:
-                await client.wait_connected()
-                for pair in wrong:
-                    with raises(ValueError):
-                        client.publish("t", "x", properties=[pair])
-                with raises(ValueError, "MQTT-3.8.3-4"):
-                    client.subscribe("$share/g/t", no_local=True)
-                with raises(ValueError, "MQTT-3.8.3-4"):
-                    client.on("$share/g/t", no_local=True)(print)
-                await client.publish("t", "x", qos=1)
-                assert client.stats.connects == 1
+        bad = ("\\0", "a\\0", chr(0xD800))
+        wrong = [("response_topic", name) for name in ("a/#", "+", "") + bad]
+        wrong += [("content_type", text) for text in bad]
+        wrong += [("user_property", (text, "x")) for text in bad]
+        wrong += [("user_property", ("x", text)) for text in bad]
+        wrong += [("subscription_identifier", 1), ("topic_alias", 0), ("topic_alias", 1)]
+        with raises(ValueError):
+            Will("t", "x", qos=3)
+        async with client:
+            await client.wait_connected()
+            for pair in wrong:
+                with raises(ValueError):
+                    client.publish("t", "x", properties=[pair])
+            with raises(ValueError, "MQTT-3.8.3-4"):
+                client.subscribe("$share/g/t", no_local=True)
+            with raises(ValueError, "MQTT-3.8.3-4"):
+                client.on("$share/g/t", no_local=True)(print)
+            await client.publish("t", "x", qos=1)
+            assert client.stats.connects == 1
         """,
-        broker.port,
+        protocol=5,
     )
 
 
@@ -651,17 +636,16 @@ def test_disconnect_takes_only_its_own_reason_codes():
     run(
         script,
         """
-        async def main():
-            client = make(protocol=5, log=None)
-            for code in (0, 4, 0x80, 0x98):
-                async with client:
-                    await client.wait_connected()
-                    for wrong in (1, 5, 0x87, 0x92, 256, "no"):
-                        with raises(ValueError):
-                            await client.disconnect(wrong)
-                    assert client.connected
-                    await client.disconnect(code)
+        for code in (0, 4, 0x80, 0x98):
+            async with client:
+                await client.wait_connected()
+                for wrong in (1, 5, 0x87, 0x92, 256, "no"):
+                    with raises(ValueError):
+                        await client.disconnect(wrong)
+                assert client.connected
+                await client.disconnect(code)
         """,
+        log=None,
     )
     assert in_order(ends) == [
         [BYE],
@@ -703,11 +687,9 @@ def test_malformed_packets_are_answered_with_a_reason_and_the_end(answer, code):
     run(
         script,
         """
-        async def main():
-            soonest()
-            async with make(protocol=5) as client:
-                await until(lambda: client.stats.connects == 2)
-                assert isinstance(client.error, ProtocolError)
+        async with client:
+            await until(lambda: client.stats.connects == 2)
+            assert isinstance(client.error, ProtocolError)
         """,
     )
     assert in_order(ends) == [[(0xE0, bytes((code,)))], [BYE]]
@@ -729,13 +711,11 @@ def test_a_refusal_ends_the_connection_whatever_the_server_does():
     run(
         script,
         """
-        async def main():
-            soonest()
-            async with make(protocol=5) as client:
-                await until(lambda: client.error)
-                assert client.error.code == 0x88
-                await until(lambda: client.stats.connects == 2)
-                assert client.error.code == 0x8B
+        async with client:
+            await until(lambda: client.error)
+            assert client.error.code == 0x88
+            await until(lambda: client.stats.connects == 2)
+            assert client.error.code == 0x8B
         """,
     )
     assert in_order(ends) == [[], [], [BYE]]
@@ -753,12 +733,11 @@ def step(data):
         raise ValueError("the server is not who it should be")
     return {None: b"hello", b"who?": b"me"}.get(data)
 
-async def main():
-    soonest()
-    client = make(protocol=5, auth=("OURS", step), ack_timeout_s=20)
-    async with client:
-        client.enqueue("t", "queued", qos=1)
-        await client.wait_connected()
+client = make(protocol=5, auth=("OURS", step), ack_timeout_s=20)
+
+async def begin():
+    client.enqueue("t", "queued", qos=1)
+    await client.wait_connected()
 """
 METHOD = b"\x15\0\4OURS"
 
@@ -793,7 +772,16 @@ def test_only_auth_is_sent_until_the_server_has_agreed():
         authenticate(connection)
         assert connection.until_closed() == [BYE]
 
-    out = run(script, AUTH + "        await until(lambda: not client._queue)\n    print(asked)")
+    out = run(
+        script,
+        AUTH,
+        """
+        async with client:
+            await begin()
+            await until(lambda: not to_send(client))
+        print(asked)
+        """,
+    )
     assert "[None, b'who?', b'yes']" in out
 
 
@@ -808,7 +796,15 @@ def test_authenticating_again_keeps_the_method():
         connection.send(packet(*auth(0, b"yes")))
         assert connection.until_closed() == [BYE]
 
-    run(script, AUTH + "        await client.reauthenticate()\n")
+    run(
+        script,
+        AUTH,
+        """
+        async with client:
+            await begin()
+            await client.reauthenticate()
+        """,
+    )
 
 
 @pytest.mark.parametrize("who", ["server", "client", "method"])
@@ -830,14 +826,16 @@ def test_authenticating_again_in_vain_ends_the_connection(who):
 
     run(
         script,
-        AUTH
-        + """
-        task = asyncio.create_task(client.reauthenticate())
-        await until(lambda: client.stats.connects == 2)
-        task.cancel()
-        client.enqueue("t", "x", qos=1)
-        await until(lambda: not client._queue)
-""",
+        AUTH,
+        """
+        async with client:
+            await begin()
+            task = asyncio.create_task(client.reauthenticate())
+            await until(lambda: client.stats.connects == 2)
+            task.cancel()
+            client.enqueue("t", "x", qos=1)
+            await until(lambda: not to_send(client))
+        """,
     )
     if who == "server":
         assert in_order(ends)[0] == []
@@ -857,11 +855,10 @@ def test_without_a_method_there_is_no_auth():
     run(
         script,
         """
-        async def main():
-            async with make(protocol=5) as client:
-                await client.wait_connected()
-                with raises(ValueError, "auth=(method, step)"):
-                    client.reauthenticate()
+        async with client:
+            await client.wait_connected()
+            with raises(ValueError, "auth=(method, step)"):
+                client.reauthenticate()
         """,
     )
     assert in_order(ends) == [[BYE]]

@@ -2,30 +2,25 @@
 
 import pytest
 
-from tests.support import apps, five, mpy
+from tests.support import five, mpy, secure
 from tests.support.broker import Broker
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
 from tests.support.proxy import Proxy
 from tools.ports import free_port
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 
-LIST = """
-def among(*hosts, **options):
-    options.setdefault("client_id", "device")
-    return MQTTClient(
-        [each if isinstance(each, tuple) else ("127.0.0.1", int(each)) for each in hosts],
-        protocol=int(sys.argv[1]), **options
-    )
+NOTED = """
+delays = []
+failed = retry.failed
+
+def note(client, error):
+    delays.append(failed(client, error))
+    return 1
+
+retry.failed = note
 """
-
-
-def check(app, protocol, *args):
-    return apps.check(LIST + "\n" + app, protocol, *args)
-
-
-def start(app, protocol, *args):
-    return apps.start(LIST + "\n" + app, protocol, *args)
 
 
 def connack(protocol, present=0, code=0):
@@ -45,24 +40,19 @@ def test_the_list_is_tried_in_order_until_one_answers(broker, proxy, protocol):
         connection.accept(connack(protocol, code=0x86 if protocol == 5 else 4))
 
     with FakeBroker(refuse) as strict:
-        out = check(
+        out = Device.check(
+            [free_port(), proxy, ("nowhere.invalid", 1883), strict, broker],
             """
-async def main():
-    client = among(
-        sys.argv[2], sys.argv[3], ("nowhere.invalid", 1883), sys.argv[4], sys.argv[5],
-        connect_timeout_s=1
-    )
-    async with client:
-        await client.wait_connected()
-        assert client.port == int(sys.argv[5])
-        assert client.host == "127.0.0.1"
-        assert await client.subscribe("t", 1) == 1
+            async with client:
+                await client.wait_connected()
+                assert client.port == PORT
+                assert client.host == "127.0.0.1"
+                assert await client.subscribe("t", 1) == 1
             """,
-            protocol,
-            free_port(),
-            proxy.port,
-            strict.port,
-            broker.port,
+            names={"PORT": broker.port},
+            back_off="random",
+            protocol=protocol,
+            connect_timeout_s=1,
         )
     lines = [line for line in out.splitlines() if "onnect" in line]
     wanted = [
@@ -84,27 +74,23 @@ def test_a_refusal_for_good_moves_on_at_once(tmp_path, protocol):
         Broker(tmp_path / "a", users=users) as first,
         Broker(tmp_path / "b") as second,
     ):
-        out = check(
+        out = Device.check(
+            [first, second],
+            NOTED,
             """
-async def main():
-    retry.random = Latest
-    delays = []
-    failed = retry.failed
-
-    def note(client, error):
-        delays.append(failed(client, error))
-        assert isinstance(error, RefusedError), error
-        return delays[-1]
-
-    retry.failed = note
-    async with among(*sys.argv[2:], user="device", password="wrong") as client:
-        await client.wait_connected()
-        assert client.port == int(sys.argv[3])
-    assert len(delays) == 1 and delays[0] <= 500, delays
+            events = client.events()
+            async with client:
+                error = (await next_event(events, "Disconnected")).error
+                assert isinstance(error, RefusedError), error
+                await client.wait_connected()
+                assert client.port == PORT
+            assert len(delays) == 1 and delays[0] <= 500, delays
             """,
-            protocol,
-            first.port,
-            second.port,
+            names={"PORT": second.port},
+            back_off="latest",
+            protocol=protocol,
+            user="device",
+            password="wrong",
         )
     assert "refused" in out
 
@@ -117,35 +103,33 @@ def test_the_wait_grows_once_a_round_and_is_short_within_it(protocol):
         connection.accept(connack(protocol, code=0x87 if protocol == 5 else 5))
 
     with FakeBroker(refuse) as one, FakeBroker(refuse) as two:
-        check(
+        Device.check(
+            [free_port(), free_port()],
+            NOTED,
             """
-async def main():
-    retry.random = Latest
-    delays = []
-    failed = retry.failed
-
-    def note(client, error):
-        delays.append(failed(client, error))
-        return 1
-
-    retry.failed = note
-    async with among(*sys.argv[2:4], log=None) as client:
-        await until(lambda: len(delays) >= 8)
-    within, between = delays[0:8:2], delays[1:8:2]
-    assert max(within) <= 500, delays
-    for n in range(4):
-        assert 400 << n < between[n] <= 50 + (500 << n), delays
-    delays.clear()
-    async with among(*sys.argv[4:6], log=None, client_id="other") as client:
-        await until(lambda: len(delays) >= 8)
-    assert max(delays[0:8:2]) <= 500, delays
-    assert delays[7] == 600_000, delays  # nothing of it heals by itself
+            async with client:
+                await until(lambda: len(delays) >= 8)
+            within, between = delays[0:8:2], delays[1:8:2]
+            assert max(within) <= 500, delays
+            for n in range(4):
+                assert 400 << n < between[n] <= 50 + (500 << n), delays
             """,
-            protocol,
-            free_port(),
-            free_port(),
-            one.port,
-            two.port,
+            back_off="latest",
+            protocol=protocol,
+            log=None,
+        )
+        Device.check(
+            [one, two],
+            NOTED,
+            """
+            async with client:
+                await until(lambda: len(delays) >= 8)
+            assert max(delays[0:8:2]) <= 500, delays
+            assert delays[7] == 600_000, delays  # nothing of it heals by itself
+            """,
+            back_off="latest",
+            protocol=protocol,
+            log=None,
         )
 
 
@@ -165,61 +149,59 @@ def test_after_a_loss_it_is_the_firsts_turn_again_with_a_session_of_its_own(tmp_
         for each in (first, second):
             each.swallow("PUBACK", "down")
             each.swallow("PUBCOMP", "down")
-        with start(
+        with Device(
+            [first, second],
             """
-async def main():
-    soonest()
-    retry._suspect = lambda client, now: None  # t/1 looks like the culprit
-    client = among(*sys.argv[2:], ack_timeout_s=60, log=None)
+            suspect_nothing()  # t/1 looks like the culprit
 
-    @client.on("d/#", 1)
-    def handler(message):
-        print("got", message.topic)
+            @client.on("d/#", 1)
+            def handler(message):
+                print("got", message.topic)
 
-    async def publish(topic, qos):
-        try:
-            print(topic, await client.publish(topic, topic, qos=qos))
-        except DeliveryUnknown as e:
-            print("unknown", e.topic)
+            async def publish(topic, qos):
+                try:
+                    print(topic, await client.publish(topic, topic, qos=qos))
+                except DeliveryUnknown as e:
+                    print("unknown", e.topic)
 
-    async with client:
-        await until(lambda: client._dispatcher.find("d/#").granted == 1)
-        asyncio.create_task(publish("t/1", 1))
-        asyncio.create_task(publish("t/2", 2))
-        for n in range(2, 6):
-            await until(lambda: client.stats.connects == n)
-            await until(lambda: client._dispatcher.find("d/#").granted == 1)
-            print("connected", client._hosts.index((client.host, client.port)))
-    print("end")
+            async with client:
+                await until(lambda: granted(client, "d/#") == 1)
+                asyncio.create_task(publish("t/1", 1))
+                asyncio.create_task(publish("t/2", 2))
+                for n in range(2, 6):
+                    await until(lambda: client.stats.connects == n)
+                    await until(lambda: granted(client, "d/#") == 1)
+                    print("connected", place(client))
+            print("end")
             """,
-            protocol,
-            first.port,
-            second.port,
-        ) as app:
+            protocol=protocol,
+            ack_timeout_s=60,
+            log=None,
+        ) as device:
             # the second connection is to the first broker too: the session goes on
             first.wait_for("PUBCOMP")
             first.rst()
-            app.wait_for("connected 0")
+            device.wait_for("connected 0")
             first.wait_for("PUBREL", "up", count=2)
             # the third to the second broker
             first.refuse()
             first.rst()
-            app.wait_for("unknown t/2")
-            app.wait_for("connected 1")
+            device.wait_for("unknown t/2")
+            device.wait_for("connected 1")
             second.wait_for("PUBACK")
             at_b.publish("d/b", "x")
-            app.wait_for("got d/b")
+            device.wait_for("got d/b")
             # the fourth to the first one again, which is there
             first.heal()
             second.heal()
             second.rst()
-            assert {app.wait_for("t/1 0|connected 0") for _ in range(2)} == {
+            assert {device.wait_for("t/1 0|connected 0") for _ in range(2)} == {
                 "t/1 0",
                 "connected 0",
             }
             at_a.publish("d/a", "x")
-            app.wait_for("got d/a")
-            app.kill()
+            device.wait_for("got d/a")
+            device.kill()
     flags = [each.body[7] >> 1 & 1 for each in first.seen("CONNECT")]
     assert flags == [int(protocol == 5), 0, 1]
     assert [each.body[7] >> 1 & 1 for each in second.seen("CONNECT")] == [1]
@@ -238,28 +220,28 @@ def test_brokers_that_share_the_session_go_on_with_it(tmp_path, protocol):
         peer = a.peer("t/#", qos=2)
         first.swallow("PUBACK", "down")
         first.swallow("PUBREC", "down")
-        with start(
+        with Device(
+            [first, second],
             """
-async def main():
-    soonest()
-    client = among(*sys.argv[2:], shared_session=True, ack_timeout_s=60, log=None)
-    async with client:
-        await client.wait_connected()
-        got = await asyncio.gather(
-            client.publish("t/1", "1", qos=1), client.publish("t/2", "2", qos=2)
-        )
-        assert client.port == int(sys.argv[3])
-        print("done", got)
+            async with client:
+                await client.wait_connected()
+                got = await asyncio.gather(
+                    client.publish("t/1", "1", qos=1), client.publish("t/2", "2", qos=2)
+                )
+                assert client.port == PORT
+                print("done", got)
             """,
-            protocol,
-            first.port,
-            second.port,
-        ) as app:
+            names={"PORT": second.port},
+            protocol=protocol,
+            shared_session=True,
+            ack_timeout_s=60,
+            log=None,
+        ) as device:
             first.wait_for("PUBREC")
             first.refuse()
             first.rst()
-            assert app.wait_for("done") == "done [0, 0]"
-            app.wait()
+            assert device.wait_for("done") == "done [0, 0]"
+            device.finish()
         peer.wait_for(3)
     [connect] = second.seen("CONNECT")
     assert connect.body[7] & 2 == 0
@@ -284,20 +266,18 @@ def test_a_client_that_was_stopped_meets_another_broker_without_its_old_session(
         connection.until_closed()
 
     with FakeBroker(first) as home, FakeBroker(second) as away:
-        check(
+        Device.check(
+            [home, away],
             """
-async def main():
-    soonest()
-    client = among(*sys.argv[2:], log=None)
-    for i in range(2):
-        async with client:
-            await client.wait_connected()
-        await asyncio.sleep_ms(100)
-    assert client.port == int(sys.argv[3])
+            for i in range(2):
+                async with client:
+                    await client.wait_connected()
+                await asyncio.sleep_ms(100)
+            assert client.port == PORT
             """,
-            protocol,
-            home.port,
-            away.port,
+            names={"PORT": away.port},
+            protocol=protocol,
+            log=None,
         )
     assert flags == [("a", 2 * (protocol == 5)), ("b", 2)]
 
@@ -308,38 +288,25 @@ def test_the_name_that_the_certificate_must_have_follows_the_host(tmp_path, pki)
     with (
         Broker(tmp_path / "a", "tls", pki=pki, identity=named) as a,
         Broker(tmp_path / "b", "tls", pki=pki, identity=numbered) as b,
-        mpy.start(
+        # the first is whom nobody asked for: the wrong name for that certificate
+        Device(
+            [a, ("localhost", a.port), b],
             """
-            import asyncio, sys
-            from mqtt_as_tls import MQTTClient, TLS
-            from tests.device.app import soonest, until
-
-            async def main():
-                soonest()
-                a, b = int(sys.argv[1]), int(sys.argv[2])
-                # the first is whom nobody asked for: the wrong name for that certificate
-                client = MQTTClient(
-                    [("127.0.0.1", a), ("localhost", a), ("127.0.0.1", b)],
-                    tls=TLS(ca=sys.argv[3]),
-                )
-                async with client:
-                    await client.wait_connected()
-                    print("at", client.host, client.port == a)
-                    await until(lambda: client.stats.connects == 2)
-                    print("at", client.host, client.port == b)
-
-            asyncio.run(main())
+            async with client:
+                await client.wait_connected()
+                print("at", client.host, client.port == A)
+                await until(lambda: client.stats.connects == 2)
+                print("at", client.host, client.port == B)
             """,
-            a.port,
-            b.port,
-            pki.ca.cert_der,
-        ) as app,
+            names={"A": a.port, "B": b.port},
+            tls=secure.files(pki.ca),
+        ) as device,
     ):
-        app.wait_for("CN.*does not match|name")
-        app.wait_for("at localhost True")
+        device.wait_for("CN.*does not match|name")
+        device.wait_for("at localhost True")
         a.stop()
-        app.wait_for("at 127.0.0.1 True")
-        app.wait()
+        device.wait_for("at 127.0.0.1 True")
+        device.finish()
 
 
 def test_a_list_that_is_none_raises_at_the_call():
@@ -363,16 +330,13 @@ def test_a_list_that_is_none_raises_at_the_call():
 
 
 def test_a_broker_that_is_listed_twice_does_not_hide_those_behind_it(broker):
-    check(
+    nobody = free_port()
+    Device.check(
+        [nobody, nobody, broker],
         """
-async def main():
-    soonest()
-    async with among(sys.argv[3], sys.argv[3], sys.argv[2]) as client:
-        await client.wait_connected(20)
+        async with client:
+            await client.wait_connected(20)
         """,
-        4,
-        broker.port,
-        free_port(),
     )
 
 
@@ -386,16 +350,18 @@ def test_what_a_store_kept_meets_no_old_session_whichever_broker_answers_first(t
         connection.packet()  # PUBLISH, not acknowledged
         connection.until_closed()
 
-    app = """
-from mqtt_as_tls import FileStore
-
-async def main():
-    soonest()
-    async with among(*sys.argv[3:], store=FileStore(sys.argv[2]), drain_s=0) as client:
-        client.enqueue("t", "x", qos=1)
-        await until(lambda: client._session.inflight and client.connected)
-        """
+    program = """
+        async with client:
+            client.enqueue("t", "x", qos=1)
+            await until(lambda: in_flight(client) and client.connected)
+    """
     for hosts in ([None], [free_port(), None]):
         with FakeBroker(script) as fake:
-            check(app, protocol, tmp_path / "store", *[host or fake.port for host in hosts])
+            Device.check(
+                [host or fake for host in hosts],
+                program,
+                store=tmp_path / "store",
+                protocol=protocol,
+                drain_s=0,
+            )
     assert flags[1] == 2

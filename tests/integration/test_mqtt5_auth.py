@@ -5,7 +5,8 @@ import hmac
 
 import pytest
 
-from tests.support import apps, five
+from tests.support import five
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
 from tests.support.five import field
 
@@ -36,10 +37,6 @@ async def slow(data):
     await asyncio.sleep_ms(10)
     return step(data)
 """
-
-
-def check(app, port, *args):
-    return apps.check(STEPS + "\n" + app, port, *args)
 
 
 def data(value):
@@ -80,16 +77,16 @@ def test_two_rounds_of_challenges_are_answered_on_every_connection(step):
             connection.until_closed()
 
     with FakeBroker(script) as fake:
-        check(
+        Device.check(
+            fake,
+            STEPS,
             f"""
-async def main():
-    soonest()
-    async with make(protocol=5, auth=("HMAC", {step}), log=None) as client:
-        await until(lambda: client.stats.connects == 2)
-    final = b"ok" + hmac(b"broker")
-    assert steps == 2 * [None, b"one", b"two", final], steps
+            client = make(protocol=5, auth=("HMAC", {step}), log=None)
+            async with client:
+                await until(lambda: client.stats.connects == 2)
+            final = b"ok" + hmac(b"broker")
+            assert steps == 2 * [None, b"one", b"two", final], steps
             """,
-            fake.port,
         )
 
 
@@ -121,24 +118,23 @@ def test_whatever_goes_wrong_while_authenticating_is_told_and_tried_again():
         ends.append((connection.number, connection.until_closed()))
 
     with FakeBroker(script) as fake:
-        out = check(
+        out = Device.check(
+            fake,
+            STEPS,
             """
-async def main():
-    soonest()
-    client = make(protocol=5, auth=("HMAC", step))
-    async with client:
-        errors = []
-        async for event in client.events():
-            if type(event).__name__ == "Disconnected":
-                errors.append(event.error)
-            elif len(errors) == 8:
-                break
-    assert isinstance(errors[0], ValueError), errors[0]
-    assert isinstance(errors[1], RefusedError) and errors[1].code == 0x8C, errors[1]
-    for error in errors[2:]:
-        assert isinstance(error, ProtocolError), error
+            client = make(protocol=5, auth=("HMAC", step))
+            async with client:
+                errors = []
+                async for event in client.events():
+                    if type(event).__name__ == "Disconnected":
+                        errors.append(event.error)
+                    elif len(errors) == 8:
+                        break
+            assert isinstance(errors[0], ValueError), errors[0]
+            assert isinstance(errors[1], RefusedError) and errors[1].code == 0x8C, errors[1]
+            for error in errors[2:]:
+                assert isinstance(error, ProtocolError), error
             """,
-            fake.port,
         )
     assert "not the broker" in out
     goodbye = [(0xE0, b"\x82")]
@@ -152,22 +148,22 @@ def test_a_step_that_fails_at_once_is_told_and_tried_again():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = check(
+        out = Device.check(
+            fake,
+            STEPS,
             """
-async def main():
-    soonest()
-    count = [0]
+            count = [0]
 
-    async def moody(data):
-        count[0] += 1
-        if count[0] < 4:
-            raise OSError(count[0])
-        return step(data)
+            async def moody(data):
+                count[0] += 1
+                if count[0] < 4:
+                    raise OSError(count[0])
+                return step(data)
 
-    async with make(protocol=5, auth=("HMAC", moody)) as client:
-        await client.wait_connected()
+            client = make(protocol=5, auth=("HMAC", moody))
+            async with client:
+                await client.wait_connected()
             """,
-            fake.port,
         )
         assert len(fake.connections) == 1
     assert all(f"not connected: OSError({n},)" in out for n in (1, 2, 3))
@@ -186,15 +182,16 @@ def test_none_is_for_the_beginning_alone():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        check(
+        Device.check(
+            fake,
+            STEPS,
             """
-async def main():
-    async with make(protocol=5, auth=("HMAC", step), log=None) as client:
-        await client.wait_connected()
-        await client.reauthenticate()
-    assert steps == [None, b"", None], steps
+            client = make(protocol=5, auth=("HMAC", step), log=None)
+            async with client:
+                await client.wait_connected()
+                await client.reauthenticate()
+            assert steps == [None, b"", None], steps
             """,
-            fake.port,
         )
 
 
@@ -206,17 +203,18 @@ def test_a_challenge_for_a_client_that_began_none_is_a_protocol_error():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        check(
+        Device.check(
+            fake,
+            STEPS,
             """
-async def main():
-    client = make(protocol=5, log=None)
-    async with client:
-        async for event in client.events():
-            assert isinstance(event.error, ProtocolError), event.error
-            assert "that nobody began" in str(event.error)
-            break
+            async with client:
+                async for event in client.events():
+                    assert isinstance(event.error, ProtocolError), event.error
+                    assert "that nobody began" in str(event.error)
+                    break
             """,
-            fake.port,
+            protocol=5,
+            log=None,
         )
 
 
@@ -246,42 +244,41 @@ def test_authenticating_again_succeeds_is_refused_or_is_not_answered():
             assert connection.packet() == (0x30, b"\0\3end\0")
 
     with FakeBroker(script) as fake:
-        check(
+        Device.check(
+            fake,
+            STEPS,
             """
-async def main():
-    soonest()
-    client = make(protocol=5, auth=("HMAC", slow), log=None, ack_timeout_s=2)
-    with raises(RuntimeError, "not connected"):
-        client.reauthenticate()
-    async with client:
-        await client.wait_connected()
-        for i in range(2):
-            assert await client.reauthenticate() is None
-        await until(lambda: client.stats.received == 2)
-        await client.publish("end")
-        await until(lambda: client.stats.connects == 2)
-        with raises(RefusedError, "not authorized") as caught:
-            await client.reauthenticate()
-        assert caught.error.code == 0x87
-        await until(lambda: client.stats.connects == 3)
-        task = asyncio.create_task(client.reauthenticate())
-        await asyncio.sleep_ms(20)
-        with raises(RuntimeError, "under way"):
-            client.reauthenticate()
-        with raises(asyncio.TimeoutError):
-            await task
-        assert client.connected
-        client._lost(ConnectError("the test ends this one"))
-        await until(lambda: client.stats.connects == 4)
-        with raises(ConnectError, "closed the connection"):
-            await client.reauthenticate()
-    plain = make(protocol=5, client_id="plain")
-    with raises(ValueError, "auth="):
-        plain.reauthenticate()
-    with raises(ValueError, "auth="):
-        make(client_id="four").reauthenticate()
+            client = make(protocol=5, auth=("HMAC", slow), log=None, ack_timeout_s=2)
+            with raises(RuntimeError, "not connected"):
+                client.reauthenticate()
+            async with client:
+                await client.wait_connected()
+                for i in range(2):
+                    assert await client.reauthenticate() is None
+                await until(lambda: client.stats.received == 2)
+                await client.publish("end")
+                await until(lambda: client.stats.connects == 2)
+                with raises(RefusedError, "not authorized") as caught:
+                    await client.reauthenticate()
+                assert caught.error.code == 0x87
+                await until(lambda: client.stats.connects == 3)
+                task = asyncio.create_task(client.reauthenticate())
+                await asyncio.sleep_ms(20)
+                with raises(RuntimeError, "under way"):
+                    client.reauthenticate()
+                with raises(asyncio.TimeoutError):
+                    await task
+                assert client.connected
+                lose(client, ConnectError("the test ends this one"))
+                await until(lambda: client.stats.connects == 4)
+                with raises(ConnectError, "closed the connection"):
+                    await client.reauthenticate()
+            plain = make(protocol=5, client_id="plain")
+            with raises(ValueError, "auth="):
+                plain.reauthenticate()
+            with raises(ValueError, "auth="):
+                make(client_id="four").reauthenticate()
             """,
-            fake.port,
         )
 
 
@@ -300,33 +297,33 @@ def test_giving_up_waiting_for_it_leaves_authenticating_again_as_it_is():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        check(
+        Device.check(
+            fake,
+            STEPS,
             """
-async def main():
-    client = make(protocol=5, auth=("HMAC", slow), ack_timeout_s=1)
-    async with client:
-        await client.wait_connected()
-        for i, how in enumerate(("cancel", "cancel in a step", "time out", "wait")):
-            steps.clear()
-            task = asyncio.create_task(client.reauthenticate())
-            await until(lambda: steps == [None])
-            await asyncio.sleep_ms(30)
-            if how == "cancel":
-                task.cancel()
-            elif how == "time out":
-                with raises(asyncio.TimeoutError):
-                    await task
-            if i < 3 and how != "cancel in a step":
-                with raises(RuntimeError, "under way"):
-                    client.reauthenticate()
-            await client.publish("go")
-            if how == "cancel in a step":
-                await until(lambda: len(steps) == 2)  # and it is still at work
-                task.cancel()
-            await until(lambda: not client._five._reauth)
-            assert len(steps) == 4, steps
-        await task
-        assert client.stats.connects == 1
+            client = make(protocol=5, auth=("HMAC", slow), ack_timeout_s=1)
+            async with client:
+                await client.wait_connected()
+                for i, how in enumerate(("cancel", "cancel in a step", "time out", "wait")):
+                    steps.clear()
+                    task = asyncio.create_task(client.reauthenticate())
+                    await until(lambda: steps == [None])
+                    await asyncio.sleep_ms(30)
+                    if how == "cancel":
+                        task.cancel()
+                    elif how == "time out":
+                        with raises(asyncio.TimeoutError):
+                            await task
+                    if i < 3 and how != "cancel in a step":
+                        with raises(RuntimeError, "under way"):
+                            client.reauthenticate()
+                    await client.publish("go")
+                    if how == "cancel in a step":
+                        await until(lambda: len(steps) == 2)  # and it is still at work
+                        task.cancel()
+                    await until(lambda: not is_reauthenticating(client))
+                    assert len(steps) == 4, steps
+                await task
+                assert client.stats.connects == 1
             """,
-            fake.port,
         )

@@ -8,8 +8,9 @@ mosquitto is noted at the tests.
 
 import pytest
 
-from tests.support import apps, ejabberd
+from tests.support import ejabberd
 from tests.support.broker import Broker, properties_of
+from tests.support.device import Device
 from tests.support.proxy import Proxy
 
 if not ejabberd.installed():
@@ -17,16 +18,7 @@ if not ejabberd.installed():
 else:
     MISSING = ""
 
-MAKE = """
-def client_of(name, **options):
-    return make(
-        protocol=5, client_id=name, user="device@localhost", password="any", log=None, **options
-    )
-
-async def granted(client):
-    await client.wait_connected()
-    await until(lambda: all(s.granted is not None for s in client._dispatcher.subscriptions))
-"""
+AS = {"protocol": 5, "user": "device@localhost", "password": "any", "log": None}
 
 
 @pytest.fixture(scope="module", params=["mosquitto", "ejabberd"])
@@ -51,14 +43,6 @@ def way(either):
         yield proxy
 
 
-def check(app, port, *args):
-    return apps.check(MAKE + "\n" + app, port, *args)
-
-
-def start(app, port, *args):
-    return apps.start(MAKE + "\n" + app, port, *args)
-
-
 def test_messages_of_every_qos_go_both_ways_with_their_properties(either):
     peer = either.peer("up/#", qos=2, protocol=5)
     said = {
@@ -68,29 +52,26 @@ def test_messages_of_every_qos_go_both_ways_with_their_properties(either):
         "correlation_data": b"\x00\xff",
         "user_property": [("zoe", "1"), ("adam", "2"), ("zoe", "ö")],
     }
-    with start(
+    with Device(
+        either,
         """
-async def main():
-    client = client_of("device")
+        @client.on("down/#", 2)
+        async def handler(message):
+            await client.publish("up/" + str(message.qos), message.payload, qos=message.qos,
+                                 properties=message.properties)
 
-    @client.on("down/#", 2)
-    async def handler(message):
-        await client.publish("up/" + str(message.qos), message.payload, qos=message.qos,
-                             properties=message.properties)
-
-    async with client:
-        await granted(client)
-        print("ready")
-        await told("end")
+        async with client:
+            await subscribed(client)
+            print("ready")
+            await told("leave")
         """,
-        either.port,
-    ) as app:
-        app.wait_for("ready")
+        **AS,
+    ) as device:
+        device.wait_for("ready")
         for qos in (0, 1, 2):
             peer.publish(f"down/{qos}", f"ö{qos}", qos, properties=said)
         peer.wait_for(3)
-        app.send("end")
-        app.wait()
+        device.leave()
     messages = sorted(peer.messages, key=lambda each: each.topic)
     assert [(each.topic, each.qos) for each in messages] == [(f"up/{n}", n) for n in range(3)]
     for each in messages:
@@ -103,38 +84,36 @@ def test_the_session_goes_on_after_a_lost_connection(either, way):
     peer = either.peer("up/#", qos=2, protocol=5)
     way.swallow("PUBACK", "down")
     way.swallow("PUBREC", "down")
-    with start(
+    with Device(
+        way,
         """
-async def main():
-    soonest()
-    client = client_of("resumes", ack_timeout_s=60)
+        @client.on("back/#", 2)
+        def handler(message):
+            print("got", message.topic)
 
-    @client.on("back/#", 2)
-    def handler(message):
-        print("got", message.topic)
-
-    async with client:
-        await granted(client)
-        tasks = [asyncio.create_task(client.publish("up/%d" % n, "x", qos=n)) for n in (1, 2)]
-        print("ready")
-        for task in tasks:
-            assert await task == 0
-        print("done")
-        await told("end")
+        async with client:
+            await subscribed(client)
+            tasks = [asyncio.create_task(client.publish("up/%d" % n, "x", qos=n)) for n in (1, 2)]
+            print("ready")
+            for task in tasks:
+                assert await task == 0
+            print("done")
+            await told("leave")
         """,
-        way.port,
-    ) as app:
-        app.wait_for("ready")
+        client_id="resumes",
+        ack_timeout_s=60,
+        **AS,
+    ) as device:
+        device.wait_for("ready")
         way.wait_for("PUBREC", "down")
         way.refuse()
         way.rst()
         for qos in (1, 2):
             peer.publish(f"back/{qos}", "x", qos)
         way.heal()
-        lines = {app.wait_for("got|done") for _ in range(3)}
+        lines = {device.wait_for("got|done") for _ in range(3)}
         assert lines == {"got back/1", "got back/2", "done"}
-        app.send("end")
-        out = app.wait().out
+        out = device.leave()
         assert out.count("got") == 2
     assert [each.body[0] for each in way.seen("CONNACK")] == [0, 1]
     assert len(way.seen("SUBSCRIBE")) == 1
@@ -143,48 +122,52 @@ async def main():
 
 
 def test_kept_messages_come_at_subscribing_and_go_when_emptied(either):
-    check(
+    Device.check(
+        either,
         """
-async def main():
-    client = client_of("keeps")
-    got = []
+        writer = make(client_id="writes", **AS)
+        got = []
 
-    @client.on("kept/#", 1)
-    def handler(message):
-        got.append((message.topic, message.payload, message.retain))
+        @client.on("kept/#", 1)
+        def handler(message):
+            got.append((message.topic, message.payload, message.retain))
 
-    async with client_of("writes") as writer:
-        await writer.publish("kept/a", "1", qos=1, retain=True)
-        await writer.publish("kept/b", "2", qos=1, retain=True)
-        await writer.publish("kept/b", "", qos=1, retain=True)
-        async with client:
-            await granted(client)
-            await until(lambda: got)
-            await writer.publish("kept/c", "3", qos=1)
-            await until(lambda: len(got) == 2)
-            assert got == [("kept/a", b"1", True), ("kept/c", b"3", False)], got
+        async with writer:
+            await writer.publish("kept/a", "1", qos=1, retain=True)
+            await writer.publish("kept/b", "2", qos=1, retain=True)
+            await writer.publish("kept/b", "", qos=1, retain=True)
+            async with client:
+                await subscribed(client)
+                await until(lambda: got)
+                await writer.publish("kept/c", "3", qos=1)
+                await until(lambda: len(got) == 2)
+                assert got == [("kept/a", b"1", True), ("kept/c", b"3", False)], got
         """,
-        either.port,
+        names={"AS": AS},
+        client_id="keeps",
+        **AS,
     )
 
 
 def test_a_will_comes_with_its_properties(either, way):
     peer = either.peer("w", protocol=5)
-    with start(
+    with Device(
+        way,
         """
-async def main():
-    client = client_of("dies", session_expiry_s=0, will=Will(
-        "w", "gone", 1, properties=[("content_type", "text"), ("user_property", ("a", "b"))]))
-    async with client:
-        await client.wait_connected()
-        print("ready")
-        await told("never")
+        will = Will(
+            "w", "gone", 1, properties=[("content_type", "text"), ("user_property", ("a", "b"))]
+        )
+        client = make(client_id="dies", session_expiry_s=0, will=will, **AS)
+        async with client:
+            await client.wait_connected()
+            print("ready")
+            await told("never")
         """,
-        way.port,
-    ) as app:
-        app.wait_for("ready")
+        names={"AS": AS},
+    ) as device:
+        device.wait_for("ready")
         way.refuse()
-        app.kill()
+        device.kill()
         way.rst()
         peer.wait_for(1)
     assert peer.received == [("w", b"gone")]
@@ -196,25 +179,27 @@ async def main():
 
 def test_topic_aliases_are_understood(either, way):
     """Neither uses any itself, with the client's Topic Alias Maximum 5."""
-    check(
+    Device.check(
+        way,
         """
-async def main():
-    client = client_of("aliases", topic_aliases=2, properties={"topic_alias_maximum": 5})
-    got = []
+        got = []
 
-    @client.on("a/#")
-    def handler(message):
-        assert message.topic == "a/" + message.payload.decode()
-        got.append(message.topic)
+        @client.on("a/#")
+        def handler(message):
+            assert message.topic == "a/" + message.payload.decode()
+            got.append(message.topic)
 
-    async with client:
-        await granted(client)
-        for name in "xyzxyzxx":
-            await client.publish("a/" + name, name)
-        await until(lambda: len(got) == 8)
-        assert got == ["a/" + name for name in "xyzxyzxx"], got
+        async with client:
+            await subscribed(client)
+            for name in "xyzxyzxx":
+                await client.publish("a/" + name, name)
+            await until(lambda: len(got) == 8)
+            assert got == ["a/" + name for name in "xyzxyzxx"], got
         """,
-        way.port,
+        client_id="aliases",
+        topic_aliases=2,
+        properties={"topic_alias_maximum": 5},
+        **AS,
     )
     up = [each.topic for each in way.seen("PUBLISH", "up")]
     assert up == ["a/x", "a/y", "a/z", "", "", "a/z", "", ""]
@@ -222,23 +207,24 @@ async def main():
 
 
 def test_a_request_gets_its_response(either):
-    check(
+    Device.check(
+        either,
         """
-async def main():
-    client = client_of("asks")
-    other = client_of("answers")
+        other = make(client_id="answers", **AS)
 
-    @other.on("ask/#", 2)
-    async def asked(message):
-        await other.respond(message, b"re:" + message.payload)
+        @other.on("ask/#", 2)
+        async def asked(message):
+            await other.respond(message, b"re:" + message.payload)
 
-    async with client, other:
-        await granted(other)
-        found = await asyncio.gather(*[
-            client.request("ask/%d" % n, str(n), qos=n) for n in range(3)])
-        assert [each.payload for each in found] == [b"re:0", b"re:1", b"re:2"]
+        async with client, other:
+            await subscribed(other)
+            found = await asyncio.gather(*[
+                client.request("ask/%d" % n, str(n), qos=n) for n in range(3)])
+            assert [each.payload for each in found] == [b"re:0", b"re:1", b"re:2"]
         """,
-        either.port,
+        names={"AS": AS},
+        client_id="asks",
+        **AS,
     )
 
 
@@ -247,56 +233,52 @@ def test_what_is_denied_is_refused_and_the_connection_stays(either):
     mosquitto 2.0 takes every subscription, and lets nothing pass. ejabberd refuses it, and calls
     what is denied a wrong topic (0x90, 0x8F).
     """
-    check(
+    Device.check(
+        either,
         """
-async def main():
-    client = client_of("denied")
-    async with client:
-        for qos in (1, 2):
-            with raises(RefusedError) as caught:
-                await client.publish("denied/a/b", "x", qos=qos)
-            if sys.argv[2] == "mosquitto":
-                assert caught.error.code == 0x87, caught.error
-                continue
-            assert caught.error.code == 0x90, caught.error
-            assert "forbidden by service policy" in str(caught.error)
-            with raises(RefusedError, "'denied/a/#': topic filter not valid") as caught:
-                await client.subscribe("denied/a/#")
-            assert caught.error.code == 0x8F
-        assert await client.publish("nobody", "x", qos=1) in (0, 16)
-        assert client.stats.connects == 1
+        async with client:
+            for qos in (1, 2):
+                with raises(RefusedError) as caught:
+                    await client.publish("denied/a/b", "x", qos=qos)
+                if MAKE == "mosquitto":
+                    assert caught.error.code == 0x87, caught.error
+                    continue
+                assert caught.error.code == 0x90, caught.error
+                assert "forbidden by service policy" in str(caught.error)
+                with raises(RefusedError, "'denied/a/#': topic filter not valid") as caught:
+                    await client.subscribe("denied/a/#")
+                assert caught.error.code == 0x8F
+            assert await client.publish("nobody", "x", qos=1) in (0, 16)
+            assert client.stats.connects == 1
         """,
-        either.port,
-        either.make,
+        names={"MAKE": either.make},
+        client_id="denied",
+        **AS,
     )
 
 
 def test_a_session_that_is_taken_over_is_noticed(either):
     """ejabberd says so (0x8E), mosquitto 2.0.11 only closes."""
-    with start(
+    with Device(
+        either,
         """
-async def main():
-    client = client_of("twice")
-    async with client:
-        events = client.events()
-        await client.wait_connected()
-        print("ready")
-        async for event in events:
-            if type(event).__name__ == "Disconnected":
-                print("error", event.error)
-                await told("end")
-                break
+        async with client:
+            events = client.events()
+            await client.wait_connected()
+            print("ready")
+            print("error", (await next_event(events, "Disconnected")).error)
+            await told("leave")
         """,
-        either.port,
-    ) as app:
-        app.wait_for("ready")
+        client_id="twice",
+        **AS,
+    ) as device:
+        device.wait_for("ready")
         options = {"user": "device@localhost", "password": "any"}
         if either.make == "ejabberd":
             options = {}
         peer = either.peer(client_id="twice", protocol=5, **options)
-        words = app.wait_for("error")
+        words = device.wait_for("error")
         peer.close()
-        app.send("end")
-        app.wait()
+        device.leave()
     if either.make == "ejabberd":
         assert "session taken over" in words

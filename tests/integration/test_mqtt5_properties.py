@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.support import apps, five
+from tests.support import five
 from tests.support.broker import properties_of
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
 from tests.support.five import field, user, with_length
 from tests.support.proxy import Proxy
@@ -11,42 +12,41 @@ from tests.support.proxy import Proxy
 
 def test_properties_go_out_on_every_packet_in_the_order_given(proxy):
     """MQTT 5.0: [MQTT-3.14.2-1]"""
-    apps.check(
+    Device.check(
+        proxy,
         """
         def ordered(name, *more):
             return [("user_property", (name, "1"))] + list(more) + [("user_property", (name, "0"))]
 
-        async def main():
-            client = make(
-                protocol=5,
-                properties=ordered("c", ("receive_maximum", 7), ("topic_alias_maximum", 3)),
-                will=Will(
-                    "w", "gone", 1, goodbye=False, delay_s=9,
-                    properties=ordered("w", ("content_type", "text")),
-                ),
-            )
+        client = make(
+            protocol=5,
+            properties=ordered("c", ("receive_maximum", 7), ("topic_alias_maximum", 3)),
+            will=Will(
+                "w", "gone", 1, goodbye=False, delay_s=9,
+                properties=ordered("w", ("content_type", "text")),
+            ),
+        )
 
-            @client.on("t/#", 2, properties=ordered("s", ("subscription_identifier", 200)))
-            def handler(message):
-                message.ack_properties = ordered("a", ("reason_string", "thanks"))
+        @client.on("t/#", 2, properties=ordered("s", ("subscription_identifier", 200)))
+        def handler(message):
+            message.ack_properties = ordered("a", ("reason_string", "thanks"))
 
-            async with client:
-                await client.wait_connected()
-                await until(lambda: client._dispatcher.find("t/#").granted == 2)
-                for qos in (0, 1, 2):
-                    await client.publish(
-                        "t/p", "x", qos=qos, properties=ordered("p", ("content_type", "y"))
-                    )
-                await until(lambda: client.stats.received == 3)
+        async with client:
+            await client.wait_connected()
+            await until(lambda: granted(client, "t/#") == 2)
+            for qos in (0, 1, 2):
                 await client.publish(
-                    "t/d", "x",
-                    properties={"user_property": [("b", "1"), ("a", "2"), ("b", "1")]},
+                    "t/p", "x", qos=qos, properties=ordered("p", ("content_type", "y"))
                 )
-                await until(lambda: client.stats.received == 4)
-                await client.unsubscribe("t/#", "u", properties=ordered("u"))
-                await client.disconnect(0, ordered("d", ("session_expiry_interval", 5)))
+            await until(lambda: client.stats.received == 3)
+            await client.publish(
+                "t/d", "x",
+                properties={"user_property": [("b", "1"), ("a", "2"), ("b", "1")]},
+            )
+            await until(lambda: client.stats.received == 4)
+            await client.unsubscribe("t/#", "u", properties=ordered("u"))
+            await client.disconnect(0, ordered("d", ("session_expiry_interval", 5)))
         """,
-        proxy.port,
     )
 
     def ordered(name, *more):
@@ -102,40 +102,37 @@ ALL = {
 
 def test_the_properties_of_a_message_reach_another_client_and_come_from_it(broker):
     peer = broker.peer("up", qos=2, protocol=5)
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make(protocol=5)
+        @client.on("down", 2)
+        async def handler(message):
+            said = message.properties
+            if said is None:
+                print("none")
+                await client.publish("up", "end", qos=1)
+                return
+            assert said["user_property"] == [("zoe", "1"), ("adam", "2"), ("zoe", "ö")]
+            assert 0 < said["message_expiry_interval"] <= 100
+            assert said["correlation_data"] == b"\\x00\\xff"
+            assert sorted(said) == sorted(ALL)
+            await client.publish("up", message.payload, qos=message.qos, properties=said)
 
-            @client.on("down", 2)
-            async def handler(message):
-                said = message.properties
-                if said is None:
-                    print("none")
-                    await client.publish("up", "end", qos=1)
-                    return
-                assert said["user_property"] == [("zoe", "1"), ("adam", "2"), ("zoe", "ö")]
-                assert 0 < said["message_expiry_interval"] <= 100
-                assert said["correlation_data"] == b"\\x00\\xff"
-                assert sorted(said) == sorted(eval(sys.argv[2]))
-                await client.publish("up", message.payload, qos=message.qos, properties=said)
-
-            async with client:
-                await until(lambda: client._dispatcher.find("down").granted == 2)
-                print("ready")
-                await told("end")
+        async with client:
+            await until(lambda: granted(client, "down") == 2)
+            print("ready")
+            await told("leave")
         """,
-        broker.port,
-        repr(list(ALL)),
-    ) as app:
-        app.wait_for("ready")
+        names={"ALL": list(ALL)},
+        protocol=5,
+    ) as device:
+        device.wait_for("ready")
         for qos in (0, 1, 2):
             peer.publish("down", b"%d" % qos, qos, properties=ALL)
         peer.publish("down", b"end", 1)
-        app.wait_for("none")
+        device.wait_for("none")
         peer.wait_for(4)
-        app.send("end")
-        app.wait()
+        device.leave()
     messages = sorted(peer.messages, key=lambda each: each.payload)  # paho's QoS 2 comes late
     assert [each.qos for each in messages] == [0, 1, 2, 1]
     for message in messages[:3]:
@@ -153,53 +150,51 @@ def test_a_will_has_its_properties_and_comes_after_its_delay_unless_the_client_c
     with (
         Proxy(broker.port) as lasting,
         Proxy(broker.port) as passing,
-        apps.start(
+        Device(
+            broker,
             """
-            async def main():
-                soonest()
-                port = sys.argv[1]
-                watcher = make(protocol=5, client_id="watcher", log=None)
+            @client.on("w/lasting", 1)
+            def will(message):
+                assert message.properties["content_type"] == "text"
+                assert message.properties["user_property"] == [("a", "1"), ("a", "0")]
+                assert "will_delay_interval" not in message.properties
+                print("will", message.payload)
 
-                @watcher.on("w/lasting", 1)
-                def will(message):
-                    assert message.properties["content_type"] == "text"
-                    assert message.properties["user_property"] == [("a", "1"), ("a", "0")]
-                    assert "will_delay_interval" not in message.properties
-                    print("will", message.payload)
+            def dying(name, port):
+                will = Will(
+                    "w/" + name, "gone", 1, delay_s=1, goodbye=False,
+                    properties=[("user_property", ("a", "1")), ("content_type", "text"),
+                                ("user_property", ("a", "0"))],
+                )
+                hosts = [("127.0.0.1", port)]
+                return make(hosts, protocol=5, client_id=name, log=None, will=will)
 
-                clients = []
-                for name, port in (("lasting", sys.argv[2]), ("passing", sys.argv[3])):
-                    sys.argv[1] = port
-                    clients.append(make(protocol=5, client_id=name, log=None, will=Will(
-                        "w/" + name, "gone", 1, delay_s=1, goodbye=False,
-                        properties=[("user_property", ("a", "1")), ("content_type", "text"),
-                                    ("user_property", ("a", "0"))],
-                    )))
-                async with watcher, clients[0], clients[1]:
-                    for client in clients + [watcher]:
-                        await client.wait_connected()
-                    await until(lambda: watcher._dispatcher.find("w/lasting").granted == 1)
-                    print("ready")
-                    await until(lambda: clients[1].stats.connects == 2)
-                    print("back")
-                    await told("end")
-                    await clients[1].disconnect()
+            lasting, passing = dying("lasting", LASTING), dying("passing", PASSING)
+            async with client, lasting, passing:
+                await lasting.wait_connected()
+                await passing.wait_connected()
+                await until(lambda: granted(client, "w/lasting") == 1)
+                print("ready")
+                await until(lambda: passing.stats.connects == 2)
+                print("back")
+                await told("leave")
+                await passing.disconnect()
             """,
-            broker.port,
-            lasting.port,
-            passing.port,
-        ) as app,
+            names={"LASTING": lasting.port, "PASSING": passing.port},
+            protocol=5,
+            client_id="watcher",
+            log=None,
+        ) as device,
     ):
-        app.wait_for("ready")
+        device.wait_for("ready")
         lasting.refuse()
         passing.rst()
-        app.wait_for("back")
+        device.wait_for("back")
         lasting.rst()
-        app.wait_for("will b'gone'")
+        device.wait_for("will b'gone'")
         peer.wait_for(1)
         peer.publish("w/end")
-        app.send("end")
-        app.wait()
+        device.leave()
         peer.wait_for(2)
     assert [each.topic for each in peer.messages] == ["w/lasting", "w/end"]
     assert properties_of(peer.messages[0]) == {
@@ -216,20 +211,19 @@ def test_a_disconnect_may_leave_the_will_to_the_broker(proxy, broker):
     MQTT 5.0: [MQTT-3.14.4-1], [MQTT-3.14.4-2]
     """
     peer = broker.peer("w/#", protocol=5)
-    apps.check(
+    Device.check(
+        proxy,
         """
-        async def main():
-            for name, goodbye, reason in (
-                ("broker", True, 4), ("client", True, 0), ("nobody", False, 0), ("too", False, 4)
-            ):
-                client = make(protocol=5, client_id=name, log=None, will=Will(
-                    "w/" + name, "gone", 1, goodbye=goodbye, delay_s=0,
-                    properties={"content_type": "text"},
-                ))
-                await client.connect()
-                await client.disconnect(reason=reason)
+        for name, goodbye, reason in (
+            ("broker", True, 4), ("client", True, 0), ("nobody", False, 0), ("too", False, 4)
+        ):
+            client = make(protocol=5, client_id=name, log=None, will=Will(
+                "w/" + name, "gone", 1, goodbye=goodbye, delay_s=0,
+                properties={"content_type": "text"},
+            ))
+            await client.connect()
+            await client.disconnect(reason=reason)
         """,
-        proxy.port,
     )
     peer.wait_for(3)
     assert [each.topic for each in peer.messages] == ["w/broker", "w/client", "w/too"]
@@ -249,27 +243,28 @@ def test_a_disconnect_may_leave_the_will_to_the_broker(proxy, broker):
 def test_topics_go_out_as_aliases_once_told_and_anew_on_each_connection(proxy, broker):
     """MQTT 5.0: [MQTT-3.3.2-8], [MQTT-3.3.2-9]"""
     peer = broker.peer("t/#", qos=1)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            async with make(protocol=5, topic_aliases=2, log=None) as client:
-                for i in range(2):
-                    for name in "abcabb":
-                        await client.publish(
-                            "t/" + name, name, properties={"user_property": ("n", name)}
-                        )
-                    await client.publish("t/a", "a", qos=1)
-                    print("round", i)
-                    await told("on")
+        async with client:
+            for i in range(2):
+                for name in "abcabb":
+                    await client.publish(
+                        "t/" + name, name, properties={"user_property": ("n", name)}
+                    )
+                await client.publish("t/a", "a", qos=1)
+                print("round", i)
+                await told("on")
         """,
-        proxy.port,
-    ) as app:
+        protocol=5,
+        topic_aliases=2,
+        log=None,
+    ) as device:
         for i in range(2):
-            app.wait_for(f"round {i}")
+            device.wait_for(f"round {i}")
             proxy.rst()
-            app.send("on")
-        app.wait()
+            device.send("on")
+        device.finish()
     peer.wait_for(14)
     assert [topic for topic, _ in peer.received] == 2 * [f"t/{name}" for name in "abcabba"]
     for connection in (1, 2):
@@ -292,14 +287,16 @@ def test_no_more_aliases_than_the_broker_takes(allowed):
         sent.extend(body for _, body in connection.until_closed())
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            async def main():
-                async with make(protocol=5, topic_aliases=5, log=None) as client:
-                    for name in "aabb":
-                        await client.publish(name)
+            async with client:
+                for name in "aabb":
+                    await client.publish(name)
             """,
-            fake.port,
+            protocol=5,
+            topic_aliases=5,
+            log=None,
         )
     if allowed:
         first = [field("a") + b"\3\x23\0\1", field("") + b"\3\x23\0\1"]
@@ -332,24 +329,23 @@ def test_aliases_of_the_broker_are_resolved_on_their_own_connection():
 
     with (
         FakeBroker(script) as fake,
-        apps.start(
+        Device(
+            fake,
             """
-            async def main():
-                soonest()
-                client = make(protocol=5, properties={"topic_alias_maximum": 3})
-                print("made")
-                async with client:
-                    async for message in client.messages():
-                        print(message.topic, message.payload, message.properties)
+            print("made")
+            async with client:
+                async for message in client.messages():
+                    print(message.topic, message.payload, message.properties)
             """,
-            fake.port,
-        ) as app,
+            protocol=5,
+            properties={"topic_alias_maximum": 3},
+        ) as device,
     ):
         for _ in range(3):
             for topic, number in zip("acabbc", range(1, 7), strict=True):
                 properties = r"{'user_property': \[\('a', 'b'\)\]}" if number == 4 else "None"
-                app.wait_for(rf"t/{topic} b'{number}' {properties}")
-        app.wait_for("topic alias 4")
+                device.wait_for(rf"t/{topic} b'{number}' {properties}")
+        device.wait_for("topic alias 4")
     assert in_order(ends) == [[(0xE0, b"\x82")], [(0xE0, b"\x94")]]
 
 
@@ -364,19 +360,18 @@ def test_a_topic_alias_that_no_memory_was_left_to_tell_is_not_used():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
+        Device.check(
+            fake,
             """
-            from mqtt_as_tls import packet5
-
-            async def main():
-                async with make(protocol=5, topic_aliases=5) as client:
-                    await client.wait_connected()
-                    fail_once(packet5, "aliased")
-                    with raises(MemoryError, "once"):
-                        await client.publish("topic", "1")
-                    await client.publish("topic", "2")
-                    await client.publish("topic", "3")
+            async with client:
+                await client.wait_connected()
+                fail_once_at("mqtt_as_tls.packet5 aliased")
+                with raises(MemoryError, "once"):
+                    await client.publish("topic", "1")
+                await client.publish("topic", "2")
+                await client.publish("topic", "3")
             """,
-            fake.port,
+            protocol=5,
+            topic_aliases=5,
         )
     assert topics == [field("topic"), b"\0\0"]

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.support import apps, five
+from tests.support import five
 from tests.support.broker import Broker
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
 from tests.support.five import field, user
 from tests.support.proxy import Proxy
@@ -15,49 +16,35 @@ topic read hidden/#
 """
 WHY = b"\x1f" + field("because")
 
-EVENTS = """
-def name(event):
-    return type(event).__name__
-
-async def next_event(events, wanted):
-    while True:
-        event = await events.__anext__()
-        if name(event) == wanted:
-            return event
-"""
-
-
-def check(app, port, *args):
-    return apps.check(EVENTS + "\n" + app, port, *args)
-
 
 def test_what_the_acl_denies_is_told_to_the_caller_and_nothing_else_suffers(tmp_path):
     """MQTT 5.0: [MQTT-4.3.3-4]"""
     with Broker(tmp_path / "b", acl=ACL) as broker, Proxy(broker.port) as proxy:
-        check(
+        Device.check(
+            proxy,
             """
-async def main():
-    async with make(protocol=5, log=None) as client:
-        events = client.events()
-        for qos in (1, 2):
-            with raises(RefusedError, "not authorized") as caught:
-                await client.publish("no", "x", qos=qos)
-            assert caught.error.code == 0x87 and "(0x87)" in caught.error.reason
-            client.enqueue("no/%d" % qos, "x", qos=qos)
-            event = await next_event(events, "Undelivered")
-            assert event.topic == "no/%d" % qos
-            assert isinstance(event.error, RefusedError) and event.error.code == 0x87
-        await client.publish("no", "x")  # QoS 0: nobody tells
-        # nobody is there, then somebody
-        for qos, code in ((0, 0), (1, 16), (2, 0)):  # mosquitto looks at PUBREL
-            assert await client.publish("ok/nobody", "x", qos=qos) == code
-        assert await client.subscribe("ok/me", 2) == 2
-        for qos in (0, 1, 2):
-            assert await client.publish("ok/me", "x", qos=qos) == 0
-        await client.unsubscribe("ok/me", "ok/never")  # 0x11, no such subscription: as wanted
-        assert client.stats.connects == 1
+            async with client:
+                events = client.events()
+                for qos in (1, 2):
+                    with raises(RefusedError, "not authorized") as caught:
+                        await client.publish("no", "x", qos=qos)
+                    assert caught.error.code == 0x87 and "(0x87)" in caught.error.reason
+                    client.enqueue("no/%d" % qos, "x", qos=qos)
+                    event = await next_event(events, "Undelivered")
+                    assert event.topic == "no/%d" % qos
+                    assert isinstance(event.error, RefusedError) and event.error.code == 0x87
+                await client.publish("no", "x")  # QoS 0: nobody tells
+                # nobody is there, then somebody
+                for qos, code in ((0, 0), (1, 16), (2, 0)):  # mosquitto looks at PUBREL
+                    assert await client.publish("ok/nobody", "x", qos=qos) == code
+                assert await client.subscribe("ok/me", 2) == 2
+                for qos in (0, 1, 2):
+                    assert await client.publish("ok/me", "x", qos=qos) == 0
+                await client.unsubscribe("ok/me", "ok/never")  # 0x11, none such: as wanted
+                assert client.stats.connects == 1
             """,
-            proxy.port,
+            protocol=5,
+            log=None,
         )
     assert len(proxy.seen("PUBREL", "up")) == 2  # none where PUBREC refused
 
@@ -90,39 +77,40 @@ def test_every_acknowledgement_brings_its_reason_code_reason_string_and_properti
             raise OSError
 
     with FakeBroker(script) as fake:
-        check(
+        Device.check(
+            fake,
             """
-async def main():
-    async with make(protocol=5, log=None) as client:
-        async def refused(wait, code, *words):
-            with raises(RefusedError, "because") as caught:
-                await wait
-            e = caught.error
-            assert e.code == code, e
-            for word in words:
-                assert word in e.reason, e.reason
-            assert e.properties["reason_string"] == "because"
-            assert e.properties["user_property"] == [("a", "1"), ("a", "2")]
+            async with client:
+                async def refused(wait, code, *words):
+                    with raises(RefusedError, "because") as caught:
+                        await wait
+                    e = caught.error
+                    assert e.code == code, e
+                    for word in words:
+                        assert word in e.reason, e.reason
+                    assert e.properties["reason_string"] == "because"
+                    assert e.properties["user_property"] == [("a", "1"), ("a", "2")]
 
-        await refused(client.publish("refused", qos=1), 0x97, "quota exceeded")
-        await refused(client.publish("refused", qos=2), 0x97, "quota exceeded")
-        assert await client.publish("taken", qos=1) == 0
-        assert await client.publish("nobody", qos=1) == 16
-        assert await client.publish("nobody", qos=2) == 16  # what PUBREC said
-        # PUBCOMP, the broker forgot the packet id: it has the message
-        assert await client.publish("taken", qos=2) == 0
-        await refused(client.subscribe("s"), 0x87, "'s': not authorized")
+                await refused(client.publish("refused", qos=1), 0x97, "quota exceeded")
+                await refused(client.publish("refused", qos=2), 0x97, "quota exceeded")
+                assert await client.publish("taken", qos=1) == 0
+                assert await client.publish("nobody", qos=1) == 16
+                assert await client.publish("nobody", qos=2) == 16  # what PUBREC said
+                # PUBCOMP, the broker forgot the packet id: it has the message
+                assert await client.publish("taken", qos=2) == 0
+                await refused(client.subscribe("s"), 0x87, "'s': not authorized")
 
-        @client.on("declared")
-        def handler(message):
-            pass
+                @client.on("declared")
+                def handler(message):
+                    pass
 
-        event = await next_event(client.events(), "SubscriptionRefused")
-        assert event.filter == "declared"
-        await refused(client.unsubscribe("s"), 0x83, "'s'")
-        assert client.stats.connects == 1
+                event = await next_event(client.events(), "SubscriptionRefused")
+                assert event.filter == "declared"
+                await refused(client.unsubscribe("s"), 0x83, "'s'")
+                assert client.stats.connects == 1
             """,
-            fake.port,
+            protocol=5,
+            log=None,
         )
     assert [len(body) for body in said] == [2, 2]
 
@@ -139,25 +127,22 @@ def test_a_refused_connection_says_why_and_where_to_go():
         connection.accept(five.connack(*properties, code=code))
 
     with FakeBroker(script) as fake:
-        out = check(
+        out = Device.check(
+            fake,
             """
-async def main():
-    soonest()
-    codes = eval(sys.argv[2])
-    client = make(protocol=5)
-    async with client:
-        events = client.events()
-        for code in codes:
-            error = (await next_event(events, "Disconnected")).error
-            assert isinstance(error, RefusedError), error
-            assert error.code == code, (error, code)
-            assert error.properties["server_reference"] == "other.example:1883"
-            assert error.properties["user_property"] == [("a", "b")]
-            assert "(0x%02x): because; go to other.example:1883" % code in error.reason
-            assert client.error is error
+            async with client:
+                events = client.events()
+                for code in CODES:
+                    error = (await next_event(events, "Disconnected")).error
+                    assert isinstance(error, RefusedError), error
+                    assert error.code == code, (error, code)
+                    assert error.properties["server_reference"] == "other.example:1883"
+                    assert error.properties["user_property"] == [("a", "b")]
+                    assert "(0x%02x): because; go to other.example:1883" % code in error.reason
+                    assert client.error is error
             """,
-            fake.port,
-            CODES,
+            names={"CODES": CODES},
+            protocol=5,
         )
     assert "bad user name or password (0x86): because; go to other.example:1883" in out
 
@@ -167,15 +152,14 @@ def test_a_broker_of_3_1_1_says_that_it_is_one():
         connection.accept(b"\x20\2\0\1")
 
     with FakeBroker(script) as fake:
-        out = check(
+        out = Device.check(
+            fake,
             """
-async def main():
-    client = make(protocol=5)
-    with raises(RefusedError, "use protocol=4") as caught:
-        await client.connect(timeout_s=0.2)
-    assert caught.error.code == 0x84
+            with raises(RefusedError, "use protocol=4") as caught:
+                await client.connect(timeout_s=0.2)
+            assert caught.error.code == 0x84
             """,
-            fake.port,
+            protocol=5,
         )
     assert "protocol version not supported: use protocol=4 (0x84)" in out
 
@@ -208,23 +192,21 @@ def test_a_broker_that_goes_says_why_and_is_tried_again(code, words):
             ends.append((connection.number, connection.until_closed()))
 
     with FakeBroker(script) as fake:
-        out = check(
+        out = Device.check(
+            fake,
             """
-async def main():
-    soonest()
-    client = make(protocol=5)
-    async with client:
-        events = client.events()
-        error = (await next_event(events, "Disconnected")).error
-        assert isinstance(error, RefusedError) and error.code == int(sys.argv[2]), error
-        assert error.reason.endswith(": because; go to there"), error.reason
-        assert error.properties["user_property"] == [("a", "b")]
-        error = (await next_event(events, "Disconnected")).error
-        assert isinstance(error, RefusedError) and error.code == 0, error
-        await next_event(events, "Connected")
+            async with client:
+                events = client.events()
+                error = (await next_event(events, "Disconnected")).error
+                assert isinstance(error, RefusedError) and error.code == CODE, error
+                assert error.reason.endswith(": because; go to there"), error.reason
+                assert error.properties["user_property"] == [("a", "b")]
+                error = (await next_event(events, "Disconnected")).error
+                assert isinstance(error, RefusedError) and error.code == 0, error
+                await next_event(events, "Connected")
             """,
-            fake.port,
-            code,
+            names={"CODE": code},
+            protocol=5,
         )
     assert f"connection lost: the broker disconnected: {words}: because; go to there" in out
     assert in_order(ends) == [[], [], [(0xE0, b"")]]  # no answer to a DISCONNECT
@@ -236,25 +218,23 @@ async def main():
 def test_a_handler_answers_with_a_reason_code_and_properties(proxy, broker):
     """MQTT 5.0: [MQTT-3.4.2-1], [MQTT-3.5.2-1]"""
     peer = broker.peer(protocol=5)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            client = make(protocol=5)
+        @client.on("t", 2)
+        def handler(message):
+            message.ack_code, message.ack_properties = eval(message.payload)
 
-            @client.on("t", 2)
-            def handler(message):
-                message.ack_code, message.ack_properties = eval(message.payload)
-
-            async with client:
-                await until(lambda: client._dispatcher.find("t").granted == 2)
-                print("ready")
-                await until(lambda: client.stats.received == 10)
-                await until(lambda: not client._dispatcher.held)
-                await until(lambda: not client._session.awaiting_pubrel)  # no PUBREL comes to a no
+        async with client:
+            await until(lambda: granted(client, "t") == 2)
+            print("ready")
+            await until(lambda: client.stats.received == 10)
+            await until(lambda: not held(client)[0])
+            await until(lambda: not to_receive(client))  # no PUBREL comes to a no
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("ready")
+        protocol=5,
+    ) as device:
+        device.wait_for("ready")
         for code, properties in (
             (0, None),
             (0x99, [("reason_string", "no number"), ("user_property", ("a", "b"))]),
@@ -264,7 +244,7 @@ def test_a_handler_answers_with_a_reason_code_and_properties(proxy, broker):
         ):
             for qos in (1, 2):
                 peer.publish("t", repr((code, properties)), qos)
-        out = app.wait().out
+        out = device.finish()
     assert out.count("ack_code 'x' is none of PUBACK") >= 1
     assert out.count("content_type: not in PUBACK") >= 1
     reason = b"\x1f" + field("no number") + user("a", "b")
@@ -285,19 +265,17 @@ def test_a_birth_that_is_refused_is_told():
 
     with (
         FakeBroker(script) as fake,
-        apps.start(
+        Device(
+            fake,
             """
-        async def main():
             will = Will("t", "offline", qos=1, birth="online", goodbye=False)
-            async with make(protocol=5, will=will) as client:
-                async for event in client.events():
-                    if type(event).__name__ == "Undelivered":
-                        print("told of", event.topic)
-                        break
-        """,
-            fake.port,
-        ) as app,
+            client = make(protocol=5, will=will)
+            async with client:
+                event = await next_event(client.events(), "Undelivered")
+                print("told of", event.topic)
+            """,
+        ) as device,
     ):
-        app.wait_for("message to 't': the broker refused: not authorized")
-        app.wait_for("told of t")
-        app.wait()
+        device.wait_for("message to 't': the broker refused: not authorized")
+        device.wait_for("told of t")
+        device.finish()

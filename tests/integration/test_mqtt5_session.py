@@ -4,11 +4,17 @@ import time
 
 import pytest
 
-from tests.support import apps, five
+from tests.support import five
 from tests.support.broker import Broker
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
 from tests.support.five import field
 from tests.support.proxy import Proxy
+
+CONNECTS = """
+async with client:
+    await client.wait_connected()
+"""
 
 
 def clean_starts(proxy):
@@ -22,36 +28,33 @@ def test_the_first_connect_of_a_process_starts_clean_and_later_ones_resume(proxy
     """MQTT 5.0: [MQTT-3.1.2-4], [MQTT-4.1.0-1]"""
     peer = broker.peer(protocol=5)
     for _ in range(2):
-        with apps.start(
+        with Device(
+            proxy,
             """
-            async def main():
-                soonest()
-                client = make(protocol=5, log=None)
+            client.on("t", 2)(got)
 
-                @client.on("t", 2)
-                def handler(message):
-                    print("got", message.payload, message.qos)
-
-                async with client:
-                    async for event in client.events():
-                        if type(event).__name__ == "Connected":
-                            print("present", event.session_present)
-                            await until(lambda: client._dispatcher.find("t").granted == 2)
-                            print("ready")
+            async with client:
+                events = client.events()
+                while True:
+                    event = await next_event(events, "Connected")
+                    print("present", event.session_present)
+                    await until(lambda: granted(client, "t") == 2)
+                    print("ready")
             """,
-            proxy.port,
-        ) as app:
-            app.wait_for("present False")
-            app.wait_for("ready")
+            protocol=5,
+            log=None,
+        ) as device:
+            device.wait_for("present False")
+            device.wait_for("ready")
             proxy.refuse()
             proxy.rst()
             for qos in (1, 2):
                 peer.publish("t", b"%d" % qos, qos)
             proxy.heal()
-            app.wait_for("present True")
+            device.wait_for("present True")
             for qos in (1, 2):
-                app.wait_for(f"got b'{qos}' {qos}")
-            app.kill()
+                device.wait_for(f"got {qos} {qos}")
+            device.kill()
     assert clean_starts(proxy) == [1, 0, 1, 0]
     for connection in (1, 3):
         assert len(proxy.seen("SUBSCRIBE", "up", connection)) == 1
@@ -63,17 +66,15 @@ def test_a_store_lets_the_next_program_resume_unless_clean_start_is_wanted(
     clean_start, starts, proxy, broker, tmp_path
 ):
     for _ in starts:
-        apps.check(
-            f"""
-            from mqtt_as_tls import FileStore
-
-            async def main():
-                store = FileStore(sys.argv[2])
-                async with make(protocol=5, store=store, clean_start={clean_start}) as client:
-                    assert await client.publish("t", "x", qos=1) == 16
+        Device.check(
+            proxy,
+            """
+            async with client:
+                assert await client.publish("t", "x", qos=1) == 16
             """,
-            proxy.port,
-            tmp_path / "store",
+            store=tmp_path / "store",
+            protocol=5,
+            clean_start=clean_start,
         )
     assert clean_starts(proxy) == starts
 
@@ -86,46 +87,41 @@ def test_a_session_ends_when_it_expires(proxy):
     MQTT 5.0: [MQTT-3.1.2-23]
     """
     proxy.swallow("PUBACK", "down", times=2)
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            clients = []
-            for s in (0, 1, 100):
-                client = make(
-                    protocol=5, session_expiry_s=s, client_id="c%d" % s, log=None, ack_timeout_s=60
-                )
-                clients.append(client)
+        clients = []
+        for s in (0, 1, 100):
+            client = make(
+                protocol=5, session_expiry_s=s, client_id="c%d" % s, log=None, ack_timeout_s=60
+            )
+            clients.append(client)
+            client.on("t/%d" % s, 1)(got)
 
-                @client.on("t/%d" % s, 1)
-                def handler(message):
-                    pass
-
-            async with clients[0], clients[1], clients[2]:
-                for client in clients:
-                    await client.wait_connected()
-                await until(lambda: all(c._dispatcher.subscriptions[0].granted for c in clients))
-                publishing = [
-                    asyncio.create_task(client.publish("t/%d" % s, "x", qos=1))
-                    for client, s in zip(clients, (0, 1))
-                ]
-                print("ready")
-                await told("on")
-                await until(lambda: all(client.stats.connects == 2 for client in clients))
-                print(await asyncio.gather(*publishing))
-                await until(lambda: all(c._dispatcher.subscriptions[0].granted for c in clients))
+        async with clients[0], clients[1], clients[2]:
+            for client in clients:
+                await client.wait_connected()
+            await until(lambda: all(granted(client)[0] for client in clients))
+            publishing = [
+                asyncio.create_task(client.publish("t/%d" % s, "x", qos=1))
+                for client, s in zip(clients, (0, 1))
+            ]
+            print("ready")
+            await told("on")
+            await until(lambda: all(client.stats.connects == 2 for client in clients))
+            print(await asyncio.gather(*publishing))
+            await until(lambda: all(granted(client)[0] for client in clients))
         """,
-        proxy.port,
-    ) as app:
-        app.wait_for("ready")
+    ) as device:
+        device.wait_for("ready")
         proxy.wait_for("PUBACK", "down", count=2)
         proxy.refuse()
         proxy.rst()
         time.sleep(2.5)
         proxy.heal()
-        app.send("on")
-        assert app.wait_for(r"\[") == "[0, 0]"
-        app.wait()
+        device.send("on")
+        assert device.wait_for(r"\[") == "[0, 0]"
+        device.finish()
     connacks = proxy.seen("CONNACK")
     assert sorted(each.body[0] for each in connacks) == [0, 0, 0, 0, 0, 1]
     again = {each.topic: each for each in proxy.seen("PUBLISH", "up")[2:]}
@@ -135,23 +131,23 @@ def test_a_session_ends_when_it_expires(proxy):
 
 def test_a_client_id_that_the_broker_assigned_is_kept(proxy):
     """MQTT 5.0: [MQTT-3.1.3-2], [MQTT-3.1.3-3]"""
-    with apps.start(
+    with Device(
+        proxy,
         """
-        async def main():
-            soonest()
-            client = make(protocol=5, client_id="", log=None)
-            async with client:
-                await client.wait_connected()
-                print("id", client.client_id)
-                await until(lambda: client.stats.connects == 2)
-                print("id", client.client_id)
+        async with client:
+            await client.wait_connected()
+            print("id", client.client_id)
+            await until(lambda: client.stats.connects == 2)
+            print("id", client.client_id)
         """,
-        proxy.port,
-    ) as app:
-        own = app.wait_for("id ..")
+        protocol=5,
+        client_id="",
+        log=None,
+    ) as device:
+        own = device.wait_for("id ..")
         proxy.rst()
-        assert app.wait_for("id ..") == own
-        app.wait()
+        assert device.wait_for("id ..") == own
+        device.finish()
     first, second = proxy.seen("CONNECT")
     name = own.split()[1].encode()
     assert first.body.endswith(b"\0\0") and name not in first.body
@@ -169,16 +165,8 @@ def test_a_password_needs_no_user_name_and_a_user_name_no_password():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        apps.check(
-            """
-            async def main():
-                for user, password in ((None, b"\\xff"), ("u", None), ("u", "p"), (None, None)):
-                    client = make(protocol=5, log=None, user=user, password=password)
-                    await client.connect()
-                    await client.disconnect()
-            """,
-            fake.port,
-        )
+        for user, password in ((None, b"\xff"), ("u", None), ("u", "p"), (None, None)):
+            Device.check(fake, CONNECTS, protocol=5, log=None, user=user, password=password)
     assert seen == [
         (0x42, field(b"\xff")),
         (0x82, field("u")),
@@ -209,21 +197,26 @@ def test_the_keepalive_is_the_one_that_the_broker_wants(tmp_path):
         FakeBroker(each_second) as first,
         FakeBroker(never) as second,
     ):
-        out = apps.check(
+        out = Device.check(
+            real,
             """
-            async def main():
-                async with make(protocol=5, log=None) as real:
-                    await real.wait_connected()
-                    print(real.properties["server_keep_alive"])
-                for port, keepalive_s in ((sys.argv[2], 60), (sys.argv[3], 1)):
-                    sys.argv[1] = port
-                    async with make(protocol=5, keepalive_s=keepalive_s, log=None) as client:
-                        await until(lambda: client.stats.received)
+            async with client:
+                await client.wait_connected()
+                print(client.properties["server_keep_alive"])
             """,
-            real.port,
-            first.port,
-            second.port,
+            protocol=5,
+            log=None,
         )
+        for fake, keepalive_s in ((first, 60), (second, 1)):
+            Device.check(
+                fake,
+                """
+                async with client:
+                    await until(lambda: client.stats.received)
+                """,
+                protocol=5,
+                keepalive_s=keepalive_s,
+            )
     assert out.split() == ["10"]
 
 
@@ -251,32 +244,30 @@ def test_neither_side_has_more_in_flight_than_the_other_takes(tmp_path):
     lines = ["max_inflight_messages 3", "max_queued_messages 0"]
     with Broker(tmp_path / "b", lines=lines) as broker, Proxy(broker.port) as proxy:
         proxy.delay(5)
-        apps.check(
+        Device.check(
+            proxy,
             """
-            async def main():
-                client = make(
-                    protocol=5, log=None, properties={"receive_maximum": 1}, max_inflight=8
+            peer = make(protocol=5, client_id="peer", log=None)
+            count = [0]
+
+            @client.on("t", 2)
+            async def handler(message):
+                count[0] += 1
+                await asyncio.sleep_ms(5)
+
+            async with client, peer:
+                await until(lambda: granted(client, "t") == 2)
+                assert client.properties["receive_maximum"] == 3
+                await asyncio.gather(
+                    *[client.publish("u", "x", qos=1 + n % 2) for n in range(12)]
                 )
-                peer = make(protocol=5, client_id="peer", log=None)
-                count = [0]
-
-                @client.on("t", 2)
-                async def handler(message):
-                    count[0] += 1
-                    await asyncio.sleep_ms(5)
-
-                async with client, peer:
-                    await until(lambda: client._dispatcher.find("t").granted == 2)
-                    assert client.properties["receive_maximum"] == 3
-                    await asyncio.gather(
-                        *[client.publish("u", "x", qos=1 + n % 2) for n in range(12)]
-                    )
-                    await asyncio.gather(
-                        *[peer.publish("t", "x", qos=1 + n % 2) for n in range(12)]
-                    )
-                    await until(lambda: count[0] == 12)
+                await asyncio.gather(*[peer.publish("t", "x", qos=1 + n % 2) for n in range(12)])
+                await until(lambda: count[0] == 12)
             """,
-            proxy.port,
+            protocol=5,
+            log=None,
+            properties={"receive_maximum": 1},
+            max_inflight=8,
         )
         ours, theirs = (
             [each for each in proxy.seen() if each.connection == number] for number in (1, 2)
@@ -290,27 +281,27 @@ def test_neither_side_has_more_in_flight_than_the_other_takes(tmp_path):
 def test_more_than_the_receive_maximum_of_the_client_is_taken_as_mosquitto_2_0_11_sends_it(broker):
     """A connection that ended for it would end again and again: the broker sends all anew."""
     peer = broker.peer(protocol=5)
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make(protocol=5, log=None, properties={"receive_maximum": 2})
+        @client.on("t", 2)
+        async def handler(message):
+            await asyncio.sleep_ms(2)
 
-            @client.on("t", 2)
-            async def handler(message):
-                await asyncio.sleep_ms(2)
-
-            async with client:
-                await until(lambda: client._dispatcher.find("t").granted == 2)
-                print("ready")
-                await until(lambda: client.stats.received >= 60)
-                assert client.stats.connects == 1
+        async with client:
+            await until(lambda: granted(client, "t") == 2)
+            print("ready")
+            await until(lambda: client.stats.received >= 60)
+            assert client.stats.connects == 1
         """,
-        broker.port,
-    ) as app:
-        app.wait_for("ready")
+        protocol=5,
+        log=None,
+        properties={"receive_maximum": 2},
+    ) as device:
+        device.wait_for("ready")
         for n in range(60):
             peer._client.publish("t", b"%d" % n, 1 + n % 2)
-        app.wait()
+        device.finish()
 
 
 def test_a_receive_maximum_that_shrank_holds_for_what_is_sent_again():
@@ -347,19 +338,19 @@ def test_a_receive_maximum_that_shrank_holds_for_what_is_sent_again():
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(protocol=5, log=None) as client:
-                    async def publish(n):
-                        try:
-                            return await client.publish("t", str(n), qos=1 + n % 2)
-                        except RefusedError as e:
-                            return e.code
-                    print(await asyncio.gather(*[publish(n) for n in range(5)]))
+            async with client:
+                async def publish(n):
+                    try:
+                        return await client.publish("t", str(n), qos=1 + n % 2)
+                    except RefusedError as e:
+                        return e.code
+                print(await asyncio.gather(*[publish(n) for n in range(5)]))
             """,
-            fake.port,
+            protocol=5,
+            log=None,
         )
     assert out.strip() == "[0, 151, 0, 0, 0]"
     assert [first for first, _ in seen[0]] == [0x32, 0x34, 0x32]
@@ -389,16 +380,16 @@ def test_a_message_that_a_connection_did_not_carry_is_not_suspected_when_it_brea
         connection.until_closed()
 
     with FakeBroker(script) as fake:
-        out = apps.check(
+        out = Device.check(
+            fake,
             """
-            async def main():
-                soonest()
-                async with make(protocol=5, give_up_after=2) as client:
-                    two = client.publish("t", "two", qos=2)
-                    one = client.publish("t", "one", qos=1)
-                    print("codes", await asyncio.gather(two, one))
+            async with client:
+                two = client.publish("t", "two", qos=2)
+                one = client.publish("t", "one", qos=1)
+                print("codes", await asyncio.gather(two, one))
             """,
-            fake.port,
+            protocol=5,
+            give_up_after=2,
         )
     assert "codes [0, 0]" in out
     assert "connections break right after" not in out
@@ -407,29 +398,20 @@ def test_a_message_that_a_connection_did_not_carry_is_not_suspected_when_it_brea
 # Sizes, QoS, retained messages
 
 
-REFUSALS = """
+REFUSED = """
 async def refused(wait, code):
     with raises(RefusedError, "0x%02x" % code) as caught:
         await wait
     assert caught.error.code == code
 
-async def main():
-    async with make(protocol=5) as client:
-        await client.wait_connected()
-        events = client.events()
-        BODY
-        client.enqueue(WRONG)
-        event = await events.__anext__()
-        assert type(event).__name__ == "Undelivered", event
-        print("undelivered", event.topic, event.error.code)
-        assert await client.publish("t", "good", qos=1) in (0, 16)
-        assert client.connected and client.stats.connects == 1
+async def undelivered(*message, **options):
+    events = client.events()
+    client.enqueue(*message, **options)
+    event = await next_event(events, "Undelivered")
+    print("undelivered", event.topic, event.error.code)
+    assert await client.publish("t", "good", qos=1) in (0, 16)
+    assert client.connected and client.stats.connects == 1
 """
-
-
-def refusals(body, wrong, port):
-    body = body.replace("\n", "\n        ")
-    return apps.check(REFUSALS.replace("BODY", body).replace("WRONG", wrong), port)
 
 
 def test_no_packet_is_larger_than_the_other_side_takes(tmp_path):
@@ -438,43 +420,49 @@ def test_no_packet_is_larger_than_the_other_side_takes(tmp_path):
     [MQTT-3.14.2-3], [MQTT-3.14.2-4]
     """
     with Broker(tmp_path / "b", max_packet=200) as broker, Proxy(broker.port) as proxy:
-        out = refusals(
-            """\
-assert client.properties["maximum_packet_size"] == 200
-await client.publish("t", bytes(193))
-await client.publish("t", bytes(191), qos=1)
-for qos in (0, 1, 2):
-    await refused(client.publish("t", bytes(195), qos=qos), 0x95)
-    await refused(client.publish("t", properties={"content_type": "c" * 200}, qos=qos), 0x95)
-await refused(client.subscribe("s" * 200), 0x95)
-await refused(client.unsubscribe("s" * 100, "u" * 100), 0x95)""",
-            '"big", bytes(200)',
-            proxy.port,
+        out = Device.check(
+            proxy,
+            REFUSED,
+            """
+            async with client:
+                await client.wait_connected()
+                assert client.properties["maximum_packet_size"] == 200
+                await client.publish("t", bytes(193))
+                await client.publish("t", bytes(191), qos=1)
+                large = {"content_type": "c" * 200}
+                for qos in (0, 1, 2):
+                    await refused(client.publish("t", bytes(195), qos=qos), 0x95)
+                    await refused(client.publish("t", properties=large, qos=qos), 0x95)
+                await refused(client.subscribe("s" * 200), 0x95)
+                await refused(client.unsubscribe("s" * 100, "u" * 100), 0x95)
+                await undelivered("big", bytes(200))
+            """,
+            protocol=5,
         )
         assert "undelivered big 149" in out
         assert max(len(each.raw) for each in proxy.seen(None, "up")) == 200
-        apps.check(
+        Device.check(
+            proxy,
             """
-            async def main():
-                client = make(protocol=5, max_packet=100, log=None)
+            @client.on("t", 2)
+            def handler(message):
+                message.ack_properties = {"reason_string": "r" * 200}
+                print(message.payload)
 
-                @client.on("t", 2)
-                def handler(message):
-                    message.ack_properties = {"reason_string": "r" * 200}
-                    print(message.payload)
-
-                async with client:
-                    await until(lambda: client._dispatcher.find("t").granted == 2)
-                    peer = make(protocol=5, client_id="peer", log=None)
-                    await peer.connect()
-                    for qos in (1, 2):
-                        await peer.publish("t", bytes(100), qos=qos)  # mosquitto drops it
-                        await peer.publish("t", bytes(80), qos=qos)
-                    await until(lambda: client.stats.received == 2)
-                    await peer.disconnect()
-                    await client.disconnect(0x98, {"reason_string": "r" * 200})
+            async with client:
+                await until(lambda: granted(client, "t") == 2)
+                peer = make(protocol=5, client_id="peer", log=None)
+                await peer.connect()
+                for qos in (1, 2):
+                    await peer.publish("t", bytes(100), qos=qos)  # mosquitto drops it
+                    await peer.publish("t", bytes(80), qos=qos)
+                await until(lambda: client.stats.received == 2)
+                await peer.disconnect()
+                await client.disconnect(0x98, {"reason_string": "r" * 200})
             """,
-            proxy.port,
+            protocol=5,
+            max_packet=100,
+            log=None,
         )
     sent = [each for each in proxy.seen("CONNECT") if b"\x27\0\0\0\x64" in each.body]
     assert len(sent) == 1
@@ -488,17 +476,22 @@ def test_what_the_broker_does_not_take_is_refused_without_asking(tmp_path):
     """MQTT 5.0: [MQTT-3.2.2-11], [MQTT-3.2.2-14]"""
     lines = ["max_qos 1", "retain_available false"]
     with Broker(tmp_path / "b", lines=lines) as broker, Proxy(broker.port) as proxy:
-        out = refusals(
-            """\
-assert client.properties["maximum_qos"] == 1
-assert client.properties["retain_available"] == 0
-await refused(client.publish("t", "x", qos=2), 0x9B)
-await refused(client.publish("t", "x", retain=True), 0x9A)
-assert await client.subscribe("t", 2) in (1, 2)
-await client.publish("t", "x", qos=1)
-await until(lambda: client.stats.received == 1)""",
-            '"kept", "x", qos=1, retain=True',
-            proxy.port,
+        out = Device.check(
+            proxy,
+            REFUSED,
+            """
+            async with client:
+                await client.wait_connected()
+                assert client.properties["maximum_qos"] == 1
+                assert client.properties["retain_available"] == 0
+                await refused(client.publish("t", "x", qos=2), 0x9B)
+                await refused(client.publish("t", "x", retain=True), 0x9A)
+                assert await client.subscribe("t", 2) in (1, 2)
+                await client.publish("t", "x", qos=1)
+                await until(lambda: client.stats.received == 1)
+                await undelivered("kept", "x", qos=1, retain=True)
+            """,
+            protocol=5,
         )
         assert "undelivered kept 154" in out
         for each in proxy.seen("PUBLISH", "up"):
@@ -506,17 +499,18 @@ await until(lambda: client.stats.received == 1)""",
 
 
 def test_two_clients_may_both_have_the_broker_choose_their_id(broker):
-    out = apps.check(
+    out = Device.check(
+        broker,
         """
-        async def main():
-            a, b = [make(protocol=5, client_id="") for _ in "ab"]
-            async with a:
-                async with b:
-                    await a.wait_connected()
-                    await b.wait_connected()
-                    assert "" != a.client_id != b.client_id != ""
-                    print("both")
+        other = make(protocol=5, client_id="")
+        async with client:
+            async with other:
+                await client.wait_connected()
+                await other.wait_connected()
+                assert "" != client.client_id != other.client_id != ""
+                print("both")
         """,
-        broker.port,
+        protocol=5,
+        client_id="",
     )
     assert "both" in out

@@ -22,25 +22,33 @@ import re
 import textwrap
 
 from tests.support import apps, mpy
-from tests.support.proxy import Proxy
+from tests.support.proxy import HOST, Proxy
 
 _BEFORE = """\
 from tests.device.handlers import *
 from tests.device.inside import *
 from tests.device.large import *
 """
-_STARTS = re.compile(r"^\s*async with client|^await client\.(connect|__aenter__)", re.M)
+_STARTS = re.compile(r"async with client|await client\.(connect|__aenter__)\(")
 _STAYS = """
 async with client:
     await told("leave")
 """
 
 
+def _host(to):
+    """Return what `to` is for a client: ("host", port)."""
+    if isinstance(to, tuple):
+        return to
+    return HOST, to if isinstance(to, int) else to.port
+
+
 class Device(mpy.Program):
     """
     Use it in a `with`: leaving ends it. What it prints is followed as that of any mpy.Program.
 
-    to       what its client connects to, with a `port`: Broker, Proxy, FakeBroker
+    to       what its client connects to: a Broker, Proxy, FakeBroker, or a port (int); or a list
+             of such, and of ("host", port)
     program  str, one or several, see above
     tls      dict, arguments of TLS (see secure.files); None: without TLS
     store    Path of the folder of its FileStore, `store` in the program; None: without one
@@ -63,9 +71,12 @@ class Device(mpy.Program):
         **options,
     ):
         self._to = to
+        hosts = [_host(each) for each in (to if isinstance(to, list) else [to])]
         before = _BEFORE
         main = "" if back_off == "random" else f"{back_off}()\n"
         given = [f"{name}={value!r}" for name, value in options.items()]
+        if isinstance(to, list):
+            given.append(f"hosts={hosts}")
         if tls is not None:
             before += "from tests.device.secure import *\n"
             given.append("tls=tls_given()")
@@ -86,7 +97,7 @@ class Device(mpy.Program):
         if not _STARTS.search(does):
             main += _STAYS
         text = f"{before}\nasync def main():\n{textwrap.indent(main, '    ')}"
-        super().__init__(apps.source(text), to.port, heap=heap, env=env)
+        super().__init__(apps.source(text), hosts[0][1], heap=heap, env=env)
 
     @classmethod
     def check(cls, to, *program, timeout_s=30, **arguments):
