@@ -8,6 +8,7 @@ import gc
 import select
 import socket
 import time
+from asyncio import core
 
 import config
 
@@ -15,6 +16,7 @@ ADDRESS = ("10.77.0.1", config.port)
 NAME = "broker.lan"
 _CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04bare"
 _DISCONNECT = b"\xe0\x00"
+_TOPIC = "measured"
 _PAYLOAD = bytes(100)
 
 
@@ -30,8 +32,11 @@ def link():
     asyncio.run(config.link.up())
 
 
-def bare(tls):
-    """A program without a client: connect, handshake, CONNECT, CONNACK, each waited for."""
+def bare(tls, publishes=20):
+    """
+    A program without a client: connect, handshake, CONNECT, CONNACK, each waited for; then
+    prepared packets, of which nothing is kept and whose answers are counted only.
+    """
     gc.collect()
     start = time.ticks_us()
     raw = socket.socket()
@@ -41,9 +46,47 @@ def bare(tls):
     sock.write(_CONNECT)
     sock.read(4)
     tell("bare_ms", since(start))
+    raw.setsockopt(6, 1, 1)  # TCP_NODELAY
+    raw.setblocking(False)
+    asyncio.run(_bare_publishes(sock, publishes))
+    raw.setblocking(True)
     sock.write(_DISCONNECT)
     sock.close()
     raw.close()
+
+
+async def _bare_publishes(sock, count):
+    head = bytes((0, len(_TOPIC))) + _TOPIC.encode()
+    packet = bytearray((0x32, len(head) + 2 + len(_PAYLOAD))) + head + b"\0\0" + _PAYLOAD
+    packet_id = 2 + len(head)
+    ack = bytearray(4)
+
+    def readable():
+        yield core._io_queue.queue_read(sock)
+
+    async def publish(n):
+        packet[packet_id + 1] = n
+        sock.write(packet)
+        answer = None
+        while not answer:
+            await readable()
+            answer = sock.readinto(ack)
+
+    await publish(1)
+    await asyncio.sleep_ms(20)
+    gc.collect()
+    for n in range(count):
+        start = time.ticks_us()
+        await publish(n + 2)
+        tell("bare_publish_ms", since(start))
+    packet = bytearray((0x30, len(head) + len(_PAYLOAD))) + head + _PAYLOAD
+    gc.collect()
+    start = time.ticks_us()
+    for _ in range(count):
+        while sock.write(packet) is None:
+            await asyncio.sleep_ms(1)
+    tell("bare_publish_qos0_ms", since(start) / count)
+    await asyncio.sleep_ms(200)
 
 
 def step(tls):
@@ -102,16 +145,25 @@ async def _client(tls, protocol, publishes):
         await asyncio.sleep_ms(20)
         tell("connect_stall_ms", ticker.worst_ms)
         gc.collect()
-        await client.publish("measured", _PAYLOAD, qos=1)
+        await client.publish(_TOPIC, _PAYLOAD, qos=1)
         await asyncio.sleep_ms(20)
         gc.collect()
         ticker.worst_ms = 0
         for _ in range(publishes):
-            start = time.ticks_us()
-            await client.publish("measured", _PAYLOAD, qos=1)
-            tell("publish_ms", since(start))
+            await client.publish(_TOPIC, _PAYLOAD, qos=1)
         tell("publish_stall_ms", ticker.worst_ms)
         ticker.task.cancel()
+        await asyncio.sleep_ms(20)
+        gc.collect()
+        for _ in range(publishes):
+            start = time.ticks_us()
+            await client.publish(_TOPIC, _PAYLOAD, qos=1)
+            tell("publish_ms", since(start))
+        gc.collect()
+        start = time.ticks_us()
+        for _ in range(publishes):
+            await client.publish(_TOPIC, _PAYLOAD)
+        tell("publish_qos0_ms", since(start) / publishes)
 
 
 def client(tls, protocol=4, publishes=20):
