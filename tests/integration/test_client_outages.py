@@ -342,15 +342,14 @@ def test_a_session_that_a_clean_start_cannot_have_is_not_believed():
         assert connection.accept(RESUMED if connection.number == 1 else CONNACK)[7] & 2
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
-            """,
-            clean_start=True,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+        """,
+        clean_start=True,
+    )
     assert "session present after a clean start [MQTT-3.2.2-1]" in out
     assert "session new" in out
 

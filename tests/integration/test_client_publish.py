@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tests.support.device import Device
-from tests.support.fake_broker import RESUMED, FakeBroker
+from tests.support.fake_broker import RESUMED
 from tests.support.proxy import Proxy
 
 HUGE = "60M"  # heap of an app that sends more than the sockets' buffers take
@@ -438,21 +438,20 @@ def test_what_is_sent_again_does_not_keep_it_from_reading():
             connection.send(b"\x40\x02" + body[3:5])
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                data = bytes(200_000)
-                await asyncio.gather(*[client.publish("t", data, qos=1) for _ in range(50)])
-                print("received", client.stats.received, "connects", client.stats.connects)
-            """,
-            max_packet=250_000,
-            max_backlog=250_000,
-            max_inflight=50,
-            ack_timeout_s=60,
-            heap=HUGE,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            data = bytes(200_000)
+            await asyncio.gather(*[client.publish("t", data, qos=1) for _ in range(50)])
+            print("received", client.stats.received, "connects", client.stats.connects)
+        """,
+        max_packet=250_000,
+        max_backlog=250_000,
+        max_inflight=50,
+        ack_timeout_s=60,
+        heap=HUGE,
+    )
     assert "received 60 connects 2" in out
 
 

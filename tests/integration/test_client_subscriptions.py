@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.device import Device
-from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
+from tests.support.fake_broker import CONNACK, RESUMED
 from tests.support.refusing import refusing_broker
 
 
@@ -102,17 +102,16 @@ def test_what_is_granted_is_asked_again_when_a_connect_was_not_answered(answer):
             first, body = connection.packet()
         assert first == 0x30  # PUBLISH: there is no more to ask for
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            client.on("t", qos=1)(print)
-            async with client:
-                for count in range(1, 4):
-                    await until(lambda: client.stats.connects == count)
-                    await client.publish("next")
-            """,
-        )
+    Device.against(
+        script,
+        """
+        client.on("t", qos=1)(print)
+        async with client:
+            for count in range(1, 4):
+                await until(lambda: client.stats.connects == count)
+                await client.publish("next")
+        """,
+    )
     again = [3] if not answer else []
     assert asked == [(number, b"\0\x01t\x01") for number in [1, *again]]
 
@@ -663,14 +662,13 @@ def test_a_suback_that_does_not_fit_ends_the_connection_and_is_not_believed(code
         connection.send(bytes((0x90, len(answer))) + answer)
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                print("granted", await client.subscribe("t", 1))
-            """,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            print("granted", await client.subscribe("t", 1))
+        """,
+    )
     assert "granted 1" in out
     assert "connection lost: SUBACK" in out
 
@@ -688,16 +686,15 @@ def test_a_refused_subscription_is_asked_for_on_the_next_connection():
         if connection.number > 1:
             connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            client.on("t", qos=1)(got)
+    out = Device.against(
+        script,
+        """
+        client.on("t", qos=1)(got)
 
-            async with client:
-                await until(lambda: granted(client, "t") == 1)
-            """,
-        )
+        async with client:
+            await until(lambda: granted(client, "t") == 1)
+        """,
+    )
     assert filters == [b"\0\x01t\x01"] * 2
     assert "the broker refused 't'" in out
 
@@ -713,26 +710,25 @@ def test_unsubscribe_returns_when_the_broker_has_answered_it_and_not_an_earlier_
         connection.send(b"\xb0\x02" + taken_back[:2])
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
 
-                async def ask():
-                    await client.subscribe("t")
-                    await asyncio.sleep_ms(100)
-                    print("granted")
-                    await client.publish("granted")
+            async def ask():
+                await client.subscribe("t")
+                await asyncio.sleep_ms(100)
+                print("granted")
+                await client.publish("granted")
 
-                task = asyncio.create_task(ask())
-                await asyncio.sleep_ms(0)
-                await client.unsubscribe("t")
-                print("taken back")
-                await task
-            """,
-        )
+            task = asyncio.create_task(ask())
+            await asyncio.sleep_ms(0)
+            await client.unsubscribe("t")
+            print("taken back")
+            await task
+        """,
+    )
     assert out.index("granted") < out.index("taken back")
 
 

@@ -22,16 +22,15 @@ def hello(protocol, will=None, **options):
         bodies.append(connection.accept(CONNACKS[protocol]))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            f"""
-            client = make(will={will}, **OPTIONS)
-            async with client:
-                await client.wait_connected()
-            """,
-            names={"OPTIONS": {"protocol": protocol, "log": None, **options}},
-        )
+    Device.against(
+        script,
+        f"""
+        client = make(will={will}, **OPTIONS)
+        async with client:
+            await client.wait_connected()
+        """,
+        names={"OPTIONS": {"protocol": protocol, "log": None, **options}},
+    )
     assert len(bodies) == 1
     return bodies[0]
 

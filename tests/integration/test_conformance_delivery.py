@@ -56,9 +56,9 @@ async with client:
 """
 
 
-def two(fake, protocol, qos):
+def two(script, protocol, qos):
     """Publish a and b, and then c; return what it printed."""
-    return Device.check(fake, TWO, names={"QOS": qos}, protocol=protocol, ack_timeout_s=60)
+    return Device.against(script, TWO, names={"QOS": qos}, protocol=protocol, ack_timeout_s=60)
 
 
 @BOTH
@@ -99,8 +99,7 @@ def test_qos_2_goes_on_where_it_was_on_every_connection(protocol):
             connection.send(ack(0x70, new.id))
             assert connection.until_closed() == [(0xE0, b"")]
 
-    with FakeBroker(script) as fake:
-        assert "connects 4" in two(fake, protocol, 2)
+    assert "connects 4" in two(script, protocol, 2)
 
 
 @BOTH
@@ -137,8 +136,7 @@ def test_qos_1_is_unacknowledged_until_its_puback_and_repeated_on_a_new_connecti
             connection.send(ack(0x40, new.id))
             assert connection.until_closed() == [(0xE0, b"")]
 
-    with FakeBroker(script) as fake:
-        assert "connects 3" in two(fake, protocol, 1)
+    assert "connects 3" in two(script, protocol, 1)
 
 
 @BOTH
@@ -160,8 +158,7 @@ def test_a_session_that_the_server_lost_is_discarded(protocol):
         connection.send(ack(0x40, new.id))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        assert "connects 2" in two(fake, protocol, 1)
+    assert "connects 2" in two(script, protocol, 1)
 
 
 RECEIVES = """

@@ -40,12 +40,7 @@ def run(script, *program, **options):
     """Run a device of MQTT 5 against `script`; return what it printed."""
     if AUTH not in program:  # which makes its client itself
         options["protocol"] = 5
-    with FakeBroker(script) as fake:
-        try:
-            return Device.check(fake, *program, **options)
-        except AssertionError:
-            fake.close()  # what the script found wrong says more
-            raise
+    return Device.against(script, *program, **options)
 
 
 # Connecting

@@ -274,21 +274,20 @@ def test_an_answer_that_does_not_fit_what_was_asked_ends_the_connection(protocol
         ends.append((connection.number, connection.until_closed()))
 
     count = len(subscribed) + len(unsubscribed)
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            for name in ("a", "b"):
-                client.on(name, qos=1)(got)
-            async with client:
-                await until(lambda: granted(client) == [1, 1])
-                client.on("c", qos=1)
-                await client.unsubscribe("a", "b")
-                assert client.stats.connects == CONNECTS
-            """,
-            names={"CONNECTS": count + 1},
-            protocol=protocol,
-        )
+    out = Device.against(
+        script,
+        """
+        for name in ("a", "b"):
+            client.on(name, qos=1)(got)
+        async with client:
+            await until(lambda: granted(client) == [1, 1])
+            client.on("c", qos=1)
+            await client.unsubscribe("a", "b")
+            assert client.stats.connects == CONNECTS
+        """,
+        names={"CONNECTS": count + 1},
+        protocol=protocol,
+    )
     bye = [(0xE0, b"\x82")] if protocol == 5 else []
     assert in_order(ends) == [bye] * count + [[BYE]]
     assert "SUBACK" in out
@@ -303,17 +302,16 @@ def test_a_session_after_a_clean_start_ends_the_connection(protocol):
         connection.accept(connack(protocol, connection.number == 1))
         ends.append((connection.number, connection.until_closed()))
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
-                assert isinstance(client.error, ProtocolError)
-            """,
-            protocol=protocol,
-            clean_start=True,
-        )
+    Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            assert isinstance(client.error, ProtocolError)
+        """,
+        protocol=protocol,
+        clean_start=True,
+    )
     assert in_order(ends) == [[(0xE0, b"\x82")] if protocol == 5 else [], [BYE]]
 
 
@@ -349,16 +347,15 @@ def test_messages_without_end_that_the_server_never_releases_end_the_connection(
             connection.send(message(protocol, b"t", b"x", 2, 257))
         ends.append((connection.number, connection.until_closed()))
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                await until(lambda: client.stats.connects == 2)
-                assert client.error.code == 0x93
-            """,
-            protocol=protocol,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await until(lambda: client.stats.connects == 2)
+            assert client.error.code == 0x93
+        """,
+        protocol=protocol,
+    )
     assert "QoS 2 messages without end" in out
     assert in_order(ends) == [[(0xE0, b"\x93")] if protocol == 5 else [], [BYE]]
 
@@ -429,19 +426,18 @@ def test_answers_to_nothing_are_answered_or_counted(protocol):
         connection.send(message(protocol, b"end", b"last"))
         got.extend(connection.until_closed())
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                async for message in client.messages():
-                    if message.payload == b"last":
-                        break
-                assert client.stats.connects == 1
-                print("stray", strays(client))
-            """,
-            protocol=protocol,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            async for message in client.messages():
+                if message.payload == b"last":
+                    break
+            assert client.stats.connects == 1
+            print("stray", strays(client))
+        """,
+        protocol=protocol,
+    )
     assert got == [*expected, (0x40, b"\0\7"), BYE]
     strays = [name for name, _ in sent if name != "PUBLISH"]
     assert f"stray {len(strays)}\n" in out
@@ -464,17 +460,16 @@ def test_every_reason_of_a_server_to_refuse_or_to_go_is_told():
 
 def test_a_connack_with_all_that_it_may_have_is_taken():
     said = dict(bad.accepted())["CONNACK"]
-    with FakeBroker(lambda c: (c.accept(said), c.until_closed())) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
-                assert len(client.properties) == 15, client.properties
-            """,
-            protocol=5,
-            client_id="",
-        )
+    Device.against(
+        lambda c: (c.accept(said), c.until_closed()),
+        """
+        async with client:
+            await client.wait_connected()
+            assert len(client.properties) == 15, client.properties
+        """,
+        protocol=5,
+        client_id="",
+    )
 
 
 # Properties, which take many times their bytes
@@ -489,25 +484,24 @@ def test_of_too_many_user_properties_the_first_are_kept():
         connection.send(message(5, b"t", properties=PAIRS))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                messages = client.messages()
-                await client.wait_connected()
+    Device.against(
+        script,
+        """
+        async with client:
+            messages = client.messages()
+            await client.wait_connected()
+            gc.collect()
+            before = gc.mem_alloc()
+            async for message in messages:
                 gc.collect()
-                before = gc.mem_alloc()
-                async for message in messages:
-                    gc.collect()
-                    assert gc.mem_alloc() - before < 16000, gc.mem_alloc() - before
-                    pairs = message.properties["user_property"]
-                    assert pairs == [("%03d" % n, "v") for n in range(64)], pairs
-                    break
-            """,
-            protocol=5,
-            heap="8M",
-        )
+                assert gc.mem_alloc() - before < 16000, gc.mem_alloc() - before
+                pairs = message.properties["user_property"]
+                assert pairs == [("%03d" % n, "v") for n in range(64)], pairs
+                break
+        """,
+        protocol=5,
+        heap="8M",
+    )
 
 
 def test_what_properties_take_counts_in_the_backlog():
@@ -518,29 +512,28 @@ def test_what_properties_take_counts_in_the_backlog():
         connection.send(message(5, b"end"))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            ended = []
+    Device.against(
+        script,
+        """
+        ended = []
 
-            @client.on("t")
-            async def handler(message):
-                await until(lambda: ended)
+        @client.on("t")
+        async def handler(message):
+            await until(lambda: ended)
 
-            client.on("end")(ended.append)
-            async with client:
-                await client.wait_connected()
-                gc.collect()
-                before = gc.mem_alloc()
-                await until(lambda: client.stats.received == 101)
-                gc.collect()
-                assert gc.mem_alloc() - before < 3 * client.max_backlog
-                assert client.stats.dropped > 90
-            """,
-            protocol=5,
-            heap="8M",
-        )
+        client.on("end")(ended.append)
+        async with client:
+            await client.wait_connected()
+            gc.collect()
+            before = gc.mem_alloc()
+            await until(lambda: client.stats.received == 101)
+            gc.collect()
+            assert gc.mem_alloc() - before < 3 * client.max_backlog
+            assert client.stats.dropped > 90
+        """,
+        protocol=5,
+        heap="8M",
+    )
 
 
 # Texts: MicroPython keeps what it takes for a name, and a single character is one
@@ -563,25 +556,24 @@ def test_characters_that_were_never_seen_before_leave_nothing_behind(protocol):
         connection.send(message(protocol, b"end"))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            ended = []
-            client.on("+/x")(print)
-            client.on("end")(ended.append)
-            async with client:
-                await until(lambda: client.stats.received)
-                gc.collect()
-                before = gc.mem_alloc()
-                await client.publish("out")
-                await until(lambda: ended)
-                assert client.stats.unclaimed > 200
-                gc.collect()
-                assert gc.mem_alloc() - before < 4000, gc.mem_alloc() - before
-            """,
-            protocol=protocol,
-        )
+    Device.against(
+        script,
+        """
+        ended = []
+        client.on("+/x")(print)
+        client.on("end")(ended.append)
+        async with client:
+            await until(lambda: client.stats.received)
+            gc.collect()
+            before = gc.mem_alloc()
+            await client.publish("out")
+            await until(lambda: ended)
+            assert client.stats.unclaimed > 200
+            gc.collect()
+            assert gc.mem_alloc() - before < 4000, gc.mem_alloc() - before
+        """,
+        protocol=protocol,
+    )
 
 
 # Packets that are not whole, and garbage
@@ -613,18 +605,17 @@ def test_the_rest_of_a_packet_is_not_waited_for_for_ever():
             connection.send(message(5, b"t", b"payload")[:-1])
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                await until(lambda: client.stats.connects == 2)
-                assert not client.stats.received
-            """,
-            protocol=5,
-            keepalive_s=1,
-            connect_timeout_s=1,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await until(lambda: client.stats.connects == 2)
+            assert not client.stats.received
+        """,
+        protocol=5,
+        keepalive_s=1,
+        connect_timeout_s=1,
+    )
     assert re.search(r"no answer within 1 s \(MQTT\)", out)
     assert "no answer to a ping for 1 s" in out
 

@@ -76,18 +76,17 @@ def test_two_rounds_of_challenges_are_answered_on_every_connection(step):
         if connection.number == 2:
             connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            STEPS,
-            f"""
-            client = make(protocol=5, auth=("HMAC", {step}), log=None)
-            async with client:
-                await until(lambda: client.stats.connects == 2)
-            final = b"ok" + hmac(b"broker")
-            assert steps == 2 * [None, b"one", b"two", final], steps
-            """,
-        )
+    Device.against(
+        script,
+        STEPS,
+        f"""
+        client = make(protocol=5, auth=("HMAC", {step}), log=None)
+        async with client:
+            await until(lambda: client.stats.connects == 2)
+        final = b"ok" + hmac(b"broker")
+        assert steps == 2 * [None, b"one", b"two", final], steps
+        """,
+    )
 
 
 def test_whatever_goes_wrong_while_authenticating_is_told_and_tried_again():
@@ -117,25 +116,24 @@ def test_whatever_goes_wrong_while_authenticating_is_told_and_tried_again():
         )
         ends.append((connection.number, connection.until_closed()))
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            STEPS,
-            """
-            client = make(protocol=5, auth=("HMAC", step))
-            async with client:
-                errors = []
-                async for event in client.events():
-                    if type(event).__name__ == "Disconnected":
-                        errors.append(event.error)
-                    elif len(errors) == 8:
-                        break
-            assert isinstance(errors[0], ValueError), errors[0]
-            assert isinstance(errors[1], RefusedError) and errors[1].code == 0x8C, errors[1]
-            for error in errors[2:]:
-                assert isinstance(error, ProtocolError), error
-            """,
-        )
+    out = Device.against(
+        script,
+        STEPS,
+        """
+        client = make(protocol=5, auth=("HMAC", step))
+        async with client:
+            errors = []
+            async for event in client.events():
+                if type(event).__name__ == "Disconnected":
+                    errors.append(event.error)
+                elif len(errors) == 8:
+                    break
+        assert isinstance(errors[0], ValueError), errors[0]
+        assert isinstance(errors[1], RefusedError) and errors[1].code == 0x8C, errors[1]
+        for error in errors[2:]:
+            assert isinstance(error, ProtocolError), error
+        """,
+    )
     assert "not the broker" in out
     goodbye = [(0xE0, b"\x82")]
     assert in_order(ends) == [[], [], *6 * [goodbye], [(0xE0, b"")]]
@@ -181,18 +179,17 @@ def test_none_is_for_the_beginning_alone():
         connection.send(five.auth(0, METHOD))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            STEPS,
-            """
-            client = make(protocol=5, auth=("HMAC", step), log=None)
-            async with client:
-                await client.wait_connected()
-                await client.reauthenticate()
-            assert steps == [None, b"", None], steps
-            """,
-        )
+    Device.against(
+        script,
+        STEPS,
+        """
+        client = make(protocol=5, auth=("HMAC", step), log=None)
+        async with client:
+            await client.wait_connected()
+            await client.reauthenticate()
+        assert steps == [None, b"", None], steps
+        """,
+    )
 
 
 def test_a_challenge_for_a_client_that_began_none_is_a_protocol_error():
@@ -202,20 +199,19 @@ def test_a_challenge_for_a_client_that_began_none_is_a_protocol_error():
         connection.accept(five.auth(0x18, METHOD, data("x")))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            STEPS,
-            """
-            async with client:
-                async for event in client.events():
-                    assert isinstance(event.error, ProtocolError), event.error
-                    assert "that nobody began" in str(event.error)
-                    break
-            """,
-            protocol=5,
-            log=None,
-        )
+    Device.against(
+        script,
+        STEPS,
+        """
+        async with client:
+            async for event in client.events():
+                assert isinstance(event.error, ProtocolError), event.error
+                assert "that nobody began" in str(event.error)
+                break
+        """,
+        protocol=5,
+        log=None,
+    )
 
 
 def test_authenticating_again_succeeds_is_refused_or_is_not_answered():
@@ -243,43 +239,42 @@ def test_authenticating_again_succeeds_is_refused_or_is_not_answered():
         if connection.number == 1:
             assert connection.packet() == (0x30, b"\0\3end\0")
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            STEPS,
-            """
-            client = make(protocol=5, auth=("HMAC", slow), log=None, ack_timeout_s=2)
-            with raises(RuntimeError, "not connected"):
+    Device.against(
+        script,
+        STEPS,
+        """
+        client = make(protocol=5, auth=("HMAC", slow), log=None, ack_timeout_s=2)
+        with raises(RuntimeError, "not connected"):
+            client.reauthenticate()
+        async with client:
+            await client.wait_connected()
+            for i in range(2):
+                assert await client.reauthenticate() is None
+            await until(lambda: client.stats.received == 2)
+            await client.publish("end")
+            await until(lambda: client.stats.connects == 2)
+            with raises(RefusedError, "not authorized") as caught:
+                await client.reauthenticate()
+            assert caught.error.code == 0x87
+            await until(lambda: client.stats.connects == 3)
+            task = asyncio.create_task(client.reauthenticate())
+            await asyncio.sleep_ms(20)
+            with raises(RuntimeError, "under way"):
                 client.reauthenticate()
-            async with client:
-                await client.wait_connected()
-                for i in range(2):
-                    assert await client.reauthenticate() is None
-                await until(lambda: client.stats.received == 2)
-                await client.publish("end")
-                await until(lambda: client.stats.connects == 2)
-                with raises(RefusedError, "not authorized") as caught:
-                    await client.reauthenticate()
-                assert caught.error.code == 0x87
-                await until(lambda: client.stats.connects == 3)
-                task = asyncio.create_task(client.reauthenticate())
-                await asyncio.sleep_ms(20)
-                with raises(RuntimeError, "under way"):
-                    client.reauthenticate()
-                with raises(asyncio.TimeoutError):
-                    await task
-                assert client.connected
-                lose(client, ConnectError("the test ends this one"))
-                await until(lambda: client.stats.connects == 4)
-                with raises(ConnectError, "closed the connection"):
-                    await client.reauthenticate()
-            plain = make(protocol=5, client_id="plain")
-            with raises(ValueError, "auth="):
-                plain.reauthenticate()
-            with raises(ValueError, "auth="):
-                make(client_id="four").reauthenticate()
-            """,
-        )
+            with raises(asyncio.TimeoutError):
+                await task
+            assert client.connected
+            lose(client, ConnectError("the test ends this one"))
+            await until(lambda: client.stats.connects == 4)
+            with raises(ConnectError, "closed the connection"):
+                await client.reauthenticate()
+        plain = make(protocol=5, client_id="plain")
+        with raises(ValueError, "auth="):
+            plain.reauthenticate()
+        with raises(ValueError, "auth="):
+            make(client_id="four").reauthenticate()
+        """,
+    )
 
 
 def test_giving_up_waiting_for_it_leaves_authenticating_again_as_it_is():
@@ -296,34 +291,33 @@ def test_giving_up_waiting_for_it_leaves_authenticating_again_as_it_is():
             connection.send(five.auth(0, METHOD, data(b"ok" + sign(b"broker"))))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            STEPS,
-            """
-            client = make(protocol=5, auth=("HMAC", slow), ack_timeout_s=1)
-            async with client:
-                await client.wait_connected()
-                for i, how in enumerate(("cancel", "cancel in a step", "time out", "wait")):
-                    steps.clear()
-                    task = asyncio.create_task(client.reauthenticate())
-                    await until(lambda: steps == [None])
-                    await asyncio.sleep_ms(30)
-                    if how == "cancel":
-                        task.cancel()
-                    elif how == "time out":
-                        with raises(asyncio.TimeoutError):
-                            await task
-                    if i < 3 and how != "cancel in a step":
-                        with raises(RuntimeError, "under way"):
-                            client.reauthenticate()
-                    await client.publish("go")
-                    if how == "cancel in a step":
-                        await until(lambda: len(steps) == 2)  # and it is still at work
-                        task.cancel()
-                    await until(lambda: not is_reauthenticating(client))
-                    assert len(steps) == 4, steps
-                await task
-                assert client.stats.connects == 1
-            """,
-        )
+    Device.against(
+        script,
+        STEPS,
+        """
+        client = make(protocol=5, auth=("HMAC", slow), ack_timeout_s=1)
+        async with client:
+            await client.wait_connected()
+            for i, how in enumerate(("cancel", "cancel in a step", "time out", "wait")):
+                steps.clear()
+                task = asyncio.create_task(client.reauthenticate())
+                await until(lambda: steps == [None])
+                await asyncio.sleep_ms(30)
+                if how == "cancel":
+                    task.cancel()
+                elif how == "time out":
+                    with raises(asyncio.TimeoutError):
+                        await task
+                if i < 3 and how != "cancel in a step":
+                    with raises(RuntimeError, "under way"):
+                        client.reauthenticate()
+                await client.publish("go")
+                if how == "cancel in a step":
+                    await until(lambda: len(steps) == 2)  # and it is still at work
+                    task.cancel()
+                await until(lambda: not is_reauthenticating(client))
+                assert len(steps) == 4, steps
+            await task
+            assert client.stats.connects == 1
+        """,
+    )

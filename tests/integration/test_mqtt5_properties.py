@@ -286,18 +286,17 @@ def test_no_more_aliases_than_the_broker_takes(allowed):
         connection.accept(five.connack(*([b"\x22\0\1"] if allowed else [])))
         sent.extend(body for _, body in connection.until_closed())
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                for name in "aabb":
-                    await client.publish(name)
-            """,
-            protocol=5,
-            topic_aliases=5,
-            log=None,
-        )
+    Device.against(
+        script,
+        """
+        async with client:
+            for name in "aabb":
+                await client.publish(name)
+        """,
+        protocol=5,
+        topic_aliases=5,
+        log=None,
+    )
     if allowed:
         first = [field("a") + b"\3\x23\0\1", field("") + b"\3\x23\0\1"]
     else:
@@ -359,19 +358,18 @@ def test_a_topic_alias_that_no_memory_was_left_to_tell_is_not_used():
             topics.append(body[: 2 + body[1]])
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
-                fail_once_at("mqtt_as_tls.packet5 aliased")
-                with raises(MemoryError, "once"):
-                    await client.publish("topic", "1")
-                await client.publish("topic", "2")
-                await client.publish("topic", "3")
-            """,
-            protocol=5,
-            topic_aliases=5,
-        )
+    Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            fail_once_at("mqtt_as_tls.packet5 aliased")
+            with raises(MemoryError, "once"):
+                await client.publish("topic", "1")
+            await client.publish("topic", "2")
+            await client.publish("topic", "3")
+        """,
+        protocol=5,
+        topic_aliases=5,
+    )
     assert topics == [field("topic"), b"\0\0"]

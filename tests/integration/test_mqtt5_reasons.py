@@ -76,42 +76,41 @@ def test_every_acknowledgement_brings_its_reason_code_reason_string_and_properti
                     connection.send(five.answer(0x70, int.from_bytes(body[:2], "big"), code, why))
             raise OSError
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                async def refused(wait, code, *words):
-                    with raises(RefusedError, "because") as caught:
-                        await wait
-                    e = caught.error
-                    assert e.code == code, e
-                    for word in words:
-                        assert word in e.reason, e.reason
-                    assert e.properties["reason_string"] == "because"
-                    assert e.properties["user_property"] == [("a", "1"), ("a", "2")]
+    Device.against(
+        script,
+        """
+        async with client:
+            async def refused(wait, code, *words):
+                with raises(RefusedError, "because") as caught:
+                    await wait
+                e = caught.error
+                assert e.code == code, e
+                for word in words:
+                    assert word in e.reason, e.reason
+                assert e.properties["reason_string"] == "because"
+                assert e.properties["user_property"] == [("a", "1"), ("a", "2")]
 
-                await refused(client.publish("refused", qos=1), 0x97, "quota exceeded")
-                await refused(client.publish("refused", qos=2), 0x97, "quota exceeded")
-                assert await client.publish("taken", qos=1) == 0
-                assert await client.publish("nobody", qos=1) == 16
-                assert await client.publish("nobody", qos=2) == 16  # what PUBREC said
-                # PUBCOMP, the broker forgot the packet id: it has the message
-                assert await client.publish("taken", qos=2) == 0
-                await refused(client.subscribe("s"), 0x87, "'s': not authorized")
+            await refused(client.publish("refused", qos=1), 0x97, "quota exceeded")
+            await refused(client.publish("refused", qos=2), 0x97, "quota exceeded")
+            assert await client.publish("taken", qos=1) == 0
+            assert await client.publish("nobody", qos=1) == 16
+            assert await client.publish("nobody", qos=2) == 16  # what PUBREC said
+            # PUBCOMP, the broker forgot the packet id: it has the message
+            assert await client.publish("taken", qos=2) == 0
+            await refused(client.subscribe("s"), 0x87, "'s': not authorized")
 
-                @client.on("declared")
-                def handler(message):
-                    pass
+            @client.on("declared")
+            def handler(message):
+                pass
 
-                event = await next_event(client.events(), "SubscriptionRefused")
-                assert event.filter == "declared"
-                await refused(client.unsubscribe("s"), 0x83, "'s'")
-                assert client.stats.connects == 1
-            """,
-            protocol=5,
-            log=None,
-        )
+            event = await next_event(client.events(), "SubscriptionRefused")
+            assert event.filter == "declared"
+            await refused(client.unsubscribe("s"), 0x83, "'s'")
+            assert client.stats.connects == 1
+        """,
+        protocol=5,
+        log=None,
+    )
     assert [len(body) for body in said] == [2, 2]
 
 
@@ -126,24 +125,23 @@ def test_a_refused_connection_says_why_and_where_to_go():
         properties = [b"\x1c" + field("other.example:1883"), WHY, user("a", "b")]
         connection.accept(five.connack(*properties, code=code))
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                events = client.events()
-                for code in CODES:
-                    error = (await next_event(events, "Disconnected")).error
-                    assert isinstance(error, RefusedError), error
-                    assert error.code == code, (error, code)
-                    assert error.properties["server_reference"] == "other.example:1883"
-                    assert error.properties["user_property"] == [("a", "b")]
-                    assert "(0x%02x): because; go to other.example:1883" % code in error.reason
-                    assert client.error is error
-            """,
-            names={"CODES": CODES},
-            protocol=5,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            events = client.events()
+            for code in CODES:
+                error = (await next_event(events, "Disconnected")).error
+                assert isinstance(error, RefusedError), error
+                assert error.code == code, (error, code)
+                assert error.properties["server_reference"] == "other.example:1883"
+                assert error.properties["user_property"] == [("a", "b")]
+                assert "(0x%02x): because; go to other.example:1883" % code in error.reason
+                assert client.error is error
+        """,
+        names={"CODES": CODES},
+        protocol=5,
+    )
     assert "bad user name or password (0x86): because; go to other.example:1883" in out
 
 
@@ -151,16 +149,15 @@ def test_a_broker_of_3_1_1_says_that_it_is_one():
     def script(connection):
         connection.accept(b"\x20\2\0\1")
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            with raises(RefusedError, "use protocol=4") as caught:
-                await client.connect(timeout_s=0.2)
-            assert caught.error.code == 0x84
-            """,
-            protocol=5,
-        )
+    out = Device.against(
+        script,
+        """
+        with raises(RefusedError, "use protocol=4") as caught:
+            await client.connect(timeout_s=0.2)
+        assert caught.error.code == 0x84
+        """,
+        protocol=5,
+    )
     assert "protocol version not supported: use protocol=4 (0x84)" in out
 
 
@@ -191,23 +188,22 @@ def test_a_broker_that_goes_says_why_and_is_tried_again(code, words):
         else:
             ends.append((connection.number, connection.until_closed()))
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                events = client.events()
-                error = (await next_event(events, "Disconnected")).error
-                assert isinstance(error, RefusedError) and error.code == CODE, error
-                assert error.reason.endswith(": because; go to there"), error.reason
-                assert error.properties["user_property"] == [("a", "b")]
-                error = (await next_event(events, "Disconnected")).error
-                assert isinstance(error, RefusedError) and error.code == 0, error
-                await next_event(events, "Connected")
-            """,
-            names={"CODE": code},
-            protocol=5,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            events = client.events()
+            error = (await next_event(events, "Disconnected")).error
+            assert isinstance(error, RefusedError) and error.code == CODE, error
+            assert error.reason.endswith(": because; go to there"), error.reason
+            assert error.properties["user_property"] == [("a", "b")]
+            error = (await next_event(events, "Disconnected")).error
+            assert isinstance(error, RefusedError) and error.code == 0, error
+            await next_event(events, "Connected")
+        """,
+        names={"CODE": code},
+        protocol=5,
+    )
     assert f"connection lost: the broker disconnected: {words}: because; go to there" in out
     assert in_order(ends) == [[], [], [(0xE0, b"")]]  # no answer to a DISCONNECT
 

@@ -3,7 +3,6 @@
 from tests.support import apps, five
 from tests.support.broker import Broker
 from tests.support.device import Device
-from tests.support.fake_broker import FakeBroker
 from tests.support.five import field
 
 RESPONDER = """
@@ -186,20 +185,19 @@ def test_the_topic_of_responses_is_the_brokers_if_it_names_one():
         connection.send(five.suback(body, 0x87))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        Device.check(
-            fake,
-            """
-            async with client:
-                for i in range(2):
-                    with raises(RefusedError, "'own/answers': not authorized") as caught:
-                        await client.request("ask")
-                    assert caught.error.code == 0x87
-            """,
-            protocol=5,
-            log=None,
-            properties={"request_response_information": 1},
-        )
+    Device.against(
+        script,
+        """
+        async with client:
+            for i in range(2):
+                with raises(RefusedError, "'own/answers': not authorized") as caught:
+                    await client.request("ask")
+                assert caught.error.code == 0x87
+        """,
+        protocol=5,
+        log=None,
+        properties={"request_response_information": 1},
+    )
     assert seen == [(0x82, field("own/answers") + b"\1")]
 
 

@@ -337,21 +337,20 @@ def test_a_receive_maximum_that_shrank_holds_for_what_is_sent_again():
                 connection.send(five.answer(0x70, number))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                async def publish(n):
-                    try:
-                        return await client.publish("t", str(n), qos=1 + n % 2)
-                    except RefusedError as e:
-                        return e.code
-                print(await asyncio.gather(*[publish(n) for n in range(5)]))
-            """,
-            protocol=5,
-            log=None,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            async def publish(n):
+                try:
+                    return await client.publish("t", str(n), qos=1 + n % 2)
+                except RefusedError as e:
+                    return e.code
+            print(await asyncio.gather(*[publish(n) for n in range(5)]))
+        """,
+        protocol=5,
+        log=None,
+    )
     assert out.strip() == "[0, 151, 0, 0, 0]"
     assert [first for first, _ in seen[0]] == [0x32, 0x34, 0x32]
     assert seen[1:] == [(0x3A, b"0"), (0x3C, b"1"), (0x3A, b"2"), (0x34, b"3"), (0x32, b"4")]
@@ -379,18 +378,17 @@ def test_a_message_that_a_connection_did_not_carry_is_not_suspected_when_it_brea
         connection.send(five.answer(0x40, int.from_bytes(body[3:5], "big")))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                two = client.publish("t", "two", qos=2)
-                one = client.publish("t", "one", qos=1)
-                print("codes", await asyncio.gather(two, one))
-            """,
-            protocol=5,
-            give_up_after=2,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            two = client.publish("t", "two", qos=2)
+            one = client.publish("t", "one", qos=1)
+            print("codes", await asyncio.gather(two, one))
+        """,
+        protocol=5,
+        give_up_after=2,
+    )
     assert "codes [0, 0]" in out
     assert "connections break right after" not in out
 

@@ -2,7 +2,6 @@
 
 from tests.support import five
 from tests.support.device import Device
-from tests.support.fake_broker import FakeBroker
 from tests.support.five import field, with_length
 
 
@@ -126,17 +125,16 @@ def test_several_identifiers_of_one_message_are_a_list():
         connection.send(five.publish("t", b"", b"\x0b\2", b"\x0b\x80\1", b"\x0b\2"))
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            messages = client.messages()
-            async with client:
-                print((await messages.__anext__()).properties)
-            """,
-            protocol=5,
-            log=None,
-        )
+    out = Device.against(
+        script,
+        """
+        messages = client.messages()
+        async with client:
+            print((await messages.__anext__()).properties)
+        """,
+        protocol=5,
+        log=None,
+    )
     assert out.strip() == "{'subscription_identifier': [2, 128, 2]}"
 
 
@@ -177,32 +175,31 @@ def test_what_the_broker_does_not_have_is_refused_without_asking():
             asked.append((first, body[2:]))
             connection.send(five.suback(body, 1))
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            client.on("declared/#")(got)
+    out = Device.against(
+        script,
+        """
+        client.on("declared/#")(got)
 
-            async with client:
-                events = client.events()
-                await client.wait_connected()
-                ids = {"subscription_identifier": 1}
-                late = [("user_property", ("a", "b")), ("subscription_identifier", 1)]
-                for filter, properties, code in (
-                    ("a/+", None, 0xA2),
-                    ("#", None, 0xA2),
-                    ("$share/g/t", None, 0x9E),
-                    ("t", ids, 0xA1),
-                    ("u", late, 0xA1),
-                ):
-                    with raises(RefusedError, "not supported") as caught:
-                        await client.subscribe(filter, properties=properties)
-                    assert caught.error.code == code, filter
-                assert await client.subscribe("t", 1) == 1
-                assert client.stats.connects == 1
-            """,
-            protocol=5,
-        )
+        async with client:
+            events = client.events()
+            await client.wait_connected()
+            ids = {"subscription_identifier": 1}
+            late = [("user_property", ("a", "b")), ("subscription_identifier", 1)]
+            for filter, properties, code in (
+                ("a/+", None, 0xA2),
+                ("#", None, 0xA2),
+                ("$share/g/t", None, 0x9E),
+                ("t", ids, 0xA1),
+                ("u", late, 0xA1),
+            ):
+                with raises(RefusedError, "not supported") as caught:
+                    await client.subscribe(filter, properties=properties)
+                assert caught.error.code == code, filter
+            assert await client.subscribe("t", 1) == 1
+            assert client.stats.connects == 1
+        """,
+        protocol=5,
+    )
     assert asked == [(0x82, b"\0" + field("t") + b"\1")]
     assert "subscription to 'declared/#': wildcard subscriptions not supported (0xa2)" in out
 
@@ -240,19 +237,18 @@ def test_a_handler_declared_while_connected_learns_that_the_broker_has_no_such_s
         connection.accept(five.connack(b"\x28\0"))  # no wildcards
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
-                events = client.events()
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            events = client.events()
 
-                client.on("late/#")(got)
-                event = await events.__anext__()
-                print(type(event).__name__, event.filter)
-            """,
-            protocol=5,
-        )
+            client.on("late/#")(got)
+            event = await events.__anext__()
+            print(type(event).__name__, event.filter)
+        """,
+        protocol=5,
+    )
     assert "subscription to 'late/#': wildcard subscriptions not supported (0xa2)" in out
     assert "SubscriptionRefused late/#" in out

@@ -754,17 +754,16 @@ def test_a_publisher_learns_of_the_lost_session_though_there_was_no_memory_to_te
         else:
             connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = Device.check(
-            fake,
-            """
-            async with client:
-                await client.wait_connected()
-                fail_once(retry, "undelivered")
-                with raises(DeliveryUnknown, "lost the session"):
-                    await client.publish("t", "x", qos=2, timeout_s=20)
-            """,
-        )
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            fail_once(retry, "undelivered")
+            with raises(DeliveryUnknown, "lost the session"):
+                await client.publish("t", "x", qos=2, timeout_s=20)
+        """,
+    )
     assert "no memory" in out
 
 

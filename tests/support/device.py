@@ -22,6 +22,7 @@ import re
 import textwrap
 
 from tests.support import apps, mpy
+from tests.support.fake_broker import FakeBroker
 from tests.support.proxy import HOST, Proxy
 
 _BEFORE = """\
@@ -104,6 +105,19 @@ class Device(mpy.Program):
         """Run a device (see above) that ends by itself; return its stdout, as finish() does."""
         with cls(to, *program, **arguments) as device:
             return device.finish(timeout_s)
+
+    @classmethod
+    def against(cls, script, *program, **arguments):
+        """
+        Do so against a FakeBroker with `script`. What the script finds wrong is raised rather
+        than what the device makes of it.
+        """
+        with FakeBroker(script) as fake:
+            try:
+                return cls.check(fake, *program, **arguments)
+            except AssertionError:
+                fake.close()
+                raise
 
     def subscribed(self, count=1):
         """Return when it was sent a SUBACK, the `count`-th."""
