@@ -1,5 +1,5 @@
 """
-Who signs what: the authority in a folder, the broker's certificate, the devices', revocation.
+Who signs what: the authorities of a folder, and what they revoked.
 
 Methods named put_… add files to a Change and decide nothing about when.
 
@@ -9,22 +9,17 @@ board knows. Once every board has been provisioned, the broker's comes from the 
 the old one goes to the archive.
 """
 
-import contextlib
 import datetime
 import functools
-import json
 
-from . import acl, board_files, broker, certificates, passphrase, system
-from .files import SETTINGS, read_json, write
+from . import certificates, passphrase
+from .files import read_json
 from .messages import Failure
 
 DUE_DAYS = 90
 DAYS = {"ca": 7300, "broker": 1825, "device": 3650}
-_BOARD = "board.json"
 _REVOKED = "revoked.json"
 _OF_REVOKED = ("serial", "name", "revoked", "authority")
-
-_DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
 
 
 def ends_in(days):
@@ -32,22 +27,26 @@ def ends_in(days):
     return certificates.now() + datetime.timedelta(days=days)
 
 
+def is_due(certificate, days=DUE_DAYS):
+    """Tell whether the certificate ends within `days`."""
+    return certificate.not_valid_after_utc < ends_in(days)
+
+
+def expired(certificate):
+    """Return when the certificate expired, as a reason (str), "" where it did not."""
+    end = certificate.not_valid_after_utc
+    return f"it expired on {end:%Y-%m-%d}" if end < certificates.now() else ""
+
+
 class Authority:
     """
-    The authority of a Directory.
+    The authority in the folder `path` (Path of a files.Directory).
 
-    settings     dict: names, port, bind, key, server_only, docker, admins, days, and topics,
-                 {name: what acl.rules returned}
-    own_acl      lines of the user's own for the broker's ACL (str)
     certificate  that of the current CA; `older` is that of the one before, in a roll-over, or None
     """
 
-    def __init__(self, directory, settings=None):
-        self.directory = directory
-        self.path = directory.path
-        self.settings = settings or directory.settings
-
-    # The authorities
+    def __init__(self, path):
+        self.path = path
 
     @functools.cached_property
     def certificate(self):
@@ -75,6 +74,11 @@ class Authority:
         stem = self.path / "ca" / certificates.serial_of(self.older)
         return certificates.load_identity(f"{stem}.crt", f"{stem}.key", self.passphrase)
 
+    @property
+    def broker_issuer(self):
+        """The CA with its key that signs the broker's certificate: one that every board knows."""
+        return self.older_identity if self.older else self.identity
+
     @functools.cached_property
     def _passphrase(self):
         return passphrase.ask("the CA's key")
@@ -96,36 +100,35 @@ class Authority:
         """Whether the current CA's certificate has expired."""
         return self.certificate.not_valid_after_utc < certificates.now()
 
-    def set(self, **settings):
-        """Have `settings` from now on; put_settings writes them."""
-        self.settings.update(settings)
-        self.__dict__.pop("topics", None)  # made of them anew
-
-    def put_settings(self, change):
-        change.put_json(SETTINGS, self.settings)
-
-    def put_authority(self, change, identity, secret=None):
+    def put(self, change, identity, secret=None):
         """Make `identity` the current CA; `secret` encrypts its key (bytes or None)."""
         change.put("ca.crt", certificates.cert_pem(identity.certificate))
         change.put("ca.key", certificates.key_pem(identity.key, secret))
         self.identity, self.certificate = identity, identity.certificate
 
-    def put_next_authority(self, change, until):
+    def put_key(self, change, secret):
+        """Have the current CA's key encrypted with `secret` (bytes)."""
+        change.put("ca.key", certificates.key_pem(self.identity.key, secret))
+
+    def put_next(self, change, kind, until):
         """
-        Begin a roll-over: make a new CA, until the datetime `until`, its key encrypted where that
-        of the old one is. The old one stays trusted; if it has ended it is of no use, and goes.
+        Begin a roll-over: make a new CA, its key encrypted where that of the old one is. The old
+        one stays trusted; if it has ended it is of no use, and goes.
+
+        kind   of its key, one of certificates.KEY_KINDS
+        until  datetime of its end
 
         Return the new one (certificates.Identity).
         """
         old, ended = self.identity, self.has_ended
         secret = self.passphrase() if self.is_encrypted else None
-        new = certificates.new_authority(self.settings["key"], until)
+        new = certificates.new_authority(kind, until)
         change.keep(old.serial, "ca.crt", "ca.key")
         if not ended:
             change.put(f"ca/{old.serial}.crt", certificates.cert_pem(old.certificate))
             change.put(f"ca/{old.serial}.key", certificates.key_pem(old.key, secret))
             self.older, self.older_identity = old.certificate, old
-        self.put_authority(change, new, secret)
+        self.put(change, new, secret)
         return new
 
     def drop_older(self, change):
@@ -136,101 +139,6 @@ class Authority:
         change.remove(f"ca/{serial}.key")
         return serial
 
-    # The broker
-
-    def broker_problem(self):
-        """Return why the broker's certificate must be issued anew (str), or "" if it is good."""
-        folder = self.path / "broker"
-        try:
-            found = certificates.load_identity(folder / "broker.crt", folder / "broker.key")
-        except FileNotFoundError as error:
-            return f"{error.filename} is missing"
-        except Failure as failure:
-            return failure.fact
-        if set(certificates.names_of(found.certificate)) != set(self.settings["names"]):
-            return "its names changed"
-        if certificates.key_kind(found.key) != self.settings["key"]:
-            return "its kind of key changed"
-        if not certificates.issuer_among(found.certificate, self.trusted):
-            return "it is from another authority"
-        return _expired(found.certificate)
-
-    def put_broker(self, change, days=None):
-        """Issue the broker's certificate anew; the old one goes to the archive. Return it."""
-        old = self.path / "broker" / "broker.crt"
-        if old.exists():
-            change.keep(_serial_in(old), "broker/broker.crt", "broker/broker.key")
-        names = self.settings["names"]
-        found = certificates.issue(
-            names[0] if len(names[0]) <= 64 else "broker",
-            certificates.SERVER,
-            self.settings["key"],
-            ends_in(days or self.settings["days"]["broker"]),
-            issuer=self.older_identity if self.older else self.identity,
-            names=names,
-        )
-        change.put("broker/broker.crt", certificates.cert_pem(found.certificate))
-        change.put("broker/broker.key", certificates.key_pem(found.key))
-        return found
-
-    def put_broker_files(self, change, passwords=None, gone=()):
-        """
-        Write what the broker needs besides its certificate.
-
-        passwords  {name: password} of devices that are made in the same change
-        gone       names of devices that are removed in it
-        """
-        server_only = self.settings["server_only"]
-        at = (self.path / "broker").resolve().as_posix()  # on Windows, too
-        change.put("broker/ca.crt", certificates.cert_pem(*self.trusted))
-        owner = system.owner_of(self.path)
-        change.put("broker/mosquitto.conf", broker.configuration(self.settings, at, owner=owner))
-        change.put("broker/acl", acl.text(self.settings, self.own_acl))
-        change.put("broker/install.sh", broker.install_script(self.settings), 0o700)
-        if server_only:
-            change.put("broker/passwords", self._passwords(passwords or {}, gone))
-        if self.settings.get("docker"):
-            text = broker.configuration(self.settings, "/mosquitto/config", docker=True)
-            change.put("broker/mosquitto.docker.conf", text)
-            change.put("broker/compose.yaml", broker.compose(self.settings))
-        if not change.has("crl.pem") and self.crl_problem():
-            self.put_crl(change)
-
-    def _passwords(self, wanted, gone):
-        """Return the broker's password file; lines that are there stay as they are."""
-        path = self.path / "broker" / "passwords"
-        lines = {}
-        if path.exists():
-            for line in path.read_text("utf-8").splitlines(keepends=True):
-                lines[line.partition(":")[0]] = line
-        wanted = dict(wanted)
-        for name in self.directory.devices():
-            if name not in wanted:
-                wanted[name] = self.device_settings(name).get("password")
-        return "".join(
-            lines.get(name) or broker.password_line(name, password)
-            for name, password in sorted(wanted.items())
-            if password and name not in gone
-        )
-
-    @functools.cached_property
-    def own_acl(self):
-        path = self.path / acl.OWN
-        return acl.own_lines(path.read_bytes(), path) if path.exists() else ""
-
-    @functools.cached_property
-    def topics(self):
-        """{name: rules} of devices that were given topics."""
-        return acl.given(self.settings)
-
-    def put_own_acl(self, change, text):
-        """Have `text` (str, "" for none) be the user's own lines of the ACL."""
-        self.own_acl = text
-        if text:
-            change.put(acl.OWN, text)
-        else:
-            change.remove(acl.OWN)
-
     # Revocation
 
     def revoked(self):
@@ -238,43 +146,25 @@ class Authority:
         path = self.path / _REVOKED
         return read_json(path, [dict.fromkeys(_OF_REVOKED, str)]) if path.exists() else []
 
-    def put_revocation(self, change, names):
-        """
-        Shut devices out: their certificates go onto the lists, their files to the archive.
+    def put_revoked(self, change, revoked):
+        """Have `revoked` (list of dicts, as revoked() returns them) be all that was revoked."""
+        change.put_json(_REVOKED, revoked)
+        self.put_crl(change, revoked)
 
-        names  list of str, each once
-
-        Return the number of certificates that were not on the lists before.
-        """
-        now, before = certificates.now(), self.revoked()
-        known = {each["serial"] for each in before}
-        new = []
-        for name in names:
-            found = self.serials_of(name)
-            for serial, certificate in found.items():
-                issuer = certificates.issuer_among(certificate, self.trusted)
-                if issuer is None or serial in known:
-                    continue  # of an authority that nobody trusts any more; revoked before
-                new.append(
-                    {
-                        "serial": serial,
-                        "name": name,
-                        "revoked": now.isoformat(),
-                        "authority": certificates.serial_of(issuer),
-                    }
-                )
-            kept = next(iter(found), f"password-{name}-{now:%Y%m%dT%H%M%S}")
-            change.keep(kept, f"devices/{name}")
-            change.remove(f"devices/{name}")
-        self.set(
-            admins=[each for each in self.settings["admins"] if each not in names],
-            topics={each: rules for each, rules in self.topics.items() if each not in names},
-        )
-        change.put_json(_REVOKED, [*before, *new])
-        self.put_settings(change)
-        self.put_crl(change, [*before, *new])
-        self.put_broker_files(change, gone=names)
-        return len(new)
+    def put_crl(self, change, revoked=None):
+        """Write the revocation lists, one for each authority, from `revoked` or revoked.json."""
+        revoked = self.revoked() if revoked is None else revoked
+        identities = [self.identity, *([self.older_identity] if self.older else [])]
+        text = b""
+        for each in identities:
+            serials = {
+                one["serial"]: datetime.datetime.fromisoformat(one["revoked"])
+                for one in revoked
+                if one["authority"] == each.serial
+            }
+            text += certificates.crl_pem(each, serials)
+        change.put("crl.pem", text)
+        change.put("broker/crl.pem", text)
 
     def crl_problem(self):
         """Return why the revocation lists must be written anew (str), or "" if they are good."""
@@ -302,191 +192,3 @@ class Authority:
             }:
                 return "it does not hold what was revoked"
         return ""
-
-    def put_crl(self, change, revoked=None):
-        """Write the revocation lists, one for each authority, from `revoked` or revoked.json."""
-        revoked = self.revoked() if revoked is None else revoked
-        identities = [self.identity, *([self.older_identity] if self.older else [])]
-        text = b""
-        for each in identities:
-            serials = {
-                one["serial"]: datetime.datetime.fromisoformat(one["revoked"])
-                for one in revoked
-                if one["authority"] == each.serial
-            }
-            text += certificates.crl_pem(each, serials)
-        change.put("crl.pem", text)
-        change.put("broker/crl.pem", text)
-
-    def serials_of(self, name):
-        """Return {serial: certificate} of every certificate that a device has or had."""
-        paths = [self.directory.device(name) / "cert.crt"]
-        paths += (self.path / "archive").glob(f"*/devices/{name}/cert.crt")
-        found = [certificates.load(each) for each in paths if each.exists()]
-        return {certificates.serial_of(each): each for each in found}
-
-    # Devices
-
-    def device_settings(self, name):
-        """Return the dict of the device's tls.json, {} where there is none."""
-        path = self.directory.device(name) / "tls.json"
-        return read_json(path) if path.exists() else {}
-
-    def device_certificate(self, name):
-        """Return the device's certificate; None where devices have passwords."""
-        path = self.directory.device(name) / "cert.crt"
-        if self.settings["server_only"] and not path.exists():
-            return None
-        return certificates.load(path)
-
-    def device_problem(self, name):
-        """Return why the device must be made anew (str), or "" if it is good."""
-        folder = self.directory.device(name)
-        try:
-            if self.settings["server_only"]:
-                if not self.device_settings(name).get("password"):
-                    return "it has no password"
-                return ""
-            found = certificates.load_identity(folder / "cert.crt", folder / "key.der")
-            if (folder / "cert.der").read_bytes() != certificates.cert_der(found.certificate):
-                return f"{folder}/cert.der is not what cert.crt is"
-        except FileNotFoundError as error:
-            return f"{error.filename} is missing"
-        except Failure as failure:
-            return failure.fact
-        if certificates.common_name(found.certificate) != name:
-            return f"its certificate is that of {certificates.common_name(found.certificate)!r}"
-        if not certificates.issuer_among(found.certificate, self.trusted):
-            return "its certificate is from another authority"
-        if certificates.serial_of(found.certificate) in {
-            each["serial"] for each in self.revoked()
-        }:
-            return "its certificate was revoked"
-        return _expired(found.certificate)
-
-    def put_device(self, change, name, *, host=None, port=None, days=None):
-        """
-        Make a device, or make it anew; what it had goes to the archive.
-
-        host, port  of the broker as this device knows it; those of the settings when None
-
-        Returns its password (str) where devices have passwords, else None.
-        """
-        folder = self.directory.device(name)
-        if self.settings["server_only"]:
-            password = self.device_settings(name).get("password") or broker.new_password()
-            self.put_device_settings(change, name, host=host, port=port, password=password)
-            return password
-        had = [f"devices/{name}/{each}" for each in _DEVICE_FILES if (folder / each).exists()]
-        if had:
-            change.keep(_serial_in(folder / "cert.crt"), *had)
-        found = certificates.issue(
-            name,
-            certificates.CLIENT,
-            self.settings["key"],
-            ends_in(days or self.settings["days"]["device"]),
-            issuer=self.identity,
-        )
-        change.put(f"devices/{name}/cert.crt", certificates.cert_pem(found.certificate))
-        change.put(f"devices/{name}/cert.der", certificates.cert_der(found.certificate))
-        change.put(f"devices/{name}/key.der", certificates.key_der(found.key))
-        change.put(f"devices/{name}/key.pem", certificates.key_pem(found.key))
-        self.put_device_settings(change, name, host=host, port=port)
-        return None
-
-    def put_device_settings(self, change, name, *, host=None, port=None, password=None):
-        """
-        Write the CAs, tls.json and config.py of a device; a host or port of its own stays. Return
-        the dict of tls.json.
-        """
-        before = self.device_settings(name)
-        own = {key: before[key] for key in ("own_host", "own_port") if key in before}
-        if host:
-            own["own_host"] = host
-        if port:
-            own["own_port"] = port
-        files = ["ca.der", "ca2.der"][: len(self.trusted)]
-        for file, certificate in zip(files, self.trusted, strict=True):
-            change.put(f"devices/{name}/{file}", certificates.cert_der(certificate))
-        change.put(f"devices/{name}/ca.crt", certificates.cert_pem(*self.trusted))
-        if len(files) == 1:
-            change.remove(f"devices/{name}/ca2.der")
-        host = own.get("own_host", self.settings["names"][0])
-        settings = {
-            "host": host,
-            "port": own.get("own_port", self.settings["port"]),
-            "client_id": name,
-            "server_hostname": host,
-            "ca": files,
-        }
-        if self.settings["server_only"]:
-            settings["user"] = name
-            settings["password"] = password or before.get("password") or broker.new_password()
-        else:
-            settings["cert"], settings["key"] = "cert.der", "key.der"
-        settings.update(own)
-        change.put_json(f"devices/{name}/tls.json", settings)
-        change.put(f"devices/{name}/config.py", board_files.config_on_pc())
-        return settings
-
-    def put_all_device_settings(self, change):
-        """Write tls.json of every device anew; return {name: password} where they have those."""
-        passwords = {}
-        for name in self.directory.devices():
-            settings = self.put_device_settings(change, name)
-            if "password" in settings:
-                passwords[name] = settings["password"]
-        return passwords
-
-    def boards(self):
-        """Return the names of the devices that are boards, not programs on PCs (list of str)."""
-        return [each for each in self.directory.devices() if each not in self.settings["admins"]]
-
-    def board(self, name):
-        """
-        Return what `provision` noted about the device's board (dict), {} when it never ran, or
-        when that note is damaged: the next time it writes a new one.
-        """
-        with contextlib.suppress(FileNotFoundError, Failure):
-            return read_json(self.directory.device(name) / _BOARD, {"ca": [str]})
-        return {}
-
-    def board_lacks(self, name):
-        """Return what keeps the device's board from what its folder holds (str), "" if nothing."""
-        board, certificate = self.board(name), self.device_certificate(name)
-        if not board:
-            return "not provisioned by this tool yet"
-        if certificates.serial_of(self.certificate) not in board.get("ca", ()):
-            return "its board has the old authority only"
-        if certificate is not None and board.get("cert") != certificates.serial_of(certificate):
-            return "its board has an older certificate"
-        return ""
-
-
-def note_board(directory, name, found):
-    """
-    Write what `provision` put onto the board of a device: what Authority.board returns.
-
-    directory  files.Directory
-    found      dict: cert, ca (list), serial numbers; at (ISO 8601); id, machine, library
-    """
-    path = directory.existing_device(name) / _BOARD
-    write(path, json.dumps(found, indent=2) + "\n")
-
-
-def is_due(certificate, days=DUE_DAYS):
-    """Tell whether the certificate ends within `days`."""
-    return certificate.not_valid_after_utc < ends_in(days)
-
-
-def _expired(certificate):
-    end = certificate.not_valid_after_utc
-    return f"it expired on {end:%Y-%m-%d}" if end < certificates.now() else ""
-
-
-def _serial_in(path):
-    """Return the serial number of the certificate in a file, a time stamp when it has none."""
-    try:
-        return certificates.serial_of(certificates.load(path))
-    except (Failure, OSError):
-        return f"unreadable-{certificates.now():%Y%m%dT%H%M%S}"

@@ -13,11 +13,12 @@ from .names import is_device_name
 _CLOCK_OFF_S = 60
 
 
-def tell(authority, port, report):
+def tell(deployment, port, report):
     """
     Say what the board on `port` holds; problems go to the Report, all of it into data["board"].
 
-    authority  authority.Authority of the folder
+    deployment  deployment.Deployment of the folder
+    port        serial port of the board, or "auto"
 
     Raises BoardError when there is no board or it does not answer.
     """
@@ -33,7 +34,7 @@ def tell(authority, port, report):
             for key in ("name", "wifi", "library", "version", "form", "machine", "id")
         }
         report.data["board"] = {**data, "port": board.port, "micropython": version}
-        told = _Told(authority, held, report)
+        told = _Told(deployment, held, report)
         told.device()
         if told.certificate is not None:
             told.judge_certificate()
@@ -41,8 +42,8 @@ def tell(authority, port, report):
 
 
 class _Told:
-    def __init__(self, authority, held, report):
-        self.authority, self.held, self.report = authority, held, report
+    def __init__(self, deployment, held, report):
+        self.deployment, self.held, self.report = deployment, held, report
         self.name = held["name"]
         self.again = command("provision", held["name"] or "NAME")
         self.certificate = None
@@ -66,10 +67,10 @@ class _Told:
                 self.problem("its certificate is damaged")
         if (
             not is_device_name(self.name or "")
-            or self.name not in self.authority.directory.devices()
+            or self.name not in self.deployment.directory.devices()
         ):
             self.problem(
-                f"{self.authority.path} has no device {self.name!r}",
+                f"{self.deployment.path} has no device {self.name!r}",
                 "it was provisioned from another folder, or the device was removed",
             )
             return
@@ -77,7 +78,7 @@ class _Told:
 
     def compare_files(self):
         """Each certificate on the board must be the folder's, and the other way round."""
-        wanted = board_files.settings(self.authority.directory.device(self.name))
+        wanted = board_files.settings(self.deployment.directory.device(self.name))
         held = self.held["hashes"]
         same = True
         for path, data in wanted.items():
@@ -98,7 +99,7 @@ class _Told:
         serial = certificates.serial_of(self.certificate)
         self.report.say(f"           certificate until {end:%Y-%m-%d}")
         self.report.data["board"].update(until=end.isoformat(), serial=serial)
-        if serial in {each["serial"] for each in self.authority.revoked()}:
+        if serial in {each["serial"] for each in self.deployment.authority.revoked()}:
             another = command("device", "add", "ANOTHER-NAME")
             self.problem("its certificate was revoked", cure=another)
         elif end < certificates.now():

@@ -9,7 +9,7 @@ from .messages import Failure, command
 _PASSWORD = re.compile(r"password-(.+)-(\d{4})(\d\d)(\d\d)T\d{6}")  # of revoke, in the archive
 
 
-def facts(authority, name):
+def facts(deployment, name):
     """
     Return what is known of a device (dict):
 
@@ -19,20 +19,20 @@ def facts(authority, name):
     `board` what `provision` noted (dict, {} when it never ran); `lacks` what a board has not got
     yet, or ""
     """
-    password = authority.settings["server_only"]
+    password = deployment.settings["server_only"]
     found = {
         "name": name,
-        "problem": authority.device_problem(name),
+        "problem": deployment.device_problem(name),
         "kind": "password" if password else "certificate",
-        "admin": name in authority.settings["admins"],
-        "topics": authority.topics.get(name, []),
-        "board": authority.board(name),
+        "admin": name in deployment.settings["admins"],
+        "topics": deployment.topics.get(name, []),
+        "board": deployment.board(name),
         "lacks": "",
     }
     try:
-        certificate = authority.device_certificate(name)
+        certificate = deployment.device_certificate(name)
         if found["board"] or not found["admin"]:  # a program on a PC, which nobody provisions
-            found["lacks"] = authority.board_lacks(name)
+            found["lacks"] = deployment.board_lacks(name)
     except (Failure, FileNotFoundError):
         return found
     if certificate is not None:
@@ -40,17 +40,18 @@ def facts(authority, name):
     return found
 
 
-def revoked(authority):
+def revoked(deployment):
     """Return what was revoked, oldest first: list of dicts of `name` and `revoked` (ISO 8601)."""
-    found = [{"name": each["name"], "revoked": each["revoked"]} for each in authority.revoked()]
-    for each in (authority.path / "archive").glob("password-*"):
+    known = deployment.authority.revoked()
+    found = [{"name": each["name"], "revoked": each["revoked"]} for each in known]
+    for each in (deployment.path / "archive").glob("password-*"):
         kept = _PASSWORD.fullmatch(each.name)
         if kept:
             found.append({"name": kept[1], "revoked": "-".join(kept.groups()[1:])})
     return sorted(found, key=lambda each: each["revoked"])
 
 
-def tell(authority, names, report):
+def tell(deployment, names, report):
     """
     Say who there is, and who was revoked.
 
@@ -58,14 +59,14 @@ def tell(authority, names, report):
 
     Raises Failure when there is and was no device of such a name; OSError.
     """
-    directory, gone = authority.directory, revoked(authority)
+    directory, gone = deployment.directory, revoked(deployment)
     there, ever = directory.devices(), {each["name"] for each in gone}
     for name in set(names) - ever:
         directory.existing_device(name)
     if names:
         there = [name for name in there if name in names]
         gone = [each for each in gone if each["name"] in names]
-    found = [facts(authority, name) for name in there]
+    found = [facts(deployment, name) for name in there]
     report.data.update(devices=found, revoked=gone)
     last = {each["name"]: each["revoked"][:10] for each in gone if each["name"] not in there}
     width = max(map(len, [*last, *(each["name"] for each in found)]), default=0)

@@ -2,8 +2,8 @@
 
 from .. import acl
 from ..arguments import address, port
-from ..authority import Authority
 from ..broker import install_command
+from ..deployment import Deployment
 from ..files import Directory, read_given
 from ..messages import Failure, command, shell
 
@@ -53,25 +53,25 @@ def _own_lines(arguments):
 def run(arguments, report):
     own = _own_lines(arguments)
     with Directory.opened(arguments.dir) as directory:
-        authority = Authority(directory)
-        before = dict(authority.settings)
-        authority.set(
+        deployment = Deployment(directory)
+        before = dict(deployment.settings)
+        deployment.set(
             port=arguments.port or before["port"],
             bind=arguments.bind or before["bind"],
             docker=arguments.docker or before["docker"],
             server_only=not arguments.mutual and (arguments.server_only or before["server_only"]),
         )
-        settings = authority.settings
+        settings = deployment.settings
         with directory.change() as change:
-            authority.put_settings(change)
+            deployment.put_settings(change)
             if own is not None:
-                authority.put_own_acl(change, own)
-            passwords = authority.put_all_device_settings(change)
+                deployment.put_own_acl(change, own)
+            passwords = deployment.put_all_device_settings(change)
             if not settings["server_only"]:
                 for name in directory.devices():
-                    if authority.device_problem(name):
-                        authority.put_device(change, name)
-            authority.put_broker_files(change, passwords)
+                    if deployment.device_problem(name):
+                        deployment.put_device(change, name)
+            deployment.put_broker_files(change, passwords)
         folder = directory.path / "broker"
         report.made(folder / "mosquitto.conf", "with acl, crl.pem, install.sh")
         if own:
@@ -92,6 +92,6 @@ def run(arguments, report):
                 "or a trial run, as any user",
             )
         if any(settings[key] != before[key] for key in ("port", "server_only")):
-            for name in authority.boards():
+            for name in deployment.boards():
                 report.next(command("provision", name), "it has new settings")
     return report.status

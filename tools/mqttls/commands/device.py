@@ -4,8 +4,8 @@ from pathlib import Path
 
 from .. import acl, device_csv, roster
 from ..arguments import days
-from ..authority import Authority
 from ..broker import install_command
+from ..deployment import Deployment
 from ..files import Directory, batches
 from ..messages import Failure, Usage, command, shell
 from ..names import DEVICE_NAME_RULE, is_device_name
@@ -51,7 +51,7 @@ def add(parser):
 def run(arguments, report):
     if arguments.action == "list":
         with Directory.opened(arguments.dir, write=False) as directory:
-            roster.tell(Authority(directory), arguments.names, report)
+            roster.tell(Deployment(directory), arguments.names, report)
         return report.status
     return _run_add(arguments, report)
 
@@ -70,15 +70,15 @@ def _run_add(arguments, report):
     except ValueError as error:
         raise Usage(f"--topics: {error}") from None
     with Directory.opened(arguments.dir) as directory:
-        authority = Authority(directory)
+        deployment = Deployment(directory)
         if arguments.csv:
-            wanted = device_csv.read(arguments.csv, authority.settings["names"])
+            wanted = device_csv.read(arguments.csv, deployment.settings["names"])
         else:
             wanted = [{"name": each} for each in dict.fromkeys(arguments.names)]
         if topics is not None:
             wanted = [{"topics": topics, **each} for each in wanted]
         _refuse_twins(directory, wanted)
-        return _add(authority, wanted, arguments, report)
+        return _add(deployment, wanted, arguments, report)
 
 
 def _refuse_twins(directory, wanted):
@@ -95,78 +95,78 @@ def _refuse_twins(directory, wanted):
             )
 
 
-def _add(authority, wanted, arguments, report):
-    admins = set(authority.settings["admins"])
+def _add(deployment, wanted, arguments, report):
+    admins = set(deployment.settings["admins"])
     if arguments.admin:
         admins |= {each["name"] for each in wanted}
-    topics = dict(authority.topics)
+    topics = dict(deployment.topics)
     topics.update({each["name"]: each["topics"] for each in wanted if "topics" in each})
     topics = {name: rules for name, rules in topics.items() if rules}
     todo, kept = [], []
     for done, one in enumerate(wanted):
         report.progress(done, len(wanted), "looked at")
-        there = authority.directory.device(one["name"]).is_dir()
-        why = authority.device_problem(one["name"]) if there else "new"
+        there = deployment.directory.device(one["name"]).is_dir()
+        why = deployment.device_problem(one["name"]) if there else "new"
         (todo if why else kept).append({**one, "why": why})
     report.progress(len(wanted), len(wanted))
-    if sorted(admins) != authority.settings["admins"] or topics != authority.topics:
-        authority.set(admins=sorted(admins), topics=topics)
-        with authority.directory.change() as change:
-            authority.put_settings(change)
-            authority.put_broker_files(change)
-        reload = install_command(authority.path, "reload")
+    if sorted(admins) != deployment.settings["admins"] or topics != deployment.topics:
+        deployment.set(admins=sorted(admins), topics=topics)
+        with deployment.directory.change() as change:
+            deployment.put_settings(change)
+            deployment.put_broker_files(change)
+        reload = install_command(deployment.path, "reload")
         report.note(f"the broker must read its ACL anew: {reload}")
     made = []
     for some in batches(todo):
         passwords = {}
-        with authority.directory.change() as change:
+        with deployment.directory.change() as change:
             for one in some:
                 report.progress(len(made), len(todo), one["name"])
                 made.append(one["name"])
                 host, port = one.get("host"), one.get("port")
-                secret = authority.put_device(
+                secret = deployment.put_device(
                     change, one["name"], host=host, port=port, days=arguments.days
                 )
                 if secret:
                     passwords[one["name"]] = secret
             if passwords:
-                authority.put_broker_files(change, passwords)
+                deployment.put_broker_files(change, passwords)
     report.progress(len(todo), len(todo))
-    moved = _settings_anew(authority, kept)
-    _tell(authority, todo, kept, moved, report)
+    moved = _settings_anew(deployment, kept)
+    _tell(deployment, todo, kept, moved, report)
     return report.status
 
 
-def _settings_anew(authority, kept):
+def _settings_anew(deployment, kept):
     """Write host and port of a CSV into devices whose certificates stay; return their names."""
     moved = []
     for one in kept:
-        before = authority.device_settings(one["name"])
+        before = deployment.device_settings(one["name"])
         if all(one.get(key) in (None, before.get(key)) for key in ("host", "port")):
             continue
-        with authority.directory.change() as change:
-            authority.put_device_settings(
+        with deployment.directory.change() as change:
+            deployment.put_device_settings(
                 change, one["name"], host=one.get("host"), port=one.get("port")
             )
         moved.append(one["name"])
     return moved
 
 
-def _tell_topics(authority, names, report):
+def _tell_topics(deployment, names, report):
     """Say what the devices `names` may use besides their own topics."""
-    topics = authority.topics
+    topics = deployment.topics
     report.data["topics"] = found = {each: topics[each] for each in names if each in topics}
     for name, rules in list(found.items())[:10]:
         report.say(f"{name} may use, too: {', '.join(rules)}")
 
 
-def _tell(authority, todo, kept, moved, report):
-    folder = Path(authority.path, "devices")
+def _tell(deployment, todo, kept, moved, report):
+    folder = Path(deployment.path, "devices")
     names = [each["name"] for each in todo]
     for one in todo[:10]:
         what = "password in tls.json"
-        if not authority.settings["server_only"]:
-            end = authority.device_certificate(one["name"]).not_valid_after_utc
+        if not deployment.settings["server_only"]:
+            end = deployment.device_certificate(one["name"]).not_valid_after_utc
             what = f"key and certificate, until {end:%Y-%m-%d}"
         again = "" if one["why"] == "new" else f"; made anew, because {one['why']}"
         report.made(folder / one["name"], what + again)
@@ -178,29 +178,29 @@ def _tell(authority, todo, kept, moved, report):
         report.say(f"{len(kept)} valid already, left as they are: {shown}")
     if moved:
         report.say(f"new host or port: {', '.join(moved)}")
-    _tell_topics(authority, [each["name"] for each in [*todo, *kept]], report)
+    _tell_topics(deployment, [each["name"] for each in [*todo, *kept]], report)
     report.data["added"] = names
     report.data["kept"] = [each["name"] for each in kept]
     report.data["moved"] = moved
-    if authority.settings["server_only"] and todo:
-        reload = install_command(authority.path, "reload")
+    if deployment.settings["server_only"] and todo:
+        reload = install_command(deployment.path, "reload")
         report.note(f"the broker must read its passwords anew: {reload}")
     first = (names + moved + [each["name"] for each in kept])[0]
-    if first in authority.settings["admins"]:
-        _tell_admin(folder / first, authority, report)
+    if first in deployment.settings["admins"]:
+        _tell_admin(folder / first, deployment, report)
     else:
         report.next(command("provision", first), "puts it on the board")
 
 
-def _tell_admin(at, authority, report):
+def _tell_admin(at, deployment, report):
     """Say how a PC sees everything with the files in `at` (Path)."""
     proof, why = ("--cert", at / "cert.crt", "--key", at / "key.pem"), ""
-    if authority.settings["server_only"]:
+    if deployment.settings["server_only"]:
         proof, why = ("-u", at.name, "-P", "PASSWORD"), f"; PASSWORD: see {at / 'tls.json'}"
     report.next(
         shell(
             *("mosquitto_sub", "--cafile", at / "ca.crt", *proof),
-            *("-h", authority.settings["names"][0], "-p", authority.settings["port"]),
+            *("-h", deployment.settings["names"][0], "-p", deployment.settings["port"]),
             *("-v", "-t", "#"),
         ),
         f"everything that passes{why}",

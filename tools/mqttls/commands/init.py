@@ -2,8 +2,9 @@
 
 from .. import certificates, passphrase
 from ..arguments import address, port
-from ..authority import DAYS, Authority, ends_in
+from ..authority import DAYS, ends_in
 from ..broker import install_command
+from ..deployment import Deployment
 from ..files import SETTINGS, Directory
 from ..messages import Failure, Usage, command
 from ..names import parse_host
@@ -69,19 +70,19 @@ def _first(directory, names, arguments, report):
         "days": DAYS,
     }
     secret = passphrase.ask("the CA's key", twice=True) if arguments.encrypt_ca else None
-    authority = Authority(directory, settings)
+    deployment = Deployment(directory, settings)
     with directory.change() as change:
-        authority.put_settings(change)
-        authority.put_authority(
+        deployment.put_settings(change)
+        deployment.authority.put(
             change, certificates.new_authority(settings["key"], ends_in(DAYS["ca"])), secret
         )
-        issued = authority.put_broker(change)
-        authority.put_broker_files(change)
+        issued = deployment.put_broker(change)
+        deployment.put_broker_files(change)
     path = directory.path
-    ca = authority.certificate
+    ca = deployment.authority.certificate
     report.made(path / "ca.crt", f"authority, until {ca.not_valid_after_utc:%Y-%m-%d}")
     report.made(path / "ca.key", "its key: keep a copy in a safe place, give it to nobody")
-    _tell_broker(report, path, authority, issued)
+    _tell_broker(report, path, deployment, issued)
     report.made(path / "broker/mosquitto.conf", "and acl, ca.crt, crl.pem, install.sh beside it")
     if settings["key"] in SLOWER and not settings["server_only"]:
         report.note(
@@ -95,50 +96,50 @@ def _first(directory, names, arguments, report):
 
 def _again(directory, names, arguments, report):
     """Change what differs; the authority stays, so that boards go on trusting it."""
-    authority = Authority(directory)
-    path, before = directory.path, dict(authority.settings)
-    authority.set(
+    deployment = Deployment(directory)
+    path, before = directory.path, dict(deployment.settings)
+    deployment.set(
         names=names,
         key=arguments.key or before["key"],
         port=arguments.port or before["port"],
         bind=arguments.bind or before["bind"],
         server_only=arguments.server_only or before["server_only"],
     )
-    settings = authority.settings
-    why = authority.broker_problem()
-    encrypt = arguments.encrypt_ca and not authority.is_encrypted
-    if settings == before and not why and not encrypt and not authority.crl_problem():
+    settings = deployment.settings
+    why = deployment.broker_problem()
+    encrypt = arguments.encrypt_ca and not deployment.authority.is_encrypted
+    if settings == before and not why and not encrypt and not deployment.authority.crl_problem():
         report.say(f"{path} is complete: nothing to do")
         report.next(command("status"))
         return report.status
     secret = passphrase.ask("the CA's key", twice=True) if encrypt else None
     issued = None
     with directory.change() as change:
-        authority.put_settings(change)
+        deployment.put_settings(change)
         if encrypt:
-            change.put("ca.key", certificates.key_pem(authority.identity.key, secret))
+            deployment.authority.put_key(change, secret)
         if why:
-            issued = authority.put_broker(change)
-        extra = authority.put_all_device_settings(change)
-        authority.put_broker_files(change, extra)
+            issued = deployment.put_broker(change)
+        extra = deployment.put_all_device_settings(change)
+        deployment.put_broker_files(change, extra)
     report.say(f"the authority in {path} stays: boards go on trusting it")
     if encrypt:
         report.made(path / "ca.key", "encrypted")
     if issued:
         report.say(f"the broker's certificate was issued anew: {why}")
-        _tell_broker(report, path, authority, issued)
+        _tell_broker(report, path, deployment, issued)
     report.made(path / "broker/mosquitto.conf", "")
     report.next(install_command(directory.path), "on the broker")
     changed = [key for key in ("port", "server_only") if settings[key] != before[key]]
     if names[0] != before["names"][0] or changed:
-        for name in authority.boards():
+        for name in deployment.boards():
             report.next(command("provision", name), "it has new settings")
     return report.status
 
 
-def _tell_broker(report, path, authority, issued):
-    names = ", ".join(authority.settings["names"])
+def _tell_broker(report, path, deployment, issued):
+    names = ", ".join(deployment.settings["names"])
     end = issued.certificate.not_valid_after_utc
     report.made(path / "broker/broker.crt", f"for {names}, until {end:%Y-%m-%d}")
-    report.data["names"] = authority.settings["names"]
+    report.data["names"] = deployment.settings["names"]
     report.data["until"] = end.isoformat()

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from .. import board_files, certificates, library, passphrase
 from ..arguments import add_serial_port
-from ..authority import note_board
 from ..board import Board, BoardRaised, dotted
+from ..deployment import note_board
 from ..files import Directory
 from ..library import bytecode
 from ..messages import Failure, Usage, command, shell

@@ -2,8 +2,9 @@
 
 from .. import certificates
 from ..arguments import days
-from ..authority import DAYS, DUE_DAYS, Authority, ends_in, is_due
+from ..authority import DAYS, DUE_DAYS, ends_in, is_due
 from ..broker import install_command
+from ..deployment import Deployment
 from ..files import Directory, batches
 from ..messages import Failure, Usage, command
 
@@ -44,110 +45,110 @@ def run(arguments, report):
     if arguments.ca and (arguments.names or arguments.broker or arguments.all):
         raise Usage("--ca renews everything: give no names with it")
     with Directory.opened(arguments.dir) as directory:
-        authority = Authority(directory)
+        deployment = Deployment(directory)
         if not arguments.ca:
-            return _renew(authority, arguments, report)
-        if not authority.older:
+            return _renew(deployment, arguments, report)
+        if not deployment.authority.older:
             if arguments.finish:
                 begin = command("renew", "--ca")
                 raise Failure("no roll-over is under way", f"begin one with: {begin}")
-            return _begin(authority, arguments, report)
-        waiting = _waiting(authority)
+            return _begin(deployment, arguments, report)
+        waiting = _waiting(deployment)
         if arguments.finish and (arguments.force or not waiting):
-            return _finish(authority, report)
+            return _finish(deployment, report)
         return _tell_state(waiting, arguments, report)
 
 
-def _renew(authority, arguments, report):
+def _renew(deployment, arguments, report):
     for name in arguments.names:
-        authority.directory.existing_device(name)
+        deployment.directory.existing_device(name)
     named = arguments.names or arguments.broker
     names = list(dict.fromkeys(arguments.names))
-    if not named and not authority.settings["server_only"]:
+    if not named and not deployment.settings["server_only"]:
         names = [
             each
-            for each in authority.directory.devices()
+            for each in deployment.directory.devices()
             if arguments.all
-            or authority.device_problem(each)
-            or is_due(authority.device_certificate(each), arguments.within)
+            or deployment.device_problem(each)
+            or is_due(deployment.device_certificate(each), arguments.within)
         ]
-    elif authority.settings["server_only"] and names:
+    elif deployment.settings["server_only"] and names:
         raise Failure(
             "devices have passwords here, which do not end",
             f"to change one: {command('revoke', 'NAME')}, then {command('device', 'add', 'NAME')}",
         )
-    why = authority.broker_problem()
+    why = deployment.broker_problem()
     broker = arguments.broker or arguments.all
     if not named and not broker:
-        path = authority.path / "broker" / "broker.crt"
+        path = deployment.path / "broker" / "broker.crt"
         broker = why or is_due(certificates.load(path), arguments.within)
-    crl = authority.crl_problem()
+    crl = deployment.authority.crl_problem()
     if broker:
-        with authority.directory.change() as change:
-            found = authority.put_broker(change, arguments.days)
-            authority.put_broker_files(change)
+        with deployment.directory.change() as change:
+            found = deployment.put_broker(change, arguments.days)
+            deployment.put_broker_files(change)
         end = found.certificate.not_valid_after_utc
-        report.made(authority.path / "broker/broker.crt", f"until {end:%Y-%m-%d}")
+        report.made(deployment.path / "broker/broker.crt", f"until {end:%Y-%m-%d}")
         report.data["broker"] = {"serial": found.serial, "until": end.isoformat()}
     elif crl:
-        with authority.directory.change() as change:
-            authority.put_crl(change)
-        report.made(authority.path / "crl.pem", f"because {crl}")
-    _renew_devices(authority, names, arguments, report)
+        with deployment.directory.change() as change:
+            deployment.authority.put_crl(change)
+        report.made(deployment.path / "crl.pem", f"because {crl}")
+    _renew_devices(deployment, names, arguments, report)
     report.data["devices"] = names
     if not broker and not names and not crl:
         report.say(f"nothing ends within {arguments.within} days")
-    if is_due(authority.certificate, arguments.within):
-        end = authority.certificate.not_valid_after_utc
+    if is_due(deployment.authority.certificate, arguments.within):
+        end = deployment.authority.certificate.not_valid_after_utc
         report.problem(
             "dates",
             f"the authority itself ends on {end:%Y-%m-%d}, and with it what it issued",
             cure=command("renew", "--ca"),
         )
     if crl:
-        report.next(install_command(authority.path), "on the broker")
+        report.next(install_command(deployment.path), "on the broker")
     elif broker:
-        report.next(install_command(authority.path, "reload"), "on the broker; cuts nobody off")
+        report.next(install_command(deployment.path, "reload"), "on the broker; cuts nobody off")
     for name in names[:3]:
         report.next(command("provision", name), "until then the old one works")
     return report.status
 
 
-def _renew_devices(authority, names, arguments, report):
+def _renew_devices(deployment, names, arguments, report):
     done = 0
     for some in batches(names):
-        with authority.directory.change() as change:
+        with deployment.directory.change() as change:
             for name in some:
                 report.progress(done, len(names), name)
-                authority.put_device(change, name, days=arguments.days)
+                deployment.put_device(change, name, days=arguments.days)
                 done += 1
     report.progress(len(names), len(names))
     for name in names:
-        end = authority.device_certificate(name).not_valid_after_utc
-        report.made(authority.path / "devices" / name, f"until {end:%Y-%m-%d}")
+        end = deployment.device_certificate(name).not_valid_after_utc
+        report.made(deployment.path / "devices" / name, f"until {end:%Y-%m-%d}")
 
 
 # The roll-over
 
 
-def _begin(authority, arguments, report):
+def _begin(deployment, arguments, report):
     """
     A new authority beside the old one; devices get certificates from the new one, and both.
 
     An authority that has ended is of no use to anybody: then the new one replaces it at once.
     """
-    dead, until = authority.has_ended, ends_in(arguments.days or DAYS["ca"])
-    with authority.directory.change() as change:
-        new = authority.put_next_authority(change, until)
-        _put_everything(authority, change, broker=dead, report=report)
-    report.made(authority.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
+    dead, until = deployment.authority.has_ended, ends_in(arguments.days or DAYS["ca"])
+    with deployment.directory.change() as change:
+        new = deployment.authority.put_next(change, deployment.settings["key"], until)
+        _put_everything(deployment, change, broker=dead, report=report)
+    report.made(deployment.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
     if dead:
         report.note("the old authority had ended: the new one takes its place at once")
     else:
         report.say("the old authority stays in ca/: the broker trusts both")
-    _tell_admins(authority, report)
-    report.next(install_command(authority.path), "on the broker, first")
-    for name in authority.boards()[:3]:
+    _tell_admins(deployment, report)
+    report.next(install_command(deployment.path), "on the broker, first")
+    for name in deployment.boards()[:3]:
         report.next(command("provision", name), "and every other device")
     if not dead:
         report.next(command("renew", "--ca", "--finish"), "when all boards are done")
@@ -155,32 +156,32 @@ def _begin(authority, arguments, report):
     return report.status
 
 
-def _tell_admins(authority, report):
-    for name in authority.settings["admins"]:
+def _tell_admins(deployment, report):
+    for name in deployment.settings["admins"]:
         report.note(f"{name} is a program on a PC: give it the files in devices/{name}/, too")
 
 
-def _put_everything(authority, change, *, broker, report):
+def _put_everything(deployment, change, *, broker, report):
     if broker:
-        authority.put_broker(change)
-    names = authority.directory.devices()
+        deployment.put_broker(change)
+    names = deployment.directory.devices()
     for at, name in enumerate(names):
         report.progress(at, len(names), name)
-        authority.put_device(change, name)
+        deployment.put_device(change, name)
     report.progress(len(names), len(names))
-    authority.put_crl(change)
-    authority.put_broker_files(change)
+    deployment.authority.put_crl(change)
+    deployment.put_broker_files(change)
 
 
-def _waiting(authority):
+def _waiting(deployment):
     """
     Return the devices whose boards are not known to have the new authority, with the reason.
 
     Not those that may use every topic: they are programs on PCs, which nobody provisions.
     """
     found = {}
-    for name in authority.boards():
-        why = authority.board_lacks(name)
+    for name in deployment.boards():
+        why = deployment.board_lacks(name)
         if why:
             found[name] = why
     return found
@@ -207,17 +208,17 @@ def _tell_state(waiting, arguments, report):
     return report.status
 
 
-def _finish(authority, report):
+def _finish(deployment, report):
     """The broker's certificate comes from the new authority; nobody trusts the old one."""
-    with authority.directory.change() as change:
-        old = authority.drop_older(change)
-        authority.put_broker(change)
-        for name in authority.directory.devices():
-            authority.put_device_settings(change, name)
-        authority.put_crl(change)
-        authority.put_broker_files(change)
-    report.made(authority.path / "broker/broker.crt", "from the new authority")
+    with deployment.directory.change() as change:
+        old = deployment.authority.drop_older(change)
+        deployment.put_broker(change)
+        for name in deployment.directory.devices():
+            deployment.put_device_settings(change, name)
+        deployment.authority.put_crl(change)
+        deployment.put_broker_files(change)
+    report.made(deployment.path / "broker/broker.crt", "from the new authority")
     report.say(f"the old authority is trusted no more; it is in archive/{old}/")
-    report.next(install_command(authority.path), "on the broker")
+    report.next(install_command(deployment.path), "on the broker")
     report.next(command("provision", "NAME"), "some day: takes the old one off the board")
     return report.status

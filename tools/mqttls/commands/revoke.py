@@ -1,7 +1,7 @@
 """`mqttls revoke`: shut devices out."""
 
-from ..authority import Authority
 from ..broker import install_command
+from ..deployment import Deployment
 from ..files import Directory
 from ..messages import command
 
@@ -18,9 +18,9 @@ def run(arguments, report):
     with Directory.opened(arguments.dir) as directory:
         for name in names:
             directory.existing_device(name)
-        authority = Authority(directory)
+        deployment = Deployment(directory)
         with directory.change() as change:
-            count = authority.put_revocation(change, names)
+            count = deployment.put_revocation(change, names)
         for name in names:
             report.say(f"revoked  {name}")
         report.say(f"certificates put onto the list: {count}; their files are in the archive")

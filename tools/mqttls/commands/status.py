@@ -2,8 +2,9 @@
 
 from .. import acl, board_status, certificates, roster, system
 from ..arguments import add_serial_port
-from ..authority import Authority, is_due
+from ..authority import is_due
 from ..broker import install_command
+from ..deployment import Deployment
 from ..files import Directory
 from ..messages import command
 
@@ -22,16 +23,16 @@ def run(arguments, report):
     with Directory.opened(arguments.dir, write=False) as directory:
         for name in arguments.names:
             directory.existing_device(name)
-        authority = Authority(directory)
+        deployment = Deployment(directory)
         if not arguments.names:
-            _authority(authority, report)
-            _broker(authority, report)
-            _revocation(authority, report)
-            _own_acl(authority, report)
+            _authority(deployment.authority, report)
+            _broker(deployment, report)
+            _revocation(deployment, report)
+            _own_acl(deployment, report)
             _rights(directory, report)
-        _devices(authority, arguments, report)
+        _devices(deployment, arguments, report)
         if arguments.board:
-            board_status.tell(authority, arguments.port, report)
+            board_status.tell(deployment, arguments.port, report)
     return report.status
 
 
@@ -56,26 +57,26 @@ def _authority(authority, report):
         report.note(f"a roll-over is under way; {command('renew', '--ca')} says what comes next")
 
 
-def _broker(authority, report):
-    names = ", ".join(authority.settings["names"])
-    kind = "passwords" if authority.settings["server_only"] else "client certificates"
-    report.say(f"broker     {names}, port {authority.settings['port']}, {kind}")
-    why = authority.broker_problem()
+def _broker(deployment, report):
+    names = ", ".join(deployment.settings["names"])
+    kind = "passwords" if deployment.settings["server_only"] else "client certificates"
+    report.say(f"broker     {names}, port {deployment.settings['port']}, {kind}")
+    why = deployment.broker_problem()
     if why:
         report.problem(
             "files", f"the broker's certificate: {why}", cure=command("renew", "--broker")
         )
         return
-    certificate = certificates.load(authority.path / "broker" / "broker.crt")
+    certificate = certificates.load(deployment.path / "broker" / "broker.crt")
     report.say(f"           certificate {_until(certificate)}")
     report.data["broker"] = {
         **certificates.facts(certificate),
-        "names": authority.settings["names"],
-        "port": authority.settings["port"],
-        "server_only": authority.settings["server_only"],
+        "names": deployment.settings["names"],
+        "port": deployment.settings["port"],
+        "server_only": deployment.settings["server_only"],
     }
     if is_due(certificate):
-        reload = install_command(authority.path, "reload")
+        reload = install_command(deployment.path, "reload")
         report.problem(
             "dates",
             f"the broker's certificate is valid {_until(certificate)}",
@@ -83,23 +84,23 @@ def _broker(authority, report):
         )
 
 
-def _revocation(authority, report):
-    why = authority.crl_problem()
+def _revocation(deployment, report):
+    why = deployment.authority.crl_problem()
     if why:
-        cure = f"{command('renew')}, then {install_command(authority.path)}"
+        cure = f"{command('renew')}, then {install_command(deployment.path)}"
         report.problem("files", f"crl.pem: {why}", cure=cure)
         return
     newest = max(
-        each.last_update_utc for each in certificates.load_crls(authority.path / "crl.pem")
+        each.last_update_utc for each in certificates.load_crls(deployment.path / "crl.pem")
     )
     age = (certificates.now() - newest).days
-    count = len(authority.revoked())
+    count = len(deployment.authority.revoked())
     report.say(f"revoked    {count}; the list is {age} days old")
     report.data["crl"] = {"updated": newest.isoformat(), "age_days": age, "revoked": count}
 
 
-def _own_acl(authority, report):
-    lines = [each for each in authority.own_acl.splitlines() if each and each[0] != "#"]
+def _own_acl(deployment, report):
+    lines = [each for each in deployment.own_acl.splitlines() if each and each[0] != "#"]
     if lines:
         count = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
         report.say(f"ACL        {count} of your own, in {acl.OWN}")
@@ -115,13 +116,13 @@ def _rights(directory, report):
             report.problem("files", f"others can read {path}", cure=cure)
 
 
-def _devices(authority, arguments, report):
-    names = arguments.names or authority.directory.devices()
+def _devices(deployment, arguments, report):
+    names = arguments.names or deployment.directory.devices()
     report.say(f"devices    {len(names)}")
     width = max(map(len, names), default=0)
     report.data["devices"] = found = []
     for name in names:
-        one = roster.facts(authority, name)
+        one = roster.facts(deployment, name)
         why, cure = one["problem"], command("device", "add", name)
         said = []
         if "until" in one:
