@@ -92,6 +92,17 @@ def test_no_command_imports_another():
     assert [name for name in commands if arrows()[name] & commands] == []
 
 
+def test_they_import_each_other_by_relative_names_which_installed_they_keep(sources):
+    wrong = []
+    for name, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            asked = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                asked = [node.module]
+            wrong += [name for each in asked if each.split(".")[0] in ("tools", "mqttls")]
+    assert wrong == []
+
+
 def test_no_module_is_used_by_way_of_another(sources):
     assert reached(sources) == {}
 
