@@ -11,16 +11,10 @@ from mqtt_as_tls import MQTTClient, retry
 _said = None  # lines of stdin that nobody has asked for
 
 
-def make(hosts=None, **options):
-    """
-    Return an MQTTClient for loopback, port argv[1], with the id "device" unless given.
-
-    hosts  list of ("host", port), to be tried instead
-    """
+def make(host="127.0.0.1", **options):
+    """Return an MQTTClient to `host`, port argv[1], with the id "device" unless given."""
     options.setdefault("client_id", "device")
-    if hosts:
-        return MQTTClient(hosts, **options)
-    return MQTTClient("127.0.0.1", int(sys.argv[1]), **options)
+    return MQTTClient(host, int(sys.argv[1]), **options)
 
 
 async def _listen():

@@ -16,6 +16,13 @@ def to_send(client):
     return client._queued + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
 
 
+def left_over(client):
+    """Return all (list) that is under way in either direction, or held."""
+    s, d = client._session, client._dispatcher
+    found = [s.inflight, s.awaiting_pubcomp, s.to_resend, s.requests, s.inbound, s._unknown]
+    return [each for each in found + [client._queue, d.held, d.size] if each]
+
+
 def in_flight(client):
     """Return how many messages were sent and are without the acknowledgement they need."""
     return len(client._session.inflight)
@@ -24,6 +31,22 @@ def in_flight(client):
 def suspect_nothing():
     """Let no client think that a message is what breaks its connections."""
     retry._suspect = lambda client, now: None
+
+
+def forget_refusals(client):
+    """Let the next refusal be the first one, after which it tries again at once."""
+    client._refusals = 0
+
+
+def stage(client):
+    """Return how far the attempt to connect is that is under way (str), or None."""
+    return getattr(client._transport, "stage", None)
+
+
+def blocked_ms(client):
+    """Return for how long the connection has taken nothing of what is to be sent."""
+    out = client._transport
+    return time.ticks_diff(time.ticks_ms(), out.moved_ms) if out.blocked else 0
 
 
 def strays(client):
@@ -115,6 +138,26 @@ def fail_pump(client):
 def fail_write(store):
     """Let there once be no memory to keep a record."""
     fail_once(store, "_write")
+
+
+def fail_next(client):
+    """Let there once be no memory for a handler to wait for its next message."""
+    fail_once(client._dispatcher, "next")
+
+
+def replace_arrived(client, function):
+    """Have `function` called with each message that comes."""
+    client._arrived = function
+
+
+def failures(client):
+    """Return how many attempts to connect failed since the last that did not."""
+    return client._failures
+
+
+def say(client, line):
+    """Log `line` as the client does."""
+    client._say(line)
 
 
 def unanswered(client):

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 
-from mqtt_as_tls import TLS, MQTTClient, transport
+from mqtt_as_tls import TLS, transport
 from tests.device.app import make
 from tests.device.watch import open_files
 
@@ -29,11 +29,9 @@ def tls_given():
     return (TLS.unverified if unverified else TLS)(**arguments)
 
 
-def secure(host=None, **options):
-    """Return an MQTTClient as make() does, with tls_given(), to `host` if that is given."""
-    if host:
-        return MQTTClient(host, int(sys.argv[1]), tls=tls_given(), client_id="device", **options)
-    return make(tls=tls_given(), **options)
+def secure(*host, **options):
+    """Return an MQTTClient as make() does, with tls_given()."""
+    return make(*host, tls=tls_given(), **options)
 
 
 def hurry(client):

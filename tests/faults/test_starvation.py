@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import starvation
 from tests.support import apps, patience, secure
-from tests.support.fake_broker import FakeBroker
+from tests.support.device import Device
 from tests.support.secure import files
 from tools import freeze
 from tools.ports import free_port
@@ -79,6 +79,7 @@ def test_in_any_heap_an_app_works_or_says_what_it_lacks(bench, pico, monkeypatch
 
 APP = """
 from tests.device.hunger import Hunger
+from tests.device.inside import left_over, to_send
 
 counts = {}  # (QoS, number) -> how often it was handled
 stopping = False
@@ -141,11 +142,9 @@ async def main():
         print("sockets", open_files() - files)
         await told("stop")
         stopping = True
-        s = client._session
-        await until(lambda: not (s.inflight or s.awaiting_pubcomp or client._queue))
+        await until(lambda: not to_send(client))
         await asyncio.sleep_ms(100)
-        d = client._dispatcher
-        print("left over", s.to_resend, s.requests, s.inbound, s._unknown, d.held, d.size)
+        print("left over", left_over(client))
         for qos in (1, 2):
             print("handled", qos, *[n for n in range(LONGEST) if counts[qos, n]])
         print("twice", *[n for n in range(LONGEST) if counts[2, n] > 1])
@@ -210,7 +209,7 @@ def storm(broker, start, meals, options=""):
         result = app.wait()
     out = result.out
     assert result.code == 0, app.report()
-    assert "left over [] {} [] [] [] 0\n" in out, app.report()
+    assert "left over []\n" in out, app.report()
     assert "DAMAGED" not in out, app.report()
     assert sockets == "sockets 0", app.report()
     assert BEHIND not in out, "it is not the message's fault that memory was short"
@@ -425,33 +424,26 @@ def test_a_handler_that_takes_all_memory_gets_the_next_message(broker):
 
 
 def test_a_handler_waits_for_its_next_message_though_there_was_no_memory_to(broker):
-    with apps.start(
+    with Device(
+        broker,
         """
-        async def main():
-            client = make()
-
-            @client.on("t", qos=1)
-            def handle(message):
-                fail_once(client._dispatcher, "next")
-                print("handled", str(message.payload, "utf-8"))
-
-            async with client:
-                await told("leave")
+        @client.on("t", qos=1)
+        def handle(message):
+            fail_next(client)
+            got(message)
         """,
-        broker.port,
-    ) as app:
-        broker.wait_for_log("t (QoS 1)")
-        peer = broker.peer()
+    ) as device:
+        device.subscribed()
         for n in range(3):
-            peer.publish("t", str(n))
-            app.wait_for(f"handled {n}")
-        app.send("leave")
-        assert app.wait().code == 0
+            broker.publish("t", n)
+            device.wait_for(f"got {n} 1")
+        device.leave()
 
 
 def test_a_message_that_there_was_no_memory_to_queue_is_handled_once(broker):
     """With QoS 2: it stays in no queue, and comes again."""
-    with apps.start(
+    with Device(
+        broker,
         """
         from mqtt_as_tls import client as module
 
@@ -472,30 +464,20 @@ def test_a_message_that_there_was_no_memory_to_queue_is_handled_once(broker):
 
         module.Message = Poor
 
-        async def main():
-            soonest()
-            client = make()
+        client.on("t", qos=2)(got)
 
-            @client.on("t", qos=2)
-            def handle(message):
-                print("handled", str(message.payload, "utf-8"))
-
-            async with client:
-                await told("leave")
-            print("connects", client.stats.connects)
+        async with client:
+            await told("leave")
+        print("connects", client.stats.connects)
         """,
-        broker.port,
-    ) as app:
-        broker.wait_for_log("t (QoS 2)")
-        peer = broker.peer()
+    ) as device:
+        device.subscribed()
         for payload in ("one", "two"):
-            peer.publish("t", payload, qos=2)
-            app.wait_for(f"handled {payload}")
-        app.send("leave")
-        result = app.wait()
-    handled = [line for line in result.out.splitlines() if line.startswith("handled")]
-    assert handled == ["handled one", "handled two"], result.out
-    assert "connects 2" in result.out, result.out
+            broker.publish("t", payload, qos=2)
+            device.wait_for(f"got {payload} 2")
+        out = device.leave()
+    assert device.said("got") == ["one 2", "two 2"], out
+    assert "connects 2" in out, out
 
 
 def test_no_memory_is_not_held_against_the_message_that_was_sent_before():
@@ -508,45 +490,39 @@ def test_no_memory_is_not_held_against_the_message_that_was_sent_before():
             connection.send(b"\x40\x02" + body[3:5])
         connection.until_closed()
 
-    with FakeBroker(script) as fake:
-        out = apps.check(
-            """
-            def arrived(*_):
-                raise MemoryError
+    out = Device.against(
+        script,
+        """
+        def arrived(*_):
+            raise MemoryError
 
-            async def main():
-                soonest()
-                client = make(give_up_after=2)
-                client._arrived = arrived
-                async with client:
-                    await client.publish("t", "x", qos=1, timeout_s=20)
-                    print("connects", client.stats.connects)
-            """,
-            fake.port,
-        )
+        replace_arrived(client, arrived)
+        async with client:
+            await client.publish("t", "x", qos=1, timeout_s=20)
+            print("connects", client.stats.connects)
+        """,
+        give_up_after=2,
+    )
     assert "connects 5" in out
     assert BEHIND not in out
 
 
 def test_a_line_that_there_was_no_memory_to_log_is_logged_later():
-    port = free_port()  # nobody listens
-    out = apps.check(
+    out = Device.check(
+        free_port(),  # nobody listens
         """
-        async def main():
-            soonest()
-            lines = []
+        lines = []
 
-            def log(line):
-                lines.append(line)
-                if len(lines) == 1:
-                    raise MemoryError
+        def log(line):
+            lines.append(line)
+            if len(lines) == 1:
+                raise MemoryError
 
-            client = make(log=log)
-            async with client:
-                await until(lambda: client._failures == 4)
-            print(*lines, sep="\\n")
+        client = make(log=log)
+        async with client:
+            await until(lambda: failures(client) == 4)
+        print(*lines, sep="\\n")
         """,
-        port,
     )
     said = re.findall("not connected: cannot connect to .*", out)
     assert len(said) == 2, out
@@ -555,6 +531,8 @@ def test_a_line_that_there_was_no_memory_to_log_is_logged_later():
 def test_a_line_that_there_was_no_memory_to_put_together_is_said_in_fewer_words():
     out = apps.check(
         """
+        from tests.device.inside import say
+
         class Host:
             fails = 2
 
@@ -568,7 +546,7 @@ def test_a_line_that_there_was_no_memory_to_put_together_is_said_in_fewer_words(
             client = make()
             client.host = Host()
             for _ in range(5):
-                client._say("link up")
+                say(client, "link up")
         """,
         1883,
     )

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import secure, udp
 from tests.support.broker import HOST, Broker
+from tests.support.device import Device
 from tests.support.proxy import Proxy
 from tests.support.secure import files
 from tests.support.server import server
@@ -101,15 +102,14 @@ def test_messages_go_both_ways_whatever_form_the_certificates_have(mosquitto, pk
 
 
 CONNECTS = """
-    async def main():
-        async with secure() as client:
-            await client.publish("t", "here", qos=1)
+async with client:
+    await client.publish("t", "here", qos=1)
 """
 
 
 def connects(port, tls, **options):
     """Check that the app with these TLS arguments publishes; return what it logged."""
-    out = secure.check(CONNECTS, port, tls, **options)
+    out = Device.check(port, CONNECTS, tls=tls, **options)
     assert "connected in" in out, out
     assert "not connected" not in out, out
     return out
@@ -140,47 +140,47 @@ def test_a_broker_of_either_of_several_cas_is_accepted(mosquitto, pki, der):
 
 # Each attempt waits for a line "go"; publishes when one succeeds.
 PACED = """
-    from tests.device.links import Gate
+from tests.device.links import Gate
 
-    async def main():
-        soonest()
-        client = secure(link=Gate(), connect_timeout_s=CONNECT_TIMEOUT)
-        events = client.events()
-        async with Ticker() as ticker:
-            async with client:
-                task = asyncio.create_task(tell(events))
-                await client.publish("t", "here", qos=1)
-            await task
-        print("ticks", ticker.ticks)
+client = make(tls=tls_given(), link=Gate(), connect_timeout_s=TIMEOUT)
+events = client.events()
+async with Ticker() as ticker:
+    async with client:
+        task = asyncio.create_task(tell(events))
+        await client.publish("t", "here", qos=1)
+    await task
+print("ticks", ticker.ticks)
 """
+
+
+def paced(to, arguments, timeout_s):
+    return Device(to, PACED, tls=arguments, names={"TIMEOUT": timeout_s})
 
 
 def fails_until(mend, port, arguments, cause, cure, kinds=("TLSError",), timeout_s=2):
     """
-    Check that every attempt of the app is an event and a line with cause and cure, and that one
+    Check that every attempt of the device is an event and a line with cause and cure, and that one
     after mend() connects; return the lines of the failures.
     """
-    app = PACED.replace("CONNECT_TIMEOUT", str(timeout_s))
-    with secure.start(app, port, arguments) as app:
+    with paced(port, arguments, timeout_s) as device:
         for _ in range(2):
-            app.send("go")
-            line = app.wait_for("not connected: ")
+            device.send("go")
+            line = device.wait_for("not connected: ")
             said, _, advice = line.partition(" -> ")
             assert re.search(cause, said) and re.search(cure, advice), line
             assert re.search(r"next try in 0\.\d s$", line), line
-            event = app.wait_for("^event ")
+            event = device.wait_for("^event ")
             assert event.split()[1] == "Disconnected", event
             assert event.split()[2] in kinds, event
         mend()
-        app.send("go")
-        app.wait_for("connected in")
-        app.wait_for("^event Connected")
-        result = app.wait()
-    assert result.code == 0, result
-    for line in result.out.splitlines():
-        assert line.startswith(("mqtt 127.0.0.1:", "event ", "ticks ")), result.out
-    assert int(result.out.rpartition("ticks ")[2]) > 10
-    return [line for line in result.out.splitlines() if "not connected" in line]
+        device.send("go")
+        device.wait_for("connected in")
+        device.wait_for("^event Connected")
+        out = device.finish()
+    for line in out.splitlines():
+        assert line.startswith(("mqtt 127.0.0.1:", "event ", "ticks ")), out
+    assert int(out.rpartition("ticks ")[2]) > 10
+    return [line for line in out.splitlines() if "not connected" in line]
 
 
 def becomes(broker, **attributes):
@@ -301,18 +301,15 @@ def test_a_plain_mqtt_port_is_told_until_tls_is_there(tls_broker, pki):
 
 
 DAMAGED = """
-    async def main():
-        soonest()
-        client = secure(connect_timeout_s=1, log=None)
-        events = client.events()
-        async with client:
-            async for event in events:
-                error = getattr(event, "error", None)
-                if not error:
-                    break
-                client._refusals = 0  # else the third is followed by 10 minutes
-                print(type(error).__name__, error, "|", isinstance(error, MQTTError))
-            await client.publish("t", "here", qos=1)
+events = client.events()
+async with client:
+    async for event in events:
+        error = getattr(event, "error", None)
+        if not error:
+            break
+        forget_refusals(client)  # else the third is followed by 10 minutes
+        print(type(error).__name__, error, "|", isinstance(error, MQTTError))
+    await client.publish("t", "here", qos=1)
 """
 
 
@@ -338,7 +335,14 @@ def test_whatever_byte_of_the_handshake_is_damaged_it_is_an_error_and_a_retry(mt
                 connection.sendall(data)
 
     with server(damaged) as port:
-        out = secure.check(DAMAGED, port, files(pki.ca, pki.device), timeout_s=60)
+        out = Device.check(
+            port,
+            DAMAGED,
+            tls=files(pki.ca, pki.device),
+            connect_timeout_s=1,
+            log=None,
+            timeout_s=60,
+        )
     lines = out.splitlines()
     assert len(lines) == len(passed) - 1 and len(lines) > 8, out
     for line in lines:
@@ -349,17 +353,13 @@ def test_whatever_byte_of_the_handshake_is_damaged_it_is_an_error_and_a_retry(mt
 
 
 HOLDS = """
-    async def main():
-        soonest()
-        events = None
-        client = secure()
-        events = client.events()
-        async with client:
-            asyncio.create_task(tell(events))
-            for n in (1, 2):
-                await told("publish")
-                await client.publish("t", str(n), qos=1)
-                print("acknowledged", n)
+events = client.events()
+async with client:
+    asyncio.create_task(tell(events))
+    for n in (1, 2):
+        await told("publish")
+        await client.publish("t", str(n), qos=1)
+        print("acknowledged", n)
 """
 
 
@@ -391,42 +391,42 @@ def shown(port):
 def test_a_renewed_certificate_of_the_broker_goes_unnoticed(live, pki):
     broker, proxy, swap = live
     renewed = pki.issue(f"renewed {broker.port}", issuer=pki.ca)
-    with secure.start(HOLDS, proxy.port, files(pki.ca)) as app:
-        app.send("go")
-        app.wait_for("^event Connected")
+    with Device(proxy, HOLDS, tls=files(pki.ca)) as device:
+        device.send("go")
+        device.wait_for("^event Connected")
         swap(renewed)
-        app.send("publish")
-        app.wait_for("acknowledged 1")
+        device.send("publish")
+        device.wait_for("acknowledged 1")
         assert shown(broker.port) == Path(renewed.cert_der).read_bytes()
         assert proxy.connections == 1
         proxy.rst()
-        app.send("go")
-        app.wait_for("^event Connected")
-        app.send("publish")
-        app.wait_for("acknowledged 2")
-        out = app.wait().out
+        device.send("go")
+        device.wait_for("^event Connected")
+        device.send("publish")
+        device.wait_for("acknowledged 2")
+        out = device.finish()
     assert out.count("connection lost") == 1 and "not connected" not in out, out
 
 
 def test_a_wrong_certificate_swapped_in_while_it_runs_is_refused_until_it_is_gone(live, pki):
     broker, proxy, swap = live
     right = pki.issue(f"right {broker.port}", issuer=pki.ca)
-    with secure.start(HOLDS, proxy.port, files(pki.ca)) as app:
-        app.send("go")
-        app.wait_for("^event Connected")
+    with Device(proxy, HOLDS, tls=files(pki.ca)) as device:
+        device.send("go")
+        device.wait_for("^event Connected")
         swap(pki.broker_wrong_ca)
-        app.send("publish")
-        app.wait_for("acknowledged 1")  # by the connection that there is
+        device.send("publish")
+        device.wait_for("acknowledged 1")  # by the connection that there is
         proxy.rst()
-        app.send("go")
-        assert "not from the CA" in app.wait_for("not connected")
-        app.wait_for("^event Disconnected CertificateError")
+        device.send("go")
+        assert "not from the CA" in device.wait_for("not connected")
+        device.wait_for("^event Disconnected CertificateError")
         swap(right)
-        app.send("go")
-        app.wait_for("^event Connected")
-        app.send("publish")
-        app.wait_for("acknowledged 2")
-        app.wait()
+        device.send("go")
+        device.wait_for("^event Connected")
+        device.send("publish")
+        device.wait_for("acknowledged 2")
+        device.finish()
 
 
 # Sockets
@@ -459,25 +459,22 @@ def faulty(pki):
 
 
 TWENTY = """
-    async def main():
-        soonest()
-        client = secure(connect_timeout_s=1, log=None)
-        events = client.events()
-        kinds = {}
-        sockets = Sockets()
-        async with client:
-            for _ in range(20):
-                kind = type((await events.__anext__()).error).__name__
-                kinds[kind] = kinds.get(kind, 0) + 1
-        assert sockets.others == [0] * len(sockets.others), sockets.others
-        assert sockets.open() == 0
-        print(len(sockets.others), sorted(kinds.items()))
+events = client.events()
+kinds = {}
+sockets = Sockets()
+async with client:
+    for _ in range(20):
+        kind = type((await events.__anext__()).error).__name__
+        kinds[kind] = kinds.get(kind, 0) + 1
+assert sockets.others == [0] * len(sockets.others), sockets.others
+assert sockets.open() == 0
+print(len(sockets.others), sorted(kinds.items()))
 """
 
 
 def test_twenty_failed_handshakes_leave_no_socket_open(pki):
     with faulty(pki) as port:
-        out = secure.check(TWENTY, port, files(pki.ca))
+        out = Device.check(port, TWENTY, tls=files(pki.ca), connect_timeout_s=1, log=None)
     made, _, kinds = out.partition(" ")
     kinds = dict(ast.literal_eval(kinds))
     assert int(made) == sum(kinds.values()) == 20, out
@@ -487,18 +484,15 @@ def test_twenty_failed_handshakes_leave_no_socket_open(pki):
 
 
 BESIDE = """
-    async def main():
-        soonest()
-        client = secure(clean_start=True, connect_timeout_s=2, ack_timeout_s=1)
-        await asyncio.sleep_ms(0)
-        stop = asyncio.create_task(told("stop"))
-        sockets = Sockets()
-        async with client:
-            while not stop.done():
-                await client.publish("t", "x", qos=1)
-                print("acknowledged")
-                await asyncio.sleep_ms(5)
-        print("sockets", len(sockets.others), sum(sockets.others), sockets.open())
+await asyncio.sleep_ms(0)
+stop = asyncio.create_task(told("stop"))
+sockets = Sockets()
+async with client:
+    while not stop.done():
+        await client.publish("t", "x", qos=1)
+        print("acknowledged")
+        await asyncio.sleep_ms(5)
+print("sockets", len(sockets.others), sum(sockets.others), sockets.open())
 """
 
 
@@ -510,19 +504,21 @@ def test_a_second_tls_socket_is_never_open_beside_the_first(tls_proxy, pki):
         proxy.cut(700, "down")
         proxy.rst()
 
-    with secure.start(BESIDE, proxy.port, files(pki.ca)) as app:
+    with Device(
+        proxy, BESIDE, tls=files(pki.ca), clean_start=True, connect_timeout_s=2, ack_timeout_s=1
+    ) as device:
         for fault in (proxy.rst, proxy.fin, proxy.stall, proxy.stall_down, cut_a_handshake):
-            app.wait_for("connected in")
-            app.wait_for("acknowledged")
-            app.wait_for("acknowledged")  # else the message is suspected that was under way
+            device.wait_for("connected in")
+            device.wait_for("acknowledged")
+            device.wait_for("acknowledged")  # else the message is suspected that was under way
             before = proxy.connections
             fault()
             proxy.wait_for_connections(before + (2 if fault is cut_a_handshake else 1))
             proxy.heal()
-        app.wait_for("connected in")
-        app.send("stop")
-        line = app.wait_for("^sockets")
-        app.wait()
+        device.wait_for("connected in")
+        device.send("stop")
+        line = device.wait_for("^sockets")
+        device.finish()
     made, others, left = map(int, line.split()[1:])
     assert made == proxy.connections >= 7, line
     assert others == left == 0, line
@@ -531,49 +527,48 @@ def test_a_second_tls_socket_is_never_open_beside_the_first(tls_proxy, pki):
 def test_wherever_the_connection_is_cut_in_the_handshake_it_is_an_error_and_a_retry(
     mtls_proxy, pki
 ):
-    app = PACED.replace("CONNECT_TIMEOUT", "5")
-    with secure.start(app, mtls_proxy.port, files(pki.ca, pki.device)) as app:
+    with paced(mtls_proxy, files(pki.ca, pki.device), 5) as device:
         for how in ("rst", "fin"):
             for way, points in (("up", range(0, 900, 180)), ("down", range(0, 900, 180))):
                 for after in points:
                     mtls_proxy.cut(after, way, how=how)
-                    app.send("go")
-                    app.wait_for("^event Disconnected (TLS|Connect)Error")
+                    device.send("go")
+                    device.wait_for("^event Disconnected (TLS|Connect)Error")
                     mtls_proxy.heal()
-        app.send("go")
-        app.wait_for("^event Connected")
-        assert app.wait().code == 0
+        device.send("go")
+        device.wait_for("^event Connected")
+        device.finish()
 
 
 def test_it_can_be_stopped_at_any_moment_of_the_handshake_and_started_again(mtls_proxy, pki):
     mtls_proxy.dribble()  # which takes a while
-    out = secure.check(
+    out = Device.check(
+        mtls_proxy,
         """
-        async def main():
-            client = secure(log=None, drain_s=0)
-            await asyncio.sleep_ms(0)
-            sockets = Sockets()
-            stages = set()
+        await asyncio.sleep_ms(0)
+        sockets = Sockets()
+        stages = set()
+        async with client:
+            await client.wait_connected()
+        start = time.ticks_ms()
+        async with client:
+            await client.wait_connected()
+        whole_ms = time.ticks_diff(time.ticks_ms(), start)
+        for n in range(12):
             async with client:
-                await client.wait_connected()
-            start = time.ticks_ms()
-            async with client:
-                await client.wait_connected()
-            whole_ms = time.ticks_diff(time.ticks_ms(), start)
-            for n in range(12):
-                async with client:
-                    await asyncio.sleep_ms(whole_ms * n // 12)
-                    stages.add(getattr(client._transport, "stage", None))
-                if n % 2:
-                    await asyncio.sleep_ms(20)  # else it is started again at once
-                    assert not sockets.open()
-            async with client:
-                await client.publish("t", "here", qos=1)
-            assert not sockets.open()
-            print("TLS" in stages)
+                await asyncio.sleep_ms(whole_ms * n // 12)
+                stages.add(stage(client))
+            if n % 2:
+                await asyncio.sleep_ms(20)  # else it is started again at once
+                assert not sockets.open()
+        async with client:
+            await client.publish("t", "here", qos=1)
+        assert not sockets.open()
+        print("TLS" in stages)
         """,
-        mtls_proxy.port,
-        files(pki.ca, pki.device),
+        tls=files(pki.ca, pki.device),
+        log=None,
+        drain_s=0,
     )
     assert out == "True\n"
 
@@ -582,24 +577,20 @@ def test_it_can_be_stopped_at_any_moment_of_the_handshake_and_started_again(mtls
 
 
 REFUSED = """
-    async def main():
-        soonest()
-        client = secure()
-        events = client.events()
-        async with client:
-            asyncio.create_task(tell(events))
-            await told("end")
+events = client.events()
+async with client:
+    asyncio.create_task(tell(events))
+    await told("leave")
 """
 
 
 def test_three_refusals_of_the_certificate_make_the_retry_slow_and_the_log_says_so(mosquitto, pki):
     broker = mosquitto("tls", identity=pki.broker_wrong_ca)
-    with secure.start(REFUSED, broker.port, files(pki.ca)) as app:
-        assert "next try in 0." in app.wait_for("not connected")
+    with Device(broker, REFUSED, tls=files(pki.ca)) as device:
+        assert "next try in 0." in device.wait_for("not connected")
         for _ in range(3):
-            app.wait_for("^event Disconnected CertificateError")
-        app.send("end")
-        out = app.wait().out
+            device.wait_for("^event Disconnected CertificateError")
+        out = device.leave()
     lines = [line for line in out.splitlines() if line.startswith("mqtt ")]
     assert len(lines) == 2, out  # the second refusal is no news, the third is
     assert "next try in 600.0 s" in lines[1], out
@@ -629,31 +620,28 @@ def test_the_server_name_is_always_sent(pki, host, arguments, name):
     if "unverified" not in arguments:
         arguments = {**arguments, **files(pki.ca)}
     with tls_server(pki.broker, told) as port:
-        secure.check(
-            f"""
-            async def main():
-                client = MQTTClient({host!r}, {port}, tls=tls_given(), client_id="device")
-                for _ in range(2):
-                    await client.connect(timeout_s=10)
-                    await client.disconnect()
+        Device.check(
+            (host, port),
+            """
+            for _ in range(2):
+                await client.connect(timeout_s=10)
+                await client.disconnect()
             """,
-            port,
-            arguments,
+            tls=arguments,
         )
     assert told == [name] * 2
 
 
 def test_unverified_warns_in_the_log_at_each_connect(mosquitto, pki):
     broker = mosquitto("tls", identity=pki.broker_wrong_ca)
-    out = secure.check(
+    out = Device.check(
+        broker,
         """
-        async def main():
-            for _ in range(2):
-                async with secure() as client:
-                    await client.publish("t", "here", qos=1)
+        for _ in range(2):
+            async with client:
+                await client.publish("t", "here", qos=1)
         """,
-        broker.port,
-        {"unverified": True},
+        tls={"unverified": True},
     )
     lines = [line for line in out.splitlines() if "connected in" in line]
     assert len(lines) == 2
@@ -669,31 +657,31 @@ def test_a_connection_that_brings_single_bytes_works(mtls_proxy, pki):
 
 
 def test_messages_larger_than_a_tls_record_go_both_ways(tls_broker, pki):
-    secure.check(
+    Device.check(
+        tls_broker,
         """
-        async def main():
-            sizes = []
-            done = asyncio.Event()
-            client = secure(max_packet=60_000, max_backlog=200_000)
-
-            @client.on("t", qos=1)
-            def take(message):
-                assert message.payload == pattern(len(message.payload))
-                sizes.append(len(message.payload))
-                if len(sizes) == 6:
-                    done.set()
-
-            async with client:
-                for size in (1000, 4000, 5000, 16380, 17000, 50_000):
-                    await client.publish("t", pattern(size), qos=1)
-                await asyncio.wait_for(done.wait(), 10)
-            assert sizes == [1000, 4000, 5000, 16380, 17000, 50_000], sizes
-
         def pattern(size):
             return bytes([i % 251 for i in range(size)])
+
+        sizes = []
+        done = asyncio.Event()
+
+        @client.on("t", qos=1)
+        def take(message):
+            assert message.payload == pattern(len(message.payload))
+            sizes.append(len(message.payload))
+            if len(sizes) == 6:
+                done.set()
+
+        async with client:
+            for size in (1000, 4000, 5000, 16380, 17000, 50_000):
+                await client.publish("t", pattern(size), qos=1)
+            await asyncio.wait_for(done.wait(), 10)
+        assert sizes == [1000, 4000, 5000, 16380, 17000, 50_000], sizes
         """,
-        tls_broker.port,
-        files(pki.ca),
+        tls=files(pki.ca),
+        max_packet=60_000,
+        max_backlog=200_000,
     )
 
 
@@ -723,26 +711,26 @@ REASON = b"\x1f\3\0" + b"r" * 768  # Reason String, 771 bytes
 def test_what_a_tls_record_brings_is_read_to_its_end(pki, options, answer, size):
     """What is left of it when a buffer is full, the socket does not know of."""
     with tls_server(pki.broker, answer=answer) as port:
-        secure.check(
-            f"""
-            async def main():
-                client = secure(**{options!r})
-                size = 0
-                done = asyncio.Event()
-
-                @client.on("#", stream=True)
-                async def take(message):
-                    nonlocal size
-                    while piece := await message.stream.read(700):
-                        size += len(piece)
-                    if size == {size}:
-                        done.set()
-
-                async with client:
-                    await asyncio.wait_for(done.wait(), 5)
-            """,
+        Device.check(
             port,
-            files(pki.ca),
+            """
+            size = 0
+            done = asyncio.Event()
+
+            @client.on("#", stream=True)
+            async def take(message):
+                nonlocal size
+                while piece := await message.stream.read(700):
+                    size += len(piece)
+                if size == SIZE:
+                    done.set()
+
+            async with client:
+                await asyncio.wait_for(done.wait(), 5)
+            """,
+            names={"SIZE": size},
+            tls=files(pki.ca),
+            **options,
         )
 
 
@@ -750,33 +738,33 @@ def test_a_stall_in_the_middle_of_a_message_damages_no_record(tls_proxy, tls_bro
     """What TLS could not send must be given to it again, unchanged."""
     # 20 MB: more than the kernel buffers on the way
     peer = tls_broker.peer("t")
-    with secure.start(
+    with Device(
+        tls_proxy,
         """
-        async def main():
-            async with secure(max_packet=300_000, max_backlog=300_000, max_inflight=80) as client:
-                await told("publish")
-                tasks = [
-                    asyncio.create_task(client.publish("t", bytes([i]) * 250_000, qos=i % 2))
-                    for i in range(80)
-                ]
-                out = client._transport
-                while not out.blocked or time.ticks_diff(time.ticks_ms(), out.moved_ms) < 300:
-                    await asyncio.sleep_ms(5)
-                print("blocked")
-                await asyncio.gather(*tasks)
-            print("stats", client.stats.connects, client.stats.resent)
+        async with client:
+            await told("publish")
+            tasks = [
+                asyncio.create_task(client.publish("t", bytes([i]) * 250_000, qos=i % 2))
+                for i in range(80)
+            ]
+            await until(lambda: blocked_ms(client) >= 300)
+            print("blocked")
+            await asyncio.gather(*tasks)
+        print("stats", client.stats.connects, client.stats.resent)
         """,
-        tls_proxy.port,
-        files(pki.ca),
+        tls=files(pki.ca),
+        max_packet=300_000,
+        max_backlog=300_000,
+        max_inflight=80,
         heap="60M",
-    ) as app:
-        app.wait_for("connected in")
+    ) as device:
+        device.wait_for("connected in")
         tls_proxy.stall_up()
-        app.send("publish")
-        app.wait_for("blocked")
+        device.send("publish")
+        device.wait_for("blocked")
         tls_proxy.heal()
-        app.wait_for("stats 1 0")
-        app.wait()
+        device.wait_for("stats 1 0")
+        device.finish()
     peer.wait_for(80)
     assert sorted(payload for _, payload in peer.received) == [
         bytes([i]) * 250_000 for i in range(80)

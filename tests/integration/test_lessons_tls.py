@@ -3,69 +3,66 @@ What happened to the users of other clients, where TLS, names or Wi-Fi had a par
 not here: docs/testing.md has the lessons and their numbers.
 """
 
-import json
 import ssl
 
-from tests.support import secure, udp
+from tests.support import udp
 from tests.support.broker import HOST, Broker
+from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
 from tests.support.secure import files
 
 FOLLOWED = """
-    from tests.device.links import Gate
+from tests.device.links import Gate
 
-    async def main():
-        soonest()
-        client = secure(link=Gate())
-        events = client.events()
-        async with client:
-            task = asyncio.create_task(tell(events))
-            await client.wait_connected()
-            await client.publish("t", "1", qos=1)
-            print("published")
-            await told("restarted")
-            await client.publish("t", "2", qos=1)
-        await task
+client = make(tls=tls_given(), link=Gate())
+events = client.events()
+async with client:
+    task = asyncio.create_task(tell(events))
+    await client.wait_connected()
+    await client.publish("t", "1", qos=1)
+    print("published")
+    await told("restarted")
+    await client.publish("t", "2", qos=1)
+await task
 """
 
 
 def test_lesson_2_a_certificate_error_does_not_end_the_reconnecting(tmp_path, pki):
     with (
         Broker(tmp_path / "broker", "tls", pki=pki) as broker,
-        secure.start(FOLLOWED, broker.port, files(pki.ca)) as app,
+        Device(broker, FOLLOWED, tls=files(pki.ca)) as device,
     ):
-        app.send("go")
-        app.wait_for("published")
+        device.send("go")
+        device.wait_for("published")
         broker.stop()
         broker.identity = pki.broker_wrong_ca
         broker.start()
-        app.send("restarted")
+        device.send("restarted")
         for _ in range(2):
-            app.send("go")
-            app.wait_for("^event Disconnected CertificateError")
+            device.send("go")
+            device.wait_for("^event Disconnected CertificateError")
         broker.stop()
         broker.identity = pki.broker
         broker.start()
-        app.send("go")
-        app.wait_for("^event Connected")
-        assert app.wait().code == 0
+        device.send("go")
+        device.wait_for("^event Connected")
+        device.finish()
 
 
 def test_lesson_3_a_broker_that_is_silent_in_tls_stops_no_other_task(pki):
     with FakeBroker(lambda connection: connection.until_closed()) as silent:
-        out = secure.check(
+        out = Device.check(
+            silent,
             """
-            async def main():
-                client = secure(connect_timeout_s=1)
-                events = client.events()
-                async with Ticker() as ticker:
-                    async with client:
-                        error = (await events.__anext__()).error
-                print(error)
-                print(ticker.ticks)
+            events = client.events()
+            async with Ticker() as ticker:
+                async with client:
+                    error = (await events.__anext__()).error
+            print(error)
+            print(ticker.ticks)
             """,
-            silent.port,
-            files(pki.ca),
+            tls=files(pki.ca),
+            connect_timeout_s=1,
         )
     *_, error, ticks = out.splitlines()
     assert "no answer within 1 s (TLS)" in error
@@ -76,79 +73,74 @@ def test_lesson_13_the_address_of_the_broker_is_asked_for_again(tmp_path, pki):
     with (
         udp.DNS({"broker.lan": "127.0.0.3"}) as dns,  # where nobody is
         Broker(tmp_path / "broker", "tls", pki=pki) as broker,
-        secure.start(
+        Device(
+            broker,
             """
             from tests.device.links import Cable
 
-            async def main():
-                soonest()
-                link = Cable(json.loads(os.getenv("SERVERS")))
-                async with secure("broker.lan", link=link) as client:
-                    await client.publish("t", "x", qos=1)
+            link = Cable([DNS])
+            client = make("broker.lan", tls=tls_given(), link=link)
+            async with client:
+                await client.publish("t", "x", qos=1)
             """,
-            broker.port,
-            files(pki.ca),
-            env={"SERVERS": json.dumps([[dns.host, dns.port]])},
-        ) as app,
+            names={"DNS": (dns.host, dns.port)},
+            tls=files(pki.ca),
+        ) as device,
     ):
-        app.wait_for("not connected: cannot connect to 127.0.0.3")
+        device.wait_for("not connected: cannot connect to 127.0.0.3")
         dns.table["broker.lan"] = HOST
-        app.wait_for("connected in")
-        assert app.wait().code == 0
+        device.wait_for("connected in")
+        device.finish()
 
 
 def test_lesson_14_a_broker_that_is_away_costs_no_wifi(mtls_proxy, pki):
     mtls_proxy.refuse()
-    with secure.start(
+    with Device(
+        mtls_proxy,
         """
         from tests.fakes import network
         from mqtt_as_tls import WiFi
 
         WiFi._poll_ms = 10
 
-        async def main():
-            soonest()
-            client = secure(link=WiFi("home", "correct horse"), log=None)
-            events = client.events()
-            async with client:
-                for _ in range(12):
-                    assert "cannot connect" in str((await events.__anext__()).error)
-                print("away")
-                await client.wait_connected()
-                print(*[call[0] for call in network.calls])
+        client = make(tls=tls_given(), link=WiFi("home", "correct horse"), log=None)
+        events = client.events()
+        async with client:
+            for _ in range(12):
+                assert "cannot connect" in str((await events.__anext__()).error)
+            print("away")
+            await client.wait_connected()
+            print(*[call[0] for call in network.calls])
         """,
-        mtls_proxy.port,
-        files(pki.ca, pki.device),
-    ) as app:
-        app.wait_for("away")
+        tls=files(pki.ca, pki.device),
+    ) as device:
+        device.wait_for("away")
         mtls_proxy.heal()
-        assert app.wait().out == "away\nactive config connect\n"
+        assert device.finish() == "away\nactive config connect\n"
 
 
 def test_lesson_15_a_clean_start_opens_no_second_tls_socket(tls_proxy, pki):
-    with secure.start(
+    with Device(
+        tls_proxy,
         """
-        async def main():
-            soonest()
-            client = secure(clean_start=True)
-            await asyncio.sleep_ms(0)
-            sockets = Sockets()
-            async with client:
-                for n in range(3):
-                    await client.publish("t", str(n), qos=1)
-                    await client.publish("t", str(n), qos=1)  # nothing is suspected
-                    print("published")
-                    await until(lambda: client.stats.connects > n + 1)
-            print("sockets", sockets.others)
+        await asyncio.sleep_ms(0)
+        sockets = Sockets()
+        async with client:
+            for n in range(3):
+                await client.publish("t", str(n), qos=1)
+                await client.publish("t", str(n), qos=1)  # nothing is suspected
+                print("published")
+                await until(lambda: client.stats.connects > n + 1)
+        print("sockets", sockets.others)
         """,
-        tls_proxy.port,
-        files(pki.ca),
-    ) as app:
+        tls=files(pki.ca),
+        clean_start=True,
+    ) as device:
         for how in (tls_proxy.rst, tls_proxy.fin, tls_proxy.rst):
-            app.wait_for("published")
+            device.wait_for("published")
             how()
-        line = app.wait_for("^sockets")
-        app.wait()
+        line = device.wait_for("^sockets")
+        device.finish()
     assert line == "sockets [0, 0, 0, 0]"
     assert tls_proxy.connections == 4
 
@@ -163,18 +155,17 @@ def test_lesson_19_tls_verifies_by_default_and_sends_the_server_name(pki):
         context.wrap_socket(connection.sock, server_side=True)
 
     with FakeBroker(handshake) as server:
-        out = secure.check(
+        out = Device.check(
+            ("localhost", server.port),
             """
-            async def main():
-                with raises(ValueError, "no ca: give the CA of the broker's certificate"):
-                    TLS()
-                client = secure("localhost", log=None)
-                with raises(CertificateError, "not correctly signed"):
-                    await client.connect(timeout_s=0.1)
-                print("refused")
+            with raises(ValueError, "no ca: give the CA of the broker's certificate"):
+                TLS()
+            with raises(CertificateError, "not correctly signed"):
+                await client.connect(timeout_s=0.1)
+            print("refused")
             """,
-            server.port,
-            files(pki.other_ca),
+            tls=files(pki.other_ca),
+            log=None,
         )
     assert out == "refused\n"
     assert set(told) == {"localhost"}

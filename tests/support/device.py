@@ -48,8 +48,8 @@ class Device(mpy.Program):
     """
     Use it in a `with`: leaving ends it. What it prints is followed as that of any mpy.Program.
 
-    to       what its client connects to: a Broker, Proxy, FakeBroker, or a port (int); or a list
-             of such, and of ("host", port)
+    to       what its client connects to: a Broker, Proxy, FakeBroker, a port (int) or
+             ("host", port); or a list of such, to be tried in order
     program  str, one or several, see above
     tls      dict, arguments of TLS (see secure.files); None: without TLS
     store    Path of the folder of its FileStore, `store` in the program; None: without one
@@ -77,7 +77,9 @@ class Device(mpy.Program):
         main = "" if back_off == "random" else f"{back_off}()\n"
         given = [f"{name}={value!r}" for name, value in options.items()]
         if isinstance(to, list):
-            given.append(f"hosts={hosts}")
+            given.append(f"host={hosts}")
+        elif isinstance(to, tuple):
+            given.append(f"host={to[0]!r}")
         if tls is not None:
             before += "from tests.device.secure import *\n"
             given.append("tls=tls_given()")
