@@ -210,10 +210,14 @@ class Filters:
         """Tell whether these are found by an index."""
         return bool(self._dispatcher._index)
 
+    def of(self, candidates, topic):
+        """Return the filters (list) of those of `candidates` that `topic` (str) is for."""
+        found = [sub.filter for sub in candidates]
+        return found if self.indexed() else [each for each in found if matches(each, topic)]
+
     def find(self, topic):
         """Return the filters (list) that `topic` (str) is for."""
-        found = [sub.filter for sub in self.candidates(topic)]
-        return found if self.indexed() else [each for each in found if matches(each, topic)]
+        return self.of(self.candidates(topic), topic)
 
     def forget(self):
         """Have the index made anew."""

@@ -60,6 +60,23 @@ def test_the_readme_gets_a_line_a_figure_and_a_reason_for_every_gap(results):
         assert "aiomqttc not downloaded: run ./dev bench once" in text
 
 
+@pytest.mark.timeout(300)
+def test_many_filters_are_measured_in_every_number_and_kind():
+    command = [sys.executable, "-m", "benchmarks.filters", "--dry-run"]
+    said = subprocess.run(
+        [*command, "--rounds", "1", "--messages", "2"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=patience.stretched(60),
+    ).stdout
+    cells = [[cell.strip() for cell in line.split("|")] for line in said.splitlines()]
+    rows = [(each[1], each[2]) for each in cells if len(each) == 7 and each[1].isdigit()]
+    kinds = "without wildcards", "with a wildcard"
+    assert rows == [(count, kind) for kind in kinds for count in ("1", "10", "100", "500")]
+
+
 def test_another_benchmark_is_started_by_its_name():
     command = [sys.executable, "-m", "benchmarks.run", "fleet", "--help"]
     said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -147,9 +147,10 @@ counts = [0, 0]  # without an index, with one
 
 def check(left):
     hunger.eat(left)
-    known.candidates(topic)
+    found = known.candidates(topic)
     hunger.end()
     counts[known.indexed()] += 1
+    assert known.of(found, topic) == wanted, left
     assert known.find(topic) == wanted, left
 
 for left in range(0, 40000, 400):

@@ -45,7 +45,12 @@ def test_groups_that_share_a_filter_are_found_beside_it():
     filters = ["$share/g/a/+", "a/b", "a/+", "$share/h/a/+", "$share/g/a/b", "$share/h/a/b"]
     assert found(filters, "a/b") == filters
     assert found(filters, "a/c") == ["$share/g/a/+", "a/+", "$share/h/a/+"]
-    assert found(filters, "$share/g/a/b") == ["$share/g/a/b"]  # at a broker that does not share
+
+
+def test_a_broker_that_does_not_share_has_a_shared_filter_as_a_topic():
+    filters = ["$share/g/a/b", "$share/h/$share/g/a/b", "$share/h/a/b", "#"]
+    assert found(filters, "$share/g/a/b") == filters[:2]
+    assert found(filters[1::-1], "$share/g/a/b") == filters[1::-1]
 
 
 def test_an_empty_level_is_a_level():

@@ -1,10 +1,11 @@
 """
 Measure on the emulated RP2040, and write what came out into docs/size.md and docs/benchmarks.md:
 
-    ./dev pico figures [--json FILE] [--dry-run]
+    ./dev pico figures [--json FILE] [--dry-run] [PART ...]
 
-What is measured is in programs/measure.py; times are the chip's own. The package is in the
-firmware ("frozen"), or in /lib of a firmware without it, as .mpy and as .py files.
+What is measured is in programs/measure.py and programs/many_filters.py; times are the chip's own.
+The package is in the firmware ("frozen"), or in /lib of a firmware without it, as .mpy and as .py
+files. The parts are "app" and "filters" (frozen alone); without one it is both.
 """
 
 import argparse
@@ -21,10 +22,11 @@ from tests.virtual_pico.desk import Desk
 from tools import build, firmware
 from tools.micropython_source import VERSIONS
 
+PARTS = ("app", "filters")
 KINDS = ("frozen", ".mpy", ".py")
+FILTERS = (1, 30)
 ROUNDS = 5
 
-_PLACE = re.compile(r"(?<=<!-- chip -->\n).*?(?=<!-- /chip -->\n)", re.S)
 _BLOCK_BYTES = 16  # of MicroPython's heap
 
 _MEMORY = """
@@ -58,6 +60,17 @@ for _ in range({rounds}):
 print("modules", *[name for name in sys.modules if name.startswith("mqtt_as_tls")])
 """
 
+
+_FILTERS = """
+import many_filters
+for kind in ("exact", "wildcard"):
+    for count in {counts}:
+        filters = many_filters.Filters(kind, count)
+        print("figure %s_%d_bytes" % (kind, count), filters.index_bytes)
+        for _ in range({rounds}):
+            print("figure %s_%d_us" % (kind, count), filters.us(20))
+            print("figure %s_%d_each_us" % (kind, count), filters.us(20, True))
+"""
 
 # the README's app, and beside it a task that measures
 _APP = """
@@ -147,6 +160,15 @@ def measure(kind, folder, pki):
         pico.soft_reset()
         figures["import_bytes"] = taken(pico.run(_IMPORT.format(imports=imports)))["import"][0]
     return figures
+
+
+def measure_filters(folder, pki):
+    """Return the figures (dict of medians) of many topic filters, frozen."""
+    with Desk(firmware.rp2040(), folder, pki) as desk:
+        desk.install("many_filters")
+        desk.pico.soft_reset()
+        output = desk.pico.run(_FILTERS.format(counts=FILTERS, rounds=ROUNDS))
+    return {name: statistics.median(numbers) for name, numbers in taken(output).items()}
 
 
 def number(value, digits=0):
@@ -243,13 +265,40 @@ def brief(results):
     return f"| | frozen, MQTT 3.1.1 |\n|---|---:|\n{table}\n{_WHERE}"
 
 
+def of_filters(results):
+    """Return the text for docs/benchmarks.md: what many topic filters cost."""
+    lines = ["| filters | | ms a message | each tried, ms | memory of the index, B |"]
+    lines.append("|---:|---|---:|---:|---:|")
+    found = results["filters"]
+    for kind, what in (("exact", "without wildcards"), ("wildcard", "with a wildcard")):
+        for count in FILTERS:
+            case = f"{kind}_{count}"
+            ms, each = (number(found[f"{case}{name}_us"] / 1000, 2) for name in ("", "_each"))
+            index_bytes = found[f"{case}_bytes"] - found[f"{kind}_{FILTERS[0]}_bytes"]
+            memory = number(index_bytes) if index_bytes else "–"
+            lines.append(f"| {count} | {what} | {ms} | {each} | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
+def texts(results):
+    """Return [(page, name of its markers, text between them)] of what was measured."""
+    found = []
+    if "frozen" in results:
+        found.append(("size.md", "chip", full(results)))
+        found.append(("benchmarks.md", "chip", brief(results)))
+    if "filters" in results:
+        found.append(("benchmarks.md", "chip filters", of_filters(results)))
+    return found
+
+
 def write(results):
     """Put the tables between the markers of the pages."""
-    for name, text in (("size.md", full(results)), ("benchmarks.md", brief(results))):
-        path = ROOT / "docs" / name
-        written, count = _PLACE.subn(lambda _, text=text: text, path.read_text(), count=1)
+    for page, name, text in texts(results):
+        path = ROOT / "docs" / page
+        place = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->\n)", re.S)
+        written, count = place.subn(lambda _, text=text: text, path.read_text(), count=1)
         if not count:
-            raise SystemExit(f"{path.name} has no line <!-- chip -->, or none <!-- /chip -->")
+            raise SystemExit(f"{page} has no line <!-- {name} -->, or none <!-- /{name} -->")
         path.write_text(written)
 
 
@@ -261,16 +310,25 @@ def main(arguments):
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--dry-run", action="store_true", help="leave the pages as they are")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="app, filters")
     options = parser.parse_args(arguments)
-    results = {"flash": firmware.sizes()}
+    parts = options.parts or PARTS
+    if wrong := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(wrong)}; there are {', '.join(PARTS)}")
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "pki").mkdir()
         pki = PKI(Path(folder, "pki"))
-        for kind in KINDS:
-            results[kind] = measure(kind, Path(folder) / kind.strip("."), pki)
-            print(kind, json.dumps(results[kind]), flush=True)
+        if "app" in parts:
+            results["flash"] = firmware.sizes()
+            for kind in KINDS:
+                results[kind] = measure(kind, Path(folder) / kind.strip("."), pki)
+                print(kind, json.dumps(results[kind]), flush=True)
+        if "filters" in parts:
+            results["filters"] = measure_filters(Path(folder) / "filters", pki)
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
-    print(full(results))
+    for *_, text in texts(results):
+        print(text)
     if not options.dry_run:
         write(results)
