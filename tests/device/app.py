@@ -74,23 +74,3 @@ def soonest():
 def latest():
     """Reconnect with as long a back-off as may be."""
     retry.random = Latest
-
-
-def fail_once(owner, name):
-    """Have the next call of `owner.name` raise MemoryError; those after it are real again."""
-    function = getattr(owner, name)
-
-    def fail(*args, **options):
-        setattr(owner, name, function)
-        raise MemoryError("no memory once")
-
-    setattr(owner, name, fail)
-
-
-def fail_once_at(place):
-    """Do so with what `place` (str) names: a module, and then attributes, with spaces between."""
-    module, *path, name = place.split(" ")
-    owner = __import__(module, None, None, ["*"])
-    for each in path:
-        owner = getattr(owner, each)
-    fail_once(owner, name)

@@ -7,7 +7,40 @@ import time
 from mqtt_as_tls import retry
 from mqtt_as_tls.dispatch import Dispatcher, Message, Subscription
 from mqtt_as_tls.router import matches
-from tests.device.app import fail_once
+
+# What there may be no memory for: what is called there, a name that is imported and its attributes
+_PLACES = {
+    "to take note of the session": "mqtt_as_tls.session Session resume",
+    "to look at the window": "mqtt_as_tls.session Session full",
+    "to send what waits": "mqtt_as_tls MQTTClient _pump",
+    "to send": "mqtt_as_tls MQTTClient _send",
+    "to read": "mqtt_as_tls.transport Transport read",
+    "for a task": "asyncio create_task",
+    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher _queue",
+    "for the next message of a handler": "mqtt_as_tls.dispatch Dispatcher next",
+    "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
+    "for an acknowledgement": "mqtt_as_tls.packet ack",
+    "for an index": "mqtt_as_tls.topic_index index",
+    "for a topic alias": "mqtt_as_tls.packet5 aliased",
+    "for a record": "mqtt_as_tls.store FileStore _write",
+    "for words about a handler that raised": "mqtt_as_tls.retry report",
+    "for words about an undelivered message": "mqtt_as_tls.retry undelivered",
+}
+
+
+def no_memory(place):
+    """Let there once be no memory in a place (str, one of those above)."""
+    module, *path, name = _PLACES[place].split(" ")
+    owner = __import__(module, None, None, ["*"])
+    for each in path:
+        owner = getattr(owner, each)
+    function = getattr(owner, name)
+
+    def fail(*args, **options):
+        setattr(owner, name, function)  # it is real again
+        raise MemoryError("no memory once")
+
+    setattr(owner, name, fail)
 
 
 def to_send(client):
@@ -118,31 +151,6 @@ def wrap_socket(client, wrapper):
     transport = client._transport
     transport._sock = wrapper(transport._sock)
     return transport._sock
-
-
-def fail_resume(client):
-    """Let there once be no memory to take note of whether the broker has the session."""
-    fail_once(client._session, "resume")
-
-
-def fail_full(client):
-    """Let there once be no memory to look whether the window is full."""
-    fail_once(client._session, "full")
-
-
-def fail_pump(client):
-    """Let there once be no memory to send what waits."""
-    fail_once(client, "_pump")
-
-
-def fail_write(store):
-    """Let there once be no memory to keep a record."""
-    fail_once(store, "_write")
-
-
-def fail_next(client):
-    """Let there once be no memory for a handler to wait for its next message."""
-    fail_once(client._dispatcher, "next")
 
 
 def replace_arrived(client, function):

@@ -429,7 +429,7 @@ def test_a_handler_waits_for_its_next_message_though_there_was_no_memory_to(brok
         """
         @client.on("t", qos=1)
         def handle(message):
-            fail_next(client)
+            no_memory("for the next message of a handler")
             got(message)
         """,
     ) as device:

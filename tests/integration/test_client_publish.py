@@ -392,7 +392,7 @@ def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes
         async with client:
             await told("publish")
             if PLACE == "task":
-                fail_once(asyncio, "create_task")
+                no_memory("for a task")
             else:
                 wrap_socket(client, Poor)
             client.enqueue("t", bytes(8_000_000))
@@ -872,7 +872,7 @@ def test_a_publisher_that_finds_no_memory_leaves_no_message_behind(broker):
         """
         async with client:
             await client.wait_connected()
-            fail_full(client)
+            no_memory("to look at the window")
             with raises(MemoryError, "once"):
                 await client.publish("t", "1", qos=1)
             await client.publish("t", "2", qos=1)
@@ -906,7 +906,7 @@ def test_no_memory_to_send_what_waited_behind_a_slow_write_drops_the_connection(
             wrap_socket(client, Slow)
             tasks = [asyncio.create_task(client.publish("t", each)) for each in "12"]
             await asyncio.sleep_ms(0)
-            fail_pump(client)
+            no_memory("to send what waits")
             await asyncio.wait_for(asyncio.gather(*tasks), 20)
         """,
     )

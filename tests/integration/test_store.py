@@ -309,7 +309,7 @@ def test_a_message_that_there_is_no_memory_to_keep_is_sent_all_the_same(tmp_path
         """
         async with client:
             await client.wait_connected()
-            fail_write(store)
+            no_memory("for a record")
             await client.publish("t", "1", qos=1)
             await client.publish("t", "2", qos=1)
             print("errors", store.errors, store.error, len(store), to_send(client))

@@ -720,13 +720,13 @@ def test_a_payload_for_which_memory_ran_out_comes_again(broker, proxy, owner, na
         @client.on("large", qos=2, stream=True)
         async def large(message):
             if FAIL == "read" and message.length > 100_000 and not message.dup:
-                fail_once_at("mqtt_as_tls.transport Transport read")
+                no_memory("to read")
             await drinks(message)
 
         async with client:
             await told("fail")
             if FAIL == "create_task":
-                fail_once(asyncio, "create_task")
+                no_memory("for a task")
             print("will fail")
             await told("leave")
             print("lanes", lanes(client))
