@@ -14,7 +14,7 @@ from tests.support import patience
 from tests.support.broker import Broker
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
-from tools import build
+from tools import build, freeze
 from tools.debian import Unavailable
 from tools.mqttls.library import bytecode
 
@@ -123,6 +123,22 @@ def dist(tmp_path_factory):
     except bytecode.Unavailable as reason:
         pytest.skip(f"nothing was built: {reason}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pico():
+    """
+    The path of a 32-bit interpreter with the package frozen in, whose TLS takes its memory from
+    the heap, as that of a Pico W does.
+    """
+    return str(freeze.unix(32))
+
+
+@pytest.fixture
+def on_pico(pico, monkeypatch):
+    """Programs run on that interpreter."""
+    monkeypatch.setenv("MICROPYTHON", pico)
+    monkeypatch.setenv("MQTT_FROZEN", "1")
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@ StoredSession: a Session in every respect, and what it tells the store when. Run
 prints "ok NAME" or "FAILED NAME" with a traceback for each test.
 """
 
-import sys
-
 from mqtt_as_tls import packet
 from mqtt_as_tls.session import Session
 from mqtt_as_tls.store import FileStore
 from mqtt_as_tls.store_session import StoredSession
 from tests.unit import test_session
+from tests.unit.checks import run_tests
 from tests.unit.test_session import Message
 from tests.unit.test_store import Directory, message, number
 
@@ -279,16 +278,5 @@ def test_a_lost_session_forgets_inbound_ids():
         assert receive(session, 5)
 
 
-def main():
-    for name in sorted(globals()):
-        if name.startswith("test_") and name != "test_session":
-            try:
-                globals()[name]()
-                print("ok", name)
-            except Exception as error:
-                print("FAILED", name)
-                sys.print_exception(error, sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    run_tests(globals())

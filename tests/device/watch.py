@@ -1,6 +1,7 @@
 """For MicroPython programs: is the event loop alive, is everything closed?"""
 
 import asyncio
+import json
 import os
 import time
 
@@ -75,3 +76,21 @@ class Tasks:
     def running(self):
         """Return how many of them have not ended."""
         return sum(not task.done() for task in self._tasks)
+
+
+async def watched(work):
+    """
+    Await work(found), which notes in the dict what came of it, and print that as JSON: with
+    `ticks`, the turns of a task beside it, and with the files and tasks that it left
+    (`left_open`, `left_running`).
+    """
+    before = open_files()
+    tasks = Tasks()
+    found = {}
+    async with Ticker() as ticker:
+        await work(found)
+    found["ticks"] = ticker.ticks
+    await asyncio.sleep_ms(5)
+    found["left_open"] = open_files() - before
+    found["left_running"] = tasks.running()
+    print(json.dumps(found))

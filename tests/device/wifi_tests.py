@@ -9,7 +9,7 @@ import sys
 from mqtt_as_tls.errors import LinkError, MQTTError
 from mqtt_as_tls.wifi import WiFi
 from tests.fakes import network
-from tests.unit.checks import raises
+from tests.unit.checks import raises, run_tests
 
 WiFi._poll_ms = 2
 WiFi._timeout_ms = 120
@@ -668,22 +668,14 @@ async def test_esp32_down_switches_the_radio_off_and_up_switches_it_on():
     assert network.traffic()
 
 
-def main():
-    """Run the tests, print "ok NAME" or "FAILED NAME" with a traceback for each."""
-    names = [name for name in globals() if name.startswith("test_")]
-    for name in sorted(names):
-        network.board("cyw43")
-        asyncio.new_event_loop()
-        try:
-            result = globals()[name]()
-            if hasattr(result, "send"):
-                asyncio.run(result)
-            assert called("scan") == []
-            print("ok", name)
-        except Exception as error:
-            print("FAILED", name)
-            sys.print_exception(error, sys.stdout)
+def on_a_new_board(test):
+    network.board("cyw43")
+    asyncio.new_event_loop()
+    result = test()
+    if hasattr(result, "send"):
+        asyncio.run(result)
+    assert called("scan") == []
 
 
 if __name__ == "__main__":
-    main()
+    run_tests(globals(), on_a_new_board)

@@ -163,6 +163,8 @@ class Run:
         heal  the fault passes once it was noticed; else the clients have to live with it
         """
         self.told_by(ALL, "connected in")
+        for name in ALL:  # and they have subscribed
+            self.broker.wait_for_log(f"Sending SUBACK to {self.name}{name}")
         self.burst()
         fault(*arguments)
         self.burst()

@@ -18,7 +18,6 @@ from benchmarks import starvation
 from tests.support import apps, patience, secure
 from tests.support.device import Device
 from tests.support.secure import files
-from tools import freeze
 from tools.ports import free_port
 
 # the first test may have to build the interpreter
@@ -27,22 +26,6 @@ pytestmark = pytest.mark.timeout(900)
 LONGEST = 1000  # messages of each QoS that a storm counts
 MEMORY_MS = 150  # that an app takes all memory, a time
 BEHIND = "connections break right after"  # what the log says of a message that ends connections
-
-
-@pytest.fixture(scope="module")
-def pico():
-    """The path of the 32-bit interpreter."""
-    try:
-        return str(freeze.unix(32))
-    except freeze.Unavailable as reason:
-        pytest.skip(f"small heaps were not tested: {reason}")
-
-
-@pytest.fixture
-def frozen(pico, monkeypatch):
-    """Apps run on the 32-bit interpreter with the frozen package."""
-    monkeypatch.setenv("MICROPYTHON", pico)
-    monkeypatch.setenv("MQTT_FROZEN", "1")
 
 
 # Heaps that are small from the start
@@ -237,7 +220,7 @@ CRUMBS = [("crumbs", count) for count in range(0, 60, 5)]
 
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_nothing_is_lost_over_tls_while_the_heap_is_in_pieces_or_full(
-    frozen, tls_broker, pki, protocol
+    on_pico, tls_broker, pki, protocol
 ):
     out = storm(
         tls_broker,

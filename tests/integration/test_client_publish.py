@@ -8,7 +8,8 @@ from tests.support.device import Device
 from tests.support.fake_broker import RESUMED
 from tests.support.proxy import Proxy
 
-HUGE = "60M"  # heap of an app that sends more than the sockets' buffers take
+# options of a device that sends more than the buffers of sockets take
+HUGE = {"max_packet": 9_000_000, "max_backlog": 9_000_000, "heap": "60M"}
 
 
 @pytest.fixture
@@ -321,9 +322,7 @@ def test_a_qos_0_packet_that_was_half_sent_when_the_link_broke_goes_again_whole(
             await task
             await client.publish("t", "end", qos=1)
         """,
-        max_packet=9_000_000,
-        max_backlog=9_000_000,
-        heap=HUGE,
+        **HUGE,
     ) as device:
         device.wait_for("connected in")
         pipe.stall_up()
@@ -401,10 +400,8 @@ def test_without_memory_to_send_the_connection_is_made_anew_and_the_message_goes
             print("connects", client.stats.connects)
         """,
         names={"PLACE": place},
-        max_packet=9_000_000,
-        max_backlog=9_000_000,
         max_queue=9_000_000,
-        heap=HUGE,
+        **HUGE,
     ) as device:
         device.wait_for("connected in")
         pipe.stall_up()  # the socket does not take it whole
@@ -450,7 +447,7 @@ def test_what_is_sent_again_does_not_keep_it_from_reading():
         max_backlog=250_000,
         max_inflight=50,
         ack_timeout_s=60,
-        heap=HUGE,
+        heap=HUGE["heap"],
     )
     assert "received 60 connects 2" in out
 
@@ -540,9 +537,7 @@ def test_cancelling_in_the_middle_of_a_packet_does_not_corrupt_the_stream(pipe, 
                 await client.publish("t", "end", qos=1)
                 print("next")
         """,
-        max_packet=9_000_000,
-        max_backlog=9_000_000,
-        heap=HUGE,
+        **HUGE,
     ) as device:
         device.wait_for("connected in")
         for _ in range(2):

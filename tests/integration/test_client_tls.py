@@ -22,7 +22,6 @@ from tests.support.device import Device
 from tests.support.proxy import Proxy
 from tests.support.secure import files
 from tests.support.server import server
-from tools import freeze
 
 CONNACK = b"\x20\x02\x00\x00"
 
@@ -774,20 +773,9 @@ def test_a_stall_in_the_middle_of_a_message_damages_no_record(tls_proxy, tls_bro
 # Memory runs out
 
 
-@pytest.fixture
-def pico(monkeypatch):
-    """An interpreter whose TLS takes its memory from the heap, as that of a Pico W does."""
-    try:
-        program = freeze.unix(32)
-    except freeze.Unavailable as reason:
-        pytest.skip(f"low memory was not tested: {reason}")
-    monkeypatch.setenv("MICROPYTHON", str(program))
-    monkeypatch.setenv("MQTT_FROZEN", "1")
-
-
 @pytest.mark.timeout(900)  # it may have to be built
 def test_a_handshake_without_memory_is_told_and_succeeds_once_the_app_frees_some(
-    pico, tls_broker, pki
+    on_pico, tls_broker, pki
 ):
     out = secure.check(
         """

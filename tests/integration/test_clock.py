@@ -12,7 +12,7 @@ PROGRAM = """
 import asyncio, json, sys
 import mqtt_as_tls.clock as clock
 from mqtt_as_tls.errors import ConnectError, ResolveError
-from tests.device.watch import Tasks, Ticker, open_files
+from tests.device.watch import watched
 
 job = json.loads(JOB)
 was_set = []
@@ -31,25 +31,16 @@ server = job["server"]
 if isinstance(server, list):
     server = tuple(server)
 
-async def main():
-    before = open_files()
-    tasks = Tasks()
-    result = {"seconds": None, "error": None}
-    async with Ticker() as ticker:
-        try:
-            servers = [tuple(each) for each in job["dns"]]
-            result["seconds"] = await clock.sync(server, servers, **job["options"])
-        except (ConnectError, ResolveError) as error:
-            result["error"] = str(error)
-            result["kind"] = type(error).__name__
-    result["was_set"] = was_set
-    result["ticks"] = ticker.ticks
-    await asyncio.sleep_ms(5)
-    result["left_open"] = open_files() - before
-    result["left_running"] = tasks.running()
-    print(json.dumps(result))
+async def sync(found):
+    found.update(seconds=None, error=None, was_set=was_set)
+    try:
+        servers = [tuple(each) for each in job["dns"]]
+        found["seconds"] = await clock.sync(server, servers, **job["options"])
+    except (ConnectError, ResolveError) as error:
+        found["error"] = str(error)
+        found["kind"] = type(error).__name__
 
-asyncio.run(main())
+asyncio.run(watched(sync))
 """
 
 

@@ -11,30 +11,22 @@ PROGRAM = """
 import asyncio, json
 import mqtt_as_tls.dns as dns
 from mqtt_as_tls.errors import ResolveError
-from tests.device.watch import Tasks, Ticker, open_files
+from tests.device.watch import watched
 
 job = json.loads(JOB)
 servers = job["servers"] and [tuple(s) if isinstance(s, list) else s for s in job["servers"]]
 if job["mdns"]:
     dns.MDNS = tuple(job["mdns"])
 
-async def main():
-    before = open_files()
-    tasks = Tasks()
-    result = {"address": None, "error": None, "host": None}
-    async with Ticker() as ticker:
-        try:
-            result["address"] = await dns.resolve(job["host"], servers, **job["options"])
-        except ResolveError as error:
-            result["error"] = str(error)
-            result["host"] = error.host
-    result["ticks"] = ticker.ticks
-    await asyncio.sleep_ms(5)
-    result["left_open"] = open_files() - before
-    result["left_running"] = tasks.running()
-    print(json.dumps(result))
+async def resolve(found):
+    found.update(address=None, error=None, host=None)
+    try:
+        found["address"] = await dns.resolve(job["host"], servers, **job["options"])
+    except ResolveError as error:
+        found["error"] = str(error)
+        found["host"] = error.host
 
-asyncio.run(main())
+asyncio.run(watched(resolve))
 """
 
 

@@ -1,6 +1,5 @@
 """A client with a store, killed at random moments, and what then arrives at a real broker."""
 
-import ast
 import os
 import random
 import re
@@ -180,31 +179,12 @@ def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp
 
 # What the session tells the store
 
-SESSION = mpy.ROOT / "tests" / "device" / "stored_tests.py"
-NAMES = [
-    node.name
-    for node in ast.parse(SESSION.read_text()).body
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-]
+SESSION = mpy.Tests(mpy.ROOT / "tests" / "device" / "stored_tests.py")
 
 
-@pytest.fixture(scope="module")
-def outcomes():
-    """What the program printed: {name of a test: "ok" or the failure}."""
-    found = {}
-    for line in mpy.check(SESSION).splitlines():
-        word, _, name = line.partition(" ")
-        if word in ("ok", "FAILED"):
-            found[name] = word
-            last = name
-        else:
-            found[last] += "\n" + line
-    return found
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_session(outcomes, name):
-    assert outcomes.get(name, "it did not run") == "ok"
+@pytest.mark.parametrize("name", SESSION.names)
+def test_session(name):
+    SESSION.passes(name)
 
 
 # littlefs, the file system of the boards

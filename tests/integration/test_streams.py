@@ -12,7 +12,6 @@ from tests.support import secure
 from tests.support.broker import Broker
 from tests.support.device import Device
 from tests.support.proxy import Proxy
-from tools import freeze
 
 KB = 1024
 MB = 1024 * KB
@@ -1194,19 +1193,8 @@ def test_a_payload_passes_through_a_device(broker):
 # Memory
 
 
-@pytest.fixture
-def pico(monkeypatch):
-    """The 32-bit interpreter with the package frozen in and TLS memory from the heap."""
-    try:
-        program = freeze.unix(32)
-    except freeze.Unavailable as reason:
-        pytest.skip(f"memory was not tested: {reason}")
-    monkeypatch.setenv("MICROPYTHON", str(program))
-    monkeypatch.setenv("MQTT_FROZEN", "1")
-
-
 @pytest.mark.timeout(900)  # it may build the interpreter
-def test_a_megabyte_passes_both_ways_through_64_kb(pico, tls_broker, pki):
+def test_a_megabyte_passes_both_ways_through_64_kb(on_pico, tls_broker, pki):
     """TLS itself takes 38 KB while it connects; the heap has 64 KB more than that."""
     peer = tls_broker.peer("up")
     with secure.start(

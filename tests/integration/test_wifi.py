@@ -1,40 +1,19 @@
 """Wi-Fi on boards that fail in every known way: runs tests/device/wifi_tests.py."""
 
-import ast
-
 import pytest
 
 from tests.support import mpy
 
-PROGRAM = mpy.ROOT / "tests/device/wifi_tests.py"
-NAMES = [
-    node.name
-    for node in ast.parse(PROGRAM.read_text()).body
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")
-]
+TESTS = mpy.Tests(mpy.ROOT / "tests/device/wifi_tests.py", timeout_s=90)
 
 
-@pytest.fixture(scope="module")
-def outcomes():
-    """What the program printed for each test: {name: "ok" or the failure}."""
-    found = {}
-    for line in mpy.check(PROGRAM, timeout_s=90).splitlines():
-        word, _, name = line.partition(" ")
-        if word in ("ok", "FAILED"):
-            found[name] = word
-            last = name
-        else:
-            found[last] += "\n" + line
-    return found
+@pytest.mark.parametrize("name", TESTS.names)
+def test_wifi(name):
+    TESTS.passes(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_wifi(outcomes, name):
-    assert outcomes.get(name, "it did not run") == "ok"
-
-
-def test_every_test_was_found(outcomes):
-    assert sorted(outcomes) == sorted(NAMES)
+def test_every_test_was_found():
+    assert sorted(TESTS.outcomes) == sorted(TESTS.names)
 
 
 def test_wifi_can_be_imported_where_there_is_no_network_module():

@@ -7,8 +7,10 @@ Environment
     MICROPYTHON_HEAP  heap of programs that do not ask for one, as -X heapsize takes it
 """
 
+import ast
 import atexit
 import collections
+import functools
 import os
 import queue
 import re
@@ -239,3 +241,38 @@ def check(program, *args, **options):
     result = run(program, *args, **options)
     assert result.code == 0, f"exit status {result.code}\n{result.out}\n{result.err}"
     return result.out
+
+
+class Tests:
+    """
+    Tests that are functions of a program, which calls them when it is run, as run_tests() of
+    tests/unit/checks.py does.
+
+    names  list of str
+    """
+
+    def __init__(self, program, **options):
+        tree = ast.parse(program.read_text())
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        named = [node.name for node in tree.body if isinstance(node, functions)]
+        self.names = [name for name in named if name.startswith("test_")]
+        self._program = program
+        self._options = options
+
+    @functools.cached_property
+    def outcomes(self):
+        """What became of them, a dict: "ok", or the failure."""
+        found = {}
+        for line in check(self._program, **self._options).splitlines():
+            word, _, name = line.partition(" ")
+            if word in ("ok", "FAILED"):
+                found[name] = word
+                last = name
+            else:
+                found[last] += "\n" + line
+        return found
+
+    def passes(self, name):
+        """Raise AssertionError, with what it wrote, unless this one passed."""
+        outcome = self.outcomes.get(name, "it did not run")
+        assert outcome == "ok", outcome

@@ -1,5 +1,7 @@
 """Helpers for unit tests that run on CPython and on MicroPython alike."""
 
+import sys
+
 
 class raises:
     """
@@ -43,3 +45,21 @@ def fields(decoder, first):
     if first == 0x90:
         return decoder.packet_id(), decoder.suback()
     return decoder.packet_id()
+
+
+def run_tests(module, run=None):
+    """
+    Call every function test_* of `module` (dict, its globals): print "ok NAME", or "FAILED NAME"
+    with a traceback, for each.
+
+    run  function of one, that calls it; None: they are called
+    """
+    for name in sorted(module):
+        if not name.startswith("test_") or not callable(module[name]):
+            continue
+        try:
+            run(module[name]) if run else module[name]()
+            print("ok", name)
+        except Exception as error:
+            print("FAILED", name)
+            sys.print_exception(error, sys.stdout)
