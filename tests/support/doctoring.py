@@ -1,30 +1,18 @@
 """What the doctor's tests share: wrong certificates, wrong servers, and the doctor's word."""
 
 import contextlib
-import datetime
 import io
-import ipaddress
 import json
 import ssl
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding
 
 from tests.support import mpy, pki
 from tests.support.broker import HOST
 from tests.support.server import server
 from tools.mqttls.cli import main
-
-_KEYS = {
-    "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
-    "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
-    "ed25519": ed25519.Ed25519PrivateKey.generate,
-    "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
-    "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
-}
-USES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
 def mqttls(*arguments):
@@ -140,7 +128,7 @@ def forge(
     more=(),
     names=pki.NAMES,
     addresses=pki.ADDRESSES,
-    valid_from=datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc),
+    valid_from=pki.EPOCH,
     valid_to=None,
     subject=None,
     hashed=None,
@@ -154,47 +142,30 @@ def forge(
     key_usage  names of KeyUsage's fields with blanks between; None for no keyUsage
     more       list of (extension, critical)
     """
-    private = _KEYS[key]()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or name)])
-    signer = issuer.key if issuer else private
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(valid_from)
-        .not_valid_after(valid_to or pki.days(3650))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False
-        )
-    )
+    private = pki.new_key(key)
+    extensions = []
     if basic:
-        builder = builder.add_extension(x509.BasicConstraints(*basic), True)
+        extensions.append((x509.BasicConstraints(*basic), True))
     if key_usage is not None:
-        fields = dict.fromkeys(
-            "digital_signature content_commitment key_encipherment data_encipherment "
-            "key_agreement key_cert_sign crl_sign encipher_only decipher_only".split(),
-            False,
-        )
-        fields.update(dict.fromkeys(key_usage.split(), True))
-        builder = builder.add_extension(x509.KeyUsage(**fields), True)
+        extensions.append((pki.key_usage(key_usage), True))
     if usage:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([USES[usage]]), False)
+        extensions.append((x509.ExtendedKeyUsage([pki.USES[usage]]), False))
     if usage == "server":
-        san = [x509.DNSName(each) for each in names]
-        san += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
-        builder = builder.add_extension(x509.SubjectAlternativeName(san), False)
-    for extension, critical in more:
-        builder = builder.add_extension(extension, critical)
-    if isinstance(signer, ed25519.Ed25519PrivateKey):
-        certificate = builder.sign(signer, None)
+        extensions.append((pki.alternatives(names, addresses), False))
+    how = {"hashed": hashed or hashes.SHA256()}
+    if isinstance(issuer.key if issuer else private, ed25519.Ed25519PrivateKey):
+        how["hashed"] = None
     elif pss:
-        scheme = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
-        certificate = builder.sign(signer, hashes.SHA256(), rsa_padding=scheme)
-    else:
-        certificate = builder.sign(signer, hashed or hashes.SHA256())
+        how["rsa_padding"] = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    certificate = pki.signed(
+        subject or name,
+        private,
+        issuer,
+        [*extensions, *more],
+        valid_from=valid_from,
+        valid_to=valid_to,
+        **how,
+    )
     return pki.Identity(pki_.directory, name, certificate, private, issuer)
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
 _PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
 _TRADITIONAL = serialization.PrivateFormat.TraditionalOpenSSL  # SEC1 for EC, PKCS#1 for RSA
 _PKCS8 = serialization.PrivateFormat.PKCS8
 
+_SHA256 = hashes.SHA256()
+USES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 NAMES = ("localhost", "broker.lan", "127.0.0.1")  # an IP as DNS name too, for old firmware
 ADDRESSES = ("127.0.0.1",)
 
@@ -30,11 +32,60 @@ def days(count):
 
 
 def new_key(kind="p256"):
-    """Return a new private key; `kind` is p256, p384, p521, rsa2048, rsa3072, …"""
+    """Return a new private key; `kind` is p256, p384, p521, ed25519, rsa2048, rsa3072, …"""
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
     if kind.startswith("rsa"):
         return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
     curve = {"p256": ec.SECP256R1, "p384": ec.SECP384R1, "p521": ec.SECP521R1}[kind]
     return ec.generate_private_key(curve())
+
+
+def key_usage(fields):
+    """Return the extension keyUsage with `fields` (str, names with blanks between)."""
+    every = (
+        "digital_signature content_commitment key_encipherment data_encipherment "
+        "key_agreement key_cert_sign crl_sign encipher_only decipher_only"
+    ).split()
+    return x509.KeyUsage(**{name: name in fields.split() for name in every})
+
+
+def alternatives(names, addresses):
+    """Return the extension subjectAltName of DNS names and IP addresses (str)."""
+    found = [x509.DNSName(each) for each in names]
+    found += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
+    return x509.SubjectAlternativeName(found)
+
+
+def signed(
+    name, key, issuer, extensions, *, valid_from=EPOCH, valid_to=None, hashed=_SHA256, **how
+):
+    """
+    Return a certificate.
+
+    name        its common name
+    key         its private key, which signs it where there is no issuer
+    issuer      Identity of the CA, or None
+    extensions  list of (extension, critical), beside the identifiers of the two keys
+    valid_from, valid_to  datetime; to 10 years from now when None
+    hashed, how  as CertificateBuilder.sign() takes them
+    """
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer = issuer.key if issuer else key
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(valid_from)
+        .not_valid_after(valid_to or days(3650))
+    )
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    its = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    for extension, critical in [*extensions, (own, False), (its, False)]:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(signer, hashed, **how)
 
 
 class Identity:
@@ -129,7 +180,7 @@ class PKI:
         names=None,
         addresses=None,
         key="p256",
-        valid_from=_EPOCH,
+        valid_from=EPOCH,
         valid_to=None,
         path_length=0,
     ):
@@ -146,45 +197,21 @@ class PKI:
         path_length of a CA: how many CAs may follow below it
         """
         private = new_key(key)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        signer = issuer.key if issuer else private
         authority = usage == "ca"
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.certificate.subject if issuer else subject)
-            .public_key(private.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(valid_from)
-            .not_valid_after(valid_to or days(3650))
-            .add_extension(
-                x509.BasicConstraints(authority, path_length if authority else None), critical=True
-            )
-            .add_extension(_key_usage(authority), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
-                critical=False,
-            )
-        )
-        if usage in ("server", "client"):
-            purpose = {
-                "server": ExtendedKeyUsageOID.SERVER_AUTH,
-                "client": ExtendedKeyUsageOID.CLIENT_AUTH,
-            }[usage]
-            builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        extensions = [
+            (x509.BasicConstraints(authority, path_length if authority else None), True),
+            (key_usage("key_cert_sign crl_sign" if authority else "digital_signature"), True),
+        ]
+        if usage in USES:
+            extensions.append((x509.ExtendedKeyUsage([USES[usage]]), False))
         server = usage in ("server", "")
         names = NAMES if names is None and server else names or ()
         addresses = ADDRESSES if addresses is None and server else addresses or ()
         if names or addresses:
-            alternatives = [x509.DNSName(each) for each in names]
-            alternatives += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName(alternatives), critical=False
-            )
-        certificate = builder.sign(signer, hashes.SHA256())
+            extensions.append((alternatives(names, addresses), False))
+        certificate = signed(
+            name, private, issuer, extensions, valid_from=valid_from, valid_to=valid_to
+        )
         return Identity(self.directory, name, certificate, private, issuer)
 
     # The authority, and another that nobody trusts
@@ -273,17 +300,3 @@ class PKI:
         form = _DER if der else _PEM
         path.write_bytes(b"".join(each.certificate.public_bytes(form) for each in identities))
         return str(path)
-
-
-def _key_usage(authority):
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
