@@ -454,6 +454,7 @@ class FileStore:
             return None
         entry = [seg, at, 0, 0]
         self._flight.append(entry)
+        self._base = 0  # no record says that it was given, see _drop
         self._cursor = (seg, end)
         self.waiting -= 1
         return entry, body
@@ -521,7 +522,10 @@ class FileStore:
         return True
 
     def _drop(self):
-        """The messages that wait in the oldest segment give way."""
+        """
+        The messages that wait in the oldest segment give way. One that was given before them is in
+        HEAD first: after a reset it would be gone with them.
+        """
         for seg in sorted(self._segments):
             last = self._segments[seg][1]
             if self._waits(seg):
@@ -529,7 +533,7 @@ class FileStore:
         else:  # those that are missing became unreadable
             self.waiting = 0
             return
-        if seg == self._now:
+        if seg == self._now or not self._base:
             self._roll()
         self._found = 0
         self._each(seg, 0, self._count)

@@ -411,6 +411,22 @@ def test_what_is_in_flight_never_gives_way():
         assert store.dropped == 999 - len(waiting)
 
 
+def test_what_was_given_but_not_sent_does_not_give_way_by_a_reset_either():
+    for given_at in range(100, 155, 6):
+        with Directory() as path:
+            store = opened(path, full="oldest")
+            store.put(message(0, 1500))  # so that no segment begins when the store is full
+            i = 0
+            while store.dropped == 0:
+                i += 1
+                if i == given_at:
+                    assert number(store.next()[1]) == 0
+                store.put(message(i))
+            store.close()
+            found = reloaded(path, full="oldest")
+            assert found == ([], [0] + list(range(1 + store.dropped, i + 1)), [])
+
+
 def test_with_all_in_flight_the_oldest_cannot_give_way():
     with Directory() as path:
         store = opened(path, full="oldest")
