@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import apps, home
 from tests.support.broker import Broker
+from tests.support.device import Device
 
 ME = "devices/garden-1/"
 CONFIG = "homeassistant/device/garden-1/config"
@@ -18,19 +19,15 @@ DEVICE = """
 import json
 from mqtt_as_tls.home_assistant import HomeAssistant
 
-soonest()
-
 def device(**options):
-    client = make(client_id="garden-1", protocol=int(sys.argv[2]), **options, will=Will(
+    client = make(client_id="garden-1", protocol=PROTOCOL, **options, will=Will(
         "devices/garden-1/status", "offline", qos=1, retain=True, birth="online"))
     return client, HomeAssistant(client, "Garden", "devices/garden-1/")
 
 client, ha = device()
 """
 
-ALL = (
-    DEVICE
-    + """
+ALL = """
 temperature = ha.sensor("temperature", unit="°C", device_class="temperature",
     state_class="measurement", suggested_display_precision=1, force_update=True, value=21.5)
 rain = ha.sensor("rain", unit="mm", state_class="total_increasing", expire_after=90, value=3,
@@ -60,12 +57,11 @@ def level(percent):
 @ha.text("display", min=1, max=8, pattern="[a-z]*", mode="text", value="hello")
 async def display(text):
     print("display", text)
-
-async def main():
-    async with client:
-        await told("stop")
 """
-)
+
+
+def garden(broker, protocol, program=ALL):
+    return Device(broker, DEVICE, program, names={"PROTOCOL": protocol})
 
 
 @pytest.fixture(params=[4, 5])
@@ -108,7 +104,7 @@ def wait_for_states(peer, count=1, names=STATES):
 
 def test_a_device_is_announced_with_all_its_entities_and_their_states(broker, protocol):
     peer = broker.peer("homeassistant/#", ME + "#")
-    with apps.start(ALL, broker.port, protocol):
+    with garden(broker, protocol):
         device = announced(peer)
         wait_for_states(peer)
     assert device["device"] == {"identifiers": "garden-1", "name": "Garden"}
@@ -156,7 +152,7 @@ def test_a_device_is_announced_with_all_its_entities_and_their_states(broker, pr
 
 def test_it_is_announced_again_when_home_assistant_or_the_broker_has_started(broker, protocol):
     peer = broker.peer("homeassistant/device/#", ME + "#", client_id="home", clean=False)
-    with apps.start(ALL, broker.port, protocol) as running:
+    with garden(broker, protocol) as device:
         first = announced(peer)
         wait_for_states(peer)
         peer.publish("homeassistant/status", b"offline")
@@ -164,32 +160,30 @@ def test_it_is_announced_again_when_home_assistant_or_the_broker_has_started(bro
         assert announced(peer, 2) == first
         wait_for_states(peer, 2)
         broker.restart(wipe=True)  # what it kept is gone
-        running.wait_for("connected in .*, session new")
-        running.wait_for("connected in .*, session new")
+        device.wait_for("connected in .*, session new")
+        device.wait_for("connected in .*, session new")
         late = broker.peer("homeassistant/device/#", ME + "#")
         assert announced(late) == first
         wait_for_states(late, names=KEPT)
         assert last(late).items() >= {(name, STATES[name]) for name in KEPT}
-        running.send("stop")
-        assert running.wait().code == 0, running.report()
+        device.leave()
 
 
 def test_a_status_that_the_broker_has_kept_is_not_news(broker):
     peer = broker.peer("homeassistant/device/#")
     peer.publish("homeassistant/status", b"online", retain=True)
-    with apps.start(ALL, broker.port, 4) as running:
+    with garden(broker, 4) as device:
         announced(peer)
         broker.wait_for_log("Received PUBACK from garden-1")  # it has the old status
         peer.publish("homeassistant/status", b"online")
         announced(peer, 2)
-        running.send("stop")
-        assert running.wait().code == 0
+        device.leave()
     assert len(peer.messages) == 2
 
 
 def test_commands_reach_their_functions_and_come_back_as_states(broker, protocol):
     peer = broker.peer("homeassistant/#", ME + "+")
-    with apps.start(ALL, broker.port, protocol) as running:
+    with garden(broker, protocol) as device:
         components = announced(peer)["components"]
         wait_for_states(peer)
         for id, command, handled in (
@@ -204,7 +198,7 @@ def test_commands_reach_their_functions_and_come_back_as_states(broker, protocol
             ("display", "12345678", "display 12345678"),
         ):
             peer.publish(components[id]["command_topic"], command)
-            running.wait_for(f"^{handled}")
+            device.wait_for(f"^{handled}")
         peer.wait_for(3, topic=ME + "display")
     states = [each for each in peer.received[-12:] if each[0] != ME + "status"]
     states = [(topic.removeprefix(ME), payload.decode()) for topic, payload in states]
@@ -236,20 +230,19 @@ BAD = {
 
 def test_a_bad_command_does_nothing_and_the_log_tells_of_it(broker):
     peer = broker.peer("homeassistant/#", ME + "+")
-    with apps.start(ALL, broker.port, 4) as running:
+    with garden(broker, 4) as device:
         announced(peer)
         wait_for_states(peer)
         for id, commands in BAD.items():
             for command in commands:
                 peer.publish(f"{ME}{id}/set", command)
-                line = running.wait_for(f"{ME}{id}/set: not taken: ")
+                line = device.wait_for(f"{ME}{id}/set: not taken: ")
                 assert line.endswith(f"not taken: {command[:40]!r}")
                 assert line.isprintable() and len(line) < 250
         peer.publish(ME + "valve/set", b"OFF", retain=True)  # live: this one counts
-        running.wait_for("^valve False")
-        running.send("stop")
-        assert running.wait().code == 0
-    handled = [line for line in running.lines if not line.startswith("mqtt ")]
+        device.wait_for("^valve False")
+        device.leave()
+    handled = [line for line in device.lines if not line.startswith("mqtt ")]
     assert handled == ["valve False"]
     peer.wait_for(2, topic=ME + "status")
     assert last(peer) == {**STATES, "valve": "OFF", "status": "offline"}
@@ -258,93 +251,86 @@ def test_a_bad_command_does_nothing_and_the_log_tells_of_it(broker):
 def test_a_command_that_the_broker_has_kept_is_not_taken(broker):
     peer = broker.peer(CONFIG)
     peer.publish(ME + "restart/set", b"PRESS", retain=True)
-    with apps.start(ALL, broker.port, 5) as running:
-        running.wait_for("restart/set: not taken: b'PRESS'")
+    with garden(broker, 5) as device:
+        device.wait_for("restart/set: not taken: b'PRESS'")
         announced(peer)
-        running.send("stop")
-        assert running.wait().code == 0
-    assert "restart" not in running.lines
+        device.leave()
+    assert "restart" not in device.lines
 
 
 def test_the_state_is_what_the_function_comes_to(broker):
     peer = broker.peer(CONFIG, ME + "+")
-    app = (
-        DEVICE
-        + """
-@ha.number("level", value=50)
-async def level(percent):
-    if percent == 13:
-        raise OSError("stuck")
-    return min(percent, 80)
+    program = """
+        @ha.number("level", value=50)
+        async def level(percent):
+            if percent == 13:
+                raise OSError("stuck")
+            return min(percent, 80)
 
-@ha.switch("lamp")
-def lamp(on):
-    return 7
+        @ha.switch("lamp")
+        def lamp(on):
+            return 7
 
-async def main():
-    async with client:
-        await client.wait_connected()
-        assert level.value == 50 and lamp.value is None
-        assert (lamp.kind, lamp.topic) == ("switch", "devices/garden-1/lamp")
-        await lamp.set(0)
-        await told("stop")
-        assert level.value == 80 and lamp.value == 0
-"""
-    )
-    with apps.start(app, broker.port, 4) as running:
+        async with client:
+            await client.wait_connected()
+            assert level.value == 50 and lamp.value is None
+            assert (lamp.kind, lamp.topic) == ("switch", "devices/garden-1/lamp")
+            await lamp.set(0)
+            await told("leave")
+            assert level.value == 80 and lamp.value == 0
+    """
+    with garden(broker, 4, program) as device:
         announced(peer)
         peer.wait_for(1, topic=ME + "level")
         assert peer.wait_for(1, topic=ME + "lamp")[0].payload == b"OFF"
         peer.publish(ME + "level/set", b"13")
-        running.wait_for(f"handler of '{ME}level/set' failed: OSError\\('stuck',\\)")
+        device.wait_for(f"handler of '{ME}level/set' failed: OSError\\('stuck',\\)")
         peer.publish(ME + "level/set", b"99")
         assert peer.wait_for(2, topic=ME + "level")[1].payload == b"80"
         peer.publish(ME + "lamp/set", b"ON")
-        running.wait_for(f"handler of '{ME}lamp/set' failed: .*lamp: True or False, not 7")
-        running.send("stop")
-        assert running.wait().code == 0, running.report()
+        device.wait_for(f"handler of '{ME}lamp/set' failed: .*lamp: True or False, not 7")
+        device.leave()
     assert len(peer.wait_for(topic=ME + "level")) == 2
 
 
 def test_states_are_published_as_home_assistant_reads_them(broker, protocol):
     peer = broker.peer(ME + "+")
-    apps.check(
-        DEVICE
-        + """
-number = ha.number("number", min=-1, max=1, step=0.1)(print)
-text = ha.text("text", min=2)(print)
-sensor = ha.sensor("sensor")
-door = ha.binary_sensor("door")
+    Device.check(
+        broker,
+        DEVICE,
+        """
+        number = ha.number("number", min=-1, max=1, step=0.1)(print)
+        text = ha.text("text", min=2)(print)
+        sensor = ha.sensor("sensor")
+        door = ha.binary_sensor("door")
 
-async def main():
-    async with client:
-        await client.wait_connected()
-        await until(lambda: client.stats.sent > 1)
-        await ha.announce()  # and the one before it is over, which would publish states again
-        for entity, values in (
-            (sensor, (21.5, -3, "rainy", None, "x" * 255)), (door, (True, False, 1, 0)),
-            (number, (-1, 0.3, 1)), (text, ("ok", "ü" * 255)),
-        ):
-            for value in values:
-                assert await entity.set(value) in (0, 16)
-                assert entity.value == value
-        for entity, value, why in (
-            (door, "ON", "devices/garden-1/door: True or False, not 'ON'"),
-            (door, None, "True or False"), (door, 2, "True or False"),
-            (number, 1.1, "devices/garden-1/number: -1 to 1 in steps of 0.1, not 1.1"),
-            (number, 0.25, "in steps of 0.1"), (number, float("nan"), "in steps of 0.1"),
-            (text, "x", "devices/garden-1/text: 2 to 255 characters, not 'x'"),
-            (text, "x" * 256, "2 to 255 characters"),
-            (sensor, "x" * 256, "0 to 255 characters"),
-        ):
-            with raises(ValueError, why):
-                entity.set(value)
-        for entity, value in ((number, "1"), (text, 5)):
-            with raises(TypeError):
-                entity.set(value)
-""",
-        broker.port,
-        protocol,
+        async with client:
+            await client.wait_connected()
+            await until(lambda: client.stats.sent > 1)
+            await ha.announce()  # and the one before it is over, which would publish states again
+            for entity, values in (
+                (sensor, (21.5, -3, "rainy", None, "x" * 255)), (door, (True, False, 1, 0)),
+                (number, (-1, 0.3, 1)), (text, ("ok", "ü" * 255)),
+            ):
+                for value in values:
+                    assert await entity.set(value) in (0, 16)
+                    assert entity.value == value
+            for entity, value, why in (
+                (door, "ON", "devices/garden-1/door: True or False, not 'ON'"),
+                (door, None, "True or False"), (door, 2, "True or False"),
+                (number, 1.1, "devices/garden-1/number: -1 to 1 in steps of 0.1, not 1.1"),
+                (number, 0.25, "in steps of 0.1"), (number, float("nan"), "in steps of 0.1"),
+                (text, "x", "devices/garden-1/text: 2 to 255 characters, not 'x'"),
+                (text, "x" * 256, "2 to 255 characters"),
+                (sensor, "x" * 256, "0 to 255 characters"),
+            ):
+                with raises(ValueError, why):
+                    entity.set(value)
+            for entity, value in ((number, "1"), (text, 5)):
+                with raises(TypeError):
+                    entity.set(value)
+        """,
+        names={"PROTOCOL": protocol},
     )
     states = [payload.decode() for topic, payload in peer.received if topic != ME + "status"]
     assert states == [
@@ -356,48 +342,42 @@ async def main():
 def test_it_is_unavailable_when_the_device_is_gone_and_back_with_it(broker, protocol):
     peer = broker.peer(ME + "status")
     for count in (1, 3):
-        with apps.start(ALL, broker.port, protocol) as running:
+        with garden(broker, protocol) as device:
             assert peer.wait_for(count)[-1].payload == b"online"
-            running.kill()
+            device.kill()
         assert peer.wait_for(count + 1)[-1].payload == b"offline"
 
 
 def test_an_entity_of_earlier_firmware_is_removed(broker, protocol):
     peer = broker.peer(CONFIG)
-    app = """
-old = ha.sensor("old", unit="%", value=1)
-kept = ha.sensor("kept", unit="%")
-
-async def main():
-    async with client:
-        await told("stop")
-"""
-    new = app.replace('ha.sensor("old", unit="%", value=1)', 'ha.remove("sensor", "old")')
-    for count, text in ((1, app), (2, new)):
-        with apps.start(DEVICE + text, broker.port, protocol) as running:
-            device = announced(peer, count)
-            running.send("stop")
-            assert running.wait().code == 0
-    assert device["components"]["old"] == {"platform": "sensor"}
-    assert device["components"]["kept"]["unit_of_measurement"] == "%"
+    old = """
+        old = ha.sensor("old", unit="%", value=1)
+        kept = ha.sensor("kept", unit="%")
+    """
+    new = old.replace('ha.sensor("old", unit="%", value=1)', 'ha.remove("sensor", "old")')
+    for count, program in ((1, old), (2, new)):
+        with garden(broker, protocol, program) as device:
+            found = announced(peer, count)
+            device.leave()
+    assert found["components"]["old"] == {"platform": "sensor"}
+    assert found["components"]["kept"]["unit_of_measurement"] == "%"
 
 
 def test_what_is_declared_later_is_told_by_announce(broker):
     peer = broker.peer(CONFIG, ME + "late")
-    apps.check(
-        DEVICE
-        + """
-async def main():
-    async with client:
-        await client.wait_connected()
-        first = ha.sensor("first")
-        ha.switch("late", value=True)(print)
-        await ha.announce()
-    with raises(RuntimeError, "not running"):
-        await ha.announce()
-""",
-        broker.port,
-        4,
+    Device.check(
+        broker,
+        DEVICE,
+        """
+        async with client:
+            await client.wait_connected()
+            first = ha.sensor("first")
+            ha.switch("late", value=True)(print)
+            await ha.announce()
+        with raises(RuntimeError, "not running"):
+            await ha.announce()
+        """,
+        names={"PROTOCOL": 4},
     )
     *_, message = peer.wait_for(topic=CONFIG)
     assert set(home.read(message.payload)["components"]) == {"first", "late"}
@@ -407,29 +387,29 @@ async def main():
 def test_many_entities_need_no_larger_packets_and_no_more_memory(broker, protocol):
     """71 entities in a message of four times max_packet; announcing them again takes nothing."""
     peer = broker.peer(CONFIG, ME + "#")
-    out = apps.check(
-        DEVICE
-        + """
-for n in range(60):
-    ha.sensor("sensor_%d" % n, unit="°C", device_class="temperature", state_class="measurement",
-        name="Sensor number %d of the greenhouse" % n, value=n)
-for n in range(10):
-    ha.switch("switch_%d" % n, device_class="outlet", value=False)(print)
-ha.sensor("long", device_class="enum", options=["option number %d" % n for n in range(100)])
+    out = Device.check(
+        broker,
+        DEVICE,
+        """
+        for n in range(60):
+            ha.sensor("sensor_%d" % n, unit="°C", device_class="temperature",
+                state_class="measurement", name="Sensor number %d of the greenhouse" % n, value=n)
+        for n in range(10):
+            ha.switch("switch_%d" % n, device_class="outlet", value=False)(print)
+        options = ["option number %d" % n for n in range(100)]
+        ha.sensor("long", device_class="enum", options=options)
 
-async def main():
-    async with client:
-        await client.wait_connected()
-        await until(lambda: client.stats.sent > 71)
-        used = []
-        for _ in range(4):
-            await ha.announce()
-            gc.collect()
-            used.append(gc.mem_alloc())
-        assert max(used[1:]) - min(used[1:]) < 1000, used
-""",
-        broker.port,
-        protocol,
+        async with client:
+            await client.wait_connected()
+            await until(lambda: client.stats.sent > 71)
+            used = []
+            for _ in range(4):
+                await ha.announce()
+                gc.collect()
+                used.append(gc.mem_alloc())
+            assert max(used[1:]) - min(used[1:]) < 1000, used
+        """,
+        names={"PROTOCOL": protocol},
     )
     assert "failed" not in out
     messages = peer.wait_for(5, topic=CONFIG)
@@ -452,20 +432,21 @@ def test_the_least_rights_are_enough(tmp_path, protocol):
     with Broker(tmp_path / "b", acl=rights, users=users) as broker:
         who = {"user": "home", "password": "secret"}
         peer = broker.peer("homeassistant/device/#", ME + "#", **who)
-        app = ALL.replace("device()\n", "device(user='garden-1', password='secret')\n")
-        with apps.start(app, broker.port, protocol) as running:
+        program = "client, ha = device(user='garden-1', password='secret')\n" + ALL
+        with garden(broker, protocol, program) as device:
             announced(peer)
             wait_for_states(peer)
             peer.publish("homeassistant/status", b"online")
             announced(peer, 2)
             peer.publish(ME + "valve/set", b"OFF")
-            running.wait_for("^valve False")
+            device.wait_for("^valve False")
         assert "Denied" not in broker.log()
 
 
 def test_mistakes_are_told_at_the_call(broker):
     apps.check(
-        DEVICE
+        "PROTOCOL = 4\n"
+        + DEVICE
         + """
 from mqtt_as_tls import MQTTClient
 
@@ -522,7 +503,6 @@ async def main():
     pass
 """,
         broker.port,
-        4,
     )
 
 
