@@ -28,12 +28,18 @@ _PLACES = {
 }
 
 
-def no_memory(place):
-    """Let there once be no memory in a place (str, one of those above)."""
+def owner_of(place):
+    """Return what there may be no memory for in a place, as (owner, name of its attribute)."""
     module, *path, name = _PLACES[place].split(" ")
     owner = __import__(module, None, None, ["*"])
     for each in path:
         owner = getattr(owner, each)
+    return owner, name
+
+
+def no_memory(place):
+    """Let there once be no memory in a place (str, one of those above)."""
+    owner, name = owner_of(place)
     function = getattr(owner, name)
 
     def fail(*args, **options):

@@ -21,6 +21,7 @@ from tests.support.broker import (
     is_listening,
     published_again,
 )
+from tests.support.device import Device
 from tests.support.proxy import Proxy
 from tools import ports
 from tools.debian import Unavailable
@@ -183,6 +184,99 @@ def _wait_until(is_so, timeout_s=10):
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# Devices
+
+
+def test_a_device_says_what_its_program_prints_and_leaves_when_it_is_told(proxy, broker):
+    program = 'client.on("t", qos=QOS)(hold)'
+    with Device(proxy, program, names={"QOS": 2}, protocol=5, client_id="device") as device:
+        device.subscribed()
+        broker.publish("t", "1", 2, qos=2)
+        for n in (1, 2):
+            device.wait_for(f"got {n} 2")
+            device.send("end")
+            device.wait_for(f"ends {n}")
+        assert "disconnected" in device.leave()
+    assert device.said("got") == ["1 2", "2 2"]
+    assert device.said("end") == []
+    assert proxy.seen("CONNECT")[0].body[6] == 5
+
+
+def test_a_device_that_starts_its_client_itself_ends_by_itself(broker, tmp_path):
+    out = Device.check(
+        broker,
+        "said = 'left'",
+        """
+        async with client:
+            await client.publish("t", "x", qos=1)
+        print(client.client_id, said, len(store))
+        """,
+        store=tmp_path / "store",
+        log=None,
+    )
+    assert out == "device left 0\n"
+    assert (tmp_path / "store").is_dir()
+
+
+def test_a_device_over_tls_tries_its_hosts_in_order(tls_broker, pki):
+    nobody = ports.free_port()
+    out = Device.check(
+        [nobody, ("localhost", nobody), tls_broker],
+        """
+        async with client:
+            await client.wait_connected()
+            print("at", client.port == PORT)
+        """,
+        names={"PORT": tls_broker.port},
+        tls={"ca": pki.ca.cert_der},
+    )
+    ports.give_back(nobody)
+    assert "at True" in out
+
+
+def test_a_device_that_fails_fails_its_test_and_shows_what_it_wrote(broker):
+    for program in ("raise KeyError('mine')", "async with client:\n    raise OSError('mine')"):
+        with pytest.raises(AssertionError, match="(?s)exit status 1.*mine"):
+            Device.check(broker, program)
+
+
+def test_options_that_would_reach_no_client_are_no_options(broker):
+    with pytest.raises(AssertionError, match="keepalive_s"):
+        Device(broker, "client = make()", keepalive_s=5)
+
+
+def test_what_a_scripted_broker_finds_wrong_says_more_than_the_device():
+    def script(connection):
+        connection.accept()
+        assert connection.packet() == "something else"
+
+    with pytest.raises(AssertionError, match="something else"):
+        Device.against(
+            script,
+            """
+            async with client:
+                await client.publish("t", "x", qos=1, timeout_s=1)
+            """,
+        )
+
+
+def test_there_is_no_memory_once_in_every_place_that_tests_name():
+    mpy.check(
+        """
+        from tests.device import inside
+        from tests.unit.checks import raises
+
+        for place in inside._PLACES:
+            owner, name = inside.owner_of(place)
+            real = getattr(owner, name)
+            inside.no_memory(place)
+            with raises(MemoryError):
+                getattr(owner, name)()
+            assert getattr(owner, name) is real, place
+        """
+    )
 
 
 # Brokers
