@@ -48,6 +48,11 @@ SUMS = {
     "**everything**": (*WORKING, *LATER),
 }
 
+# a program that imports what the modules import of the firmware's own, which is not theirs
+FIRMWARE = """\
+import asyncio, binascii, gc, random, select, socket, struct, sys, time
+asyncio.open_connection, asyncio.Lock, asyncio.Event, asyncio.gather, asyncio.wait_for"""
+
 FORMS = ("frozen", ".mpy", ".py")
 LISTENERS = {"tcp": "TCP", "tls": "TLS", "mtls": "mutual TLS"}
 EXTRAS = {
@@ -109,8 +114,7 @@ def heap_of(modules, path, folder=None):
     # statements, as a name that is put together would take memory
     steps = "".join(f"import mqtt_as_tls{name}\nnote()\n" for name in names)
     program = f"""
-import asyncio, binascii, gc, random, select, socket, struct, sys, time
-asyncio.open_connection, asyncio.Lock, asyncio.Event, asyncio.gather, asyncio.wait_for
+{FIRMWARE}
 sys.path[:] = ["{path}", ".frozen"]
 seen = [0] * {len(names) + 1}
 count = 0

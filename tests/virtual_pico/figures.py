@@ -19,7 +19,7 @@ from tests.support import docs
 from tests.support.docs import ROOT
 from tests.support.pki import PKI
 from tests.virtual_pico.desk import Desk
-from tools import build, firmware
+from tools import build, firmware, size
 from tools.micropython_source import VERSIONS
 
 PARTS = ("app", "filters")
@@ -36,13 +36,12 @@ print("figure free", gc.mem_free())
 micropython.mem_info()
 """
 
-# what the modules import of the firmware's own is not theirs
-_IMPORT = """
-import asyncio, binascii, gc, random, select, socket, sys, time, network, machine
-asyncio.open_connection, asyncio.Lock, asyncio.Event, asyncio.gather, asyncio.wait_for
+_IMPORT = f"""
+{size.FIRMWARE}
+import network, machine
 gc.collect()
 before = gc.mem_alloc()
-{imports}
+{{imports}}
 gc.collect()
 print("figure import", gc.mem_alloc() - before)
 """
