@@ -178,7 +178,10 @@ class FileStore:
             if entry[0] not in segments:
                 self._gone(entry)
         self._again = [e for e in self._flight if not e[2]]
-        self._limit = max(self.max_bytes, self.bytes + self._spare)
+        n = self.max_bytes
+        if self.bytes + self._overhead() + _GROWTH > n:  # it was larger when they were written
+            n = self.bytes + self._spare
+        self._limit = n
         if good:
             self._file = self._open(self._now, "ab")
         else:  # nothing goes behind a record that was cut off
@@ -506,7 +509,7 @@ class FileStore:
     def _make_room(self, n):
         n += _OVERHEAD
         try:
-            while self.bytes + n + self._overhead() > self._limit - self._spare:
+            while self.bytes + n + self._overhead() > self.max_bytes - self._spare:
                 if not self._file or (
                     self._segments[self._now][0] > self._base and self._dead(self._now)
                 ):

@@ -491,6 +491,45 @@ def test_a_smaller_max_bytes_later_loses_nothing():
         assert used(path) < LEAST
 
 
+def test_with_a_smaller_max_bytes_the_oldest_give_way_at_once():
+    with Directory() as path:
+        store = opened(path, max_bytes=32768)
+        for i in range(500):
+            store.put(message(i))
+        store.close()
+        store = opened(path, full="oldest")
+        assert store.put(message(500)) is True
+        assert store.bytes == used(path) <= LEAST
+        kept = len(store)
+        assert kept > 120 and store.dropped == 501 - kept
+        store.close()
+        assert reloaded(path) == ([], list(range(501 - kept, 501)), [])
+
+
+def test_a_full_store_does_not_grow_by_resets():
+    with Directory() as path:
+        n = packet_id = 0
+        for _ in range(40):
+            store = opened(path)
+            flight = [entry for entry, _ in store.inflight()]
+            while store.put(message(n, 10)):
+                n += 1
+            for _ in range(2):
+                entry, _ = store.next()
+                packet_id += 1
+                store.sent(entry, packet_id)
+                flight.append(entry)
+            while len(flight) > 4:
+                store.done(flight.pop(0))
+            for i in range(3):
+                store.inbound_add(i + 1)
+                store.inbound_remove(i + 1)
+            assert store.bytes == used(path) <= LEAST
+            assert store.errors == 0
+            store.close()
+        assert packet_id == 80 < n
+
+
 # Whose it is
 
 
