@@ -4,6 +4,7 @@ import asyncio
 import gc
 import time
 
+from mqtt_as_tls import client as client_module
 from mqtt_as_tls import retry
 from mqtt_as_tls.dispatch import Dispatcher, Message, Subscription
 from mqtt_as_tls.router import matches
@@ -122,6 +123,11 @@ async def subscribed(client):
         await asyncio.sleep_ms(5)
 
 
+def filters(client):
+    """Return the filters (list) that it is subscribed to, or wants to be."""
+    return [each.filter for each in client._dispatcher.subscriptions]
+
+
 def is_declared(client, topic_filter):
     """Tell whether there is a subscription for this filter."""
     return bool(client._dispatcher.find(topic_filter))
@@ -162,6 +168,45 @@ def wrap_socket(client, wrapper):
 def replace_arrived(client, function):
     """Have `function` called with each message that comes."""
     client._arrived = function
+
+
+def is_slow(client):
+    """Tell whether it tries again rarely, as what fails does not heal by itself."""
+    return client._slow
+
+
+def hosts(client):
+    """Return the list of ("host", port) that it tries."""
+    return client._hosts
+
+
+def forget_sntp(client):
+    """Let it ask for the time again, though it has just done so."""
+    client._sntp_ms = None
+
+
+def forget_said(client):
+    """Let it tell of the next failure, though it is the same again."""
+    client._said = None
+
+
+def clients():
+    """Return the list of clients that run."""
+    return client_module._clients
+
+
+def explain_nothing():
+    """Let failures be told without what explains them: a module is loaded for that, every time."""
+    retry._explained = lambda error: ""
+
+
+def set_wifi(poll_ms, timeout_ms=None):
+    """Have every WiFi look at its interface so often, and give up joining so soon."""
+    from mqtt_as_tls import WiFi  # when the fake of a radio is there
+
+    WiFi._poll_ms = poll_ms
+    if timeout_ms:
+        WiFi._timeout_ms = timeout_ms
 
 
 def failures(client):

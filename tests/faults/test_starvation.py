@@ -252,8 +252,9 @@ def test_nothing_is_lost_where_there_is_no_memory_at_all(broker, protocol):
 def test_a_client_that_found_no_memory_to_start_starts_later(broker):
     out = apps.check(
         """
-        from mqtt_as_tls import client as module, lifecycle
+        from mqtt_as_tls import lifecycle
         from tests.device.hunger import Hunger
+        from tests.device.inside import clients
 
         MEALS = [("crumbs", n) for n in range(0, 40)]
         MEALS += [("eat", n) for n in range(0, 12000, 600)]
@@ -283,7 +284,7 @@ def test_a_client_that_found_no_memory_to_start_starts_later(broker):
                 await client.wait_connected(10)
                 await client.publish("t", "x", qos=1, timeout_s=10)
                 await client.disconnect()
-                assert module._clients == [], (how, size, stage)
+                assert clients() == [], (how, size, stage)
             print("stages", sorted(seen))
         """,
         broker.port,

@@ -40,11 +40,12 @@ def broker(tmp_path, pki, recent):
 # Each attempt waits for a line "go"; "again" lets SNTP be tried again before its 60 s are over.
 APP = """
     from tests.device import rtc
+    from tests.device.inside import forget_sntp
     from tests.device.links import Gate
 
     async def again(client):
         await told("again")
-        client._sntp_ms = None
+        forget_sntp(client)
         print("will ask again")
 
     async def set_by_hand():

@@ -15,10 +15,10 @@ from tests.support.secure import files
 APP = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
+    from tests.device.inside import forget_said, set_wifi, unanswered
 
     ended = False
-    WiFi._poll_ms = 10
-    WiFi._timeout_ms = 150
+    set_wifi(10, 150)
     exec(os.getenv("PREPARE"))
     network.on_traffic = lambda passes: print("frames", "pass" if passes else "stop")
 
@@ -230,8 +230,9 @@ def test_of_two_networks_the_one_that_is_there_is_taken(mtls_proxy, mtls_broker,
 TWO = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
+    from tests.device.inside import forget_said, set_wifi, unanswered
 
-    WiFi._poll_ms = 10
+    set_wifi(10)
 
     class Watched(WiFi):
         "Tells when two are in it at a time."
@@ -250,7 +251,7 @@ TWO = """
             await super().reset()
 
     async def fail_so_often(n):
-        await until(lambda: min([c._silent for c in clients]) >= n)
+        await until(lambda: min([unanswered(c) for c in clients]) >= n)
         print("failed so often")
 
     async def main():
@@ -299,7 +300,7 @@ def test_a_link_is_not_reset_while_another_client_is_connected_over_it(two):
     falls_silent(other)
     for _ in range(6):
         app.wait_for(f"mqtt 127.0.0.1:{other.port}: .*no")
-        do(app, "clients[1]._said = None")  # else a repetition is not told
+        do(app, "forget_said(clients[1])")  # else a repetition is not told
     assert "reset" not in app.report()
     do(app, "asyncio.create_task(clients[0].disconnect())")
     app.wait_for(r"reset \[False, False\]")
@@ -393,9 +394,9 @@ def test_a_link_of_the_user_s_own_needs_just_five_methods(mtls_proxy, arguments)
 AGAIN = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
+    from tests.device.inside import forget_said, set_wifi, unanswered
 
-    WiFi._poll_ms = 10
-    WiFi._timeout_ms = 100_000
+    set_wifi(10, 100_000)
     network.air.silent = True
     client = secure(link=WiFi("home", "correct horse"))
 

@@ -779,6 +779,8 @@ def test_a_handshake_without_memory_is_told_and_succeeds_once_the_app_frees_some
 ):
     out = secure.check(
         """
+        from tests.device.inside import failures, is_slow
+
         async def main():
             soonest()
             tls = tls_given()
@@ -791,13 +793,13 @@ def test_a_handshake_without_memory_is_told_and_succeeds_once_the_app_frees_some
                     ballast = bytearray(200), ballast
                 async with client:
                     await asyncio.sleep_ms(600)
-                    failures = client._failures
-                    assert not client.connected and not client._slow
+                    failed = failures(client)
+                    assert not client.connected and not is_slow(client)
                     ballast = None
                     gc.collect()
                     await client.wait_connected(10)
                     await client.publish("t", "here", qos=1)
-                print(failures, lines[0])
+                print(failed, lines[0])
         """,
         tls_broker.port,
         files(pki.ca),

@@ -370,7 +370,8 @@ async def test():
             got.append(message.payload)
             break
     await forget("well")
-    print(got, [each.filter for each in client._dispatcher.subscriptions])
+    from tests.device.inside import filters
+    print(got, filters(client))
 """,
     "messages": """
 async def test():
@@ -407,7 +408,8 @@ class Led:
 async def test():
     asyncio.create_task(lamp(Led()))
     await asyncio.sleep(0)
-    client._lost(OSError(104))
+    from tests.device.inside import lose
+    lose(client, OSError(104))
     await asyncio.sleep(0.1)
     await client.wait_connected(10)
     await asyncio.sleep(0.1)

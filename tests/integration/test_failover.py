@@ -313,16 +313,17 @@ def test_a_list_that_is_none_raises_at_the_call():
     mpy.check(
         """
         from mqtt_as_tls import MQTTClient
+        from tests.device.inside import hosts
         from tests.unit.checks import raises
 
         client = MQTTClient(["a", ("b", 5), "c"], client_id="x", port=7)
-        assert client._hosts == [("a", 7), ("b", 5), ("c", 7)]
+        assert hosts(client) == [("a", 7), ("b", 5), ("c", 7)]
         assert (client.host, client.port) == ("a", 7)
         assert MQTTClient(["a"], client_id="x").port == 1883
-        for hosts in ([], [""], [("a", 0)], [("a", 65536)], [("a", "1883")], [("", 5)], [(5, 5)],
+        for wrong in ([], [""], [("a", 0)], [("a", 65536)], [("a", "1883")], [("", 5)], [(5, 5)],
                       None, 5, [("a", 1, 2)], [5], [None], b"host"):
             with raises((ValueError, TypeError)):
-                MQTTClient(hosts, client_id="x")
+                MQTTClient(wrong, client_id="x")
         with raises(ValueError, "for a list of hosts"):
             MQTTClient("a", shared_session=True)
         """

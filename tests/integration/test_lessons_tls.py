@@ -101,7 +101,7 @@ def test_lesson_14_a_broker_that_is_away_costs_no_wifi(mtls_proxy, pki):
         from tests.fakes import network
         from mqtt_as_tls import WiFi
 
-        WiFi._poll_ms = 10
+        set_wifi(10)
 
         client = make(tls=tls_given(), link=WiFi("home", "correct horse"), log=None)
         events = client.events()

@@ -21,13 +21,15 @@ BYE = (0xE0, b"")
 ROOM = 8192 + 2 * bad.MAX_PACKET
 
 APP = """
+from tests.device.inside import explain_nothing
+
 class Watched:
     # every reconnect at once; what ended a connection, and the bytes taken meanwhile, in order
 
     def __init__(self):
         self.failed = retry.failed
         retry.failed = self
-        retry._explained = lambda error: ""  # a module is loaded for it, every time
+        explain_nothing()
         self.base = None
 
     def __call__(self, client, error):

@@ -54,6 +54,7 @@ def fleet(request):
 
 DEVICE = """
 import asyncio, sys
+from tests.device.inside import subscribed
 from tests.device.provisioned import make_client
 
 async def main(folder, protocol):
@@ -63,9 +64,7 @@ async def main(folder, protocol):
         @client.on("t/x", qos=1)
         def came(message):
             got.append(message.payload)
-        await client.wait_connected()
-        while client._dispatcher.subscriptions[0].granted is None:
-            await asyncio.sleep_ms(10)
+        await subscribed(client)
         print("subscribed")
         sys.stdin.readline()
         try:
