@@ -217,11 +217,10 @@ class StoreMachine(RuleBasedStateMachine):
                 gave_way.append((flight, waits[:n] + waits[i:], inbound))
         self.load(*self.before, *after, *(gave_way if self.full == "oldest" else ()))
 
-    @rule(n=st.integers(0, 12), puts=st.integers(0, 5))
-    def flash_fails(self, n, puts):
-        """The memory goes on; the flash has it all again as soon as it takes a write."""
+    def change(self, fail, puts):
+        """Put some and end what is in flight, while the flash fails after `fail` writes."""
         self.failed = True  # half a record stays behind
-        self.journal.fail = n
+        self.journal.fail = fail
         for _ in range(puts):
             self.count += 1
             dropped = self.store.dropped
@@ -234,6 +233,11 @@ class StoreMachine(RuleBasedStateMachine):
                 self.flight.remove(f)
                 self.store.done(self.entries.pop(f[0]))
         self.journal.fail = None
+
+    @rule(fail=st.integers(0, 12), puts=st.integers(0, 5))
+    def flash_fails(self, fail, puts):
+        """The memory goes on; the flash has it all again as soon as it takes a write."""
+        self.change(fail, puts)
         self.mark()
         self.inbound.append(65535)
         self.store.inbound_add(65535)
@@ -242,6 +246,21 @@ class StoreMachine(RuleBasedStateMachine):
         self.mark()
         assert self.store.error is None
         self.store.errors = 0
+
+    @rule(fail=st.integers(0, 12), puts=st.integers(0, 5))
+    def reset_while_the_flash_fails(self, fail, puts):
+        """What ended meanwhile may come again; all else is there, once and in order."""
+        self.change(fail, puts)
+        self.store.close()
+        check = opened(self.path, full=self.full)
+        found = flight, waiting, inbound = state(check)
+        check.close()
+        numbers = [f[0] for f in flight] + waiting
+        assert len(set(numbers)) == len(numbers)
+        assert set(numbers) >= {f[0] for f in self.flight} | set(self.queue)
+        assert [n for n in waiting if n in self.queue] == self.queue
+        assert inbound == sorted(self.inbound)
+        self.load(found)
 
     @invariant()
     def bounds_hold(self):
@@ -253,5 +272,5 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.errors == 0
 
 
-StoreMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 test_random_use = StoreMachine.TestCase
