@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from benchmarks import growth, path
 from benchmarks.contestants import ALL, BARE, OURS, PEERS
 from tests.support import patience
 from tests.support.broker import mosquitto
@@ -75,6 +76,18 @@ def test_many_filters_are_measured_in_every_number_and_kind():
     rows = [(each[1], each[2]) for each in cells if len(each) == 7 and each[1].isdigit()]
     kinds = "without wildcards", "with a wildcard"
     assert rows == [(count, kind) for kind in kinds for count in ("1", "10", "100", "500")]
+
+
+@pytest.mark.parametrize("protocol", path.PROTOCOLS)
+def test_every_piece_of_a_message_s_way_is_measured(protocol):
+    pieces = path.here(protocol, 20, 1)
+    assert set(pieces) == set(path.PIECES)
+    assert all(taken > 0 for name, (_, taken) in pieces.items() if name.startswith("publish"))
+
+
+@pytest.mark.parametrize("case", growth.CASES)
+def test_growth_is_measured_in_both_ways(case):
+    assert growth.measure(case, 8) > 0
 
 
 def test_another_benchmark_is_started_by_its_name():
