@@ -250,7 +250,7 @@ class MQTTClient:
         self._respond_ms = int(config["response_time"] * 1000)
         self._forget = config["clean_init"] and not config["clean"] and not self.mqttv5
         if self.mqttv5 and not (config["clean_init"] or config["clean"]):
-            client._clean = False  # the session of an earlier program goes on
+            client.session.discard = None  # the session of an earlier program goes on
         self._is_up = False
         self._renewed = set()  # filters that this connection subscribed by itself
         self.queue = Queue(client, self.mqttv5)
@@ -330,7 +330,7 @@ class MQTTClient:
                 if isinstance(event, Connected):
                     self._renewed = set()
                     if first or not event.session_present:
-                        known = self._client._dispatcher.subscriptions
+                        known = self._client.dispatcher.subscriptions
                         self._renewed = {sub.filter for sub in known}
                     first = False
                     self._tell(True)
@@ -368,7 +368,7 @@ class MQTTClient:
             from mqtt_as_tls.lifecycle import stop
 
             stop(self._client)
-        wlan = getattr(self._client._link, "_wlan", None)  # of WiFi
+        wlan = getattr(self._client.link, "_wlan", None)  # of WiFi
         try:
             if wlan:
                 wlan.disconnect()
@@ -386,7 +386,7 @@ class MQTTClient:
         if not client.connected:
             return False
         seen = client.stats.bytes_in
-        client._send(_PINGREQ)
+        client.connection.transport.send(_PINGREQ)
         end = time.ticks_add(time.ticks_ms(), self._respond_ms)
         while client.stats.bytes_in == seen:
             if not client.connected or time.ticks_diff(end, time.ticks_ms()) <= 0:
@@ -421,7 +421,7 @@ class MQTTClient:
         Raises RefusedError when the broker refuses.
         """
         topic = _text(topic)
-        known = self._client._dispatcher.find(topic)
+        known = self._client.dispatcher.find(topic)
         if topic in self._renewed:
             self._renewed.discard(topic)
         elif known and known.granted is not None:  # ask anew, for what the broker retains

@@ -35,3 +35,12 @@ def __getattr__(name):
             raise AttributeError(name)
     globals()[name] = value
     return value
+
+
+def unload(*names):
+    """Unload modules of the package: another needs the memory."""
+    import sys
+
+    for name in names:
+        sys.modules.pop(__name__ + "." + name, None)
+        globals().pop(name, None)

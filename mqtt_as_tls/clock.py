@@ -77,27 +77,29 @@ async def sync(server, servers=None, *, tries=3, timeout_ms=2000):
     return seconds
 
 
-async def check(client, servers):
+async def check(client, servers, asked_ms):
     """
     Before a TLS handshake: set the clock when it cannot be right, or when the last handshake
     failed by a date. A time server that does not answer is told, and is not fatal.
 
-    client   MQTTClient with TLS
-    servers  DNS servers, see dns.resolve
+    client    MQTTClient with TLS
+    servers   DNS servers, see dns.resolve
+    asked_ms  ticks when a time server was last asked, or None
+
+    Returns the same from now on.
     """
     server = client.tls.ntp
     text = str(client.error)
     if not server or (plausible() and "certificate validity" not in text):
-        return
+        return asked_ms
     now = time.ticks_ms()
-    before = getattr(client, "_sntp_ms", None)
-    if before is not None and time.ticks_diff(now, before) < _AGAIN_MS:
-        return
-    client._sntp_ms = now
+    if asked_ms is not None and time.ticks_diff(now, asked_ms) < _AGAIN_MS:
+        return asked_ms
     try:
         await sync(server, servers)
-        client._say(
+        client.say(
             "clock set from %s: %d-%02d-%02d %02d:%02d UTC" % ((server,) + time.gmtime()[:5])
         )
     except MQTTError as e:
-        client._say("clock not set: %s" % e)
+        client.say("clock not set: %s" % e)
+    return now

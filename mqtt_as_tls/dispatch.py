@@ -1,6 +1,7 @@
 """
-Messages out and in. From one that arrived to the handlers that want it: one queue and one task a
-handler, so that the reader never waits for any, and a bound in bytes on all that is not handled.
+Subscriptions and messages in: topic filters and their handlers, what was asked of the broker
+and what it granted; one queue and one task a handler, so that the reader never waits for any, and
+a bound in bytes on all that is not handled.
 """
 
 import asyncio
@@ -9,11 +10,15 @@ import time
 
 from micropython import const
 
-from .router import matches
+from . import router
+from .errors import ProtocolError
+from .router import matches, wrong
 from .transport import Signal
 
-_OVERHEAD = const(100)  # bytes that a waiting message takes besides its topic and payload
+_SUBACK = const(0x90)
+_FILTERS = const(8)  # in one SUBSCRIBE: AWS IoT takes no more
 _FEW = const(4)  # filters that are matched sooner one by one than by an index
+_OVERHEAD = const(100)  # bytes that a waiting message takes besides its topic and payload
 _RETRY_MS = const(100)  # where there is no memory to go on
 
 
@@ -39,7 +44,7 @@ class Message:
     properties = ack_properties = stream = None
     ack_code = length = 0
     done = stale = False  # of session
-    _claims = _extra = 0  # handlers that have not returned; bytes that the properties take
+    claims = extra = 0  # handlers that have not returned; bytes that the properties take
 
     def __init__(self, topic, payload, qos, retain, dup, id):
         self.topic = topic
@@ -49,48 +54,31 @@ class Message:
         self.dup = dup
         self.id = id
 
-    def _size(self):
-        return _OVERHEAD + len(self.topic) + len(self.payload) + self._extra
-
-
-class Delivery(Signal):
-    """
-    An outgoing message of the session, and the task that waits for its delivery.
-
-    packet   bytearray, an encoded PUBLISH
-    id       int, packet id or 0; qos  int
-    queued   int, bytes that it counts in the queue of enqueue()
-    length   int, bytes of the payload that follow the packet
-    awaited  bool, a task waits for it
-    code     int, reason code of its acknowledgement; error  exception, or None
-    entry    what the store knows it by, or None
-    """
-
-    error = entry = None
-    id = queued = code = length = 0
-    awaited = True
-
-    def __init__(self, packet, qos):
-        self.packet = packet
-        self.qos = qos
+    def size(self):
+        return _OVERHEAD + len(self.topic) + len(self.payload) + self.extra
 
 
 class Subscription:
     """
-    A topic filter, the handler that wants what it matches, and what waits for that handler.
+    A topic filter, the handler that wants what it matches, and the lane of what waits for that
+    handler: a queue, and the task that handles one after the other.
 
+    filter   str
     data     bytes, the filter in UTF-8
+    handler  function of the app, or None
     flags    int, subscription options but the QoS; properties  bytes, encoded (MQTT 5)
-    stream   bool, its handler was declared with stream=True
     reason   RefusedError of the SUBACK, or None
     granted  int, the QoS granted in this session; 128 and over: refused; None not answered yet
     asked    bool, SUBSCRIBE sent on this connection
-    current  the Message that the handler has, since `since_ms` (ticks)
+
+    queue    Messages that wait; current  the one being handled, since `since_ms` (ticks), or None
+    task     None before the first message, and when it is taken back
+    signal   Signal: look at `queue`
     """
 
-    granted = current = handler = task = reason = None
-    asked = stream = False
-    since_ms = flags = 0
+    handler = task = current = granted = reason = None
+    asked = False
+    flags = 0
     properties = b""
 
     def __init__(self, filter, data, qos):
@@ -103,27 +91,33 @@ class Subscription:
 
 class Dispatcher:
     """
-    The subscriptions of a client and the messages that they have not handled yet.
+    The subscriptions of a client, and the messages that its handlers have not handled yet.
 
-    client  has running, stats, max_backlog, handler_timeout_s, _session, _handled(message),
-            _due(ms), _say(text)
+    client  MQTTClient; its session, wire and five are there
 
+    subscriptions  list of Subscription, in the order in which they were declared
+    index          topic_index.index of them, or None: who changes them takes it away first
     held    messages not handled yet, in order of arrival
     size    int, their bytes
     open    bool, an iterator takes what no handler claims, from `inbox`
-    others  Subscriptions that the broker does not have: `inbox`, a lane for each stream that is
-            read, and those taken back whose handler still runs
+    others  lanes of what the broker does not have: `inbox`, one for each stream that is read, and
+            those of subscriptions taken back whose handler still runs
     """
 
     def __init__(self, client):
         self._client = client
+        self._session = client.session
+        self._transport = None  # while there is a connection
+        self._warned = False
         self.subscriptions = []
+        self.index = None
         self.inbox = Subscription("messages()", None, 0)
+        self.open = False
         self.others = [self.inbox]
-        self.open = self._warned = False
-        self._index = None  # topic_index.index of the subscriptions, made at the next message
         self.size = 0
         self.held = []
+
+    # What is asked of the broker
 
     def find(self, filter):
         """Return the Subscription of `filter` (str), or None."""
@@ -132,9 +126,126 @@ class Dispatcher:
                 return sub
         return None
 
-    def changed(self):
-        """To be called before `subscriptions` changes: what was noted of them is forgotten."""
-        self._index = None
+    def candidates(self, topic):
+        """
+        Return the Subscriptions (list) that may match `topic` (str), in order of declaration: with
+        an `index` those that do, all where there are few or there is no memory for one.
+        """
+        if len(self.subscriptions) <= _FEW:
+            return self.subscriptions
+        try:
+            if not self.index:
+                from .topic_index import index
+
+                self.index = index(self.subscriptions)
+            return self.index(topic)
+        except MemoryError:
+            self.index = None
+            # what MicroPython noted the name of, and no more, would crash the next import
+            sys.modules.pop("mqtt_as_tls.topic_index", None)
+            return self.subscriptions
+
+    def declare(self, filter, qos, options, handler=None):
+        """
+        Return the Subscription of `filter`, new or with what is asked for now.
+
+        Raises TypeError and ValueError as `MQTTClient.subscribe` does.
+        """
+        client = self._client
+        data = router.filter(filter)
+        router.qos(qos)
+        old = self.find(filter)
+        sub = old or Subscription(filter, data, qos)
+        if options:
+            if not client.five:
+                wrong("option", *list(options.items())[0])
+            client.five.subscription(sub, options)
+        if not old:
+            self.index = None
+            self.subscriptions.append(sub)
+        if qos != sub.qos or (sub.granted or 0) > 2:
+            sub.qos = qos
+            sub.granted = None
+            sub.asked = False
+        sub.handler = handler or sub.handler  # it is told when it is refused at once
+        t = self._transport
+        if t:
+            try:
+                self.renew()
+            except MemoryError as e:  # asked or not, the next connection asks for it
+                t.lost(e)
+                raise
+        return sub
+
+    def up(self, t, resumed):
+        """
+        There is a connection, the Transport `t`: ask for what this session does not have.
+
+        resumed  bool, it is the session of the last connection, for sure
+        """
+        self._transport = t
+        for sub in self.subscriptions:
+            if not resumed or (sub.granted or 0) > 2:
+                sub.granted = None
+        self.renew()
+
+    def down(self):
+        """The connection ended."""
+        self._transport = None
+        for sub in self.subscriptions:
+            sub.asked = False
+
+    def renew(self):
+        """Ask for every declared subscription that this session does not have."""
+        client = self._client
+        five = client.five
+        most = five.filters if five else _FILTERS
+        while True:
+            part = []
+            filters = []
+            for sub in self.subscriptions:
+                if sub.granted is not None or sub.asked or len(part) == most:
+                    continue
+                if five and five.unavailable(sub):
+                    continue
+                if part and (sub.properties or part[0].properties):
+                    continue  # properties are for all filters of a SUBSCRIBE
+                sub.asked = True
+                part.append(sub)
+                filters.append((sub.data, sub.qos | sub.flags))
+            if not part:
+                return
+            self.request(client.wire.subscribe, part, filters, part[0].properties)
+
+    def request(self, encode, record, what, properties):
+        """Send a SUBSCRIBE or UNSUBSCRIBE; `record`: its Subscriptions, a list or a tuple."""
+        t = self._transport
+        packet_id = self._session.request(record, time.ticks_ms())
+        t.send(encode(packet_id, what, properties))
+        t.due(self._client.ack_timeout_s * 1000)
+
+    def answered(self, packet_id, kind, codes):
+        """
+        A SUBACK or UNSUBACK (`kind`) came.
+
+        codes  bytes, its return codes; none of an UNSUBACK of MQTT 3.1.1
+
+        Raises ProtocolError.
+        """
+        part = self._session.answered(packet_id)
+        if not part:
+            return
+        codes = codes or bytes(len(part))
+        if len(codes) != len(part) or isinstance(part, list) != (kind == _SUBACK):
+            raise ProtocolError("SUBACK or UNSUBACK for another request [MQTT-3.8.4-5]")
+        for i, sub in enumerate(part):
+            sub.granted = codes[i]
+            if codes[i] > 127:
+                from .texts import refused
+
+                refused(self._client, sub)
+
+    # What comes
 
     def room(self, message):
         """
@@ -142,133 +253,114 @@ class Dispatcher:
 
         Returns False when there is none: `message` must not be taken in.
         """
-        limit = self._client.max_backlog - message._size()
+        limit = self._client.max_backlog - message.size()
         if message.qos:
-            limit -= self._client._session.lingering()
+            limit -= self._session.lingering()
         for old in list(self.held) if self.size > limit else ():
             if self.size <= limit:
                 break
             if not old.qos:
-                for sub in self.lanes():
-                    if old in sub.queue:
-                        sub.queue.remove(old)
+                for lane in self.lanes():
+                    if old in lane.queue:
+                        lane.queue.remove(old)
                         self.release(old)
-                if not old._claims:
+                if not old.claims:
                     self._client.stats.dropped += 1
         return self.size <= limit or not self.held
 
     def lanes(self):
-        """Return every Subscription, that of the iterator too."""
+        """Return every lane (list of Subscription), that of the iterator too."""
         return self.subscriptions + self.others
-
-    def _candidates(self, topic):
-        """
-        Return the Subscriptions (list) that may match `topic` (str), in order of declaration: with
-        an index those that do, all where there is no memory for one.
-        """
-        try:
-            if not self._index:
-                from .topic_index import index
-
-                self._index = index(self.subscriptions)
-            return self._index(topic)
-        except MemoryError:
-            self._index = None
-            # what MicroPython noted the name of, and no more, would crash the next import
-            sys.modules.pop("mqtt_as_tls.topic_index", None)
-            return self.subscriptions
 
     def deliver(self, message):
         """Queue `message` for every handler whose filter matches, else for the iterator."""
         self.held.append(message)  # first: with no memory for the rest the books stay right
-        self.size += message._size()
+        self.size += message.size()
         try:
-            for sub in (
-                self.subscriptions
-                if len(self.subscriptions) <= _FEW
-                else self._candidates(message.topic)
-            ):
-                if sub.handler and (self._index or matches(sub.filter, message.topic)):
-                    if sub.task is None:
-                        sub.task = asyncio.create_task(self._serve(sub))
-                    self._queue(sub, message)
-            if self.open and not message._claims:
-                self._queue(self.inbox, message)
+            for sub in self.candidates(message.topic):
+                if sub.handler and (self.index or matches(sub.filter, message.topic)):
+                    self.queue(sub, message)
+            if self.open and not message.claims:
+                self.queue(self.inbox, message)
         except MemoryError:  # nobody gets it now: it comes again
-            message._claims = 0
+            message.claims = 0
             for sub in self.subscriptions:
                 if message in sub.queue:
                     sub.queue.remove(message)
             raise
         finally:
-            if not message._claims:
+            if not message.claims:
                 self.held.remove(message)
-                self.size -= message._size()
-        if message._claims:
+                self.size -= message.size()
+        if message.claims:
             return
         message.done = True
         self._client.stats.unclaimed += 1
         if not self._warned:
             self._warned = True
-            self._client._say(
+            self._client.say(
                 "no handler and no iterator for topic %r: see stats.unclaimed" % message.topic
             )
 
-    def _queue(self, sub, message):
-        message._claims += 1  # first: it may be what there is no memory for
-        sub.queue.append(message)
-        sub.signal.set()
+    def queue(self, lane, message):
+        """Let the handler of `lane` have `message`, in its turn."""
+        if lane.handler and lane.task is None:
+            lane.task = asyncio.create_task(self._serve(lane))
+        message.claims += 1  # first: it may be what there is no memory for
+        lane.queue.append(message)
+        lane.signal.set()
 
-    async def next(self, sub):
-        """Return the next message of `sub`, as its current one; None when the client stopped."""
-        while not sub.queue:
-            if not self._client.running:
+    async def next(self, lane):
+        """Return the next message of `lane`, as its current one; None when the client stopped."""
+        client = self._client
+        while not lane.queue:
+            if not client.running:
                 return None
-            sub.signal.is_set = False
-            await sub.signal
-        self._client._due(self._client.handler_timeout_s * 1000)
-        sub.since_ms = time.ticks_ms()
-        sub.current = sub.queue[0]  # till here there may be no memory
-        return sub.queue.pop(0)
+            lane.signal.is_set = False
+            await lane.signal
+        client.connection.due(client.handler_timeout_s * 1000)
+        lane.since_ms = time.ticks_ms()
+        lane.current = lane.queue[0]  # till here there may be no memory
+        return lane.queue.pop(0)
 
-    def finish(self, sub):
-        """The handler of `sub` is done with its current message."""
-        message = sub.current
-        sub.current = None
+    def finish(self, lane):
+        """The handler of `lane` is done with its current message."""
+        message = lane.current
+        lane.current = None
         if message:
             self.release(message)
 
     def release(self, message):
         """One of those that want `message` is done with it."""
-        message._claims -= 1
-        if not message._claims:
+        message.claims -= 1
+        if not message.claims:
             self.held.remove(message)
-            self.size -= message._size()
+            self.size -= message.size()
             message.done = True
-            self._client._handled(message)
+            self._client.connection.handled(message)
 
-    async def _serve(self, sub):
+    async def _serve(self, lane):
         while True:
             try:
-                message = await self.next(sub)
+                message = await self.next(lane)
             except MemoryError:
                 await asyncio.sleep_ms(_RETRY_MS)
                 continue
             if message is None:
                 return
             try:
-                result = sub.handler(message)
+                result = lane.handler(message)
                 if hasattr(result, "send"):
                     await result
             except BaseException as e:  # a tuple of those that are meant would take memory
                 if not isinstance(e, Exception) and not isinstance(e, asyncio.CancelledError):
                     raise
-                if not sub.task and not sub.current:  # stopped
+                if not lane.task and not lane.current:  # stopped
                     raise
-                self._client._report("handler of %r", sub.filter, e)
+                self._client.report("handler of %r", lane.filter, e)
             message = None
-            self.finish(sub)
-            if sub.task is None:  # removed
+            self.finish(lane)
+            if lane.task is None:  # taken back
                 return
 
     def overdue(self, now):
@@ -281,13 +373,13 @@ class Dispatcher:
         """
         limit = self._client.handler_timeout_s * 1000
         next_ms = -1
-        for sub in self.lanes():
-            if sub.current:
-                left = limit - time.ticks_diff(now, sub.since_ms)
+        for lane in self.lanes():
+            if lane.current:
+                left = limit - time.ticks_diff(now, lane.since_ms)
                 if left > 0:
                     next_ms = left if next_ms < 0 else min(left, next_ms)
                     continue
-                from .retry import overdue
+                from .texts import overdue
 
-                overdue(self, sub)
+                overdue(self._client, lane)
         return next_ms

@@ -79,7 +79,7 @@ ROWS = (
     ),
     (-29312, "no TLS on this port, or the broker hung up|use its TLS port, 8883, or see its log"),
     ("(tls)", "silence in the TLS handshake|is it the TLS port? does the broker allow P-256?"),
-    ("(mqtt)", "no answer to CONNECT|is it an MQTT broker? a TLS port needs tls="),
+    ("(connect)", "no answer to CONNECT|is it an MQTT broker? a TLS port needs tls="),
     ("addrinfo", -2, -202, "the name has no address|use the IP address, or check name and DNS"),
     (111, 61, "nothing listens there|start the broker, check its listener, port and firewall"),
     (101, 113, 118, 51, 65, "no way to that address|check the address and the network"),

@@ -102,7 +102,7 @@ class Entity:
         except ValueError:
             pass
         if message.retain or value is None or self._state(value) is None:  # of long ago
-            self.client._say("%s/set: not taken: %r" % (self.topic, data[:40]))
+            self.client.say("%s/set: not taken: %r" % (self.topic, data[:40]))
             return
         result = self.handler() if kind == "button" else self.handler(value)
         if hasattr(result, "send"):

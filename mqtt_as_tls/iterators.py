@@ -48,7 +48,7 @@ class Undelivered:
 class EventLog:
     """The last events of a client, for any number of iterators."""
 
-    def __init__(self):
+    def __init__(self, _):
         self._events = []
         self._count = 0
         self._news = asyncio.Event()
@@ -69,22 +69,21 @@ class EventLog:
 
 def events(client):
     """`client.events()`: return an async iterator of events from now on."""
-    if not client._events:
-        client._events = EventLog()
-    return Events(client, client._events)
+    return Events(client, client.lazily("event_log", EventLog))
 
 
 def messages(client):
     """`client.messages()`: return an async iterator of the messages that no handler claims."""
-    return Messages(client, client._dispatcher)
+    return Messages(client)
 
 
-def leave(dispatcher):
+def leave(client):
     """The iterator is left: what waits for it is acknowledged as unclaimed."""
+    dispatcher = client.dispatcher
     dispatcher.open = False
     inbox = dispatcher.inbox
     dispatcher.finish(inbox)
-    dispatcher._client.stats.unclaimed += len(inbox.queue)
+    client.stats.unclaimed += len(inbox.queue)
     while inbox.queue:
         dispatcher.release(inbox.queue.pop(0))
 
@@ -122,10 +121,10 @@ class Messages:
     its `async with` block. It ends when the client stops.
     """
 
-    def __init__(self, client, dispatcher):
+    def __init__(self, client):
         self._client = client
-        self._dispatcher = dispatcher
-        dispatcher.open = True
+        self._dispatcher = client.dispatcher
+        self._dispatcher.open = True
 
     def __aiter__(self):
         return self
@@ -149,4 +148,4 @@ class Messages:
 
     def close(self):
         """Leave the iterator: its message is acknowledged, the rest counts as unclaimed."""
-        leave(self._dispatcher)
+        leave(self._client)

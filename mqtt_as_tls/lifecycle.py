@@ -26,10 +26,10 @@ async def connect(client, timeout_s=30):
     if not client.running:
         await client.__aenter__()
     while not client.connected:
-        over = client._slow or time.ticks_diff(end, time.ticks_ms()) <= 0
+        over = client.retry.slow or time.ticks_diff(end, time.ticks_ms()) <= 0
         if over or not client.running:
             error = client.error
-            await disconnect(client)
+            await client.disconnect()
             raise error or ConnectError("not connected within %s s" % timeout_s)
         await asyncio.sleep_ms(20)
 
@@ -41,10 +41,10 @@ async def wait_connected(client, timeout_s=None):
     Raises asyncio.TimeoutError after `timeout_s` seconds; RuntimeError when the client is not
     running, or is stopped meanwhile.
     """
-    client._check()
-    wait = client._up.wait()
+    client.check_running()
+    wait = client.up.wait()
     await (wait if timeout_s is None else asyncio.wait_for(wait, timeout_s))
-    client._check()
+    client.check_running()
 
 
 async def disconnect(client, reason=0, properties=None):
@@ -62,38 +62,38 @@ async def disconnect(client, reason=0, properties=None):
         return
     goodbye = _DISCONNECT
     if reason or properties:
-        if not client._five:
+        if not client.five:
             from . import argument_errors
 
             raise argument_errors.option("reason", reason)
-        goodbye = client._wire.disconnect(reason, properties)
+        goodbye = client.wire.disconnect(reason, properties)
     client.running = False
+    outbox = client.outbox
+    session = client.session
     try:
         will = client.will
         if will and will.goodbye and not reason and client.connected:
-            said = client._five and client._five.goodbye_properties
-            out = client._encode(will.topic, will.payload, will.qos, will.retain, said)
-            out.awaited = False
-            client._queue.append(out)
-            client._pump()
+            said = client.five and client.five.goodbye_properties
+            out = outbox.encode(will.topic, will.payload, will.qos, will.retain, said)
+            outbox.add(out, False, 0)
+            outbox.pump()
         end = time.ticks_add(time.ticks_ms(), int(client.drain_s * 1000))
         while (
             client.connected
-            and (client._queue or _unacknowledged(client) or client._transport.blocked)
+            and (outbox.queue or _unacknowledged(session) or client.connection.transport.blocked)
             and time.ticks_diff(end, time.ticks_ms()) > 0
         ):
             await asyncio.sleep_ms(10)
         if client.connected:
-            client._transport.write(goodbye)
-            client._say("disconnected")
+            client.connection.transport.send(goodbye)
+            client.say("disconnected")
     finally:
         stop(client)
     await asyncio.sleep_ms(0)  # handlers that were cancelled clean up, even if the app ends now
 
 
-def _unacknowledged(client):
-    session = client._session
-    return session.inflight + session.awaiting_pubcomp + session._unknown
+def _unacknowledged(session):
+    return session.inflight + session.awaiting_pubcomp + session.unknown
 
 
 def stop(client):
@@ -103,49 +103,41 @@ def stop(client):
     """
     if not _in_loop():
         core.cur_task = None  # the last that ran, maybe one of those to be cancelled
-    alive = client._loop is core._task_queue  # else its tasks never run again: wake none
-    client.running = client._busy = False
-    client._clients.remove(client)
-    task = client._task
-    client._task = None
-    client._down()
+    alive = client.loop is core._task_queue  # else its tasks never run again: wake none
+    task = client.end(alive)
+    client.connection.close()
     if alive and task is not core.cur_task:
         task.cancel()
     tasks = []  # till here it takes no memory, which an app may lack that ends
-    if client._hooks:
-        tasks += client._hooks.tasks
-        client._hooks.tasks = []
-    dispatcher = client._dispatcher
-    for sub in dispatcher.lanes():
-        if sub.task:
-            tasks.append(sub.task)
-        sub.task = sub.current = None
-        sub.queue = []
+    if client.callbacks:
+        tasks += client.callbacks.stop()
+    dispatcher = client.dispatcher
+    for lane in dispatcher.lanes():
+        if lane.task:
+            tasks.append(lane.task)
+        lane.task = lane.current = None
+        lane.queue = []
         if alive:
-            sub.signal.set()
+            lane.signal.set()
         else:
-            sub.signal = Signal()
+            lane.signal = Signal()
     dispatcher.held = []
     dispatcher.size = 0
     dispatcher.others = [dispatcher.inbox]
-    session = client._session
+    session = client.session
     # no handler finishes the others: a redelivery is handled anew
     session.inbound = [message for message in session.inbound if message.done]
-    waiting = client._queue + _unacknowledged(client)
-    session._unknown = []
+    waiting = client.outbox.clear() + _unacknowledged(session)
+    session.unknown = []
     for out in list(session.inflight):
         if out.length:  # its stream is the app's again: it will not be sent once more
             session.drop(out)
-            client._clean = True
-    client._queue = [out for out in client._queue if out.entry]  # the store gave them out
-    client._queued = 0
-    requests = getattr(client, "_requests", None)
+            session.discard = "a stream was broken off"
+    if client.requests:
+        waiting += client.requests.stop(alive)
     if not alive:
-        client._events = None
         for out in waiting:
             out.remove(None)
-        if requests:
-            requests.waiting = {}
         return
     for task in tasks:
         if task is not core.cur_task:
@@ -153,12 +145,9 @@ def stop(client):
     for out in waiting:
         out.error = MQTTError("the client was stopped before the message was delivered")
         out.set()
-    if requests:
-        for request in requests.waiting.values():
-            request.set()
-    client._up.set()
-    if client._events:
-        client._events.wake()
+    client.up.set()
+    if client.event_log:
+        client.event_log.wake()
 
 
 def make_way(client, starting):
@@ -172,10 +161,10 @@ def make_way(client, starting):
     id does.
     """
     inside = _in_loop()
-    for other in list(client._clients):
+    for other in list(client.clients):
         # an empty id: the broker gives each one of its own
         same = client.client_id and _name(client) == _name(other)
-        if other._loop is not core._task_queue or (same and not inside):
+        if other.loop is not core._task_queue or (same and not inside):
             stop(other)
         elif starting:
             from . import argument_errors

@@ -140,7 +140,7 @@ class Wire:
                 raise ValueError("ack_code %r is none of PUBACK" % (wrong,))
             data = encode(properties, first)
         except (TypeError, ValueError) as e:
-            self._client._report("%s", "acknowledgement", e)
+            self._client.report("%s", "acknowledgement", e)
         return self._short(packet5.ack, (first, packet_id, code), data)
 
     def _short(self, encoder, fields, data):
@@ -169,7 +169,7 @@ class Wire:
         """Return CONNECT: the client id may be one that the broker assigned."""
         client = self._client
         own = self._pairs
-        if client._streams and not self._sized:  # payloads larger than memory are welcome
+        if client.stream_in and not self._sized:  # payloads larger than memory are welcome
             own = [pair for pair in own if pair[0] != "maximum_packet_size"]
         if self._auth:
             own = own + [("authentication_data", await self._step(None))]
@@ -177,23 +177,27 @@ class Wire:
         return packet5.connect(*fields, encode(own, _CONNECT), self._will)
 
     async def accepted(self, decoder):
-        """CONNACK came: take over what the broker says about itself and the client."""
+        """
+        CONNACK came: take over what the broker says about itself and the client. Returns the
+        keepalive in seconds that is to be kept to.
+        """
         client = self._client
         self._reauth = None
         said = decoder.properties or {}
         client.properties = said
         self._limits(said)
-        client._session.max_inflight = min(
+        client.session.max_inflight = min(
             client.max_inflight, said.get("receive_maximum", client.max_inflight)
         )
-        client._alive_s = said.get("server_keep_alive", client.keepalive_s)
         own = client.client_id
-        client.client_id = said.get("assigned_client_identifier", own)
-        if own and own != client.client_id:
-            client.client_id = own
+        assigned = said.get("assigned_client_identifier", own)
+        if not own:
+            client.client_id = assigned
+        elif own != assigned:
             raise ProtocolError("a client id that nobody asked for (5.0 section 3.2.2.3.7)", 130)
         if self._auth:
             await self._done(said)
+        return said.get("server_keep_alive", client.keepalive_s)
 
     async def _done(self, said):
         self._same_method(said)
@@ -222,7 +226,7 @@ class Wire:
 
     def _answer(self, t, code, data):
         own = [("authentication_method", self._auth[0]), ("authentication_data", data)]
-        t.write(packet5.auth(code, encode(own, _AUTH)))
+        t.send(packet5.auth(code, encode(own, _AUTH)))
 
     # Connected
 
@@ -247,7 +251,7 @@ class Wire:
         except ProtocolError:
             raise
         except Exception:  # the step function does not believe the broker ([MQTT-4.12.1-2])
-            t.write(packet5.disconnect(128))
+            t.send(packet5.disconnect(128))
             raise
         self._reauth.set()
         self._reauth = None
@@ -255,7 +259,7 @@ class Wire:
     def goodbye(self, t, error):
         """Tell the broker which rule it broke, before the connection is closed (4.13.1)."""
         if not t.blocked:
-            t.write(packet5.disconnect(error.code or 130))
+            t.send(packet5.disconnect(error.code or 130))
 
     def sending(self, out):
         """
@@ -271,14 +275,11 @@ class Wire:
         elif size > self._maximum_packet_size:
             code = 149
         if code:
-            from .retry import undelivered
+            from .texts import undelivered
 
             client = self._client
-            if out in client._session.to_resend:
-                client._session.drop(out)
-            else:
-                client._queue.remove(out)
-                client._queued -= out.queued
+            client.session.drop(out)
+            client.outbox.drop(out)
             error = RefusedError("the broker takes no such message: " + words(code), code)
             undelivered(client, out, error)
             return None
@@ -332,7 +333,7 @@ class Wire:
 
     @staticmethod
     def _identified(sub):
-        data = packet5._with_length(sub.properties)
+        data = packet5.with_length(sub.properties)
         said, _ = decode(memoryview(data), 0, len(data), _SUBSCRIBE)
         return "subscription_identifier" in (said or ())
 
@@ -355,7 +356,7 @@ class Wire:
             code = 162
         if not code:
             return False
-        from .retry import refused
+        from .texts import refused
 
         sub.granted = code
         sub.asked = True  # in a way
@@ -374,7 +375,7 @@ def reauthenticate(client):
     already; asyncio.TimeoutError after ack_timeout_s; what ended the connection (RefusedError), as
     a refusal does.
     """
-    five = client._five
+    five = client.five
     if not five or not five._auth:
         raise ValueError("reauthenticate: MQTT 5 only: give MQTTClient auth=(method, step)")
     if not client.connected:
@@ -385,17 +386,18 @@ def reauthenticate(client):
 
 
 async def _reauthenticate(client, five):
-    t = client._transport
+    connection = client.connection
+    t = connection.transport
     five._reauth = done = asyncio.Event()
     asked = False
     try:
         data = await five._step(None)
-        if client._transport is t:
+        if connection.is_up():
             five._answer(t, 0x19, data)
             asked = True
         end = time.ticks_add(time.ticks_ms(), int(client.ack_timeout_s * 1000))
         while not done.is_set():
-            if client._transport is not t:
+            if not connection.is_up():
                 raise client.error or ConnectError("the client was stopped")
             if time.ticks_diff(end, time.ticks_ms()) <= 0:
                 raise asyncio.TimeoutError

@@ -3,7 +3,7 @@
 import asyncio
 
 
-class Hooks:
+class Callbacks:
     """
     The on_connect functions of a client, and their tasks.
 
@@ -23,17 +23,23 @@ class Hooks:
 
     def answered(self):
         """A request of this connection was answered, maybe the last one."""
-        if self._due and not self._client._session.requests:
+        if self._due and not self._client.session.requests:
             self._due = False
             for task in self.tasks:
                 task.cancel()
             self.tasks = [asyncio.create_task(self._guard(each)) for each in self.handlers]
 
+    def stop(self):
+        """The client stops: return the tasks (list) that are to be cancelled."""
+        tasks = self.tasks
+        self.tasks = []
+        return tasks
+
     async def _guard(self, handler):
         try:
             await handler()
         except Exception as e:
-            self._client._report("%s", "on_connect", e)
+            self._client.report("%s", "on_connect", e)
 
 
 def on_connect(client, handler):
@@ -47,7 +53,5 @@ def on_connect(client, handler):
         from . import argument_errors
 
         raise argument_errors.option("on_connect", handler)
-    if not client._hooks:
-        client._hooks = Hooks(client)
-    client._hooks.handlers.append(handler)
+    client.lazily("callbacks", Callbacks).handlers.append(handler)
     return handler

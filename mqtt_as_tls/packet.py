@@ -17,7 +17,7 @@ _BUFFER = const(512)
 _TWO = const(b"\x20\x40\x50\x62\x70\xb0")  # first bytes of what has a Remaining Length of 2
 
 
-def _packet(first, payload, extra=0, more=0):
+def framed(first, payload, extra=0, more=0):
     """
     Return a packet (bytearray): fixed header, `extra` bytes 0, and `payload` (bytes-like).
 
@@ -46,14 +46,14 @@ def _packet(first, payload, extra=0, more=0):
     return buf
 
 
-def _u16(n):
+def u16(n):
     """Return `n` as two bytes (section 1.5.2). Raises ValueError when it is over 65535."""
     return bytes((n >> 8, n & 255))
 
 
-def _field(data):
+def field(data):
     """Return `data` (bytes-like) behind its length (section 1.5.3). ValueError over 65535."""
-    return _u16(len(data)) + data
+    return u16(len(data)) + data
 
 
 def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
@@ -70,17 +70,17 @@ def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
     Returns a bytearray. Raises ValueError when a field or the keep alive is over 65535.
     """
     flags = 2 if clean else 0
-    body = _field(client_id)
+    body = field(client_id)
     if will:
         flags |= 4 | will[2] << 3 | will[3] << 5
-        body += _field(will[0]) + _field(will[1])
+        body += field(will[0]) + field(will[1])
     if user is not None:
         flags |= 128
-        body += _field(user)
+        body += field(user)
         if password is not None:
             flags |= 64
-            body += _field(password)
-    return _packet(0x10, b"\0\4MQTT\4" + bytes((flags,)) + _u16(keepalive_s) + body)
+            body += field(password)
+    return framed(0x10, b"\0\4MQTT\4" + bytes((flags,)) + u16(keepalive_s) + body)
 
 
 def publish(topic, payload, qos=0, retain=False, properties=None, more=0):
@@ -99,7 +99,7 @@ def publish(topic, payload, qos=0, retain=False, properties=None, more=0):
     """
     n = len(topic)
     extra = n + (4 if qos else 2)
-    buf = _packet(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra, more)
+    buf = framed(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra, more)
     at = len(buf) - len(payload) - extra
     buf[at] = n >> 8
     buf[at + 1] = n & 255
@@ -158,18 +158,18 @@ def subscribe(packet_id, filters, properties=None):
 
     Returns a bytearray.
     """
-    body = _u16(packet_id)
+    body = u16(packet_id)
     for name, qos in filters:
-        body += _field(name) + bytes((qos,))
-    return _packet(0x82, body)
+        body += field(name) + bytes((qos,))
+    return framed(0x82, body)
 
 
 def unsubscribe(packet_id, filters, properties=None):
     """Encode UNSUBSCRIBE (section 3.10) of `filters` (list of bytes, not empty)."""
-    body = _u16(packet_id)
+    body = u16(packet_id)
     for name in filters:
-        body += _field(name)
-    return _packet(0xA2, body)
+        body += field(name)
+    return framed(0xA2, body)
 
 
 def text(data):
@@ -218,32 +218,32 @@ class Decoder:
         """max_packet: int, the largest whole packet that is accepted, in bytes."""
         self.max_packet = max_packet
         self._small = self.buf = memoryview(bytearray(_BUFFER))
-        self._start = 0  # of the first byte that is not consumed
-        self._stop = 0  # after the last byte received
-        self._need = 0  # bytes of the whole packet at _start, as far as known
+        self.start = 0  # of the first byte that is not consumed
+        self.stop = 0  # after the last byte received
+        self.need = 0  # bytes of the whole packet at start, as far as known
         self.at = self.end = 0
 
     def space(self):
         """Return a writable memoryview, never empty, to read input into."""
         buf = self.buf
-        start = self._start
-        stop = self._stop
+        start = self.start
+        stop = self.stop
         if start == stop:
-            self._start = self._stop = 0
+            self.start = self.stop = 0
             self.buf = buf = self._small
             return buf
-        if self._need > len(buf):
-            self.buf = memoryview(bytearray(self._need))
+        if self.need > len(buf):
+            self.buf = memoryview(bytearray(self.need))
         elif not start:
             return buf[stop:]
-        self._start = 0
-        self._stop = stop = stop - start
+        self.start = 0
+        self.stop = stop = stop - start
         self.buf[:stop] = buf[start : start + stop]
         return self.buf[stop:]
 
     def fed(self, n):
         """Note that `n` bytes were written to the start of `space()`."""
-        self._stop += n
+        self.stop += n
 
     def next(self):
         """
@@ -253,8 +253,8 @@ class Decoder:
 
         Raises ProtocolError for a packet that no server may send, or one over `max_packet`.
         """
-        at = start = self._start
-        stop = self._stop
+        at = start = self.start
+        stop = self.stop
         buf = self.buf
         length = shift = 0
         byte = 128
@@ -287,11 +287,11 @@ class Decoder:
                 "packet of %d bytes, max_packet is %d" % (end - start, self.max_packet), 149
             )
         if end > stop:
-            self._need = end - start
+            self.need = end - start
             return None
-        self._need = 0
+        self.need = 0
         self.at = at
-        self.end = self._start = end
+        self.end = self.start = end
         return first
 
     def _bad(self, first, length):

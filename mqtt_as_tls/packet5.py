@@ -9,16 +9,17 @@ from micropython import const
 
 from . import packet
 from .errors import ProtocolError
-from .packet import _field, _packet, _u16, set_clean, set_dup, set_id  # noqa: F401
+from .packet import field, framed, set_clean, set_dup, set_id, u16  # noqa: F401
 from .properties import decode, length, size, text, varint
 
-_MALFORMED = const(0x81)
-_PROTOCOL_ERROR = const(0x82)
-_ALIAS_INVALID = const(0x94)
 _PUBLISH = const(0x30)
 _PINGRESP = const(0xD0)
 _DISCONNECT = const(0xE0)
 _AUTH = const(0xF0)
+
+_MALFORMED = const(0x81)
+_PROTOCOL_ERROR = const(0x82)
+_ALIAS_INVALID = const(0x94)
 
 topic = packet.topic
 
@@ -51,7 +52,7 @@ _CODES = (
 )
 
 
-def _with_length(properties):
+def with_length(properties):
     return varint(len(properties)) + properties
 
 
@@ -80,17 +81,17 @@ def connect(
     Returns a bytearray. Raises ValueError when a field or the keep alive is over 65535.
     """
     flags = 2 if clean else 0
-    body = _u16(keepalive_s) + _with_length(properties) + _field(client_id)
+    body = u16(keepalive_s) + with_length(properties) + field(client_id)
     if will:
         flags |= 4 | will[2] << 3 | will[3] << 5
-        body += _with_length(will_properties) + _field(will[0]) + _field(will[1])
+        body += with_length(will_properties) + field(will[0]) + field(will[1])
     if user is not None:
         flags |= 128
-        body += _field(user)
+        body += field(user)
     if password is not None:
         flags |= 64
-        body += _field(password)
-    return _packet(0x10, b"\0\4MQTT\5" + bytes((flags,)) + body)
+        body += field(password)
+    return framed(0x10, b"\0\4MQTT\5" + bytes((flags,)) + body)
 
 
 def publish(topic, payload, qos=0, retain=False, properties=b"", more=0):
@@ -106,12 +107,12 @@ def publish(topic, payload, qos=0, retain=False, properties=b"", more=0):
 
     Returns a bytearray. Raises ValueError over 268,435,455 bytes.
     """
-    middle = _with_length(properties)
+    middle = with_length(properties)
     if qos:
         middle = b"\0\0" + middle
-    middle = _field(topic) + middle
+    middle = field(topic) + middle
     n = len(middle)
-    buf = _packet(_PUBLISH | qos << 1 | (1 if retain else 0), payload, n, more)
+    buf = framed(_PUBLISH | qos << 1 | (1 if retain else 0), payload, n, more)
     at = len(buf) - len(payload)
     buf[at - n : at] = middle
     return buf
@@ -137,14 +138,14 @@ def aliased(buf, alias, first):
         buf[end + n :],
         0,
         buf[0] & 1,
-        b"\x23" + _u16(alias) + buf[end : end + n],
+        b"\x23" + u16(alias) + buf[end : end + n],
         more,
     )
 
 
 def _coded(first, code, properties, head=b""):
     # a packet that ends with a reason code and properties
-    return _packet(first, head + bytes((code,)) + _with_length(properties))
+    return framed(first, head + bytes((code,)) + with_length(properties))
 
 
 def ack(first, packet_id, code=0, properties=b""):
@@ -155,7 +156,7 @@ def ack(first, packet_id, code=0, properties=b""):
     code        int, reason code that this packet may have
     properties  bytes
     """
-    buf = _u16(packet_id)
+    buf = u16(packet_id)
     if properties:
         return _coded(first, code, properties, buf)
     if code:
@@ -173,18 +174,18 @@ def subscribe(packet_id, filters, properties=b""):
 
     Returns a bytearray.
     """
-    body = _u16(packet_id) + _with_length(properties)
+    body = u16(packet_id) + with_length(properties)
     for name, options in filters:
-        body += _field(name) + bytes((options,))
-    return _packet(0x82, body)
+        body += field(name) + bytes((options,))
+    return framed(0x82, body)
 
 
 def unsubscribe(packet_id, filters, properties=b""):
     """Encode UNSUBSCRIBE (section 3.10) of `filters` (list of bytes, not empty)."""
-    body = _u16(packet_id) + _with_length(properties)
+    body = u16(packet_id) + with_length(properties)
     for name in filters:
-        body += _field(name)
-    return _packet(0xA2, body)
+        body += field(name)
+    return framed(0xA2, body)
 
 
 def disconnect(code=0, properties=b""):

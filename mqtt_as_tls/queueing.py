@@ -11,28 +11,22 @@ def enqueue(client, topic, payload=b"", *, qos=0, retain=False, properties=None)
     Raises as `publish` does at the call, and ValueError for one larger than the queue (with a
     store: than a quarter of its max_bytes).
     """
-    client._check()
-    out = client._encode(topic, payload, qos, retain, properties)
-    out.awaited = False
-    if client._store is not None:
-        kept = client._session.keep(out)
-        if kept is not None:
-            _pump(client)
-            return kept
-    size = len(out.packet)
-    if size > client.max_queue:
-        wrong("size", size, client.max_queue, "max_queue")
-    if client._queued + size > client.max_queue:
-        return False
-    out.queued = size
-    client._queue.append(out)
-    client._queued += size
-    _pump(client)
-    return True
-
-
-def _pump(client):
+    client.check_running()
+    outbox = client.outbox
+    out = outbox.encode(topic, payload, qos, retain, properties)
+    t = outbox.transport
+    kept = None
+    if client.store is not None:
+        kept = client.session.keep(out, t and not (t.blocked or outbox.queue))
+    if kept is None:
+        size = len(out.packet)
+        if size > client.max_queue:
+            wrong("size", size, client.max_queue, "max_queue")
+        kept = outbox.size + size <= client.max_queue
+        if kept:
+            outbox.add(out, False, size)
     try:
-        client._pump()
+        outbox.pump()
     except MemoryError as e:  # it is queued: the next connection sends it
-        client._lost(e)
+        t.lost(e)
+    return kept

@@ -12,24 +12,34 @@ _WAITING = 16  # requests that wait for their response at a time
 
 
 class _Request(Signal):
-    message = None
+    message = error = None
 
 
 class Requests:
     """
     The requests of a client that wait for their response.
 
-    topic    str, where responses are sent to unless a request says another
     topics   those that it listens to
     waiting  dict, correlation data (bytes) -> _Request
     """
 
     def __init__(self, client):
-        said = client.properties.get("response_information")
-        self.topic = said or "response/" + client.client_id
+        self._client = client
         self.topics = set()
         self.waiting = {}
         self._count = int.from_bytes(urandom(4), "big")  # none of an earlier run of the program
+
+    def topic(self):
+        """Return the topic (str) where responses are sent to unless a request says another."""
+        client = self._client
+        return client.properties.get("response_information") or "response/" + client.client_id
+
+    def stop(self, alive):
+        """The client stops: return those that wait (list); `alive` bool: and will be told."""
+        waiting = list(self.waiting.values())
+        if not alive:
+            self.waiting = {}
+        return waiting
 
     def next(self):
         """Return correlation data that no waiting request has."""
@@ -45,8 +55,8 @@ class Requests:
 
 
 def _five(client):
-    client._check()
-    if not client._five:
+    client.check_running()
+    if not client.five:
         raise ValueError("request and respond: MQTT 5 only: give MQTTClient protocol=5")
 
 
@@ -71,32 +81,30 @@ def request(
     2); asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
     """
     _five(client)
-    if client._incoming:
-        client._incoming.forbid()
+    if client.stream_in:
+        client.stream_in.forbid()
     if response_topic is not None:
         router.topic(response_topic)
     own = pairs(properties)
     for name, _ in own:
         if name in ("response_topic", "correlation_data"):
             raise ValueError("%s: request() sets it itself" % name)
-    client._encode(topic, payload, qos, False, own)
+    client.outbox.encode(topic, payload, qos, False, own)
     wait = _request(client, topic, payload, qos, own, response_topic)
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 
 async def _request(client, topic, payload, qos, own, back):
     await client.wait_connected()
-    if not hasattr(client, "_requests"):
-        client._requests = Requests(client)
-    requests = client._requests
-    back = back or requests.topic
-    if back not in requests.topics or not client._dispatcher.find(back):
+    requests = client.lazily("requests", Requests)
+    back = back or requests.topic()
+    if back not in requests.topics or not client.dispatcher.find(back):
         client.on(back, 1)(requests.received)
         requests.topics.add(back)
-    while client._dispatcher.find(back).granted is None:
+    while client.dispatcher.find(back).granted is None:
         await client.wait_connected()
         await asyncio.sleep_ms(10)
-    sub = client._dispatcher.find(back)
+    sub = client.dispatcher.find(back)
     if sub.granted > 2:
         raise sub.reason
     if len(requests.waiting) >= _WAITING:
@@ -111,7 +119,7 @@ async def _request(client, topic, payload, qos, own, back):
         await answer
     finally:
         del requests.waiting[data]
-    if not answer.message:
+    if answer.error:
         raise MQTTError("the client was stopped before the response came")
     return answer.message
 

@@ -1,209 +1,147 @@
 """
-What follows a connection that was lost or could not be made: say why in plain words, and decide
-how long to wait. Imported when the first one failed.
+What follows a connection that was lost or could not be made: why it was, and how long to wait.
+Imported when one failed, and unloaded when that is told: what is known of failures stays.
 """
 
 import gc
 import random
-import sys
 import time
 
 from micropython import const
 
-from . import packet
-from .errors import (
-    CertificateError,
-    ConnectError,
-    DeliveryUnknown,
-    LinkError,
-    MQTTError,
-    RefusedError,
-)
+from . import errors, packet, unload
 
 _SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
 _LONGEST_MS = const(60_000)  # of the back-off
+_LINK_RESET_AFTER = const(5)  # attempts that nobody answered
 # CONNACK codes that mean "not now" (3.1.1 section 3.2.2.3, 5.0 section 2.4) and DISCONNECT codes
 # of a broker that goes or moves; the others will not heal by themselves
 _PASSING = const(b"\x03\x80\x83\x88\x89\x8b\x8d\x8e\x93\x96\x97\x98\x9c\x9d\x9f\xa0")
 _HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
 
 
-def failed(client, error):
+class Retry:
     """
-    Tell why `client` is not connected; return the ms until the next try: exponential back-off
-    with full jitter.
+    What a client knows of its failures since it was started. No more than that, so that nothing
+    of this module stays in memory with it.
+
+    slow        bool, the error will not heal by itself
+    unanswered  int, attempts in a row that no broker answered; `reset_at`  so many reset the link
+    connects    int, connections at the last failure
+    failures    int, attempts of this back-off; refusals  int, those in a row that will not heal
+    strikes     int, connections in a row that broke on the message `suspect`
+    why         str, what was said last
+    """
+
+    slow = False
+    unanswered = connects = failures = refusals = strikes = 0
+    reset_at = _LINK_RESET_AFTER
+    suspect = why = None
+
+
+def failed(client, error, old):
+    """
+    Tell why `client` is not connected; return the ms until the next try: exponential back-off with
+    full jitter.
 
     error  Exception, whatever ended the attempt
+    old    that of the attempt before, or None
     """
+    known = client.retry
+    connection = client.connection
     now = time.ticks_ms()
-    lost = client._since_ms is not None
-    lasted = lost and time.ticks_diff(now, client._since_ms) > _LASTING_MS
+    lost = connection.up_ms is not None and client.stats.connects != known.connects
+    lasted = lost and time.ticks_diff(now, connection.up_ms) > _LASTING_MS
     if lost:
-        if lasted or client._behind:
-            client._failures = 0
-        client._since_ms = None
+        known.connects = client.stats.connects
+        known.refusals = 0
+        known.reset_at = _LINK_RESET_AFTER
+        if lasted or connection.behind:
+            known.failures = 0
         # else the client itself closed the connection, for want of memory or of room
-        if not (client._behind or isinstance(error, MemoryError)):
-            _suspect(client, now)
-    stubborn = isinstance(error, RefusedError) and error.code not in _PASSING
-    if isinstance(error, CertificateError) or getattr(error, "code", None) == -30592:
+        if not (connection.behind or isinstance(error, MemoryError)):
+            _search(client, now)
+    stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
+    if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
         from .clock import plausible
 
         gc.collect()
         stubborn = plausible() and gc.mem_free() > _HANDSHAKE
     # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
-    client._refusals = client._refusals + 1 if stubborn else 0
-    hosts = client._hosts
-    client._slow = client._refusals > (2 * len(hosts) if hosts else 2)
-    # a refused connection (104 on lwIP) and an unknown name are answers too: the link works
+    known.refusals = known.refusals + 1 if stubborn else 0
+    failover = client.failover
+    known.slow = known.refusals > (2 * len(failover.hosts) if failover else 2)
+    # a refused connection (104 on lwIP) and an unknown name are answers: the link works
     answered = getattr(error, "code", 0) in (104, 111) or "no such name" in str(error)
-    if not answered and not isinstance(error, LinkError):
-        client._silent += 1
-    delay = 50 + int(random.random() * min(_LONGEST_MS, 500 << min(client._failures, 7)))
-    client._failures += 1
-    if client._slow:
+    if not answered and not isinstance(error, errors.LinkError):
+        known.unanswered += 1
+    delay = 50 + int(random.random() * min(_LONGEST_MS, 500 << min(known.failures, 7)))
+    known.failures += 1
+    if known.slow:
         delay = _SLOW_MS
-    elif client._strikes >= _SUSPECT_AFTER:
+    elif known.strikes >= _SUSPECT_AFTER:
         delay = _LONGEST_MS
-    if hosts:
-        from . import failover
-
-        there = failover.following(client, lost)
-        if there != hosts[0]:  # the list was not gone through
-            client._failures -= 1
-            delay = min(delay, 500)
-    old = client.error
-    client.error = error
-    if lost or not client._why or repr(old) != repr(error):
-        client._why = "%s: %s" % (
+    if failover and not failover.plan(lost):  # the list was not gone through
+        known.failures -= 1
+        delay = min(delay, 500)
+    if lost or not known.why or repr(old) != repr(error):
+        known.why = "%s: %s" % (
             "connection lost" if lost else "not connected",
-            error if isinstance(error, MQTTError) else repr(error),
+            error if isinstance(error, errors.MQTTError) else repr(error),
         )
-        if not (lasted and isinstance(error, ConnectError)):  # else it was set up rightly
-            client._why += _explained(error)
-    elif isinstance(error, MQTTError):
+        if not (lasted and isinstance(error, errors.ConnectError)):  # else it was set up rightly
+            known.why += _explained(error)
+    elif isinstance(error, errors.MQTTError):
         error.cure = old.cure
-    slowly = ", rarely now as this does not heal by itself" if client._slow else ""
-    client._say(client._why + slowly, ", next try in %.1f s" % (delay / 1000))
-    _event(client, "Disconnected", error)
-    if hosts:
-        failover.move(client, there)
-    _forget("explain", "reasons")
+    slowly = ", rarely now as this does not heal by itself" if known.slow else ""
+    client.say(known.why + slowly, ", next try in %.1f s" % (delay / 1000))
+    _tell(client, "Disconnected", error)
+    unload("explain", "reasons", "texts", "retry")
     return delay
 
 
-def _event(client, kind, value):
-    if client._events:
-        client._events.put(kind, value)
+def _tell(client, kind, value):
+    if client.event_log:
+        client.event_log.put(kind, value)
 
 
-def _forget(*names):
-    """Unload modules of the package: the next handshake needs the memory."""
-    package = sys.modules[__name__.split(".")[0]]
-    for name in names:
-        sys.modules.pop("%s.%s" % (package.__name__, name), None)
-        package.__dict__.pop(name, None)
-
-
-def unanswered(client):
+def resets_link(client):
     """
-    Tell that the link of `client` is about to be reset; the next reset, which serves all clients
-    of that link, has to wait twice as long.
+    Tell that the link of `client` is about to be reset; the next time, for all clients of that
+    link, waits twice as long.
     """
-    after = client._reset_at * 2
-    for mate in client._clients:
-        if mate._link is client._link:
-            mate._reset_at = after
-    client._say("the link looks up but no broker answers: resetting it")
+    after = client.retry.reset_at * 2
+    for mate in client.clients:
+        if mate.link is client.link:
+            mate.retry.reset_at = after
+    client.say("the link looks up but no broker answers: resetting it")
 
 
-def refusal(client, code, filter=None):
-    """
-    Return the RefusedError for the code of a CONNACK, SUBACK or another answer, just received.
+def _search(client, now):
+    """Count the connections that ended right after the same oldest message was sent."""
+    known = client.retry
+    session = client.session
+    out = session.inflight[0] if session.inflight else None
+    if not out or out in session.to_resend or session.oldest_ms(now) > _SUSPECT_MS:
+        known.strikes = 0
+        return
+    known.strikes = known.strikes + 1 if out is known.suspect else 1
+    known.suspect = out
+    if known.strikes >= _SUSPECT_AFTER:
+        topic = packet.topic(out.packet)
+        client.say("connections break right after a message to %r was sent" % topic)
+        _tell(client, "Suspect", topic)
+    if client.give_up_after and known.strikes >= client.give_up_after:
+        from .texts import undelivered
 
-    filter  str that a SUBSCRIBE or UNSUBSCRIBE asked for
-    """
-    what = "the broker refused%s: " % (" %r" % filter if filter else "")
-    properties = client._transport.decoder.properties
-    if client._five:
-        from .reasons import words
-
-        what += words(code, properties)
-    else:
-        what += "code %d" % code
-    error = RefusedError(what, code)
-    error.properties = properties
-    return error
-
-
-def undelivered(client, out, error=None):
-    """
-    The message `out` is not delivered, or nobody knows: tell who waits for it, or an event.
-
-    error  exception; int: the code of its acknowledgement; None: QoS 2, and the broker lost the
-           session
-    """
-    topic = packet.topic(out.packet)
-    if error is None:
-        error = DeliveryUnknown("the broker lost the session: was %r delivered?" % topic, topic)
-    elif isinstance(error, int):
-        error = refusal(client, error)
-    out.error = error
-    if out.entry:
-        client._session.forget(out)
-    if not out.awaited:
-        client._say("message to %r: %s" % (topic, error))
-        _event(client, "Undelivered", (topic, error))
-    out.set()
-
-
-def refused(client, sub, error=None):
-    """
-    The broker refused the subscription `sub`: note why, and tell it of a declared one.
-
-    error  RefusedError; None: what the packet just received says
-    """
-    sub.reason = error or refusal(client, sub.granted, sub.filter)
-    if sub.handler and sub.asked:  # not an UNSUBACK
-        client._say("%s%s" % (sub.reason, "" if error else ": see its ACL"))
-        _event(client, "SubscriptionRefused", sub.filter)
-
-
-def overdue(dispatcher, sub):
-    """The handler of `sub`, or the iterator, is too slow: acknowledge the message it has."""
-    client = dispatcher._client
-    stream = client._incoming
-    if stream and stream.message is sub.current:
-        return  # it is being read: there is a limit to pauses
-    client._say(
-        "handler of %r runs for over %d s: message acknowledged, handler goes on"
-        % (sub.filter, client.handler_timeout_s)
-    )
-    dispatcher.finish(sub)
-    if sub is dispatcher.inbox:
-        from .iterators import leave
-
-        leave(dispatcher)
-
-
-def not_joined(ssid, status):
-    """
-    Return in words why a board is not in the network `ssid` (str).
-
-    status  int of the driver, or the exception that it raised
-    """
-    if status in (-3, 15, 202, 204):
-        why = "wrong password: check it, it is case-sensitive"
-    elif status in (-2, 201):
-        why = "no such network in reach: check its name (2.4 GHz only on most boards)"
-    elif status == 2:
-        why = "joined but got no address: check the router's DHCP, or give static="
-    else:
-        why = "cannot join (%s): check password, signal and access point" % status
-    return "Wi-Fi '%s': %s" % (ssid, why)
+        session.drop(out)
+        session.discard = "a message was given up"  # the broker may have it
+        error = errors.MQTTError("given up: %d connections broke on it" % known.strikes)
+        undelivered(client, out, error)
+        known.strikes = 0
 
 
 def _explained(error):
@@ -214,42 +152,6 @@ def _explained(error):
         cause, cure = explain(error, year=time.localtime()[0])
     except (ImportError, MemoryError):
         return ""  # the number is printed
-    if isinstance(error, MQTTError):
+    if isinstance(error, errors.MQTTError):
         error.cure = cure
     return (cause and "; " + cause) + (cure and " -> " + cure)
-
-
-def _suspect(client, now):
-    """Count the connections that ended right after the same oldest message was sent."""
-    session = client._session
-    out = session.inflight[0] if session.inflight else None
-    if not out or out in session.to_resend or session.oldest_ms(now) > _SUSPECT_MS:
-        client._strikes = 0
-        return
-    client._strikes = client._strikes + 1 if out is client._suspect else 1
-    client._suspect = out
-    if client._strikes >= _SUSPECT_AFTER:
-        topic = packet.topic(out.packet)
-        client._say("connections break right after a message to %r was sent" % topic)
-        _event(client, "Suspect", topic)
-    if client.give_up_after and client._strikes >= client.give_up_after:
-        session.drop(out)
-        undelivered(
-            client, out, MQTTError("given up: %d connections broke on it" % client._strikes)
-        )
-        client._strikes = 0
-        client._clean = True  # or the broker's session would still have it
-
-
-def unawaited(client, out):
-    """The message `out` was made by a publish() that nobody awaits: MicroPython tells of none."""
-    client._say(
-        "publish to %r was not awaited: write await client.publish(...)" % packet.topic(out.packet)
-    )
-
-
-def report(client, what, error):
-    """Tell that a function of the app raised `error`; with log=print where, too."""
-    client._say("%s failed: %r" % (what, error))
-    if client._log is print:
-        sys.print_exception(error)

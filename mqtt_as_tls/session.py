@@ -28,6 +28,7 @@ class Session:
     One session with one broker.
 
     max_inflight  int, the most QoS 1 and 2 messages that wait for their last acknowledgement
+    anew          bool, the broker's side of it is to begin now
 
     An outgoing message is an object with these attributes:
 
@@ -39,19 +40,24 @@ class Session:
 
     stray = 0  # acknowledgements that nothing waits for
 
-    def __init__(self, max_inflight=8):
+    def __init__(self, max_inflight=8, anew=False):
         self._id = 0  # the packet id that was used last
-        self.unsure = False  # of the client: that of this connection may have begun after ours
+        self._free = 0  # how many after it are known to be free
+        self.unsure = False  # that of this connection may have begun after ours
+        # why the next CONNECT has to be clean, the broker's side being another than ours (str, for
+        # people); None: it has not
+        self.discard = "" if anew else None
         self.max_inflight = max_inflight
         self.inflight = []  # outgoing, in the order of their first sending
         self.to_resend = []  # those of them that this connection has to carry once more
         self.awaiting_pubcomp = []  # QoS 2 whose PUBREC came, in that order
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
+        self.asked_ms = 0  # when the last of those was sent
         self.inbound = []  # messages not acknowledged yet, in the order of their arrival
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
         self.awaiting_pubrel = {}
-        self._unknown = []
+        self.unknown = []
 
     def full(self):
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
@@ -60,16 +66,20 @@ class Session:
 
     def _next_id(self):
         # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2])
-        while True:
-            self._id = n = self._id % 65535 + 1
-            for out in (
-                self.inflight + self.awaiting_pubcomp if self.awaiting_pubcomp else self.inflight
-            ):
-                if out.id == n:
-                    break
-            else:
-                if n not in self.requests:
-                    return n
+        while not self._free:
+            n = self._id
+            free = 65535
+            for out in self.inflight + self.awaiting_pubcomp:
+                if out.id:
+                    free = min(free, (out.id - n - 1) % 65535)
+            for used in self.requests:
+                free = min(free, (used - n - 1) % 65535)
+            self._free = free
+            if not free:  # the next one is in use
+                self._id = n % 65535 + 1
+        self._free -= 1
+        self._id = n = self._id % 65535 + 1
+        return n
 
     def publish(self, out, now_ms):
         """
@@ -88,11 +98,12 @@ class Session:
         if again:
             self.to_resend.remove(out)
 
-    def request(self, record):
+    def request(self, record, now_ms=0):
         """
         Return a packet id for a SUBSCRIBE or UNSUBSCRIBE that `record` (any object but None)
         stands for.
         """
+        self.asked_ms = now_ms
         n = self._next_id()
         self.requests[n] = record
         return n
@@ -140,6 +151,12 @@ class Session:
         if out in self.to_resend:
             self.to_resend.remove(out)
 
+    def postpone(self, now_ms):
+        """What waits for an answer does so from now on."""
+        self.asked_ms = now_ms
+        for out in self.inflight + self.awaiting_pubcomp:
+            out.sent_ms = now_ms
+
     def oldest_ms(self, now_ms):
         """Return how long the oldest message in flight has waited, in ms; -1: there is none."""
         age = -1
@@ -148,11 +165,12 @@ class Session:
                 age = max(age, (now_ms - waiting[0].sent_ms) & _TICKS)
         return age
 
-    def resume(self, present, now_ms):
+    def resume(self, present, now_ms, unsure=False):
         """
         Take up the session on a new connection, after CONNACK (section 4.4).
 
         present  bool, session present
+        unsure   bool, an earlier CONNECT was not answered: it may have begun that session
 
         What was in flight still is: PUBREL has to be sent for all in `awaiting_pubcomp`, then all
         in `to_resend` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP
@@ -165,12 +183,14 @@ class Session:
         """
         kept = []
         self.requests = {}
+        self.unsure = unsure
+        self._free = 0
         if not present:
-            unknown = self._unknown + self.awaiting_pubcomp
+            unknown = self.unknown + self.awaiting_pubcomp
             again = []
             for out in self.inflight:
                 (again if out.qos == 1 else unknown).append(out)
-            self.inflight, self.awaiting_pubcomp, self.awaiting_pubrel, self._unknown = (
+            self.inflight, self.awaiting_pubcomp, self.awaiting_pubrel, self.unknown = (
                 again,
                 [],
                 {},
@@ -183,8 +203,7 @@ class Session:
             if not present:
                 out.id = 0
             packet.set_dup(out.packet, out.id > 0)
-        for out in self.inflight + self.awaiting_pubcomp:
-            out.sent_ms = now_ms
+        self.postpone(now_ms)
         for message in self.inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code in (0, 16):
                 self.awaiting_pubrel[message.id] = True  # handled: only its PUBREC is missing
@@ -193,7 +212,8 @@ class Session:
                 message.stale = True
                 kept.append(message)
         self.inbound = kept
-        return self._unknown
+        self.discard = None
+        return self.unknown
 
     def received(self, message, dup):
         """

@@ -117,18 +117,20 @@ class FileStore:
 
     # Loading
 
-    def open(self, protocol, client_id):
+    def open(self, protocol, client_id, log=None):
         """
         Load the log, or begin one.
 
         protocol   int, 4 or 5
         client_id  str
+        log        a function that takes a line (str)
 
         Returns False when it is open already, else True. Raises ValueError when the directory
         cannot be used, or has the log of another client.
         """
         if self._segments is not None:
             return False
+        self.log = log or self.log
         self._name = bytes((_VERSION, protocol)), client_id.encode()
         try:
             self._load()
@@ -466,7 +468,7 @@ class FileStore:
 
     def session(self, client):
         """Return the session of `client`; one that is read from flash when this is closed."""
-        if self._segments is None or self._session._client is not client:
+        if self._segments is None or self._session.client is not client:
             self.close()
             from .store_session import StoredSession
 

@@ -6,7 +6,7 @@ hears of it. Imported with `store=` only.
 from micropython import const
 
 from . import packet
-from .dispatch import Delivery
+from .outbox import Delivery
 from .router import wrong
 from .session import Session
 
@@ -27,58 +27,53 @@ class StoredSession(Session):
         super().__init__(client.max_inflight)
         if not client.client_id:
             wrong("store")
-        self._client = client
+        self.client = client
         self._store = store
-        store.log = client._say
-        store.open(5 if client._five else 4, client.client_id)
+        store.open(5 if client.five else 4, client.client_id, client.say)
+        if client.five and (client.clean_start or not store.restored):
+            self.discard = ""
         for entry, buf in store.inflight():
             out = self._outgoing(entry, buf)
             out.id = entry[2]
             packet.set_id(buf, out.id)
             (self.awaiting_pubcomp if entry[3] else self.inflight).append(out)
-        if store.restored and client._hosts and not client._shared:
-            client._foreign = True  # which of the brokers has the session is not known:
-            client._home = ()  # none of them
+        if store.restored and client.failover:
+            client.failover.restored()
         for n in store.inbound:
             self.awaiting_pubrel[n] = True
 
     def _outgoing(self, entry, buf):
-        out = Delivery(buf, buf[0] >> 1 & 3)
-        out.entry = entry
-        out.awaited = False
-        return out
+        return Delivery(buf, buf[0] >> 1 & 3, entry)
 
-    def keep(self, out):
+    def keep(self, out, at_once):
         """
         Take a message of enqueue(). Returns True when it waits on flash; False when there is no
         room; None when it need not (it can be sent at once) or cannot (the flash fails) wait
         there. Raises ValueError when it is too large for the store.
+
+        at_once  bool, the connection has room for it, and nothing waits in memory
         """
-        client = self._client
-        if client.connected and not (
-            client._queue
-            or self.to_resend
+        if at_once and not (
+            self.to_resend
             or self._store.waiting
             or self.full()
-            or client._transport.blocked
-            or len(out.packet) > client.max_queue
+            or len(out.packet) > self.client.max_queue
         ):
             return None
         return self._store.put(out.packet)
 
-    def fetch(self, queue):
+    def fetch(self):
         """
-        Move the oldest message that waits on flash to `queue` (list), which is empty; return
-        whether there was one. One with QoS 0 leaves the store now.
+        Return the oldest message that waits on flash, or None. One with QoS 0 leaves the store
+        now.
         """
         found = self._store.next()
         if not found:
-            return False
+            return None
         out = self._outgoing(*found)
         if not out.qos:
             self.forget(out)
-        queue.append(out)
-        return True
+        return out
 
     def forget(self, out):
         """The message `out` is delivered, or never will be."""
@@ -105,8 +100,8 @@ class StoredSession(Session):
                 self._store.received(out.entry)
         return out
 
-    def resume(self, present, now_ms):
-        unknown = super().resume(present, now_ms)
+    def resume(self, present, now_ms, unsure=False):
+        unknown = super().resume(present, now_ms, unsure)
         for out in unknown:
             self.forget(out)
         if not present:

@@ -12,9 +12,8 @@ from micropython import const
 from .dispatch import Message, Subscription
 from .errors import ConnectError, ProtocolError
 from .router import matches
-from .transport import Signal
+from .transport import STALL_MS, Signal
 
-_STALL_MS = const(10_000)
 _TURN_MS = const(20)
 
 
@@ -52,14 +51,23 @@ class Stream:
         return bytes(buf)
 
 
-class _Quiet:
-    """What a client with such handlers has in the place of an _Incoming when there is none."""
+class Streams:
+    """
+    What a client with such handlers knows of them.
 
-    left = 0
-    message = task = None
+    current  the Incoming that is received, or None
+    """
+
+    current = None
 
     def __init__(self, client):
         self._client = client
+        if client.connected:
+            client.connection.transport.decoder.partial = True
+
+    def is_reading(self, message):
+        """Return whether the payload of `message` is being received."""
+        return self.current and self.current.message is message
 
     def forbid(self):
         """
@@ -67,17 +75,18 @@ class _Quiet:
         wait for what comes after its payload.
         """
         task = core.cur_task
-        if self.left and task is self.task:
+        current = self.current
+        if current and current.left and task is current.task:
             raise RuntimeError(
                 "its answer comes after the payload that this handler reads: enqueue(), or read"
                 " to the end first"
             )
-        for lane in self._client._dispatcher.others:
+        for lane in self._client.dispatcher.others:
             if lane.task is task:
-                lane.asked = True
+                lane.waits = True
 
 
-class _Incoming(Stream, _Quiet):
+class Incoming(Stream):
     """
     The payload of the packet that is being received. For a while it stands in for the decoder of
     the transport, which then reads straight into the buffer of the handler.
@@ -89,7 +98,7 @@ class _Incoming(Stream, _Quiet):
     task      that of the handler, or None
     """
 
-    def __init__(self, client, t, message, length):
+    def __init__(self, client, connection, message, length):
         # what is noted later has its place now, when there is memory
         self.error = self.task = None
         self.over = False
@@ -97,10 +106,11 @@ class _Incoming(Stream, _Quiet):
         self.message = message
         self._most = client.max_packet
         self._client = client
-        self._t = t
-        self._decoder = t.decoder
+        self._connection = connection
+        self._t = connection.transport
+        self._decoder = self._t.decoder
         self._wanted = Signal()  # the handler waits for input, or returned
-        self._came = Signal()  # input came, or none will
+        self.came = Signal()  # input came, or none will
         self.moved_ms = time.ticks_ms()
 
     async def readinto(self, buf):
@@ -109,18 +119,18 @@ class _Incoming(Stream, _Quiet):
             return 0
         t = self._t
         decoder = self._decoder
-        start = decoder._start
-        n = min(len(view), decoder._stop - start)
+        start = decoder.start
+        n = min(len(view), decoder.stop - start)
         if n and not self.error:
             view[:n] = decoder.buf[start : start + n]
-            decoder._start += n
+            decoder.start += n
             self.fed(n)
             return n
         await asyncio.sleep_ms(0)
         self._view = view
         self._got = 0
         while True:
-            if self._client._transport is not t:
+            if not self._connection.is_up():
                 self.fail()
             if self.error:
                 raise self.error
@@ -134,9 +144,9 @@ class _Incoming(Stream, _Quiet):
                 t.decoder = decoder
             if self._got:
                 return self._got
-            self._came.is_set = False
+            self.came.is_set = False
             self._wanted.set()
-            await self._came
+            await self.came
 
     def space(self):
         """As Decoder.space: the buffer of the handler."""
@@ -163,10 +173,10 @@ class _Incoming(Stream, _Quiet):
                     )
                 except MemoryError:
                     pass
-            inbound = self._client._session.inbound
+            inbound = self._client.session.inbound
             if self.message in inbound and not self.over:
                 inbound.remove(self.message)
-        self._came.set()
+        self.came.set()
         self._wanted.set()
 
     def end(self):
@@ -174,15 +184,13 @@ class _Incoming(Stream, _Quiet):
         client = self._client
         if self in self._t.streams:
             self._t.streams.remove(self)
-            client._incoming = client._quiet
-            client._asked_ms = now = time.ticks_ms()
-            session = client._session
-            for out in session.inflight + session.awaiting_pubcomp:  # their answers were behind it
-                out.sent_ms = now
-            for sub in client._dispatcher.lanes():
-                if sub.current is self.message:
-                    sub.since_ms = now
-            client._due(client.handler_timeout_s * 1000)
+            client.stream_in.current = None
+            now = time.ticks_ms()
+            for lane in client.dispatcher.lanes():
+                if lane.current is self.message:
+                    lane.since_ms = now
+            client.session.postpone(now)
+            self._t.due(min(client.ack_timeout_s, client.handler_timeout_s) * 1000)
 
     def returned(self):
         """The handler returned: let the reader skip what is left."""
@@ -197,7 +205,7 @@ class _Incoming(Stream, _Quiet):
             if self.left and not (self.over or self.error):
                 await self._t.readable
             self._wanted.is_set = False
-            self._came.set()
+            self.came.set()
         if self.error:
             raise self.error
 
@@ -205,62 +213,76 @@ class _Incoming(Stream, _Quiet):
         """Take what is left in small pieces."""
         decoder = self._decoder
         while self.left:
-            n = min(self.left, decoder._stop - decoder._start)
+            n = min(self.left, decoder.stop - decoder.start)
             if n:
-                decoder._start += n
+                decoder.start += n
                 self.fed(n)
             elif self._t.read():
                 await asyncio.sleep_ms(0)
-            elif decoder._stop == decoder._start:
+            elif decoder.stop == decoder.start:
                 await self._t.readable
 
 
-def attach(client, sub):
-    """The handler of `sub` was declared with stream=True."""
-    handler = sub.handler
-    sub.stream = True
-    if not client._streams:
-        client._streams = True
-        client._incoming = client._quiet = _Quiet(client)
-    sub.lane = None
+class StreamHandler:
+    """
+    A handler of the app that was declared with stream=True. Takes the place of it in a
+    Subscription, that of the arguments: as MQTTClient.on has them.
 
-    def handle(message):
+    lane  StreamLane of the message that it has, or None
+    """
+
+    lane = None
+
+    def __init__(self, client, filter, qos, options, handler):
+        self._client = client
+        self._handler = handler
+        self._sub = client.dispatcher.declare(filter, qos, options, self)
+
+    def __call__(self, message):
         try:
-            return _handle(client, sub, handler, message)
+            return self._handle(message)
         except MemoryError as e:
             if message.stream:
                 message.stream.fail(e)  # the broker sends it again
             raise
 
-    sub.handler = handle
-    if client.connected:
-        client._transport.decoder.partial = True
+    async def _handle(self, message):
+        """
+        Run the handler of the app in a task and a lane of its own; return when it returned, or
+        when the next one has to begin before (see `_turn`).
+        """
+        client = self._client
+        others = client.dispatcher.others
+        lane = None
+        try:
+            lane = StreamLane(self._sub, message)
+            others.append(lane)
+            lane.task = asyncio.create_task(_run(client, lane, self._handler, message))
+        except MemoryError as e:
+            if lane in others:
+                others.remove(lane)
+            if message.stream:
+                message.stream.fail(e)  # the broker sends it again
+            raise
+        self._sub.current = None
+        self.lane = lane
+        await lane.signal
 
 
-async def _handle(client, sub, handler, message):
+class StreamLane(Subscription):
     """
-    Run the handler of the app in a task and a lane of its own; return when it returned, or when
-    the next one has to begin before (see `_turn`).
+    The one message that a StreamHandler has.
+
+    waits  bool, the handler may wait for an answer of the broker
     """
-    d = client._dispatcher
-    lane = None
-    try:
-        lane = Subscription(sub.filter, sub.data, sub.qos)
-        lane.task = None
-        lane.asked = False  # whether it may wait for an answer of the broker
-        lane.since_ms = sub.since_ms
-        lane.current = message
-        d.others.append(lane)
-        lane.task = asyncio.create_task(_run(client, lane, handler, message))
-    except MemoryError as e:
-        if lane in d.others:
-            d.others.remove(lane)
-        if message.stream:
-            message.stream.fail(e)  # the broker sends it again
-        raise
-    sub.current = None
-    sub.lane = lane
-    await lane.signal
+
+    waits = False
+
+    def __init__(self, sub, message):
+        super().__init__(sub.filter, sub.data, sub.qos)
+        self.task = None
+        self.since_ms = sub.since_ms
+        self.current = message
 
 
 async def _run(client, lane, handler, message, caught=(Exception, asyncio.CancelledError)):
@@ -287,17 +309,17 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
         if stream:
             stream.returned()
             while stream.left and not stream.error:
-                stream._came.is_set = False
-                await stream._came
+                stream.came.is_set = False
+                await stream.came
             if error is stream.error:
                 error = None
         elif own is not message:
             message.ack_code = own.ack_code
             message.ack_properties = own.ack_properties
         if error:
-            client._report("handler of %r", lane.filter, error)
+            client.report("handler of %r", lane.filter, error)
     finally:
-        d = client._dispatcher
+        d = client.dispatcher
         if lane in d.others:
             d.others.remove(lane)
         d.finish(lane)
@@ -310,7 +332,7 @@ def _header(decoder, qos, five):
     not known, one beyond what is there.
     """
     buf = decoder.buf
-    stop = decoder._stop
+    stop = decoder.stop
     at = decoder.at + 2
     if at > stop:
         return at
@@ -329,7 +351,7 @@ def _header(decoder, qos, five):
     return at
 
 
-async def receive(client, t, first):
+async def receive(client, connection, first):
     """
     The reader met a PUBLISH over max_packet, of which `first` is the first byte: have a handler
     read its payload. Returns True when it is through and the reader goes on.
@@ -337,49 +359,50 @@ async def receive(client, t, first):
     Raises ProtocolError when no handler with stream=True wants it, or its header is over
     max_packet; ConnectError.
     """
+    t = connection.transport
     decoder = t.decoder
     qos = first >> 1 & 3
     while True:
-        at = _header(decoder, qos, client._five)
-        need = at - decoder._start
+        at = _header(decoder, qos, client.five)
+        need = at - decoder.start
         if need > client.max_packet:
             raise ProtocolError(
                 "topic and properties of %d bytes, max_packet is %d" % (need, client.max_packet),
                 149,
             )
-        if at <= decoder._stop:
+        if at <= decoder.stop:
             break
-        decoder._need = need
+        decoder.need = need
         await t.readable
         t.read()
         decoder.next()
     length = decoder.end - at
-    size = decoder.end - decoder._start
+    size = decoder.end - decoder.start
     decoder.end = at
     topic, packet_id, _ = decoder.publish(qos)
-    for sub in client._dispatcher.subscriptions:
-        if sub.stream and matches(sub.filter, topic):
+    for sub in client.dispatcher.subscriptions:
+        if isinstance(sub.handler, StreamHandler) and matches(sub.filter, topic):
             break
     else:
         raise ProtocolError(
             "packet of %d bytes to %r, max_packet is %d" % (size, topic, client.max_packet), 149
         )
-    decoder._start = at
-    decoder._need = 0
+    decoder.start = at
+    decoder.need = 0
     client.stats.received += 1
     dup = first & 8 == 8
     message = Message(topic, b"", qos, first & 1 == 1, dup, packet_id)
     message.properties = decoder.properties
     message.length = length
-    message.stream = stream = _Incoming(client, t, message, length)
+    message.stream = stream = Incoming(client, connection, message, length)
     t.streams.append(stream)
     try:
-        if qos and not client._session.received(message, dup):
+        if qos and not client.session.received(message, dup):
             client.stats.duplicates += 1
             stream.over = True
-        client._due(_STALL_MS)
+        t.due(STALL_MS)
         if not stream.over:
-            client._incoming = stream
+            client.stream_in.current = stream
             await _turn(client, sub, stream)
             await stream.pass_on()
         await stream.skip()
@@ -387,33 +410,31 @@ async def receive(client, t, first):
         if stream.left:
             stream.fail()
         stream.end()
-        stream._came.set()
-    client._handled(message)
+        stream.came.set()
+    connection.handled(message)
     return True
 
 
 async def _turn(client, sub, stream):
     """Queue the message of `stream` for the handler of `sub`; return when it is its turn."""
-    d = client._dispatcher
+    d = client.dispatcher
     message = stream.message
-    if sub.task is None:
-        sub.task = asyncio.create_task(d._serve(sub))
     d.held.append(message)
-    d.size += message._size()
+    d.size += message.size()
     try:
-        d._queue(sub, message)
+        d.queue(sub, message)
     except MemoryError:
         d.held.remove(message)
-        d.size -= message._size()
+        d.size -= message.size()
         raise
     lane = None
     pause = 0
     while message in sub.queue:
         stream.moved_ms = now = time.ticks_ms()
-        if lane is not sub.lane:
-            lane = sub.lane
+        if lane is not sub.handler.lane:
+            lane = sub.handler.lane
             start = now
-        if lane and (lane.asked or time.ticks_diff(now, start) > client.handler_timeout_s * 1000):
+        if lane and (lane.waits or time.ticks_diff(now, start) > client.handler_timeout_s * 1000):
             lane.signal.set()  # what it waits for comes after this payload: begin with the next
         await asyncio.sleep_ms(pause)
         pause = _TURN_MS

@@ -9,13 +9,12 @@ import time
 from micropython import const
 
 from . import router
-from .dispatch import Delivery
 from .errors import ConnectError
+from .outbox import Delivery
 from .router import wrong
-from .transport import _closed
+from .transport import STALL_MS, closed
 
 _CHUNK = const(1024)  # bytes of memory that a transfer takes, and of a TLS record
-_STALL_MS = const(10_000)
 
 
 class Parts:
@@ -66,9 +65,9 @@ class Upload(Delivery):
             or (router.qos(qos) and not (hasattr(source, "seek") and hasattr(source, "tell")))
         ):
             wrong("stream", source, length)
-        if properties and not client._five:
+        if properties and not client.five:
             wrong("option", "properties", properties)
-        buf = client._wire.publish(router.topic(topic), b"", qos, retain, properties, more=length)
+        buf = client.wire.publish(router.topic(topic), b"", qos, retain, properties, more=length)
         if len(buf) > client.max_packet:
             wrong("size", len(buf), client.max_packet, "max_packet")
         super().__init__(buf, qos)
@@ -84,10 +83,10 @@ class Upload(Delivery):
         t.tx_ms = t.moved_ms = self.moved_ms = time.ticks_ms()
         t.streams.append(self)
         try:
-            t._task = asyncio.create_task(self._pour(t, header))
+            t.writer = asyncio.create_task(self._pour(t, header))
         except MemoryError as e:
-            self._client._lost(e)
-        self._client._due(_STALL_MS)
+            t.lost(e)
+        t.due(STALL_MS)
         return False
 
     async def _pour(self, t, part):
@@ -117,35 +116,32 @@ class Upload(Delivery):
                 part = chunk[:n]
                 left -= n
                 reading = False
-            # what else waits for an answer has its time anew
-            client._asked_ms = now = time.ticks_ms()
-            session = client._session
-            for out in session.inflight + session.awaiting_pubcomp:  # their answers were behind it
-                out.sent_ms = now
-            client._due(client.ack_timeout_s * 1000)
+            # what waits for an answer was behind it
+            client.session.postpone(time.ticks_ms())
+            t.due(client.ack_timeout_s * 1000)
         except asyncio.CancelledError:  # the connection is closed
-            stalled = time.ticks_diff(time.ticks_ms(), t.moved_ms) >= _STALL_MS
+            stalled = time.ticks_diff(time.ticks_ms(), t.moved_ms) >= STALL_MS
             self._broken(reading and stalled and ConnectError("the stream gave nothing for 10 s"))
             return
         except Exception as e:
             self._broken(reading and not isinstance(e, MemoryError) and e)
-            client._lost(_closed(e))
+            t.lost(closed(e))
             return
         finally:
             t.streams.remove(self)
-        await t._drain()
+        await t.drain()
 
     async def _send(self, t, part):
         at = 0
         while at < len(part):
-            n = t._sock.write(part[at:])
+            n = t.sock.write(part[at:])
             if n:
                 at += n
                 self._client.stats.bytes_out += n
                 t.tx_ms = t.moved_ms = self.moved_ms = time.ticks_ms()
                 await asyncio.sleep_ms(0)
             else:
-                await t._writable
+                await t.writable
 
     def _broken(self, error):
         """
@@ -153,19 +149,16 @@ class Upload(Delivery):
         sent again, and the next session has to be new, as this one had the message.
         """
         client = self._client
-        session = client._session
+        session = client.session
         if not error:
             if self._start is not None or not self._read:
                 return
             error = ConnectError("lost, and the stream has no seek(): publish it anew")
         elif self in session.inflight:
             session.drop(self)
-            client._clean = True
-        if client._partial is self:
-            client._partial = None
-        if self in client._queue:
-            client._queue.remove(self)
+            session.discard = "a stream was broken off"
+        client.outbox.drop(self)
         if not self.is_set:
-            from .retry import undelivered
+            from .texts import undelivered
 
             undelivered(client, self, error)

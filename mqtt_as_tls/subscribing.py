@@ -22,10 +22,10 @@ def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
     Raises ValueError, TypeError, RuntimeError (not running) at the call; RefusedError;
     asyncio.TimeoutError.
     """
-    client._check()
-    if client._incoming:
-        client._incoming.forbid()
-    wait = _subscribe(client, client._declare(filter, qos, options))
+    client.check_running()
+    if client.stream_in:
+        client.stream_in.forbid()
+    wait = _subscribe(client, client.dispatcher.declare(filter, qos, options))
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 
@@ -35,7 +35,7 @@ async def _subscribe(client, sub):
         await asyncio.sleep_ms(10)
     if sub.granted > 2:
         if not sub.handler:
-            _remove(client._dispatcher, sub)
+            _take_back(client, sub)
         raise sub.reason
     return sub.granted
 
@@ -52,22 +52,22 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     Raises ValueError at the call for no topic filter, RuntimeError when the client is not running;
     RefusedError (MQTT 5); asyncio.TimeoutError.
     """
-    client._check()
-    if client._incoming:
-        client._incoming.forbid()
+    client.check_running()
+    if client.stream_in:
+        client.stream_in.forbid()
     data = b""
     if properties:
-        if not client._five:
+        if not client.five:
             from . import argument_errors
 
             raise argument_errors.option("properties", properties)
-        data = client._five.encode(properties, 0xA2)
+        data = client.five.encode(properties, 0xA2)
     subs = []
     for name in filters:
-        known = client._dispatcher.find(name)
+        known = client.dispatcher.find(name)
         subs.append(known or Subscription(name, filter(name), 0))
     for sub in subs:
-        _remove(client._dispatcher, sub)
+        _take_back(client, sub)
     wait = _unsubscribe(client, subs, data)
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
@@ -82,29 +82,33 @@ async def _unsubscribe(client, subs, properties):
         if not client.connected:  # it was, for a moment
             continue
         # those that were declared again stay
-        subs = tuple([sub for sub in subs if not client._dispatcher.find(sub.filter)])
+        subs = tuple([sub for sub in subs if not client.dispatcher.find(sub.filter)])
         if not subs:
             return
         connects = client.stats.connects
+        t = client.connection.transport
         filters = [sub.data for sub in subs]
-        if client._five:
-            client._five.fit(len(client._wire.unsubscribe(1, filters, properties)))
-        client._request(client._wire.unsubscribe, subs, filters, properties)
+        if client.five:
+            client.five.fit(len(client.wire.unsubscribe(1, filters, properties)))
+        client.dispatcher.request(client.wire.unsubscribe, subs, filters, properties)
         # a SUBACK that is still to come says nothing about it
         while not answered and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
-            answered = not client._error and subs not in client._session.requests.values()
+            answered = not t.error and subs not in client.session.requests.values()
     for sub in subs:
         if sub.reason:
             raise sub.reason
 
 
-def _remove(dispatcher, sub):
+def _take_back(client, sub):
     """Take back `sub`: its queue is acknowledged, a handler that runs finishes."""
-    dispatcher.changed()
+    dispatcher = client.dispatcher
+    dispatcher.index = None
     if sub in dispatcher.subscriptions:
         dispatcher.subscriptions.remove(sub)
-    others = [s for s in dispatcher.others if s.current or s.task or s is dispatcher.inbox]
+    others = [
+        lane for lane in dispatcher.others if lane.current or lane.task or lane is dispatcher.inbox
+    ]
     if sub.current:
         others.append(sub)  # handler_timeout_s still counts
     elif sub.task:

@@ -16,6 +16,7 @@ from micropython import const
 
 from .errors import ConnectError
 
+STALL_MS = const(10_000)  # the longest time without progress in sending, or in a stream
 _EINPROGRESS = const((115, 119, 36))  # Linux and lwIP, esp32, macOS
 _NOTHING = const((11, 35))  # EAGAIN
 
@@ -70,7 +71,7 @@ class _Poll:
 
     def __init__(self, enqueue, sock):
         self._enqueue = enqueue
-        self._sock = sock
+        self.sock = sock
         self._armed = self.more = False
 
     def __iter__(self):
@@ -81,55 +82,58 @@ class _Poll:
         if not self._armed:
             _stop()
         self._armed = False
-        self._enqueue(self._sock)
+        self._enqueue(self.sock)
 
 
 class Transport:
     """
     One TCP or TLS connection.
 
-    client     has stats, _lost(error): a write found the connection dead, _drained(): all that
-               waited is sent, _silent: attempts in a row that nobody answered
+    owner   the task that watches its deadlines, in `sleep`
+    client  has stats (bytes_in, bytes_out), and outbox: `drained` is called when all that waited
+            is sent
 
-    decoder    what `read` feeds, set by the client once the connection is open
+    decoder    what `read` feeds, set by the owner once the connection is open
+    error      what ended it, or None
     out        list of the packets that wait to be sent
     blocked    bool, nothing can be sent at once
     moved_ms   ticks when a blocked write last made progress
     rx_ms      ticks of the last byte received
     tx_ms      ticks of the last packet written
     tls_ms     int, what the handshake took
-    readable   awaitable: input came
-    stage      str, how far `open` came
+    wake_ms    ticks until which the owner sleeps, or None
+    sock       what is written to; writer  the task that does when it is blocked, or None
+    readable   awaitable: input came; writable  awaitable: the socket takes more
     streams    list of the payloads larger than memory that are under way, each with `moved_ms`,
                ticks of its last progress
     """
 
-    def __init__(self, client):
+    error = None
+    tls_ms = 0
+
+    def __init__(self, owner, client):
+        self._owner = owner
+        self._queue = core._task_queue  # that of its event loop
         self._client = client
-        self._raw = self._sock = self._task = None
-        self._sent = self.tls_ms = 0
+        self._raw = self.sock = self.writer = self.wake_ms = None
+        self._sent = 0
         self.blocked = False
         self.out = []
         self.streams = []
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
 
-    async def open(self, address, port, host, tls, hello):
+    async def dial(self, address, port):
         """
-        Connect, shake hands, send the first packet. The caller sets the deadline.
+        Connect over TCP. The caller sets the deadline.
 
-        address  str, IPv4
-        port     int
-        host     str, the name that the certificate must have
-        tls      TLS or None
-        hello    bytes-like, the CONNECT packet: the handshake runs inside its write
+        address  str, IPv4; port  int
 
-        Raises ConnectError, TLSError, CertificateError.
+        Raises ConnectError.
         """
-        self.stage = "TCP"
         if self.blocked:  # closed before it began: there was no memory to wait for it
             raise ConnectError("closed")
         self._raw = s = socket.socket()
-        self._sock = s
+        self.sock = s
         try:
             s.setblocking(False)
             try:
@@ -153,32 +157,41 @@ class Transport:
                     raise
         except OSError as e:
             raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
-        self._client._silent = 0  # whatever comes now, the link works
-        self.stage = "TLS" if tls else "MQTT"
+
+    async def greet(self, tls, host, hello):
+        """
+        Shake hands and send the first packet. The caller sets the deadline.
+
+        tls    TLS or None
+        host   str, the name that the certificate must have
+        hello  bytes-like, the CONNECT packet: the handshake runs inside its write
+
+        Raises ConnectError, TLSError, CertificateError.
+        """
+        s = self.sock
         gc.collect()
         start = time.ticks_ms()
         try:
             if tls:
-                self._sock = s = tls.wrap(s, host)
+                self.sock = s = tls.wrap(s, host)
             io = core._io_queue
             # not `s`: the unix port polls TLS once a ms, and TLS takes one record at a time, so
             # that what it has while the socket has nothing is the rest of what read() got
             self.readable = _Poll(io.queue_read, self._raw)
-            self._writable = _Poll(io.queue_write, s)
+            self.writable = _Poll(io.queue_write, s)
             while True:
                 n = s.write(hello)
                 if n:
                     break
-                await self._writable
+                await self.writable
         except (OSError, ValueError, MemoryError) as e:
             if tls:
                 raise tls.failure(e)
-            raise _closed(e)
-        self.stage = "MQTT"
+            raise closed(e)
         self.rx_ms = time.ticks_ms()
         self.tls_ms = time.ticks_diff(self.rx_ms, start)
         if n < len(hello):
-            self.write(memoryview(hello)[n:])
+            self.send(memoryview(hello)[n:])
 
     def read(self):
         """
@@ -188,9 +201,9 @@ class Transport:
         """
         view = self.decoder.space()
         try:
-            n = self._sock.readinto(view)
+            n = self.sock.readinto(view)
         except OSError as e:
-            raise _closed(e)
+            raise closed(e)
         self.readable.more = more = n == len(view)
         if n:
             self.decoder.fed(n)
@@ -200,7 +213,7 @@ class Transport:
             raise ConnectError("the broker closed the connection")
         return more
 
-    def write(self, buf):
+    def send(self, buf):
         """
         Send `buf` (bytes-like, a whole packet), in turn after what waits. It never waits itself
         and never raises: a dead connection is told to `lost`.
@@ -214,25 +227,27 @@ class Transport:
             self.out.append(buf)
             return False
         try:
-            n = self._sock.write(buf)
+            n = self.sock.write(buf)
             if n == size:
                 return True
             self.blocked = True
             self.moved_ms = now
             self.out.append(buf)
             self._sent = n or 0
-            self._task = asyncio.create_task(self._drain())
+            self.writer = asyncio.create_task(self.drain())
+            self.due(STALL_MS)
         except (OSError, MemoryError) as e:
             self.blocked = True
-            self._client._lost(_closed(e))
+            self.lost(closed(e))
         return False
 
-    async def _drain(self):
+    async def drain(self):
+        """Send what waits in `out`."""
         out = self.out
         try:
             while out:
-                await self._writable
-                n = self._sock.write(memoryview(out[0])[self._sent :])
+                await self.writable
+                n = self.sock.write(memoryview(out[0])[self._sent :])
                 if n:
                     self._sent += n
                     self.tx_ms = self.moved_ms = time.ticks_ms()
@@ -240,17 +255,46 @@ class Transport:
                         out.pop(0)
                         self._sent = 0
             self.blocked = False
-            self._client._drained()
+            self._client.outbox.drained()
         except (OSError, MemoryError) as e:
-            self._client._lost(_closed(e))
+            self.lost(closed(e))
+
+    # Its deadlines: the owner sleeps until the next one
+
+    def sleep(self, ms):
+        """Return what the owner awaits: it ends in `ms`, or when `due` or `lost` says so."""
+        ms = int(ms)
+        self.wake_ms = time.ticks_add(time.ticks_ms(), ms)
+        return asyncio.sleep_ms(ms)
+
+    def due(self, ms):
+        """Have the owner look at the deadlines within `ms`, if it sleeps until a later one."""
+        task = self._owner
+        if (
+            self.wake_ms is not None
+            and time.ticks_diff(self.wake_ms, time.ticks_ms()) > ms
+            and task is not core.cur_task
+            and task.data is None  # else it is cancelled, and would forget that
+        ):
+            self.wake_ms = None
+            self._queue.remove(task)
+            self._queue.push(task)
+
+    def lost(self, error):
+        """The connection ended, by `error`: let the owner know."""
+        if isinstance(error, MemoryError):
+            error = MemoryError  # the instance may be one that MicroPython has for the next, too
+        self.error = self.error or error
+        self.due(0)
 
     def close(self):
         """Close the connection; nothing is sent any more. Twice does no harm."""
         self.blocked = True
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        s = self._sock
+        self.wake_ms = None
+        if self.writer is not None:
+            self.writer.cancel()
+            self.writer = None
+        s = self.sock
         while s is not None:
             try:
                 s.close()
@@ -258,10 +302,10 @@ class Transport:
                 pass
             # after a failed handshake TLS has lost its socket; a loop over both would take memory
             s, self._raw = self._raw, None
-        self._sock = None
+        self.sock = None
 
 
-def _closed(error):
+def closed(error):
     if isinstance(error, MemoryError):
         return error
     code = error.errno if isinstance(error, OSError) else None

@@ -144,7 +144,7 @@ class WiFi:
                     self._pairs.remove(pair)
                     self._pairs.insert(0, pair)
                     return
-                from .retry import not_joined
+                from .texts import not_joined
 
                 text += (text and "; ") + not_joined(pair[0], status)
                 if status not in (-3, -2):

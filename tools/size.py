@@ -29,11 +29,11 @@ PACKAGE = freeze.ROOT / "mqtt_as_tls"
 # Bytes. A budget is what was reached, with up to 2 % to spare, where the design's was not:
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the budget then.
 BUDGETS = {
-    "mpy": 28_178,  # of what a working app imports: 26,130 without MQTT 5, streams and the store
-    "mpy of all": 78_800,
+    "mpy": 27_250,  # of what a working app imports and keeps: options, clock, dns are unloaded
+    "mpy of all": 82_300,
     "mpy of home_assistant": 2_560,
-    "frozen": 8_740,  # heap to import what a working app imports
-    "imported": 33_288,  # the same from .mpy files: 31,240 without what was named
+    "frozen": 9_100,  # heap to import what a working app imports
+    "imported": 30_500,  # the same from .mpy files
 }
 
 # What an app with MQTT 3.1.1 imports when all goes well; {module: when it is loaded} of the others
@@ -41,7 +41,7 @@ WORKING = modules.always()
 LATER = modules.later()
 SUMS = {
     "**a working app**": WORKING,
-    "+ telling why it failed": ("retry", "explain"),
+    "+ telling why it failed": ("retry", "texts", "explain"),
     "+ MQTT 5": ("mqtt5", "packet5", "properties", "reasons"),
     "+ the store": ("store", "store_session"),
     "+ payloads larger than memory, both ways": ("stream_in", "stream_out"),
@@ -91,7 +91,7 @@ def in_order():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ImportFrom) and node.level:
                 found |= {node.module} if node.module else {each.name for each in node.names}
-        found.discard("__version__")
+        found -= {"__version__", "unload"}
         imports[path.stem] = found
     ordered = []
     while len(ordered) < len(imports):

@@ -234,13 +234,13 @@ ends = []
 escaped = []
 
 
-def failed(client, error):
+def failed(client, error, old):
     """Note what ended a connection; the next try is at once."""
     ends.append((type(error).__name__, getattr(error, "code", None), str(error)))
     if not isinstance(error, MQTTError):
         escaped.append("escape: %r" % error)
         sys.print_exception(error, sys.stderr)
-    _failed(client, error)
+    _failed(client, error, old)
     return 0
 
 
@@ -334,14 +334,14 @@ async def drive(sockets, got, wanted, problems):
 
 def left_over(client):
     """Return what the client still has, though all is done (list of str)."""
-    session = client._session
-    lists = ["inflight", "awaiting_pubcomp", "to_resend", "requests", "_unknown"]
+    session = client.session
+    lists = ["inflight", "awaiting_pubcomp", "to_resend", "requests", "unknown"]
     left = [name for name in lists if getattr(session, name)]
     if [message for message in session.inbound if not message.stale]:
         left.append("inbound")
-    if client._dispatcher.held or client._dispatcher.size:
+    if client.dispatcher.held or client.dispatcher.size:
         left.append("held")
-    if client._queue or client._queued:
+    if client.outbox.queue or client.outbox.size:
         left.append("queue")
     return left
 

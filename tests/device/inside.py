@@ -5,7 +5,7 @@ import gc
 import time
 
 from mqtt_as_tls import client as client_module
-from mqtt_as_tls import retry
+from mqtt_as_tls import connection, dns, retry
 from mqtt_as_tls.dispatch import Dispatcher, Message, Subscription
 from mqtt_as_tls.router import matches
 
@@ -13,19 +13,19 @@ from mqtt_as_tls.router import matches
 _PLACES = {
     "to take note of the session": "mqtt_as_tls.session Session resume",
     "to look at the window": "mqtt_as_tls.session Session full",
-    "to send what waits": "mqtt_as_tls MQTTClient _pump",
-    "to send": "mqtt_as_tls MQTTClient _send",
+    "to send what waits": "mqtt_as_tls.outbox Outbox pump",
+    "to send": "mqtt_as_tls.transport Transport send",
     "to read": "mqtt_as_tls.transport Transport read",
     "for a task": "asyncio create_task",
-    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher _queue",
+    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher queue",
     "for the next message of a handler": "mqtt_as_tls.dispatch Dispatcher next",
     "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
     "for an acknowledgement": "mqtt_as_tls.packet ack",
     "for an index": "mqtt_as_tls.topic_index index",
     "for a topic alias": "mqtt_as_tls.packet5 aliased",
     "for a record": "mqtt_as_tls.store FileStore _write",
-    "for words about a handler that raised": "mqtt_as_tls.retry report",
-    "for words about an undelivered message": "mqtt_as_tls.retry undelivered",
+    "for words about a handler that raised": "mqtt_as_tls.texts report",
+    "for words about an undelivered message": "mqtt_as_tls.texts undelivered",
 }
 
 
@@ -52,68 +52,69 @@ def no_memory(place):
 
 def to_send(client):
     """Return how many messages wait to be sent, or are without the acknowledgement they need."""
-    s = client._session
-    return client._queued + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
+    s = client.session
+    return len(client.outbox.queue) + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
 
 
 def left_over(client):
     """Return all (list) that is under way in either direction, or held."""
-    s, d = client._session, client._dispatcher
-    found = [s.inflight, s.awaiting_pubcomp, s.to_resend, s.requests, s.inbound, s._unknown]
-    return [each for each in found + [client._queue, d.held, d.size] if each]
+    s, d = client.session, client.dispatcher
+    found = [s.inflight, s.awaiting_pubcomp, s.to_resend, s.requests, s.inbound, s.unknown]
+    return [each for each in found + [client.outbox.queue, d.held, d.size] if each]
 
 
 def in_flight(client):
     """Return how many messages were sent and are without the acknowledgement they need."""
-    return len(client._session.inflight)
+    return len(client.session.inflight)
 
 
 def suspect_nothing():
     """Let no client think that a message is what breaks its connections."""
-    retry._suspect = lambda client, now: None
+    retry._search = lambda client, now: None
 
 
 def forget_refusals(client):
     """Let the next refusal be the first one, after which it tries again at once."""
-    client._refusals = 0
+    client.retry.refusals = 0
 
 
 def stage(client):
     """Return how far the attempt to connect is that is under way (str), or None."""
-    return getattr(client._transport, "stage", None)
+    return connection.STATES[client.connection.state]
 
 
 def blocked_ms(client):
     """Return for how long the connection has taken nothing of what is to be sent."""
-    out = client._transport
+    out = client.connection.transport
     return time.ticks_diff(time.ticks_ms(), out.moved_ms) if out.blocked else 0
 
 
 def strays(client):
     """Return how many acknowledgements came that nothing waited for."""
-    return client._session.stray
+    return client.session.stray
 
 
 def to_receive(client):
     """Return how many deliveries of QoS 2 to this client are under way."""
-    return len(client._session.inbound) + len(client._session.awaiting_pubrel)
+    return len(client.session.inbound) + len(client.session.awaiting_pubrel)
 
 
 def next_id(client, packet_id):
     """Have the next message take `packet_id`, or the first after it that is free."""
-    client._session._id = (packet_id - 2) % 65535 + 1
+    client.session._id = (packet_id - 2) % 65535 + 1
+    client.session._free = 0
 
 
 def held(client):
     """Return (what is held for handlers and acknowledgements, its bytes)."""
-    return client._dispatcher.held, client._dispatcher.size
+    return client.dispatcher.held, client.dispatcher.size
 
 
 def granted(client, topic_filter=None):
     """Return the QoS granted for a filter (None: not yet), or the list of those of all."""
     if topic_filter is None:
-        return [each.granted for each in client._dispatcher.subscriptions]
-    return client._dispatcher.find(topic_filter).granted
+        return [each.granted for each in client.dispatcher.subscriptions]
+    return client.dispatcher.find(topic_filter).granted
 
 
 async def subscribed(client):
@@ -125,64 +126,64 @@ async def subscribed(client):
 
 def filters(client):
     """Return the filters (list) that it is subscribed to, or wants to be."""
-    return [each.filter for each in client._dispatcher.subscriptions]
+    return [each.filter for each in client.dispatcher.subscriptions]
 
 
 def is_declared(client, topic_filter):
     """Tell whether there is a subscription for this filter."""
-    return bool(client._dispatcher.find(topic_filter))
+    return bool(client.dispatcher.find(topic_filter))
 
 
 def waiting_requests(client):
     """Return how many requests wait for their responses."""
-    return len(client._requests.waiting) if hasattr(client, "_requests") else 0
+    return len(client.requests.waiting) if client.requests else 0
 
 
 def lose(client, error):
     """Let the connection end with `error`."""
-    client._lost(error)
+    client.connection.transport.lost(error)
 
 
 def is_reauthenticating(client):
     """Tell whether an authentication is under way on the connection that there is."""
-    return bool(client._five._reauth)
+    return bool(client.five._reauth)
 
 
 def place(client):
     """Return which of its hosts (index) it is at."""
-    return client._hosts.index((client.host, client.port))
+    return client.failover.hosts.index((client.host, client.port))
 
 
 def lanes(client):
     """Return how many queues there are beside those of filters."""
-    return len(client._dispatcher.others)
+    return len(client.dispatcher.others)
 
 
 def wrap_socket(client, wrapper):
     """Have the connection use `wrapper(its socket)` instead of its socket; return that."""
-    transport = client._transport
-    transport._sock = wrapper(transport._sock)
-    return transport._sock
+    transport = client.connection.transport
+    transport.sock = wrapper(transport.sock)
+    return transport.sock
 
 
-def replace_arrived(client, function):
-    """Have `function` called with each message that comes."""
-    client._arrived = function
+def replace_arrived(function):
+    """Have `function` called with each message that comes, of any client."""
+    connection.Connection._arrived = function
 
 
 def is_slow(client):
     """Tell whether it tries again rarely, as what fails does not heal by itself."""
-    return client._slow
+    return client.retry.slow
 
 
 def hosts(client):
     """Return the list of ("host", port) that it tries."""
-    return client._hosts
+    return client.failover.hosts
 
 
 def forget_sntp(client):
     """Let it ask for the time again, though it has just done so."""
-    client._sntp_ms = None
+    client.connection._asked_clock_ms = None
 
 
 def forget_said(client):
@@ -192,7 +193,7 @@ def forget_said(client):
 
 def clients():
     """Return the list of clients that run."""
-    return client_module._clients
+    return client_module.MQTTClient.clients
 
 
 def explain_nothing():
@@ -211,17 +212,38 @@ def set_wifi(poll_ms, timeout_ms=None):
 
 def failures(client):
     """Return how many attempts to connect failed since the last that did not."""
-    return client._failures
+    return client.retry.failures
 
 
 def say(client, line):
     """Log `line` as the client does."""
-    client._say(line)
+    client.say(line)
+
+
+def watch_failures(note):
+    """
+    Have `note(client, error, old)` be called in the place of retry.failed; it returns the ms until
+    the next try. Returns that function.
+    """
+    failed = retry.failed
+    retry.failed = note
+    return failed
+
+
+def keep_loaded():
+    """Let what is loaded for a while stay as the test has changed it."""
+    client_module.unload = connection.unload = retry.unload = lambda *names: None
+
+
+def resolve_with(resolve):
+    """Have `resolve(host, servers)` be what finds the address of a broker."""
+    keep_loaded()
+    dns.resolve = resolve
 
 
 def unanswered(client):
     """Return how many attempts to connect nobody has answered, since the last that was."""
-    return client._silent
+    return client.retry.unanswered
 
 
 def supervisor(client):
@@ -231,20 +253,20 @@ def supervisor(client):
 
 def is_bare(client):
     """Tell whether it has neither a connection nor an attempt to make one."""
-    return not client.connected and client._transport is None
+    return not client.connected and client.connection.transport is None
 
 
 async def next_deadline(client, alive_s):
     """Let a ping be due every `alive_s` seconds, and return when the next deadline is there."""
-    client._alive_s = alive_s
-    while client._wake_ms is None:
+    client.keepalive_s = alive_s
+    while not client.connected or client.connection.transport.wake_ms is None:
         await asyncio.sleep_ms(5)
-    await asyncio.sleep_ms(time.ticks_diff(client._wake_ms, time.ticks_ms()))
+    await asyncio.sleep_ms(time.ticks_diff(client.connection.transport.wake_ms, time.ticks_ms()))
 
 
 def indexed(client):
     """Tell whether this client has an index of its topic filters."""
-    return bool(client._dispatcher._index)
+    return bool(client.dispatcher.index)
 
 
 class Filters:
@@ -255,7 +277,8 @@ class Filters:
     """
 
     def __init__(self, filters):
-        self._dispatcher = Dispatcher(None)
+        self.session = self.wire = self.five = None
+        self._dispatcher = Dispatcher(self)
         for filter in filters:
             sub = Subscription(filter, b"", 0)
             sub.handler = sub.task = id  # never called
@@ -263,11 +286,11 @@ class Filters:
 
     def candidates(self, topic):
         """Return the Subscriptions that are tried for `topic` (str), without memory of its own."""
-        return self._dispatcher._candidates(topic)
+        return self._dispatcher.candidates(topic)
 
     def indexed(self):
         """Tell whether these are found by an index."""
-        return bool(self._dispatcher._index)
+        return bool(self._dispatcher.index)
 
     def of(self, candidates, topic):
         """Return the filters (list) of those of `candidates` that `topic` (str) is for."""
@@ -280,7 +303,7 @@ class Filters:
 
     def forget(self):
         """Have the index made anew."""
-        self._dispatcher.changed()
+        self._dispatcher.index = None
 
     def taken(self, topic):
         """Return the bytes that the delivery of a message to `topic` (str) takes."""

@@ -19,7 +19,7 @@ from asyncio import core
 
 import micropython
 
-from mqtt_as_tls import MQTTClient, packet, retry, transport
+from mqtt_as_tls import MQTTClient, connection, packet, retry, transport
 from mqtt_as_tls import client as client_module
 from mqtt_as_tls.errors import DeliveryUnknown
 from tests.device import rtc  # noqa: F401 - its RTC is that of `machine` now
@@ -291,7 +291,7 @@ class Life:
         elif word == "link up":
             self.link.there = True
         elif word == "reset soon":
-            self.client._reset_at = 1
+            self.client.retry.reset_at = 1
         elif word != "turn":
             self.words[word] = True
             return
@@ -328,7 +328,7 @@ class Life:
     async def subscribed(self):
         """Return when the broker has all subscriptions, as far as the client knows."""
         client = self.client
-        subs = client._dispatcher.subscriptions
+        subs = client.dispatcher.subscriptions
         while not client.connected or [sub for sub in subs if sub.granted is None]:
             await asyncio.sleep_ms(2)
 
@@ -496,15 +496,18 @@ for name in (
     "iterators",
     "will",
     "clock",
+    "dns",
     "explain",
+    "options",
     "reasons",
     "mqtt5",
 ):
     __import__("mqtt_as_tls." + name)
-retry._forget = lambda *names: None
+for module in (client_module, connection, retry):
+    module.unload = lambda *names: None
 client_module.asyncio = Hurried()
 transport.gc = transport.socket = trigger
-transport.Transport.write = trigger.around_write(transport.Transport.write)
+transport.Transport.send = trigger.around_write(transport.Transport.send)
 packet.Decoder.next = trigger.around_next(packet.Decoder.next)
 packet.Decoder.__init__ = trigger.around_init(packet.Decoder.__init__)
 secure = tls_given()

@@ -30,20 +30,15 @@ class Outgoing:
 class Client:
     """What a session needs of a client."""
 
-    _delivery = Outgoing
-    _five = _hosts = None
+    five = failover = None
+    clean_start = False
     client_id = "me"
-    connected = False
     max_queue = 8192
-
-    class _transport:
-        blocked = False
 
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight
-        self._queue = []
 
-    def _say(self, text):
+    def say(self, text):
         raise AssertionError(text)
 
 
@@ -173,26 +168,24 @@ def test_qos_2_of_a_lost_session_is_not_sent_again_after_a_reset_and_qos_1_is():
         assert session.inflight[0].id == 1
         session = start(path)
         assert [wire(out) for out in session.inflight] == [(0, 1, False)]
-        queue = []
-        assert session.fetch(queue) and not session.fetch([])
-        assert (number(queue[0].packet), queue[0].id, queue[0].awaited) == (2, 0, False)
+        out = session.fetch()
+        assert out and not session.fetch()
+        assert (number(out.packet), out.id, out.awaited) == (2, 0, False)
 
 
 def test_enqueued_messages_wait_on_flash_and_come_in_order():
     with Directory() as path:
         session = start(path)
         for i in range(5):
-            assert session.keep(Outgoing(message(i, qos=i % 3), i % 3)) is True
+            assert session.keep(Outgoing(message(i, qos=i % 3), i % 3), False) is True
         session = start(path)
         for i in range(5):
-            queue = []
-            assert session.fetch(queue)
-            out = queue[0]
+            out = session.fetch()
             assert (number(out.packet), out.qos) == (i, i % 3)
             assert (out.entry is None) == (out.qos == 0)
             if out.qos:
                 session.publish(out, 0)
-        assert not session.fetch([])
+        assert not session.fetch()
         session = start(path)
         assert [wire(out)[:2] for out in session.inflight] == [(1, 1), (2, 2), (4, 3)]
 
@@ -200,25 +193,16 @@ def test_enqueued_messages_wait_on_flash_and_come_in_order():
 def test_a_message_that_can_go_at_once_does_not_wait_on_flash():
     with Directory() as path:
         session = start(path, 1)
-        client = session._client
         out = Outgoing(message(0), 1)
-        assert session.keep(out) is True  # not connected
-        client.connected = True
-        assert session.keep(out) is True  # behind that one
-        while session.fetch(client._queue):
+        assert session.keep(out, False) is True  # not connected
+        assert session.keep(out, True) is True  # behind that one
+        while session.fetch():
             pass
-        assert session.keep(out) is True  # behind those
-        session.fetch([])
-        client._queue = []
-        assert session.keep(out) is None
-        client._transport = Outgoing
-        Outgoing.blocked = True
-        assert session.keep(out) is True
-        session.fetch([])
-        del Outgoing.blocked
-        Outgoing.blocked = False
+        assert session.keep(out, False) is True  # behind those
+        session.fetch()
+        assert session.keep(out, True) is None
         publish(session, 7)
-        assert session.keep(out) is True  # the window is full
+        assert session.keep(out, True) is True  # the window is full
 
 
 def test_a_message_that_is_given_up_is_forgotten():

@@ -254,13 +254,14 @@ def test_a_client_that_found_no_memory_to_start_starts_later(broker):
         """
         from mqtt_as_tls import lifecycle
         from tests.device.hunger import Hunger
-        from tests.device.inside import clients
+        from tests.device.inside import clients, keep_loaded
 
         MEALS = [("crumbs", n) for n in range(0, 40)]
         MEALS += [("eat", n) for n in range(0, 12000, 600)]
 
         async def main():
             soonest()
+            keep_loaded()  # what is loaded from source takes more than all the rest
             hunger = Hunger()
             seen = set()
             for how, size in MEALS:
@@ -429,18 +430,18 @@ def test_a_message_that_there_was_no_memory_to_queue_is_handled_once(broker):
     with Device(
         broker,
         """
-        from mqtt_as_tls import client as module
+        from mqtt_as_tls import connection as module
 
         class Poor(module.Message):
             fails = 2
             count = 0
 
             @property
-            def _claims(self):
+            def claims(self):
                 return self.count
 
-            @_claims.setter
-            def _claims(self, value):
+            @claims.setter
+            def claims(self, value):
                 if Poor.fails:
                     Poor.fails -= 1
                     raise MemoryError
@@ -480,7 +481,7 @@ def test_no_memory_is_not_held_against_the_message_that_was_sent_before():
         def arrived(*_):
             raise MemoryError
 
-        replace_arrived(client, arrived)
+        replace_arrived(arrived)
         async with client:
             await client.publish("t", "x", qos=1, timeout_s=20)
             print("connects", client.stats.connects)

@@ -18,11 +18,13 @@ NAME = "broker.lan"
 # Publishes 1, 2, 3 ... one for each line "publish"; with "local" in argv names are asked of mDNS.
 APP = """
     from mqtt_as_tls import dns
+    from tests.device.inside import keep_loaded
     from tests.device.links import Cable
 
     async def main():
         soonest()
         if "mdns" in sys.argv:
+            keep_loaded()
             dns.MDNS = tuple(json.loads(os.getenv("SERVERS"))[0])
         client = secure(sys.argv[2], link=Cable(json.loads(os.getenv("SERVERS"))))
         events = client.events()

@@ -174,7 +174,7 @@ def test_silent_servers_delay_only_their_connection(tmp_path):
         paused.pause()
         ports = {"hole": hole.port, "silent": silent.port, "paused": paused.port}
         hole_text = r"not connected: .*no answer within 1 s \(TCP\)"
-        mqtt_text = r"not connected: .*no answer within 1 s \(MQTT\)"
+        mqtt_text = r"not connected: .*no answer within 1 s \(CONNECT\)"
         with apps.start(
             """
             async def main():
@@ -427,7 +427,7 @@ def test_the_back_off_grows_to_a_minute_with_full_jitter():
             client = make(log=None)
             for retry.random in (Latest, Soonest):
                 async with client:
-                    print([retry.failed(client, ConnectError("x")) for _ in range(10)])
+                    print([client.retrying().failed(ConnectError("x"), None) for _ in range(10)])
         """,
         1883,
     )
@@ -447,14 +447,12 @@ def test_whatever_an_attempt_raises_is_told_and_tried_again(broker):
         errors = [ValueError("one"), MemoryError("two"), KeyError("three")]
         errors += [LinkError("four", 7), OSError(5)]
         errors += [ZeroDivisionError("five"), NameError("six")]
-        real = retry.failed
-
-        def failed(client, error):
+        def failed(retry, error, old):
             if isinstance(error, (ZeroDivisionError, NameError)):
                 raise MemoryError
-            return real(client, error)
+            return real(retry, error, old)
 
-        retry.failed = failed
+        real = watch_failures(failed)
         real_sleep = asyncio.sleep_ms
         asyncio.sleep_ms = lambda ms: real_sleep(min(ms, 100))
         client = make(link=Modem(errors))
@@ -874,7 +872,7 @@ def test_stopping_is_not_lost_though_a_name_server_answers_at_that_moment(broker
     Device.check(
         broker,
         """
-        from mqtt_as_tls import client as module
+        from tests.device.inside import resolve_with
 
         async def resolve(host, servers):
             try:
@@ -882,7 +880,7 @@ def test_stopping_is_not_lost_though_a_name_server_answers_at_that_moment(broker
             except asyncio.CancelledError:
                 return host
 
-        module.resolve = resolve
+        resolve_with(resolve)
         files = open_files()
         await client.__aenter__()
         await asyncio.sleep_ms(0)

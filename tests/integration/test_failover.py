@@ -13,13 +13,12 @@ BOTH = pytest.mark.parametrize("protocol", [4, 5])
 
 NOTED = """
 delays = []
-failed = retry.failed
 
-def note(client, error):
-    delays.append(failed(client, error))
+def note(client, error, old):
+    delays.append(failed(client, error, old))
     return 1
 
-retry.failed = note
+failed = watch_failures(note)
 """
 
 

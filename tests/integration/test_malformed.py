@@ -21,20 +21,20 @@ BYE = (0xE0, b"")
 ROOM = 8192 + 2 * bad.MAX_PACKET
 
 APP = """
-from tests.device.inside import explain_nothing
+from tests.device.inside import explain_nothing, keep_loaded, watch_failures
 
 class Watched:
     # every reconnect at once; what ended a connection, and the bytes taken meanwhile, in order
 
     def __init__(self):
-        self.failed = retry.failed
-        retry.failed = self
+        keep_loaded()
+        self.failed = watch_failures(self)
         explain_nothing()
         self.base = None
 
-    def __call__(self, client, error):
+    def __call__(self, client, error, old):
         took = 0 if self.base is None else gc.mem_alloc() - self.base
-        self.failed(client, error)
+        self.failed(client, error, old)
         said = type(error).__name__, getattr(error, "code", None), took, repr(str(error))
         error = None
         gc.collect()

@@ -559,7 +559,7 @@ def test_qos_2_beyond_the_backlog_comes_again_until_all_is_handled_once(proxy, b
         device.subscribed()
         broker.publish("t", *range(40), qos=2)
         device.wait_for(
-            r"handlers are behind by \d+ bytes \(max_backlog\): the broker will send aga"
+            r"handlers are behind: \d+ bytes wait \(max_backlog\): the broker will send aga"
         )
         device.send("release")
         device.wait_for("got 39 2")
@@ -619,19 +619,19 @@ def test_no_memory_for_the_second_handler_gives_neither_of_them_a_message_twice(
         def second(message):
             print("got", text(message), "second")
 
-        queue = Dispatcher._queue
+        queue = Dispatcher.queue
 
         def fails(self, sub, message):
             queue(self, sub, message)
-            Dispatcher._queue = fails_now
+            Dispatcher.queue = fails_now
 
         def fails_now(self, sub, message):
-            Dispatcher._queue = queue
+            Dispatcher.queue = queue
             raise MemoryError("no memory once")
 
         async with client:
             await told("fail")
-            Dispatcher._queue = fails
+            Dispatcher.queue = fails
             print("no memory")
             await told("leave")
             print("held", held(client))

@@ -180,8 +180,8 @@ def working(mtls_broker, pki):
         app.wait_for("acknowledged 0")
         mtls_broker.peer().publish("core/command", "stop")
         line = app.wait_for("^modules ")
-    # this one has no Wi-Fi and no broker's name to resolve, and its clock is set
-    return {name.split(".")[1] for name in line.split()[1:]} | {"wifi", "dns", "clock", "__init__"}
+    # this one has no Wi-Fi
+    return {name.split(".")[1] for name in line.split()[1:]} | {"wifi", "__init__"}
 
 
 def test_a_working_app_imports_what_the_budgets_count(working):

@@ -14,7 +14,7 @@ import asyncio
 import gc
 import sys
 import time
-from mqtt_as_tls import MQTTClient, Will, retry
+from mqtt_as_tls import MQTTClient, Will, retry, texts
 from mqtt_as_tls.errors import *
 from tests.device.app import *
 from tests.device.watch import Ticker, open_files

@@ -4,7 +4,7 @@ other modules write, and names with an underscore that other modules use.
 
 Read off the source, without running it. Whose attribute it is follows from where the object was
 made (`x = Class(...)` in the same function), else from its name: `session`, `self._session` and
-`client._session` are a Session. An object of another name (`mate.busy = True`) is one of the class
+`client.session` are a Session. An object of another name (`mate.busy = True`) is one of the class
 that has such an attribute, unless one of the writing module's own has it, too.
 """
 

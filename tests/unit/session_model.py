@@ -17,9 +17,9 @@ from mqtt_as_tls import packet, packet5
 from mqtt_as_tls.session import Session
 from mqtt_as_tls.store import FileStore
 
-# stored.py needs a class of dispatch.py, and that the loop of MicroPython, which CPython lacks
+# store_session.py needs a class of outbox.py, and that MicroPython's loop, which CPython lacks
 sys.modules.setdefault("asyncio.core", types.ModuleType("asyncio.core"))
-from mqtt_as_tls.dispatch import Delivery  # noqa: E402
+from mqtt_as_tls.outbox import Delivery  # noqa: E402
 from mqtt_as_tls.store_session import StoredSession  # noqa: E402
 
 PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x30, 0x40, 0x50, 0x62, 0x70
@@ -215,12 +215,10 @@ class World:
                 max_inflight=self.max_inflight,
                 max_queue=8192,
                 client_id="me",
-                connected=False,
-                _five=self.five or None,
-                _hosts=None,
-                _queue=self.queue,
-                _say=lambda text: None,
-                _transport=types.SimpleNamespace(blocked=False),
+                clean_start=False,
+                five=self.five or None,
+                failover=None,
+                say=lambda text: None,
             )
             store = FileStore(self.folder, 65536)
             self.session = StoredSession(self.client, store)
@@ -228,7 +226,7 @@ class World:
         else:
             self.session = Session(self.max_inflight)
             self.clean = self.five
-        self.session._id = first_id
+        self.session._id, self.session._free = first_id, 0
         self.arrived = []  # numbers on this connection that wait for their acknowledgement
         self.up, self.down = [], []
         self.awaiting_pubcomp = []  # packet ids, in the order of the PUBRECs
@@ -253,8 +251,11 @@ class World:
         session = self.session
         while self.connected:
             queue = session.to_resend or self.queue
-            if not queue and not (self.folder and session.fetch(queue)):
-                return
+            if not queue:
+                out = self.folder and session.fetch()
+                if not out:
+                    return
+                queue.append(out)
             out = queue[0]
             if session.full():
                 return
@@ -388,7 +389,7 @@ class World:
         self.fate[number] = "waits"
         self.kinds[number] = "queue"
         out = Delivery(self.wire.publish(TOPIC, b"%d" % number, qos), qos)
-        if flash and self.folder and self.session.keep(out):
+        if flash and self.folder and self.session.keep(out, self.connected and not self.queue):
             self.kinds[number] = "flash"
         else:
             self.queue.append(out)
@@ -408,6 +409,7 @@ class World:
         # what another program left at the broker is avoided by chance only
         if used and (self.folder or not self.rebooted):
             self.session._id = pick(used, number) - 1
+            self.session._free = 0
 
     def subscribe(self):
         if self.connected and len(self.requests) < 9:
@@ -450,8 +452,6 @@ class World:
         self.requests = set()
         self.connected = self.taken_up = True
         self.given_up = False
-        if self.folder:
-            self.client.connected = True
         broker.connected(receive_maximum)
         assert session.requests == {}
         assert [out.id for out in session.awaiting_pubcomp] == self.awaiting_pubcomp
@@ -472,8 +472,6 @@ class World:
             return
         self.broker_takes(arrived_up % 8)
         self.connected = False
-        if self.folder:
-            self.client.connected = False
         self.up, self.down = [], []
 
     def broker_takes(self, count, refuse=False):
@@ -689,7 +687,7 @@ class World:
         assert not (
             session.inflight or session.awaiting_pubcomp or session.to_resend or self.queue
         )
-        assert not session.requests and not session.awaiting_pubrel and not session._unknown
+        assert not session.requests and not session.awaiting_pubrel and not session.unknown
         assert not [m for m in session.inbound if not m.stale]
         assert not broker.under_way and not broker.waiting
         assert not broker.received or self.rebooted and not self.folder

@@ -24,6 +24,8 @@ NAMES = {
     "sub": "Subscription",
     "inbox": "Subscription",
     "lane": "Subscription",
+    "outbox": "Outbox",
+    "retry": "Retry",
     "out": "Delivery",
     "ready": "Message",
     "five": "Wire",
@@ -35,9 +37,9 @@ UNCOUNTED = ("Stats",)
 
 # It may only fall: lower it here when it did.
 LIMITS = {
-    "attributes of MQTTClient that other modules write": 36,
-    "attributes of all classes that other modules write": 88,
-    "uses of another module's name with an underscore": 262,
+    "attributes of MQTTClient that other modules write": 3,
+    "attributes of all classes that other modules write": 49,
+    "uses of another module's name with an underscore": 0,
 }
 
 

@@ -22,18 +22,22 @@ TLS = ROOT / "docs/tls.md"
 
 # constants that are no time-out and no bound
 OTHERS = {
-    "client._EARLY",
+    "connection._EARLY",
     "clock._RELEASED",
     "clock._FROM_1900",
     "session._TICKS",
     "store._ENOSPC",
 }
 _RECORDS = "MAGIC VERSION HEAD QUEUED DIRECT SENT RECEIVED DONE INBOUND RELEASED FRESH"
+OTHERS |= {
+    f"connection._{name}" for name in "LINK CLOCK RESOLVE TCP TLS CONNECT UP CLOSED".split()
+}
 OTHERS |= {f"store._{name}" for name in _RECORDS.split()}  # their form, in the log of the store
 MODULES = (
     *(
         "client",
         "clock",
+        "connection",
         "dispatch",
         "dns",
         "retry",
@@ -42,7 +46,7 @@ MODULES = (
         "mqtt5",
         "stream_out",
     ),
-    *("request_response", "session", "store", "iterators"),
+    *("request_response", "session", "store", "iterators", "transport"),
 )
 
 
@@ -64,11 +68,13 @@ def numbers(module):
             if number and name[1:].isupper() and name[1:] not in TYPES:
                 found[f"{module}.{name}"] = value.value
         name = getattr(node, "name", "")
-        if isinstance(node, ast.ClassDef):
-            node = next((each for each in node.body if getattr(each, "name", "") == "__init__"), 0)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            names = node.args.args + node.args.kwonlyargs
-            values = node.args.defaults + node.args.kw_defaults
+        for function in node.body if isinstance(node, ast.ClassDef) else [node]:
+            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            if function.name != "__init__":
+                name = function.name
+            names = function.args.args + function.args.kwonlyargs
+            values = function.args.defaults + function.args.kw_defaults
             for argument, default in zip(names[::-1], values[::-1], strict=False):
                 value = getattr(default, "value", None)
                 if argument.arg in DEFAULTS and value is not None:
@@ -78,10 +84,10 @@ def numbers(module):
 
 def options():
     """Return [(name, default, least, most)] of the arguments of MQTTClient that are numbers."""
-    for node in ast.parse((PACKAGE / "client.py").read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "_OPTIONS":
+    for node in ast.parse((PACKAGE / "options.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "NUMBERS":
             return ast.literal_eval(node.value.args[0])
-    raise AssertionError("client.py has no _OPTIONS")
+    raise AssertionError("options.py has no NUMBERS")
 
 
 def wifi():

@@ -117,7 +117,7 @@ OURS = (
         "TLS port",
     ),
     (
-        errors.ConnectError("10.0.0.9 port 1883: no answer within 30 s (MQTT)"),
+        errors.ConnectError("10.0.0.9 port 1883: no answer within 30 s (CONNECT)"),
         "no answer to CONNECT",
         "tls=",
     ),

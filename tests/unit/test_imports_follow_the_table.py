@@ -26,7 +26,7 @@ def siblings(source):
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("mqtt_as_tls.")}
-    return found - {"__version__"}
+    return found - {"__version__", "unload"}
 
 
 def modules():
@@ -159,12 +159,18 @@ TYPES = {
 }
 
 
+# the states of a connection have numbers of their own, from 0
+STATES = len("LINK CLOCK RESOLVE TCP TLS CONNECT UP CLOSED".split())
+
+
 def test_a_packet_type_has_one_value_in_every_module():
     seen = {}
     for name, source in modules().items():
-        for constant, text in re.findall(r"^_([A-Z]+) = const\((.+)\)", source, re.MULTILINE):
-            if constant in TYPES:
-                value = ast.literal_eval(text)
+        for constant, text in re.findall(
+            r"^_([A-Z]+) = const\((.+?)\)(?: *#.*)?$", source, re.MULTILINE
+        ):
+            value = ast.literal_eval(text)
+            if constant in TYPES and not (name == "connection" and value in range(STATES)):
                 if isinstance(value, bytes):  # the whole packet, where it has no fields
                     assert value[1:] == b"\0"
                     value = value[0]
@@ -173,7 +179,7 @@ def test_a_packet_type_has_one_value_in_every_module():
     assert seen == TYPES
 
 
-# what they load when it is needed stands in a table of theirs, and they may import everything
+# what they load when it is needed stands in a table of theirs
 LAZY = ("__init__", "client")
 
 

@@ -115,12 +115,12 @@ def test_packet_ids_in_use_are_skipped():
     first = send(session)  # 1
     assert session.request("a") == 2
     third = send(session)  # 3
-    session._id = 65534
+    session._id, session._free = 65534, 0
     assert send(session).id == 65535
     assert send(session).id == 4
     assert puback(session, first) is first
     assert session.answered(2) == "a"
-    session._id = 65535
+    session._id, session._free = 65535, 0
     assert session.request("b") == 1
     assert session.request("c") == 2
     assert send(session).id == 5  # 3 and 4 are in flight
@@ -150,7 +150,7 @@ def test_ids_of_messages_in_flight_survive_a_resumed_session():
     session = Session(8)
     old = send(session)
     session.resume(True, 0)
-    session._id = 65535
+    session._id, session._free = 65535, 0
     assert send(session).id == 2
     assert old.id == 1
 
@@ -398,7 +398,7 @@ def test_a_refused_message_is_no_longer_in_flight_and_its_id_is_free():
     assert not session.full()
     assert receipt(session, out) is None
     assert session.stray == 1
-    session._id = 0
+    session._id, session._free = 0, 0
     assert send(session, qos=2).id == 1
 
 
@@ -418,10 +418,10 @@ def test_an_id_is_in_use_until_the_pubcomp():
     session = Session(8)
     first, second = send(session, qos=2), send(session, qos=2)
     receipt(session, first)
-    session._id = 65535
+    session._id, session._free = 65535, 0
     assert send(session).id == 3
     complete(session, first)
-    session._id = 65535
+    session._id, session._free = 65535, 0
     assert send(session).id == 1
     assert second.id == 2
 

@@ -84,6 +84,9 @@ def constant(module, name):
     raise AssertionError(name)
 
 
+NUMBERS = constant(tree("options.py"), "NUMBERS")
+
+
 def test_every_public_name_is_in_the_stub_and_no_other():
     told = {node.name for node in STUB.body if isinstance(node, ast.ClassDef)}
     names = {name for _, names in mqtt_as_tls._NAMES for name in names.split()}
@@ -97,8 +100,8 @@ def test_the_clients_methods_take_what_the_stub_says():
     has = functions(class_of(CLIENT, "MQTTClient"))
     for module, names in constant(CLIENT, "_LATER"):
         has |= {name: functions(tree(module + ".py"))[name] for name in names.split()}
-    public = {name for name in has if not name.startswith("_")}
-    assert public == {name for name in told if not name.startswith("_")}
+    public = {name for name in told if not name.startswith("_")}
+    assert public - set(has) == set()
     for name in public:
         assert sorted(parameters(told[name])) == sorted(parameters(has[name])), name
         positional = [
@@ -108,15 +111,34 @@ def test_the_clients_methods_take_what_the_stub_says():
         assert positional[0] == positional[1], name
 
 
+def test_what_the_stub_leaves_out_is_for_the_other_modules():
+    """Names of the client without an underscore are for apps, or for the package itself."""
+    told = functions(class_of(STUB, "MQTTClient"))
+    has = functions(class_of(CLIENT, "MQTTClient"))  # and properties, which are attributes
+    own = {name for name in has if name[0] != "_" and not has[name].decorator_list} - set(told)
+    others = [path.read_text() for path in PACKAGE.glob("*.py") if path.name != "client.py"]
+    assert [name for name in own if not any(f".{name}(" in text for text in others)] == []
+
+
+def defaults(name):
+    """Return {argument: default, as it is written} of a table of options.py."""
+    for node in tree("options.py").body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            table = node.value.args[0] if isinstance(node.value, ast.Call) else node.value
+            return {ast.literal_eval(row.elts[0]): ast.unparse(row.elts[1]) for row in table.elts}
+    raise AssertionError(name)
+
+
 def test_the_clients_options_are_those_of_the_stub():
     told = parameters(functions(class_of(STUB, "MQTTClient"))["__init__"])
     has = parameters(functions(class_of(CLIENT, "MQTTClient"))["__init__"])
-    options = [name for name, *_ in constant(CLIENT, "_OPTIONS")]
+    numbers = [name for name, *_ in NUMBERS]
+    others = [*defaults("ATTRIBUTES"), *defaults("OTHERS")]
     five = popped(functions(class_of(tree("mqtt5.py"), "Wire"))["__init__"])
-    several = popped(functions(tree("failover.py"))["first"])
+    several = popped(functions(tree("options.py"))["taken"])
     assert told[: len(has)] == has
-    assert told[-len(options) :] == options
-    assert sorted(told[len(has) : -len(options)]) == sorted(five + several)
+    assert told[-len(numbers) :] == numbers
+    assert sorted(told[len(has) : -len(numbers)]) == sorted(others + five + several)
 
 
 def test_the_defaults_of_the_options_are_those_of_the_stub():
@@ -126,8 +148,15 @@ def test_the_defaults_of_the_options_are_those_of_the_stub():
         for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
         if isinstance(default, ast.Constant)
     }
-    for name, default, _, _ in constant(CLIENT, "_OPTIONS"):
+    for name, default, _, _ in NUMBERS:
         assert told[name] == default, name
+    written = {
+        each.arg: ast.unparse(default)
+        for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+        if default
+    }
+    for name, default in {**defaults("ATTRIBUTES"), **defaults("OTHERS")}.items():
+        assert written[name] in (default, "..."), name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,444 @@
+"""
+One attempt to be connected, from the link to the end of the connection: what dies with the socket
+dies with this object. The reader, the acknowledgements, and every deadline are here.
+
+    LINK -> CLOCK -> RESOLVE -> TCP -> TLS -> CONNECT -> UP -> CLOSED
+
+CLOCK and TLS are passed over where they are not needed. From each it goes forward or to CLOSED,
+and from there nowhere.
+"""
+
+import asyncio
+import time
+
+from micropython import const
+
+from . import packet, unload
+from .dispatch import Message
+from .errors import ConnectError, LinkError, ProtocolError, ResolveError
+from .transport import STALL_MS, Transport
+
+_CONNACK = const(0x20)
+_PUBLISH = const(0x30)
+_PUBACK = const(0x40)
+_PUBREC = const(0x50)
+_PUBREL = const(0x62)
+_PUBCOMP = const(0x70)
+_SUBACK = const(0x90)
+_UNSUBACK = const(0xB0)
+_PINGRESP = const(0xD0)
+_AUTH = const(0xF0)
+_PINGREQ = const(b"\xc0\0")
+
+STATES = const(("LINK", "CLOCK", "RESOLVE", "TCP", "TLS", "CONNECT", "UP", "CLOSED"))
+_LINK = const(0)
+_CLOCK = const(1)
+_RESOLVE = const(2)
+_TCP = const(3)
+_TLS = const(4)
+_CONNECT = const(5)
+_UP = const(6)
+_CLOSED = const(7)
+
+_LINK_S = const(120)
+_EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
+_REPLIES = const(16)  # that wait to be sent
+
+
+def _left(limit_ms, now, since, what):
+    left = limit_ms - time.ticks_diff(now, since)
+    if left <= 0:
+        raise ConnectError("no %s for %d s" % (what, limit_ms // 1000))
+    return left
+
+
+class Connection:
+    """
+    One connection of a client.
+
+    client  MQTTClient
+    before  the Connection before it, or None
+
+    address    str, IPv4 address of the broker, or None
+    state      int, the number of one of STATES
+    linking    bool, it brings the link up
+    behind     bool, a message was not taken as handlers are behind (max_backlog)
+    up_ms      ticks when it was made, or None
+    transport  Transport; None before TCP, and when it is over
+    """
+
+    behind = False
+
+    def __init__(self, client, before):
+        self._client = client
+        self.state = _LINK
+        self.linking = False
+        self.up_ms = self.transport = self._reader = self._pinged_ms = None
+        self._session = client.session
+        self._host = client.host
+        self.address = self._asked_clock_ms = None
+        self._unsure = False  # an earlier CONNECT was not answered since the last connection
+        if before:
+            if before._host == self._host:
+                self.address = before.address  # if nobody knows a newer one
+            self._unsure = before._unsure
+            self._asked_clock_ms = before._asked_clock_ms
+
+    def is_up(self):
+        """Return whether the client is connected."""
+        return self.state == _UP
+
+    def _enter(self, state):
+        if self.state == _CLOSED:
+            raise asyncio.CancelledError  # stopped: a wait_for may have lost that
+        self.state = state
+
+    async def run(self):
+        """Connect, and return never: raises what ended it."""
+        client = self._client
+        t = None
+        try:
+            unload("clock", "dns")  # what an attempt without memory left of them is no module
+            servers = await self._link()
+            tls = client.tls
+            if tls and (time.time() < _EARLY or "validity" in str(client.error)):
+                from .clock import check
+
+                self._enter(_CLOCK)
+                self._asked_clock_ms = await check(client, servers, self._asked_clock_ms)
+            from .dns import resolve
+
+            self._enter(_RESOLVE)
+            try:
+                self.address = await resolve(client.host, servers)
+            except ResolveError:
+                if not self.address:  # the last good one may still serve
+                    raise
+            resolve = None
+            unload("clock", "dns")  # TLS needs the memory
+            self._enter(_TCP)
+            self.transport = t = Transport(asyncio.core.cur_task, client)
+            start = time.ticks_ms()
+            try:
+                present = await asyncio.wait_for(self._open(t), client.connect_timeout_s)
+            except asyncio.TimeoutError:
+                raise ConnectError(
+                    "%s port %d: no answer within %d s (%s)"
+                    % (self.address, client.port, client.connect_timeout_s, STATES[self.state])
+                )
+            t.decoder.partial = client.stream_in is not None
+            self._enter(_UP)
+            self._reader = asyncio.create_task(self._read(t))
+            self._begin(t, present, time.ticks_diff(time.ticks_ms(), start))
+            await self._watch(t)
+        except ProtocolError as e:
+            if client.five and self.transport:
+                client.five.goodbye(t, e)
+            raise
+        finally:
+            self.close()
+            if t:
+                t.close()  # its socket may be younger than the end
+
+    async def _link(self):
+        """Bring the link up, one client at a time; return its DNS servers."""
+        client = self._client
+        link = client.link
+        if link is None:
+            return None
+        busy = True
+        while busy:
+            busy = served = False
+            for mate in client.clients:
+                if mate.link is link:
+                    busy = busy or mate.connection.linking
+                    served = served or mate.connected
+            if busy:
+                await asyncio.sleep_ms(50)
+        self._enter(_LINK)
+        self.linking = True
+        try:
+            retry = client.retry
+            if retry.unanswered >= retry.reset_at and not served:
+                from .retry import resets_link
+
+                resets_link(client)
+                unload("retry")
+                await asyncio.wait_for(link.reset(), _LINK_S)
+            if not link.is_up():
+                await asyncio.wait_for(link.up(), _LINK_S)
+                client.say("link up")
+        except asyncio.TimeoutError:
+            raise LinkError("the link did not come up within %d s" % _LINK_S)
+        finally:
+            self.linking = False
+        return link.dns_servers()
+
+    async def _open(self, t):
+        """Connect; return session present. Raises MQTTError."""
+        client = self._client
+        session = self._session
+        five = client.five
+        why = session.discard  # why the session is to be a new one ("": no need to tell), or None
+        if client.failover and client.failover.other_broker:
+            why = "another broker"
+        if client.clean_start and not five:
+            why = ""
+        clean = why is not None
+        self._new = "new: " + why if why else "new"
+        hello = await five.hello() if five else client.hello
+        packet.set_clean(hello, clean)
+        await t.dial(self.address, client.port)
+        client.retry.unanswered = 0  # whatever comes now, the link works
+        self._enter(_TLS if client.tls else _CONNECT)
+        await t.greet(client.tls, client.host, hello)
+        self._enter(_CONNECT)
+        # without an answer the broker may have begun a session that we know nothing of
+        unsure = self._unsure
+        self._unsure = True
+        # TLS needed the memory till now
+        t.decoder = decoder = client.wire.Decoder(client.max_packet)
+        while True:
+            first = decoder.next()
+            if first is None:
+                await t.readable
+                t.read()
+            elif first == _AUTH:  # MQTT 5
+                await five.challenged(t, decoder)
+            else:
+                break
+        if first != _CONNACK:
+            raise ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
+        present, code = decoder.connack()
+        self._unsure = unsure
+        if code:
+            from .texts import refusal
+
+            raise refusal(client, code)
+        if present and clean:
+            raise ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+        session.discard = None if present else ""  # until our side of it is new, too
+        session.resume(present, time.ticks_ms(), unsure)
+        self._unsure = False
+        self._keepalive_s = await five.accepted(decoder) if five else client.keepalive_s
+        return present
+
+    def _begin(self, t, present, took_ms):
+        client = self._client
+        session = self._session
+        self.up_ms = time.ticks_ms()
+        client.stats.connects += 1
+        if client.failover:
+            client.failover.connected()
+        unknown = session.unknown
+        while unknown:
+            from .texts import undelivered
+
+            undelivered(client, unknown[0])
+            unknown.pop(0)
+        for out in session.awaiting_pubcomp:
+            t.send(packet.ack(_PUBREL, out.id))
+        again = len(session.to_resend) + len(session.awaiting_pubcomp)
+        client.stats.resent += again
+        client.dispatcher.up(t, present and not session.unsure)
+        client.outbox.up(t)
+        if client.callbacks:
+            client.callbacks.connected()
+        client.up.set()
+        tls = client.tls
+        client.say(
+            "connected in %d ms%s%s, session %s%s"
+            % (
+                took_ms,
+                " (TLS %d)" % t.tls_ms if tls else "",
+                ", NOT VERIFIED: anybody may listen" if tls and not tls.verified else "",
+                "resumed" if present else self._new,
+                ", %d messages sent again" % again if again else "",
+            )
+        )
+        if client.event_log:
+            client.event_log.put("Connected", present)
+
+    def close(self):
+        """End it; the session stays. Twice does no harm."""
+        if self.state != _CLOSED:
+            client = self._client
+            self.state = _CLOSED
+            self.linking = False
+            client.up.clear()
+            if self._reader:
+                self._reader.cancel()
+                self._reader = None
+            if self.transport:
+                self.transport.close()
+                self.transport = None  # the next handshake needs its memory
+            client.dispatcher.down()
+            client.outbox.down()
+
+    def due(self, ms):
+        """Have the deadlines looked at within `ms`."""
+        if self.transport:
+            self.transport.due(ms)
+
+    # In
+
+    async def _read(self, t):
+        client = self._client
+        decoder = t.decoder
+        session = self._session
+        more = False
+        try:
+            while True:
+                first = decoder.next()
+                if first is None:
+                    if more:
+                        await asyncio.sleep_ms(0)
+                    else:
+                        await t.readable
+                    while len(t.out) > _REPLIES + client.max_inflight:  # the broker takes nothing
+                        await asyncio.sleep_ms(20)
+                    more = t.read()
+                    continue
+                kind = first & 0xF0
+                if first > 255:  # larger than max_packet
+                    from .stream_in import receive
+
+                    more = await receive(client, self, first)
+                elif kind == _PUBLISH:
+                    self._arrived(first, decoder)
+                elif kind < _PUBLISH:
+                    raise ProtocolError("a second CONNACK (section 3.2)")
+                elif kind < _SUBACK:
+                    n = decoder.answer()
+                    code = decoder.code
+                    if kind == _PUBREL & 0xF0:
+                        code = 0 if session.released(n) else 146
+                        t.send(client.wire.ack(_PUBCOMP, n, code))
+                        continue
+                    now = time.ticks_ms()
+                    out = session.acknowledged(kind, n, now, code > 127)
+                    if out and code and kind != _PUBCOMP:
+                        out.code = code
+                    if kind == _PUBREC and code < 128:
+                        t.send(client.wire.ack(_PUBREL, n, 0 if out else 146))
+                    elif out:
+                        client.stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
+                        if code > 127 and code != 146:
+                            from .texts import undelivered
+
+                            undelivered(client, out, code)
+                        out.set()
+                        client.outbox.pump()
+                elif kind <= _UNSUBACK:
+                    client.dispatcher.answered(decoder.packet_id(), kind, decoder.suback())
+                    if client.callbacks:
+                        client.callbacks.answered()
+                elif kind > _PINGRESP:  # DISCONNECT, AUTH of MQTT 5
+                    await client.five.disconnect_or_auth(t, decoder, kind)
+                elif self._pinged_ms is not None:
+                    client.stats.round_trip_ms = time.ticks_diff(time.ticks_ms(), self._pinged_ms)
+                    self._pinged_ms = None
+        except Exception as e:
+            t.lost(e)
+
+    def _arrived(self, first, decoder):
+        client = self._client
+        qos = first >> 1 & 3
+        topic, n, payload = decoder.publish(qos)
+        dup = first & 8 == 8
+        message = Message(topic, payload, qos, first & 1 == 1, dup, n)
+        if decoder.properties:
+            message.properties = decoder.properties
+            message.extra = decoder.extra
+        client.stats.received += 1
+        dispatcher = client.dispatcher
+        if qos and not self._session.received(message, dup):
+            client.stats.duplicates += 1  # it takes no room
+        elif qos and self.behind or not dispatcher.room(message):
+            if not qos:
+                client.stats.dropped += 1
+                return
+            self._session.inbound.remove(message)
+            if not self.behind:
+                # This and what follows it is not taken, so that handlers can go on to publish
+                self.behind = True
+                client.say(
+                    "handlers are behind: %d bytes wait (max_backlog): the broker will send again"
+                    % dispatcher.size
+                )
+            return
+        else:
+            try:
+                dispatcher.deliver(message)
+            except MemoryError:
+                if qos:  # the broker sends it again
+                    self._session.inbound.remove(message)
+                raise
+        self.handled(message)
+
+    def handled(self, message):
+        """`message` is handled: acknowledge what is, in order of arrival."""
+        t = self.transport
+        try:
+            while message.qos and self.state == _UP:
+                ready = self._session.next_ack()
+                if not ready:
+                    break
+                kind = _PUBACK if ready.qos == 1 else _PUBREC
+                wire = self._client.wire
+                t.send(wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
+                self._session.inbound.remove(ready)
+            if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:
+                t.lost(ConnectError("handlers are done: connecting anew for what did not fit"))
+        except MemoryError as e:  # it is sent on the next connection
+            t.lost(e)
+
+    # Deadlines
+
+    async def _watch(self, t):
+        """Keepalive and every deadline of a connection; raises what ended it."""
+        client = self._client
+        interval = self._keepalive_s * 750 or 1 << 28  # 0: the server wants no pings
+        ack_ms = client.ack_timeout_s * 1000
+        grace = min(ack_ms, self._keepalive_s * 1000 or ack_ms)
+        stats = client.stats
+        asked = None  # bytes received when PINGREQ was sent
+        pinged = 0
+        while not t.error:
+            late = client.outbox.unawaited()
+            now = time.ticks_ms()
+            silent = time.ticks_diff(now, t.tx_ms)
+            if t.streams:
+                asked = None  # the answer comes behind them
+            else:
+                silent = max(silent, time.ticks_diff(now, t.rx_ms))
+            if asked != stats.bytes_in:  # any byte is a sign of life
+                asked = None
+                wait = interval - silent
+                if wait <= 0:
+                    if not t.streams:
+                        asked = stats.bytes_in
+                    self._pinged_ms = pinged = now
+                    t.send(_PINGREQ)
+                    wait = grace
+            else:
+                wait = _left(grace, now, pinged, "answer to a ping")
+            if t.blocked:
+                wait = min(wait, _left(STALL_MS, now, t.moved_ms, "progress in sending"))
+            for stream in t.streams:
+                wait = min(wait, _left(STALL_MS, now, stream.moved_ms, "progress of a stream"))
+            if not t.streams:
+                age = self._session.oldest_ms(now)
+                if age >= 0:
+                    wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))
+                if self._session.requests:
+                    wait = min(wait, _left(ack_ms, now, self._session.asked_ms, "SUBACK"))
+            left = client.dispatcher.overdue(now)
+            if left >= 0:
+                wait = min(wait, left)
+            # nudged by a publish that may be acknowledged already; or one is not awaited so far
+            if late or t.wake_ms is None:
+                wait = min(wait, ack_ms)
+            if not t.error:  # a ping may have found the connection dead
+                await t.sleep(wait)
+        raise t.error

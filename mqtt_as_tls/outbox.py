@@ -1,0 +1,202 @@
+"""
+Messages out: what waits to be sent, and the pump that hands it to the connection as far as window
+and socket allow. Nobody else touches the queue.
+"""
+
+import asyncio
+import time
+
+from . import router
+from .router import wrong
+from .transport import Signal
+
+
+class Delivery(Signal):
+    """
+    An outgoing message of the session, and the task that waits for its delivery.
+
+    packet   bytearray, an encoded PUBLISH
+    id       int, packet id or 0; qos  int
+    queued   int, bytes that it counts against max_queue
+    length   int, bytes of the payload that follow the packet
+    awaited  bool, a task waits for it
+    code     int, reason code of its acknowledgement; error  exception, or None
+    entry    what the store knows it by, or None
+    """
+
+    error = entry = None
+    id = queued = code = length = 0
+    awaited = True
+
+    def __init__(self, packet, qos, entry=None):
+        self.packet = packet
+        self.qos = qos
+        if entry:
+            self.entry = entry
+            self.awaited = False
+
+
+class Outbox:
+    """
+    The messages of a client that wait to be sent, and those that the app publishes.
+
+    client  MQTTClient; its session, wire and five are there
+
+    queue      list of Delivery, only to be read
+    size       int, bytes of those that count against max_queue
+    transport  Transport while there is a connection, or None
+    """
+
+    def __init__(self, client):
+        self._client = client
+        self._session = client.session
+        self.transport = None
+        self._partial = None  # QoS 0, sent in part
+        self._birth = None
+        self._begun = self._late = None  # see `unawaited`
+        self.queue = []
+        self.size = 0
+
+    def encode(self, topic, payload, qos, retain, properties):
+        """Return a Delivery for the arguments of publish(). Raises as that does."""
+        client = self._client
+        if properties and not client.five:
+            wrong("option", "properties", properties)
+        buf = client.wire.publish(
+            router.topic(topic), router.payload(payload), router.qos(qos), retain, properties
+        )
+        if len(buf) > client.max_packet:
+            wrong("size", len(buf), client.max_packet, "max_packet")
+        return Delivery(buf, qos)
+
+    def begin(self, out):
+        """Return what the app awaits for `out`: from then on it is sent."""
+        if not self._begun:
+            self._begun = out
+        return self._deliver(out)
+
+    async def _deliver(self, out):
+        if self._begun is out:
+            self._begun = None
+        self._client.check_running()  # a task may begin after the client was stopped
+        self.queue.append(out)
+        try:
+            self.pump()
+            if out.is_set:
+                await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
+            await out
+        finally:
+            if not out.is_set:  # cancelled, or no memory
+                out.awaited = False
+                if out in self.queue:
+                    self.queue.remove(out)
+        if out.error:
+            raise out.error
+        return out.code
+
+    def add(self, out, first, size):
+        """
+        Let the Delivery `out`, which nobody awaits, wait to be sent.
+
+        first  bool, before all others
+        size   int, bytes that it counts against max_queue
+        """
+        out.awaited = False
+        self.queue.insert(0 if first else len(self.queue), out)
+        out.queued = size
+        self.size += size
+
+    def pump(self):
+        """Send what waits."""
+        client = self._client
+        session = self._session
+        while True:
+            t = self.transport
+            if t is None or t.blocked:
+                return
+            queue = session.to_resend or self.queue
+            if not queue:
+                out = client.store and session.fetch()
+                if not out:
+                    return
+                queue.append(out)
+            out = queue[0]
+            if out.qos and session.full():
+                return
+            buf = client.five.sending(out) if client.five else out.packet
+            if buf is None:  # it failed
+                continue
+            if out.qos:
+                session.publish(out, time.ticks_ms())
+            if queue is self.queue:
+                queue.pop(0)
+                client.stats.sent += 1
+            self.size -= out.queued
+            out.queued = 0
+            sent = out.begin(t, buf) if out.length else t.send(buf)
+            if out.qos:
+                t.due(client.ack_timeout_s * 1000)
+            elif sent:
+                out.set()
+            else:
+                self._partial = out
+
+    def up(self, t):
+        """There is a connection, the Transport `t`: the will's birth goes first."""
+        self.transport = t
+        session = self._session
+        will = self._client.will
+        if will and will.birth is not None:
+            out = self._birth
+            if out not in self.queue + session.inflight + session.awaiting_pubcomp:
+                self._birth = out = self.encode(
+                    will.topic, will.birth, will.qos, will.retain, None
+                )
+                self.add(out, True, 0)
+        self.pump()
+
+    def drained(self):
+        """The transport has sent all that waited in it."""
+        out = self._partial
+        if out:
+            self._partial = None
+            out.set()
+        self.pump()
+
+    def down(self):
+        """The connection ended."""
+        self.transport = None
+        out = self._partial
+        if out:
+            self.queue.insert(0, out)
+            self._partial = None
+
+    def drop(self, out):
+        """`out` is not to be sent any more."""
+        if self._partial is out:
+            self._partial = None
+        if out in self.queue:
+            self.queue.remove(out)
+            self.size -= out.queued
+            out.queued = 0
+
+    def clear(self):
+        """The client stops: forget what waits, and return it (a list)."""
+        waiting = self.queue
+        self.queue = [out for out in waiting if out.entry]  # the store gave them out
+        self.size = 0
+        return waiting
+
+    def unawaited(self):
+        """
+        Tell of a publish() that was not awaited since the last call, the mistake that MicroPython
+        is silent about; return whether there may be one.
+        """
+        late = self._begun
+        if late and late is self._late:
+            self._begun = late = None
+            from .texts import unawaited
+
+            unawaited(self._client, self._late)
+        self._late = late
+        return late is not None

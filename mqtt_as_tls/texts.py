@@ -1,0 +1,115 @@
+"""
+What went wrong, in plain words, and who is told: the task that waits, the log, an event. Imported
+when something did.
+"""
+
+import sys
+
+from . import packet
+from .errors import DeliveryUnknown, RefusedError
+
+
+def tell(client, kind, value):
+    """Add an event, of the class `kind` (str), for those who iterate over them."""
+    if client.event_log:
+        client.event_log.put(kind, value)
+
+
+def refusal(client, code, filter=None):
+    """
+    Return the RefusedError for the code of a CONNACK, SUBACK or another answer, just received.
+
+    filter  str that a SUBSCRIBE or UNSUBSCRIBE asked for
+    """
+    what = "the broker refused%s: " % (" %r" % filter if filter else "")
+    properties = client.connection.transport.decoder.properties
+    if client.five:
+        from .reasons import words
+
+        what += words(code, properties)
+    else:
+        what += "code %d" % code
+    error = RefusedError(what, code)
+    error.properties = properties
+    return error
+
+
+def undelivered(client, out, error=None):
+    """
+    The message `out` is not delivered, or nobody knows: tell who waits for it, or an event.
+
+    error  exception; int: the code of its acknowledgement; None: QoS 2, and the broker lost the
+           session
+    """
+    topic = packet.topic(out.packet)
+    if error is None:
+        error = DeliveryUnknown("the broker lost the session: was %r delivered?" % topic, topic)
+    elif isinstance(error, int):
+        error = refusal(client, error)
+    if out.entry:
+        client.session.forget(out)
+    if not out.awaited:
+        client.say("message to %r: %s" % (topic, error))
+        tell(client, "Undelivered", (topic, error))
+    out.error = error
+    out.set()
+
+
+def unawaited(client, out):
+    """The message `out` was made by a publish() that nobody awaits: MicroPython tells of none."""
+    client.say(
+        "publish to %r was not awaited: write await client.publish(...)" % packet.topic(out.packet)
+    )
+
+
+def refused(client, sub, error=None):
+    """
+    The broker refused the subscription `sub`: note why, and tell it of a declared one.
+
+    error  RefusedError; None: what the packet just received says
+    """
+    sub.reason = error or refusal(client, sub.granted, sub.filter)
+    if sub.handler and sub.asked:  # not an UNSUBACK
+        client.say("%s%s" % (sub.reason, "" if error else ": see its ACL"))
+        tell(client, "SubscriptionRefused", sub.filter)
+
+
+def overdue(client, lane):
+    """The handler of `lane`, or the iterator, is too slow: acknowledge the message it has."""
+    streams = client.stream_in
+    if streams and streams.is_reading(lane.current):
+        return  # it is being read: there is a limit to pauses
+    client.say(
+        "handler of %r runs for over %d s: message acknowledged, handler goes on"
+        % (lane.filter, client.handler_timeout_s)
+    )
+    dispatcher = client.dispatcher
+    dispatcher.finish(lane)
+    if lane is dispatcher.inbox:
+        from .iterators import leave
+
+        leave(client)
+
+
+def not_joined(ssid, status):
+    """
+    Return in words why a board is not in the network `ssid` (str).
+
+    status  int of the driver, or the exception that it raised
+    """
+    if status in (-3, 15, 202, 204):
+        why = "wrong password: check it, it is case-sensitive"
+    elif status in (-2, 201):
+        why = "no such network in reach: check its name (2.4 GHz only on most boards)"
+    elif status == 2:
+        why = "joined but got no address: check the router's DHCP, or give static="
+    else:
+        why = "cannot join (%s): check password, signal and access point" % status
+    return "Wi-Fi '%s': %s" % (ssid, why)
+
+
+def report(client, what, error):
+    """Tell that a function of the app raised `error`; with log=print where, too."""
+    client.say("%s failed: %r" % (what, error))
+    if client.log is print:
+        sys.print_exception(error)
