@@ -39,8 +39,10 @@ def __getattr__(name):
 
 def unload(*names):
     """Unload modules of the package: another needs the memory."""
+    import gc
     import sys
 
     for name in names:
         sys.modules.pop(__name__ + "." + name, None)
         globals().pop(name, None)
+    gc.collect()  # or what comes next would lie behind them

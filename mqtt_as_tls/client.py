@@ -288,7 +288,6 @@ class MQTTClient:
             self.error = error
             try:
                 unload("retry", "texts")  # what was left of them without memory is no module
-                gc.collect()  # or what stays would lie where the next handshake wants to be
                 from .retry import failed
 
                 delay = failed(self, error, old)

@@ -42,6 +42,7 @@ def no_memory(place):
     """Let there once be no memory in a place (str, one of those above)."""
     owner, name = owner_of(place)
     function = getattr(owner, name)
+    keep_loaded()
 
     def fail(*args, **options):
         setattr(owner, name, function)  # it is real again

@@ -258,18 +258,19 @@ def test_a_client_that_found_no_memory_to_start_starts_later(broker):
 
         MEALS = [("crumbs", n) for n in range(0, 40)]
         MEALS += [("eat", n) for n in range(0, 12000, 600)]
+        MEALS = [(meal, made) for meal in MEALS for made in (False, True)]
 
         async def main():
             soonest()
             keep_loaded()  # what is loaded from source takes more than all the rest
             hunger = Hunger()
             seen = set()
-            for how, size in MEALS:
-                client = None
+            for (how, size), made in MEALS:
+                client = make(protocol=5) if made else None  # before memory is short
                 stage = "made"
                 getattr(hunger, how)(size)
                 try:
-                    client = make(protocol=5)
+                    client = client or make(protocol=5)
                     stage = "started"
                     await client.__aenter__()
                     stage = "running"

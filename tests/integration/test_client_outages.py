@@ -427,7 +427,7 @@ def test_the_back_off_grows_to_a_minute_with_full_jitter():
             client = make(log=None)
             for retry.random in (Latest, Soonest):
                 async with client:
-                    print([client.retrying().failed(ConnectError("x"), None) for _ in range(10)])
+                    print([retry.failed(client, ConnectError("x"), None) for _ in range(10)])
         """,
         1883,
     )

@@ -267,9 +267,9 @@ def test_lesson_14_retries_back_off_with_jitter_and_a_refusing_broker_keeps_wifi
             await until(lambda: len(Counter.values) == 4)
             link.show()
         retry.random = Latest
-        delays = [client.retrying().failed(ConnectError("x"), None) for _ in range(9)]
+        delays = [retry.failed(client, ConnectError("x"), None) for _ in range(9)]
         retry.random = Soonest
-        delays.append(client.retrying().failed(ConnectError("x"), None))
+        delays.append(retry.failed(client, ConnectError("x"), None))
         print(delays)
         """,
     ) as device:

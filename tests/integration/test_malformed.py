@@ -618,7 +618,7 @@ def test_the_rest_of_a_packet_is_not_waited_for_for_ever():
         keepalive_s=1,
         connect_timeout_s=1,
     )
-    assert re.search(r"no answer within 1 s \(MQTT\)", out)
+    assert re.search(r"no answer within 1 s \(CONNECT\)", out)
     assert "no answer to a ping for 1 s" in out
 
 

@@ -84,7 +84,7 @@ def test_a_second_build_leaves_nothing_of_the_first_and_nothing_else_of_ours(dis
 def test_mips_package_has_each_module_once_as_bytecode_without_machine_code(dist):
     package = json.loads((dist / "mip/package.json").read_text())
     assert sorted(package["urls"]) == [[f"mqtt_as_tls/{n}.mpy"] * 2 for n in names()]
-    assert not package.get("deps") and package["version"] == build.device.version()
+    assert not package.get("deps") and package["version"] == build.library.version()
     for _, name in package["urls"]:
         # M, version 6, no architecture, integers that fit 32 bits
         assert (dist / "mip" / name).read_bytes()[:4] == b"M\x06\x00\x1f"
@@ -160,7 +160,7 @@ def test_the_branch_for_mip_holds_what_was_built(dist, tmp_path):
         subprocess.run(
             ["sh", "-e", "-c", block], cwd=clone, env=identity(), check=True, capture_output=True
         )
-    for name in ("mip", f"mip-{build.device.version()}"):
+    for name in ("mip", f"mip-{build.library.version()}"):
         git(tmp_path, "clone", "--quiet", "--branch", name, "origin", name)
         there = {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.*")}
         there = {path for path in there if path.parts[0] != ".git"}

@@ -23,7 +23,7 @@ class Filters:
     def __init__(self, kind, count):
         self.session = self.wire = self.five = None
         self._dispatcher = Dispatcher(self)
-        self._subs = self.subscriptions.all
+        self._subs = self._dispatcher.subscriptions
         for i in range(count):
             sub = Subscription(KINDS[kind] % i, b"", 0)
             sub.handler = sub.task = id  # never called: what it takes is not measured
