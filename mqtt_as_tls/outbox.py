@@ -54,6 +54,7 @@ class Outbox:
         self._partial = None  # QoS 0, sent in part
         self._birth = None
         self._begun = self._late = None  # see `unawaited`
+        self._in_a_row = self._turn_ms = 0  # since others had a turn: messages; when that was
         self.queue = []
         self.size = 0
 
@@ -82,8 +83,13 @@ class Outbox:
         self.queue.append(out)
         try:
             self.pump()
-            if out.is_set:
-                await asyncio.sleep_ms(0)  # a publisher in a loop lets the others run
+            if out.is_set:  # at once: a publisher in a loop lets the others run
+                self._in_a_row += 1
+                now = time.ticks_ms()
+                if self._in_a_row > 15 or time.ticks_diff(now, self._turn_ms) > 4:
+                    self._in_a_row = 0
+                    self._turn_ms = now
+                    await asyncio.sleep_ms(0)
             await out
         finally:
             if not out.is_set:  # cancelled, or no memory

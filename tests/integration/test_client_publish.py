@@ -144,6 +144,35 @@ def test_many_publishers_at_once_lose_and_repeat_nothing(proxy, broker):
 # When it is delivered
 
 
+def test_a_publisher_of_qos_0_in_a_tight_loop_lets_other_tasks_run(broker):
+    peer = broker.peer("t")
+    said = Device.check(
+        broker,
+        """
+        turns = 0
+
+        async def ticker():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep_ms(0)
+
+        async with client:
+            await client.wait_connected()
+            beside = asyncio.create_task(ticker())
+            await asyncio.sleep_ms(0)
+            before = turns
+            for number in range(800):
+                await client.publish("t", str(number))
+            print("turns", turns - before)
+            beside.cancel()
+        """,
+    )
+    assert int(said.partition("turns ")[2].split()[0]) >= 800 // 16
+    peer.wait_for(800)
+    assert [payload for _, payload in peer.received] == [b"%d" % n for n in range(800)]
+
+
 def test_qos_1_returns_when_the_broker_acknowledged_and_not_before(proxy):
     """MQTT 3.1.1: [MQTT-4.3.2-1]"""
     with Device(
