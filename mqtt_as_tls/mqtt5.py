@@ -121,6 +121,8 @@ class Wire:
 
     def publish(self, topic, payload, qos, retain, properties=None, more=0):
         """As packet5.publish; `properties` dict, list of pairs, or None."""
+        if not properties:
+            return packet5.publish(topic, payload, qos, retain, b"", more)
         properties = pairs(properties)
         for name, _ in properties:
             if name in ("topic_alias", "subscription_identifier"):
@@ -132,6 +134,8 @@ class Wire:
 
     def ack(self, first, packet_id, code=0, properties=None):
         """As packet5.ack. What a handler set wrongly is reported, and left out."""
+        if not code and not properties:
+            return packet5.ack(first, packet_id)
         data = b""
         try:
             if first < 0x60 and code not in _ACK_CODES:

@@ -83,7 +83,7 @@ def connect(client_id, keepalive_s, clean, user=None, password=None, will=None):
     return framed(0x10, b"\0\4MQTT\4" + bytes((flags,)) + u16(keepalive_s) + body)
 
 
-def publish(topic, payload, qos=0, retain=False, properties=None, more=0):
+def publish(topic, payload, qos=0, retain=False, middle=None, more=0):
     """
     Encode PUBLISH (section 3.3). The packet id is 0 until `set_id`, DUP is 0 until `set_dup`.
 
@@ -91,16 +91,20 @@ def publish(topic, payload, qos=0, retain=False, properties=None, more=0):
     payload  bytes or bytearray
     qos      int, 0 to 2
     retain   bool
+    middle   bytes between packet id and payload (MQTT 5), or None
     more     int, bytes of the payload that are sent after the packet
-
-    properties  of MQTT 5, here left out, as with the other encoders
 
     Returns a bytearray. Raises ValueError over 268,435,455 bytes.
     """
     n = len(topic)
     extra = n + (4 if qos else 2)
+    if middle:
+        extra += len(middle)
     buf = framed(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra, more)
-    at = len(buf) - len(payload) - extra
+    at = len(buf) - len(payload)
+    if middle:
+        buf[at - len(middle) : at] = middle
+    at -= extra
     buf[at] = n >> 8
     buf[at + 1] = n & 255
     at += 2

@@ -107,15 +107,8 @@ def publish(topic, payload, qos=0, retain=False, properties=b"", more=0):
 
     Returns a bytearray. Raises ValueError over 268,435,455 bytes.
     """
-    middle = with_length(properties)
-    if qos:
-        middle = b"\0\0" + middle
-    middle = field(topic) + middle
-    n = len(middle)
-    buf = framed(_PUBLISH | qos << 1 | (1 if retain else 0), payload, n, more)
-    at = len(buf) - len(payload)
-    buf[at - n : at] = middle
-    return buf
+    properties = with_length(properties) if properties else b"\0"
+    return packet.publish(topic, payload, qos, retain, properties, more)
 
 
 def aliased(buf, alias, first):
@@ -156,12 +149,11 @@ def ack(first, packet_id, code=0, properties=b""):
     code        int, reason code that this packet may have
     properties  bytes
     """
-    buf = u16(packet_id)
     if properties:
-        return _coded(first, code, properties, buf)
+        return _coded(first, code, properties, u16(packet_id))
     if code:
-        buf += bytes((code,))
-    return bytes((first, len(buf))) + buf
+        return bytes((first, 3, packet_id >> 8, packet_id & 255, code))
+    return packet.ack(first, packet_id)
 
 
 def subscribe(packet_id, filters, properties=b""):
