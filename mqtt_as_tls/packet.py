@@ -29,11 +29,7 @@ def framed(first, payload, extra=0, more=0):
     length = extra + len(payload) + more
     if length > 268_435_455:
         raise ValueError("packet over 268435455 bytes (section 2.2.3)")
-    at = 2
-    n = length >> 7
-    while n:
-        at += 1
-        n >>= 7
+    at = 2 if length < 128 else 3 + (length > 16383) + (length > 2097151)
     buf = bytearray(at + length - more)
     buf[0] = first
     buf[at + extra :] = payload
@@ -257,46 +253,56 @@ class Decoder:
 
         Raises ProtocolError for a packet that no server may send, or one over `max_packet`.
         """
-        at = start = self.start
-        stop = self.stop
+        # At most 11 words of variables: larger frames MicroPython takes from the heap
         buf = self.buf
+        at = self.start + 1
+        if at >= self.stop:
+            return None
+        length = buf[at]
+        self.at = at + 1
+        if length > 127:
+            length = self._length(at)
+            if length < 0:
+                return None
+        first = buf[at - 1]
+        if (
+            length < 3 or first & 6 == 6 or first & 14 == 8
+            if first & 0xF0 == _PUBLISH
+            else self._bad(first, length)
+        ):
+            raise ProtocolError(
+                "packet 0x%02x with Remaining Length %d (sections 2.2, 3)" % (first, length), 129
+            )
+        self.end = end = self.at + length
+        length = end - at + 1  # of the whole packet
+        if length > self.max_packet:
+            if self.partial and first & 0xF0 == _PUBLISH:
+                return first | 256
+            raise ProtocolError(
+                "packet of %d bytes, max_packet is %d" % (length, self.max_packet), 149
+            )
+        if end > self.stop:
+            self.need = length
+            return None
+        self.need = 0
+        self.start = end
+        return first
+
+    def _length(self, at):
+        # a Remaining Length of several bytes, and `at` behind it; less than 0: it is not there yet
         length = shift = 0
         byte = 128
         while byte > 127:
-            at += 1
-            if at >= stop:
-                return None
-            byte = buf[at]
+            if at >= self.stop:
+                return -1
+            byte = self.buf[at]
             length |= (byte & 127) << shift
             shift += 7
             if shift > 7 and not byte or shift > 21 and byte > 127:
                 raise ProtocolError("Remaining Length malformed (section 2.2.3)", 129)
-        first = buf[start]
-        if first & 0xF0 == _PUBLISH:
-            bad = length < 3 or first & 6 == 6 or first & 14 == 8
-        else:
-            bad = self._bad(first, length)
-        if bad:
-            raise ProtocolError(
-                "packet 0x%02x with Remaining Length %d (sections 2.2, 3)" % (first, length), 129
-            )
-        at += 1
-        end = at + length
-        if end - start > self.max_packet:
-            if self.partial and first & 0xF0 == _PUBLISH:
-                self.at = at
-                self.end = end
-                return first | 256
-            raise ProtocolError(
-                "packet of %d bytes, max_packet is %d" % (end - start, self.max_packet), 149
-            )
-        if end > stop:
-            self.need = end - start
-            return None
-        self.need = 0
+            at += 1
         self.at = at
-        self.end = self.start = end
-        return first
+        return length
 
     def _bad(self, first, length):
         # whether no server sends such a packet (`length`: Remaining Length); PUBLISH is checked
