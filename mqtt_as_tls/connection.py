@@ -390,8 +390,8 @@ class Connection:
                 self._session.inbound.remove(ready)
             if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:
                 t.lost(ConnectError("handlers are done: connecting anew for what did not fit"))
-        except MemoryError as e:  # it is sent on the next connection
-            t.lost(e)
+        except MemoryError:  # it is sent on the next connection
+            t.lost(MemoryError)
 
     # Deadlines
 

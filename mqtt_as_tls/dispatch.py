@@ -42,17 +42,21 @@ class Message:
     """
 
     properties = ack_properties = stream = None
-    ack_code = length = 0
+    ack_code = length = qos = id = 0
+    retain = dup = False
     done = stale = False  # of session
     claims = extra = 0  # handlers that have not returned; bytes that the properties take
 
     def __init__(self, topic, payload, qos, retain, dup, id):
         self.topic = topic
         self.payload = payload
-        self.qos = qos
-        self.retain = retain
-        self.dup = dup
-        self.id = id
+        if qos:  # attributes that it has not take no memory
+            self.qos = qos
+            self.id = id
+        if retain:
+            self.retain = retain
+        if dup:
+            self.dup = dup
 
     def size(self):
         return _OVERHEAD + len(self.topic) + len(self.payload) + self.extra
@@ -316,7 +320,7 @@ class Dispatcher:
         while not lane.queue:
             if not client.running:
                 return None
-            lane.signal.is_set = False
+            lane.signal.waiter = None
             await lane.signal
         client.connection.due(client.handler_timeout_s * 1000)
         lane.since_ms = time.ticks_ms()

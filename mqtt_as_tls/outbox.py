@@ -26,11 +26,13 @@ class Delivery(Signal):
 
     error = entry = None
     id = queued = code = length = 0
+    qos = 1
     awaited = True
 
     def __init__(self, packet, qos, entry=None):
         self.packet = packet
-        self.qos = qos
+        if qos != 1:  # an attribute less
+            self.qos = qos
         if entry:
             self.entry = entry
             self.awaited = False
@@ -83,7 +85,7 @@ class Outbox:
         self.queue.append(out)
         try:
             self.pump()
-            if out.is_set:  # at once: a publisher in a loop lets the others run
+            if out.waiter is True:  # at once: a publisher in a loop lets the others run
                 self._in_a_row += 1
                 now = time.ticks_ms()
                 if self._in_a_row > 15 or time.ticks_diff(now, self._turn_ms) > 4:
@@ -92,7 +94,7 @@ class Outbox:
                     await asyncio.sleep_ms(0)
             await out
         finally:
-            if not out.is_set:  # cancelled, or no memory
+            if out.waiter is not True:  # cancelled, or no memory
                 out.awaited = False
                 if out in self.queue:
                     self.queue.remove(out)
@@ -137,8 +139,9 @@ class Outbox:
             if queue is self.queue:
                 queue.pop(0)
                 client.stats.sent += 1
-            self.size -= out.queued
-            out.queued = 0
+            if out.queued:
+                self.size -= out.queued
+                out.queued = 0
             sent = out.begin(t, buf) if out.length else t.send(buf)
             if out.qos:
                 t.due(client.ack_timeout_s * 1000)

@@ -64,11 +64,13 @@ def filter(name):
 
 def payload(data):
     """Return a payload (bytes-like or str) as bytes or bytearray. TypeError for anything else."""
+    if isinstance(data, bytes):  # most are
+        return data
     if isinstance(data, str):
         return data.encode()
     if isinstance(data, memoryview):
         return bytes(data)
-    if not isinstance(data, (bytes, bytearray)):
+    if not isinstance(data, bytearray):
         wrong("payload", data)
     return data
 

@@ -144,7 +144,8 @@ class Incoming(Stream):
                 t.decoder = decoder
             if self._got:
                 return self._got
-            self.came.is_set = False
+            if self.came.waiter is True:
+                self.came.waiter = None
             self._wanted.set()
             await self.came
 
@@ -204,7 +205,8 @@ class Incoming(Stream):
             await self._wanted
             if self.left and not (self.over or self.error):
                 await self._t.readable
-            self._wanted.is_set = False
+            if self._wanted.waiter is True:
+                self._wanted.waiter = None
             self.came.set()
         if self.error:
             raise self.error
@@ -309,7 +311,8 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
         if stream:
             stream.returned()
             while stream.left and not stream.error:
-                stream.came.is_set = False
+                if stream.came.waiter is True:
+                    stream.came.waiter = None
                 await stream.came
             if error is stream.error:
                 error = None

@@ -158,7 +158,7 @@ class Upload(Delivery):
             session.drop(self)
             session.discard = "a stream was broken off"
         client.outbox.drop(self)
-        if not self.is_set:
+        if self.waiter is not True:
             from .texts import undelivered
 
             undelivered(client, self, error)

@@ -36,29 +36,27 @@ class Signal:
     Like asyncio.Event with one waiter, but waiting takes no memory.
     """
 
-    is_set = False
-    _task = None
+    # One attribute: an object takes memory anew for its 2nd, 3rd, 5th, 7th
+    waiter = None  # the task that waits, or True: it is set
 
     def set(self):
         """Set the flag and wake the task that waits."""
-        self.is_set = True
-        task = self._task
-        if task is not None:
-            self._task = None
+        task = self.waiter
+        self.waiter = True
+        if task is not None and task is not True:
             core._task_queue.push(task)
 
     def remove(self, task):
         """Called by asyncio when the task that waits is cancelled."""
-        self._task = None
+        self.waiter = None
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        if self.is_set:
+        if self.waiter is True:
             _stop()
-        self.is_set = False  # it has its place now: with no memory left, set() still wakes
-        self._task = task = core.cur_task
+        self.waiter = task = core.cur_task  # it has its place: with no memory left, set() wakes
         task.data = self
 
 

@@ -77,17 +77,17 @@ class Memory:
     def take(self):
         """Let every allocation fail until the loop goes on."""
         taken = self._taken
-        if not taken.is_set:
-            taken.is_set = True
-            core._task_queue.push(taken._task, time.ticks_add(time.ticks_ms(), -1000))  # first
-            taken._task = None
+        task = taken.waiter
+        if task is not True:
+            taken.waiter = True
+            core._task_queue.push(task, time.ticks_add(time.ticks_ms(), -1000))  # first
             micropython.heap_lock()
 
     async def run(self):
         while True:
             await self._taken
             micropython.heap_unlock()
-            self._taken.is_set = False
+            self._taken.waiter = None
             print("memory is back")
 
 
