@@ -116,36 +116,37 @@ class Outbox:
 
     def pump(self):
         """Send what waits."""
+        # 11 words of variables at most: MicroPython takes larger frames from the heap, and looks
+        # for each from the first hole on
         client = self._client
-        session = self._session
         while True:
             t = self.transport
             if t is None or t.blocked:
                 return
-            queue = session.to_resend or self.queue
+            queue = self._session.to_resend or self.queue
             if not queue:
-                out = client.store and session.fetch()
+                out = client.store and self._session.fetch()
                 if not out:
                     return
                 queue.append(out)
             out = queue[0]
-            if out.qos and session.full():
+            if out.qos and self._session.full():
                 return
             buf = client.five.sending(out) if client.five else out.packet
             if buf is None:  # it failed
                 continue
             if out.qos:
-                session.publish(out, time.ticks_ms())
+                self._session.publish(out, time.ticks_ms())
             if queue is self.queue:
                 queue.pop(0)
                 client.stats.sent += 1
             if out.queued:
                 self.size -= out.queued
                 out.queued = 0
-            sent = out.begin(t, buf) if out.length else t.send(buf)
+            buf = out.begin(t, buf) if out.length else t.send(buf)  # whether it is sent
             if out.qos:
                 t.due(client.ack_timeout_s * 1000)
-            elif sent:
+            elif buf:
                 out.set()
             else:
                 self._partial = out
