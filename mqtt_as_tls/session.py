@@ -67,19 +67,23 @@ class Session:
     def _next_id(self):
         # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2])
         while not self._free:
-            n = self._id
-            free = 65535
-            for out in self.inflight + self.awaiting_pubcomp:
-                if out.id:
-                    free = min(free, (out.id - n - 1) % 65535)
-            for used in self.requests:
-                free = min(free, (used - n - 1) % 65535)
-            self._free = free
-            if not free:  # the next one is in use
-                self._id = n % 65535 + 1
+            self._look()
         self._free -= 1
         self._id = n = self._id % 65535 + 1
         return n
+
+    def _look(self):
+        # how many of the next ids are free; when it is none, pass over the next one
+        n = self._id
+        free = 65535
+        for out in self.inflight + self.awaiting_pubcomp:
+            if out.id:
+                free = min(free, (out.id - n - 1) % 65535)
+        for used in self.requests:
+            free = min(free, (used - n - 1) % 65535)
+        self._free = free
+        if not free:
+            self._id = n % 65535 + 1
 
     def publish(self, out, now_ms):
         """
