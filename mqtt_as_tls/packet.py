@@ -172,15 +172,19 @@ def unsubscribe(packet_id, filters, properties=None):
     return framed(0xA2, body)
 
 
+def _decoded(data):
+    try:
+        return str(data, "utf-8")
+    except ValueError:  # UnicodeError is one
+        return "\0"
+
+
 def text(data):
     """
     Return bytes-like `data` as str, or raise ProtocolError: section 1.5.3 forbids ill-formed
     UTF-8, surrogates and U+0000.
     """
-    try:
-        s = str(data, "utf-8")
-    except ValueError:  # UnicodeError is one
-        s = "\0"
+    s = _decoded(data)
     if len(data) != len(s):  # not ASCII: MicroPython lets surrogates and over-long forms pass
         n = 0
         for c in data:  # bytes: MicroPython never frees a character that was taken out of a str
@@ -353,9 +357,9 @@ class Decoder:
         name = text(buf[at:n])
         if not name or "+" in name or "#" in name:
             raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2, -4.7.3-1]" % name[:50])
-        packet_id = 0
         self.at = n
         if qos:
-            packet_id = self.packet_id()
+            qos = self.packet_id()  # QoS 0 has none, and 0 says so
             self.at = n = n + 2
-        return name, packet_id, bytes(buf[n : self.end])
+        buf = bytes(buf[n : self.end])
+        return name, qos, buf
