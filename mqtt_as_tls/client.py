@@ -207,9 +207,13 @@ class MQTTClient:
         unload("retry")
         self.error = self._said = None
         self.connection = Connection(self, self.connection)
-        self.running = True
         self.clients.append(self)
-        self._task = asyncio.create_task(self._run())
+        try:
+            self._task = asyncio.create_task(self._run())
+        except MemoryError:
+            self.clients.remove(self)  # it does not run
+            raise
+        self.running = True
         return self
 
     async def __aexit__(self, *exc):
