@@ -96,6 +96,8 @@ def publish(topic, payload, qos=0, retain=False, middle=None, more=0):
     extra = n + (4 if qos else 2)
     if middle:
         extra += len(middle)
+    if n > 65535:
+        raise ValueError("topic of %d bytes" % n)
     buf = framed(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra, more)
     at = len(buf) - len(payload)
     if middle:
