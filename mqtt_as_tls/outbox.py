@@ -6,9 +6,14 @@ and socket allow. Nobody else touches the queue.
 import asyncio
 import time
 
+from micropython import const
+
 from . import router
-from .router import wrong
 from .transport import Signal
+
+# a publisher of QoS 0 in a loop gives the others a turn after so many messages, or so long
+_ROW = const(16)
+_TURN_MS = const(5)
 
 
 class Delivery(Signal):
@@ -64,12 +69,12 @@ class Outbox:
         """Return a Delivery for the arguments of publish(). Raises as that does."""
         client = self._client
         if properties and not client.five:
-            wrong("option", "properties", properties)
+            router.wrong("option", "properties", properties)
         buf = client.wire.publish(
             router.topic(topic), router.payload(payload), router.qos(qos), retain, properties
         )
         if len(buf) > client.max_packet:
-            wrong("size", len(buf), client.max_packet, "max_packet")
+            router.wrong("size", len(buf), client.max_packet, "max_packet")
         return Delivery(buf, qos)
 
     def begin(self, out):
@@ -88,7 +93,7 @@ class Outbox:
             if out.waiter is True:  # at once: a publisher in a loop lets the others run
                 self._in_a_row += 1
                 now = time.ticks_ms()
-                if self._in_a_row > 15 or time.ticks_diff(now, self._turn_ms) > 4:
+                if self._in_a_row >= _ROW or time.ticks_diff(now, self._turn_ms) >= _TURN_MS:
                     self._in_a_row = 0
                     self._turn_ms = now
                     await asyncio.sleep_ms(0)

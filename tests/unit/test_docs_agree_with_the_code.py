@@ -40,6 +40,7 @@ MODULES = (
         "connection",
         "dispatch",
         "dns",
+        "outbox",
         "retry",
         "stream_in",
         "lifecycle",
