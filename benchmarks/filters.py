@@ -11,17 +11,15 @@ in each of which every case has its turn; ratios are those within a round.
 
 import argparse
 import json
-import re
 import statistics
 from pathlib import Path
 
+from benchmarks import page
 from benchmarks.run import environment
 from tests.support import mpy
 
 COUNTS = (1, 10, 100, 500)
 KINDS = {"exact": "without wildcards", "wildcard": "with a wildcard"}
-PAGE = mpy.ROOT / "docs/benchmarks.md"
-_PLACE = re.compile(r"(?<=<!-- filters -->\n).*?(?=<!-- /filters -->\n)", re.S)
 
 _PROGRAM = """
 import json
@@ -85,10 +83,7 @@ def main():
     if options.json:
         options.json.write_text(json.dumps({**where, "figures": figures}, indent=1) + "\n")
     if not options.dry_run:
-        page, count = _PLACE.subn(lambda _: text, PAGE.read_text())
-        if count != 1:
-            raise SystemExit(f"{PAGE.name} has no <!-- filters --> and <!-- /filters -->")
-        PAGE.write_text(page)
+        page.write("filters", text)
 
 
 if __name__ == "__main__":

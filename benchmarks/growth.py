@@ -11,20 +11,16 @@ into docs/benchmarks.md.
 """
 
 import argparse
-import re
 import statistics
-import sys
 from pathlib import Path
 
+from benchmarks import page
 from tests.support import mpy
 
 HERE = Path(__file__).parent
-PAGE = mpy.ROOT / "docs/benchmarks.md"
 CASES = {"window": (8, 100, 1000), "waiting": (10, 100, 4000)}
 WHAT = {"window": "a window of", "waiting": "publishers that wait,"}
 ROUNDS = 5
-
-_PLACE = re.compile(r"(?<=<!-- growth -->\n).*?(?=<!-- /growth -->\n)", re.S)
 
 
 def measure(case, size):
@@ -65,10 +61,7 @@ def main():
     text = table(rows())
     print(text)
     if not options.dry_run:
-        written, count = _PLACE.subn(lambda _: text, PAGE.read_text(), count=1)
-        if not count:
-            sys.exit(f"{PAGE.name} has no line <!-- growth -->, or none <!-- /growth -->")
-        PAGE.write_text(written)
+        page.write("growth", text)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import page
 from tests.support import mpy
 from tools.debian import Unavailable
 
 HERE = Path(__file__).parent
-PAGE = mpy.ROOT / "docs/benchmarks.md"
 PROTOCOLS = (4, 5)
 PROGRAMS = ("instant.py", "pieces.py")
 PIECES = {
@@ -39,7 +39,6 @@ PIECES = {
 }
 
 _LINE = re.compile(r"^piece (\w+) ([\d.]+) (\d+)$", re.M)
-_PLACE = re.compile(r"(?<=<!-- path -->\n).*?(?=<!-- /path -->\n)", re.S)
 
 
 def found(output):
@@ -105,10 +104,7 @@ def main():
     text = table(results)
     print(text)
     if not options.here:
-        written, count = _PLACE.subn(lambda _: text, PAGE.read_text(), count=1)
-        if not count:
-            sys.exit(f"{PAGE.name} has no line <!-- path -->, or none <!-- /path -->")
-        PAGE.write_text(written)
+        page.write("path", text)
 
 
 if __name__ == "__main__":
