@@ -128,7 +128,7 @@ class MQTTClient:
         for name in options:
             wrong("option", name, options[name])
         own = client_id != "" or not (protocol == 5 or self.clean_start)
-        self.hello = self.wire.connect(
+        self.connect_packet = self.wire.connect(
             arguments.text("client_id", client_id) if own else b"",
             int(self.keepalive_s),
             False,

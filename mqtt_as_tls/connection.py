@@ -133,7 +133,7 @@ class Connection:
             await self._watch(t)
         except ProtocolError as e:
             if client.five and self.transport:
-                client.five.goodbye(t, e)
+                client.five.send_disconnect(t, e)
             raise
         finally:
             self.close()
@@ -186,12 +186,12 @@ class Connection:
             why = ""
         clean = why is not None
         self._new = "new: " + why if why else "new"
-        hello = await five.hello() if five else client.hello
-        packet.set_clean(hello, clean)
+        connect = await five.connect_packet() if five else client.connect_packet
+        packet.set_clean(connect, clean)
         await t.dial(self.address, client.port)
         client.retry.unanswered = 0  # whatever comes now, the link works
         self._enter(_TLS if client.tls else _CONNECT)
-        await t.greet(client.tls, client.host, hello)
+        await t.handshake(client.tls, client.host, connect)
         self._enter(_CONNECT)
         # without an answer the broker may have begun a session that we know nothing of
         unsure = self._unsure

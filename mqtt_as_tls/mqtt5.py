@@ -115,7 +115,7 @@ class Wire:
     # What `packet` has too
 
     def connect(self, *fields):
-        """Check and keep the fields of CONNECT, as in packet5.connect, for `hello`."""
+        """Check and keep the fields of CONNECT, as in packet5.connect, for `connect_packet`."""
         self._fields = fields
         return packet5.connect(*fields, encode(self._pairs, _CONNECT), self._will)
 
@@ -169,7 +169,7 @@ class Wire:
 
     # Connecting
 
-    async def hello(self):
+    async def connect_packet(self):
         """Return CONNECT: the client id may be one that the broker assigned."""
         client = self._client
         own = self._pairs
@@ -260,7 +260,7 @@ class Wire:
         self._reauth.set()
         self._reauth = None
 
-    def goodbye(self, t, error):
+    def send_disconnect(self, t, error):
         """Tell the broker which rule it broke, before the connection is closed (4.13.1)."""
         if not t.blocked:
             t.send(packet5.disconnect(error.code or 130))

@@ -98,14 +98,10 @@ def failed(client, error, old):
         error.cure = old.cure
     slowly = ", rarely now as this does not heal by itself" if known.slow else ""
     client.say(known.why + slowly, ", next try in %.1f s" % (delay / 1000))
-    _tell(client, "Disconnected", error)
+    if client.event_log:
+        client.event_log.put("Disconnected", error)
     unload("explain", "reasons", "texts", "retry")
     return delay
-
-
-def _tell(client, kind, value):
-    if client.event_log:
-        client.event_log.put(kind, value)
 
 
 def resets_link(client):
@@ -133,7 +129,8 @@ def _search(client, now):
     if known.strikes >= _SUSPECT_AFTER:
         topic = packet.topic(out.packet)
         client.say("connections break right after a message to %r was sent" % topic)
-        _tell(client, "Suspect", topic)
+        if client.event_log:
+            client.event_log.put("Suspect", topic)
     if client.give_up_after and known.strikes >= client.give_up_after:
         from .texts import undelivered
 

@@ -57,6 +57,7 @@ class Session:
         # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
         # a MemoryError in add()
         self.awaiting_pubrel = {}
+        # QoS 2 messages of a lost session, maybe delivered: who tells of one takes it off
         self.unknown = []
 
     def full(self):
@@ -179,11 +180,8 @@ class Session:
         What was in flight still is: PUBREL has to be sent for all in `awaiting_pubcomp`, then all
         in `to_resend` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP
         flag is set; without a session they are new ones. Requests are forgotten: their answer
-        belonged to the connection.
-
-        Returns a list of QoS 2 messages that may or may not have been delivered, as the session
-        is lost; they are no longer in flight. What the caller does not take off it, as told, is
-        returned once more the next time.
+        belonged to the connection. When the session is lost, what QoS 2 had in flight goes to
+        `unknown`.
         """
         kept = []
         self.requests = {}
@@ -217,7 +215,6 @@ class Session:
                 kept.append(message)
         self.inbound = kept
         self.discard = None
-        return self.unknown
 
     def received(self, message, dup):
         """

@@ -1,8 +1,8 @@
 """
 The session and the outgoing queue on flash: an append-only log that survives a power cut at any
-byte. What a session (module stored) calls:
+byte. What a session (module store_session) calls:
 
-open(protocol, client_id) -> bool   load what is there; False: it was open already
+open(protocol, client_id, log) -> bool  load what is there; False: it was open already
 restored         bool, a session was found
 inflight()       [(entry, packet bytearray)] to be taken up again: first those that wait for
                  PUBACK or PUBREC, in the order of their sending, then those whose PUBREC came, in

@@ -101,14 +101,13 @@ class StoredSession(Session):
         return out
 
     def resume(self, present, now_ms, unsure=False):
-        unknown = super().resume(present, now_ms, unsure)
-        for out in unknown:
+        super().resume(present, now_ms, unsure)
+        for out in self.unknown:
             self.forget(out)
         if not present:
             self._store.fresh()
         for n in self.awaiting_pubrel:
             self._inbound_id(n)
-        return unknown
 
     def _inbound_id(self, n):
         if n not in self._store.inbound:

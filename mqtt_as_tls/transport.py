@@ -156,13 +156,13 @@ class Transport:
         except OSError as e:
             raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
 
-    async def greet(self, tls, host, hello):
+    async def handshake(self, tls, host, connect):
         """
-        Shake hands and send the first packet. The caller sets the deadline.
+        Do the TLS handshake and send CONNECT. The caller sets the deadline.
 
         tls    TLS or None
         host   str, the name that the certificate must have
-        hello  bytes-like, the CONNECT packet: the handshake runs inside its write
+        connect  bytes-like, the CONNECT packet: the handshake runs inside its write
 
         Raises ConnectError, TLSError, CertificateError.
         """
@@ -178,7 +178,7 @@ class Transport:
             self.readable = _Poll(io.queue_read, self._raw)
             self.writable = _Poll(io.queue_write, s)
             while True:
-                n = s.write(hello)
+                n = s.write(connect)
                 if n:
                     break
                 await self.writable
@@ -188,8 +188,8 @@ class Transport:
             raise closed(e)
         self.rx_ms = time.ticks_ms()
         self.tls_ms = time.ticks_diff(self.rx_ms, start)
-        if n < len(hello):
-            self.send(memoryview(hello)[n:])
+        if n < len(connect):
+            self.send(memoryview(connect)[n:])
 
     def read(self):
         """

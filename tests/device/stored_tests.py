@@ -120,7 +120,8 @@ def test_what_is_in_flight_is_sent_again_after_a_reset_with_its_id_and_dup():
         session = start(path)
         assert [out.id for out in session.awaiting_pubcomp] == [4, 2]
         assert [wire(out) for out in session.inflight] == [(0, 1, False), (4, 5, False)]
-        assert session.resume(True, 0) == []
+        session.resume(True, 0)
+        assert session.unknown == []
         assert [wire(out) for out in session.to_resend] == [(0, 1, True), (4, 5, True)]
         for out in list(session.to_resend):
             session.publish(out, 0)
@@ -162,7 +163,8 @@ def test_qos_2_of_a_lost_session_is_not_sent_again_after_a_reset_and_qos_1_is():
             publish(session, i, 1 + i % 2)
         session.acknowledged(PUBREC, 2)
         session = start(path)
-        unknown = session.resume(False, 0)
+        session.resume(False, 0)
+        unknown = session.unknown
         assert sorted([number(out.packet) for out in unknown]) == [1, 3]
         session.publish(session.to_resend[0], 0)  # number 0; 2 was not reached
         assert session.inflight[0].id == 1

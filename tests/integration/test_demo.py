@@ -40,6 +40,8 @@ class Demo:
             stdin=process.NULL,
             stdout=write,
             stderr=write,
+            # under nohup it would be ignored, there too
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         os.close(write)
 

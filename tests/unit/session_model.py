@@ -433,7 +433,8 @@ class World:
         self.clean = not present
         flying = [self.number(out) for out in session.inflight]
         lost = flying + [self.number(out) for out in session.awaiting_pubcomp]
-        unknown = session.resume(present, self.now)
+        session.resume(present, self.now)
+        unknown = session.unknown
         self.running = len([m for m in session.inbound if not m.done])
         while unknown:
             number = self.number(unknown.pop(0))

@@ -235,7 +235,8 @@ def test_lesson_7_a_resumed_session_sends_again_with_dup_and_the_same_ids():
     session = Session(8)
     outs = [send(session, b"%d" % i, 10) for i in range(4)]
     puback(session, outs[1])
-    assert session.resume(True, 500) == []
+    session.resume(True, 500)
+    assert session.unknown == []
     again = list(session.to_resend)
     assert again == [outs[0], outs[2], outs[3]]
     assert [wire(out) for out in again] == [(True, 1, b"0"), (True, 3, b"2"), (True, 4, b"3")]
@@ -258,7 +259,8 @@ def test_without_a_session_the_messages_are_new_ones_in_the_same_order():
     session = Session(8)
     outs = [send(session, b"%d" % i) for i in range(3)]
     session.resume(True, 0)  # DUP is set
-    assert session.resume(False, 0) == []
+    session.resume(False, 0)
+    assert session.unknown == []
     assert session.to_resend == outs
     assert not session.full()
     assert [out.id for out in outs] == [0, 0, 0]
@@ -281,7 +283,8 @@ def test_a_session_lost_twice_in_a_row_changes_nothing_more():
     outs = [send(session, b"%d" % i) for i in range(2)]
     session.resume(False, 0)
     session.publish(outs[0], 0)
-    assert session.resume(False, 0) == []
+    session.resume(False, 0)
+    assert session.unknown == []
     assert resend(session) == outs
     assert [wire(out)[:2] for out in outs] == [(False, 4), (False, 5)]
 
@@ -474,13 +477,15 @@ def test_a_resumed_session_releases_in_the_order_of_the_pubrecs_and_then_sends_a
     f = send(session, b"5", qos=2)
     for out in (d, f, b):
         assert receipt(session, out) is out
-    assert session.resume(True, 500) == []
+    session.resume(True, 500)
+    assert session.unknown == []
     assert session.awaiting_pubcomp == [d, f, b]
     assert session.oldest_ms(520) == 20
     assert resend(session, 510) == [a, c, e]
     assert [wire(out)[:2] for out in (a, c, e)] == [(True, 1), (True, 3), (True, 5)]
     assert complete(session, d) is d
-    assert session.resume(True, 600) == []
+    session.resume(True, 600)
+    assert session.unknown == []
     assert session.awaiting_pubcomp == [f, b]
     assert session.to_resend == [a, c, e]
 
@@ -506,9 +511,11 @@ def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new(
     session = Session(8)
     a, b, c, d = [send(session, b"%d" % i, qos=i % 2 + 1) for i in range(4)]
     receipt(session, d)
-    unknown = session.resume(False, 0)
+    session.resume(False, 0)
+    unknown = session.unknown
     assert sorted(out.packet[-1:] for out in unknown) == [b"1", b"3"]
-    assert session.resume(True, 0) == unknown  # nobody was told yet
+    session.resume(True, 0)
+    assert session.unknown == unknown  # nobody was told yet
     unknown.clear()
     assert session.awaiting_pubcomp == []
     assert session.inflight == session.to_resend == [a, c]
@@ -516,7 +523,8 @@ def test_a_lost_session_leaves_the_fate_of_qos_2_unknown_and_sends_qos_1_as_new(
     assert [wire(out) for out in (a, c)] == [(False, 5, b"0"), (False, 6, b"2")]
     assert receipt(session, b) is None
     assert complete(session, d) is None
-    assert session.resume(False, 0) == []
+    session.resume(False, 0)
+    assert session.unknown == []
 
 
 def test_what_is_sent_again_keeps_within_a_window_that_became_smaller():
