@@ -77,24 +77,26 @@ async def sync(server, servers=None, *, tries=3, timeout_ms=2000):
     return seconds
 
 
-async def check(client, servers, asked_ms):
+async def check(client, servers, asked):
     """
     Before a TLS handshake: set the clock when it cannot be right, or when the last handshake
     failed by a date. A time server that does not answer is told, and is not fatal.
 
-    client    MQTTClient with TLS
-    servers   DNS servers, see dns.resolve
-    asked_ms  ticks when a time server was last asked, or None
+    client   MQTTClient with TLS
+    servers  DNS servers, see dns.resolve
+    asked    what this returned last, or None: a clock that goes on from there is not asked for
+             again within a minute, one that was set since then is
 
-    Returns the same from now on.
+    Returns ticks and the clock (s) when a time server was last asked, or None.
     """
     server = client.tls.ntp
     text = str(client.error)
     if not server or (plausible() and "certificate validity" not in text):
-        return asked_ms
-    now = time.ticks_ms()
-    if asked_ms is not None and time.ticks_diff(now, asked_ms) < _AGAIN_MS:
-        return asked_ms
+        return asked
+    if asked:
+        ms = time.ticks_diff(time.ticks_ms(), asked[0])
+        if 0 <= ms < _AGAIN_MS and abs(time.time() - asked[1] - ms // 1000) < 3:  # s
+            return asked
     try:
         await sync(server, servers)
         client.say(
@@ -102,4 +104,4 @@ async def check(client, servers, asked_ms):
         )
     except MQTTError as e:
         client.say("clock not set: %s" % e)
-    return now
+    return time.ticks_ms(), time.time()

@@ -76,13 +76,13 @@ class Connection:
         self.up_ms = self.transport = self._reader = self._pinged_ms = None
         self._session = client.session
         self._host = client.host
-        self.address = self._asked_clock_ms = None
+        self.address = self._asked_clock = None
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
         if before:
             if before._host == self._host:
                 self.address = before.address  # if nobody knows a newer one
             self._unsure = before._unsure
-            self._asked_clock_ms = before._asked_clock_ms
+            self._asked_clock = before._asked_clock
 
     def is_up(self):
         """Return whether the client is connected."""
@@ -105,7 +105,7 @@ class Connection:
                 from .clock import check
 
                 self._enter(_CLOCK)
-                self._asked_clock_ms = await check(client, servers, self._asked_clock_ms)
+                self._asked_clock = await check(client, servers, self._asked_clock)
             from .dns import resolve
 
             self._enter(_RESOLVE)

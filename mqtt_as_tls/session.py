@@ -19,7 +19,7 @@ _PUBREC = const(0x50)
 _PUBCOMP = const(0x70)
 
 _AWAITING_PUBREL = const(256)  # the most QoS 2 messages that may wait for their PUBREL
-_OVERHEAD = const(100)  # bytes that a message takes besides its topic and payload
+_OVERHEAD = const(100)  # bytes of a message besides its topic, payload and properties
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
 
@@ -220,8 +220,8 @@ class Session:
         """
         Note an inbound QoS 1 or 2 message.
 
-        message  object with id, qos, topic, payload, ack_code (of the acknowledgement: 0 and 16
-                 take it); `done` and `stale` are kept on it
+        message  object with id, qos, topic, payload, extra (bytes of its properties), ack_code (of
+                 the acknowledgement: 0 and 16 take it); `done` and `stale` are kept on it
         dup      bool, the DUP flag of its PUBLISH
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
@@ -261,7 +261,7 @@ class Session:
         n = 0
         for message in self.inbound:
             if message.done and not message.stale:
-                n += _OVERHEAD + len(message.topic) + len(message.payload)
+                n += _OVERHEAD + len(message.topic) + len(message.payload) + message.extra
         return n
 
     def next_ack(self):

@@ -184,7 +184,7 @@ def hosts(client):
 
 def forget_sntp(client):
     """Let it ask for the time again, though it has just done so."""
-    client.connection._asked_clock_ms = None
+    client.connection._asked_clock = None
 
 
 def forget_said(client):

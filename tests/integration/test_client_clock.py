@@ -50,7 +50,7 @@ APP = """
 
     async def set_by_hand():
         await told("set")
-        rtc.RTC().datetime(TODAY)
+        rtc.RTC().datetime(BY_HAND)
 
     async def main():
         soonest()
@@ -70,13 +70,13 @@ APP = """
 NOT_VALID_YET = "starts in the future.*the device's clock says 2021.*set the device's clock"
 
 
-def start(clock, port, arguments, dns=None):
-    now = datetime.datetime.now(datetime.timezone.utc)
-    today = now.timetuple()[:3] + (now.weekday(),) + now.timetuple()[3:6] + (0,)
+def start(clock, port, arguments, dns=None, by_hand=None):
+    now = by_hand or datetime.datetime.now(datetime.timezone.utc)
+    day = now.timetuple()[:3] + (now.weekday(),) + now.timetuple()[3:6] + (0,)
     env = dict(clock.environment)
     if dns:
         env["SERVERS"] = json.dumps([[dns.host, dns.port]])
-    return secure.start(APP.replace("TODAY", repr(today)), port, arguments, env=env)
+    return secure.start(APP.replace("BY_HAND", repr(day)), port, arguments, env=env)
 
 
 def at(server):
@@ -130,6 +130,35 @@ def test_a_clock_that_was_set_is_not_set_again_at_a_reconnect(clock, broker, pki
         app.send("go")
         app.wait_for("connected in")
         assert len(sntp.queries) == 1
+
+
+@pytest.mark.parametrize("year", [2021, 2050])
+def test_a_clock_that_is_set_wrong_right_after_it_was_set_is_set_again(clock, broker, pki, year):
+    with (
+        Proxy(broker.port) as proxy,
+        udp.SNTP() as sntp,
+        start(
+            clock,
+            proxy.port,
+            files(pki.ca, ntp=at(sntp)),
+            by_hand=datetime.datetime(year, 6, 1),
+        ) as app,
+    ):
+        app.send("go")
+        app.wait_for("published")
+        app.send("set")
+        app.wait_for(f"machine: clock set to {year}")
+        proxy.rst()
+        app.send("go")
+        if year > 2021:  # nothing but a certificate tells that it is wrong
+            app.wait_for(f"has expired .*clock says {year}")
+            app.send("go")
+        app.wait_for("clock set from")
+        app.wait_for("connected in")
+        app.send("end")
+        assert app.wait().code == 0
+        assert len(sntp.queries) == 2
+    assert abs(clock.offset_s) < 3
 
 
 def test_a_silent_time_server_is_told_and_asked_until_it_answers(clock, broker, pki):

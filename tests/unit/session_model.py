@@ -38,7 +38,7 @@ class Message:
     """An inbound message, as the client has it."""
 
     topic = "topic"
-    ack_code = 0
+    ack_code = extra = 0
     done = stale = False
 
     def __init__(self, id, qos, payload):

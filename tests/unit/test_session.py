@@ -13,7 +13,7 @@ PUBCOMP = 0x70
 
 
 class Message:
-    ack_code = 0
+    ack_code = extra = 0
 
     def __init__(self, id, payload=b"", qos=1, topic="t"):
         self.id = id
@@ -756,6 +756,15 @@ def test_bytes_behind_a_slow_handler_are_told():
     assert session.lingering() == 2 * (10 + 1 + 100)
     session.resume(True, 0)
     assert session.lingering() == 0  # they are not what the broker sent on this connection
+
+
+def test_properties_count_among_the_bytes_behind_a_slow_handler():
+    session = Session(8)
+    receive(session, 1)
+    fast, _ = receive(session, 2, b"y" * 10)
+    fast.extra = 300  # as of packet5's decoder
+    fast.done = True
+    assert session.lingering() == 10 + len("t") + 100 + 300
 
 
 # QoS 2 in: what a session may hold from an earlier program
