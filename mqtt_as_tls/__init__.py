@@ -38,11 +38,13 @@ def __getattr__(name):
 
 
 def unload(*names):
-    """Unload modules of the package: another needs the memory."""
+    """Unload modules of the package, if they are there: another needs the memory."""
     import gc
     import sys
 
+    found = None
     for name in names:
-        sys.modules.pop(__name__ + "." + name, None)
+        found = sys.modules.pop(__name__ + "." + name, None) or found
         globals().pop(name, None)
-    gc.collect()  # or what comes next would lie behind them
+    if found:
+        gc.collect()  # or what comes next would lie behind them

@@ -167,10 +167,10 @@ class Transport:
         Raises ConnectError, TLSError, CertificateError.
         """
         s = self.sock
-        gc.collect()
         start = time.ticks_ms()
         try:
             if tls:
+                gc.collect()
                 self.sock = s = tls.wrap(s, host)
             io = core._io_queue
             # not `s`: the unix port polls TLS once a ms, and TLS takes one record at a time, so

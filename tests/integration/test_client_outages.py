@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support import apps, patience
+from tests.support import apps, mpy, patience
 from tests.support.broker import HOST, Broker
 from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
@@ -37,6 +37,42 @@ await task
 def ticks_went_on(device):
     """A task beside the client was not held up during the second or more of silence."""
     assert int(device.wait_for("event Disconnected").split()[-1]) > 50  # of 200
+
+
+# Connections that are made
+
+
+def test_a_connect_over_tcp_collects_garbage_once_after_what_it_has_loaded(broker):
+    # each collection stops the app for as long as its heap is large
+    out = mpy.check(
+        """
+        import sys
+        import gc
+
+        class Counting:
+            count = 0
+            mem_free = gc.mem_free
+
+            def collect():
+                Counting.count += 1
+                gc.collect()
+
+        sys.modules["gc"] = Counting
+        import asyncio
+        from mqtt_as_tls import MQTTClient
+
+        async def main():
+            client = MQTTClient("127.0.0.1", int(sys.argv[1]), client_id="a", log=None)
+            async with client:
+                started = Counting.count
+                await client.wait_connected()
+                print(Counting.count - started)
+
+        asyncio.run(main())
+        """,
+        broker.port,
+    )
+    assert out.split() == ["1"]
 
 
 # Connections that end
