@@ -85,6 +85,14 @@ def store():
     return ValueError("store: give client_id=: this board has no id of its own to find it again")
 
 
+def store_taken(directory, user):
+    """Return the ValueError for a FileStore that another client, `user` or None, has."""
+    return ValueError(
+        "store %s: client %r has it: give each client a FileStore with a directory of its own"
+        % (directory, user and user.client_id)
+    )
+
+
 def handler(filter):
     """Return the ValueError for a second handler of one filter."""
     return ValueError("topic filter %r has a handler: call both functions from one" % filter)

@@ -127,6 +127,10 @@ class MQTTClient:
             wrong("option", "properties", will.properties)
         for name in options:
             wrong("option", name, options[name])
+        if self.clients:
+            from .lifecycle import make_way
+
+            make_way(self, False)
         own = client_id != "" or not (protocol == 5 or self.clean_start)
         self.connect_packet = self.wire.connect(
             arguments.text("client_id", client_id) if own else b"",
@@ -147,10 +151,6 @@ class MQTTClient:
             for data in (will.payload, will.birth or b""):
                 self.outbox.encode(will.topic, data, will.qos, will.retain, None)  # too large?
         unload("options")
-        if self.clients:
-            from .lifecycle import make_way
-
-            make_way(self, False)
 
     @property
     def connected(self):
@@ -197,6 +197,8 @@ class MQTTClient:
             from .lifecycle import make_way
 
             make_way(self, True)
+        if self.store:
+            self.store.check(self)
         self.loop = asyncio.core._task_queue
         self.up = asyncio.Event()
         for sub in self.dispatcher.subscriptions:

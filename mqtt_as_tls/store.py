@@ -63,6 +63,8 @@ _LEAST = const(8192)
 _ENOSPC = const(28)
 _ENTRY = const("<IHHB")  # segment, offset, packet id or 0, PUBREC came
 
+_users = {}  # absolute path of a directory -> the FileStore whose log a client has or had
+
 
 class FileStore:
     """
@@ -86,13 +88,14 @@ class FileStore:
     Raises ValueError for arguments out of their range.
     """
 
-    log = error = _segments = _file = None
+    log = error = _segments = _file = _session = None
     errors = damaged = dropped = refused = writes = bytes = waiting = 0
     restored = _whole = False
 
     def __init__(self, directory, max_bytes=65536, full="newest"):
         if (
             not isinstance(directory, str)
+            or not directory
             or not isinstance(max_bytes, int)
             or max_bytes < _LEAST
             or full not in ("newest", "oldest")
@@ -466,14 +469,53 @@ class FileStore:
 
     # What a client calls, see the top
 
-    def session(self, client):
-        """Return the session of `client`; one that is read from flash when this is closed."""
-        if self._segments is None or self._session.client is not client:
-            self.close()
-            from .store_session import StoredSession
+    def _absolute(self):
+        path = self.directory if self.directory[0] == "/" else os.getcwd() + "/" + self.directory
+        parts = []
+        for part in path.split("/"):
+            if part == "..":
+                parts = parts[:-1]
+            elif part not in ("", "."):
+                parts.append(part)
+        return "/".join(parts)
 
-            self._session = StoredSession(client, self)
+    def session(self, client):
+        """
+        Return the session of `client`. It is read from flash unless `client` has it; a client that
+        had it and does not run loses it.
+
+        Raises ValueError when a client that runs has the log of this directory, also through
+        another FileStore, and when the directory cannot be used.
+        """
+        path = self._absolute()
+        before = _users.get(path)
+        if before and before._segments is not None and before._session:
+            user = before._session.client
+            if before is self and user is client:
+                return self._session
+            same = (user.client_id, user.five is None) == (client.client_id, client.five is None)
+            if user in client.clients or (before is self and not same):
+                self._taken(user)
+            if before is self:
+                self.close()
+        from .store_session import StoredSession
+
+        self._session = None
+        self._session = StoredSession(client, self)
+        if before and before is not self:
+            before.close()
+        _users[path] = self
         return self._session
+
+    def check(self, client):
+        """Raises ValueError when another client has taken the log from `client`."""
+        if self._segments is None or not self._session or self._session.client is not client:
+            self._taken(self._session and self._session.client)
+
+    def _taken(self, user):
+        from .argument_errors import store_taken
+
+        raise store_taken(self.directory, user)
 
     def inflight(self):
         """Return what was in flight when the log was loaded."""

@@ -34,6 +34,7 @@ class Client:
     clean_start = False
     client_id = "me"
     max_queue = 8192
+    clients = ()  # that run
 
     def __init__(self, max_inflight=8):
         self.max_inflight = max_inflight

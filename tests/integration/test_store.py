@@ -241,6 +241,77 @@ def test_a_read_only_directory_is_told_at_once(read_only_disk):
     assert str(read_only_disk) in out and "a directory to write in is needed" in out
 
 
+def test_a_client_that_runs_keeps_its_store(broker, tmp_path):
+    """Whoever else is given it, or its directory, is told at the call, and takes nothing."""
+    peer = broker.peer("t", qos=1)
+    out = Device.check(
+        broker,
+        """
+        async with client:
+            await client.wait_connected()
+            for other in (store, FileStore(FOLDER + "//./store/"), FileStore(RELATIVE)):
+                for options in ({}, {"client_id": "other"}, {"protocol": 5}):
+                    with raises(ValueError, "'device' has it: give each client a FileStore"):
+                        make(host="localhost", store=other, **options)
+            for i in range(20):
+                await client.publish("t", str(i), qos=1)
+            print("kept", store.writes > 20, store.errors, len(store))
+        """,
+        store=tmp_path / "store",
+        client_id="device",
+        names={
+            "FOLDER": str(tmp_path),
+            "RELATIVE": os.path.relpath(tmp_path / "store", mpy.ROOT),
+        },
+    )
+    assert "kept True 0 0" in out
+    assert [int(message.payload) for message in peer.wait_for(20)] == list(range(20))
+
+
+def test_a_store_goes_to_the_next_client_once_the_first_has_stopped(broker, tmp_path):
+    """A client that lost its store to another is told so when it is started."""
+    out = Device.check(
+        broker,
+        """
+        made = []
+        client = make(store=store, client_id="device")
+        for again in (store, FileStore(FOLDER + "/store")):
+            async with client:
+                await client.publish("t", "x", qos=1)
+            made.append(client)
+            client = make(store=again, client_id="device")
+        for old in made:
+            with raises(ValueError, "a FileStore with a directory of its own"):
+                await old.__aenter__()
+            assert not old.running
+        async with client:
+            await client.publish("t", "x", qos=1)
+        print("connected", client.stats.connects, again.errors, len(again))
+        """,
+        store=tmp_path / "store",
+        names={"FOLDER": str(tmp_path)},
+    )
+    assert "connected 1 0 0" in out
+
+
+def test_a_client_with_another_id_leaves_the_store_to_the_first(broker, tmp_path):
+    Device.check(
+        broker,
+        """
+        with raises(ValueError, "client 'device' has it"):
+            make(store=store, client_id="other")
+        with raises(ValueError, "log of client id 'device'"):
+            make(store=FileStore(FOLDER + "/store"), client_id="other")
+        async with client:
+            await client.publish("t", "x", qos=1)
+        assert not store.errors and store.writes > 1
+        """,
+        store=tmp_path / "store",
+        client_id="device",
+        names={"FOLDER": str(tmp_path)},
+    )
+
+
 def test_a_full_disk_is_noted_and_the_messages_go_on(broker, small_disk):
     peer = broker.peer("t", qos=2)
     out = Device.check(

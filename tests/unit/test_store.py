@@ -534,7 +534,7 @@ def test_a_full_store_does_not_grow_by_resets():
 
 
 def test_arguments_out_of_range_raise():
-    for args in ((None,), (b"/x",), ("/x", 8191), ("/x", "big"), ("/x", 8192, "both")):
+    for args in ((None,), ("",), (b"/x",), ("/x", 8191), ("/x", "big"), ("/x", 8192, "both")):
         with raises(ValueError, "a number from 8192 on"):
             FileStore(*args)
 
