@@ -5,6 +5,7 @@ of its own.
 
 import asyncio
 import gc
+import time
 
 from micropython import const
 
@@ -28,6 +29,8 @@ _LATER = const(
         ("subscribing", "subscribe unsubscribe"),
     )
 )
+
+_LOOK_MS = const(5_000)  # between looks at what may have changed since a refusal
 
 _own_id = None
 
@@ -304,7 +307,27 @@ class MQTTClient:
                 self.host, self.port = self.failover.go()
             connection = error = old = failed = None
             gc.collect()
+            while self.retry.slow and delay > _LOOK_MS:
+                await asyncio.sleep_ms(_LOOK_MS)
+                delay -= _LOOK_MS
+                try:
+                    if self.around(self.retry.around) is not self.retry.around:
+                        delay = 0
+                except Exception:
+                    pass  # no memory, or a link that fails: nothing is known to have changed
             await asyncio.sleep_ms(delay)
+
+    def around(self, was):
+        """
+        Return what a refusal may depend on besides the broker: `was` (such a tuple, or None) if it
+        is that still, else a new one.
+        """
+        link = self.link
+        servers = link and link.is_up() and link.dns_servers()
+        start_s = time.time() - time.ticks_ms() // 1000  # by the clock
+        if was and was[0] == servers and abs(was[1] - start_s) < 60:
+            return was
+        return servers, start_s
 
     def lazily(self, name, make):
         """Return what the attribute `name` has: what `make(client)` returned the first time."""

@@ -11,7 +11,8 @@ from micropython import const
 
 from . import errors, packet, unload
 
-_SLOW_MS = const(600_000)  # between tries when the error will not heal by itself
+_STUBBORN_MS = const(3_000)  # the first pause after an error that will not heal by itself
+_SLOW_MS = const(600_000)  # the longest after such
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
@@ -32,6 +33,7 @@ class Retry:
     unanswered  int, attempts in a row that no broker answered; `reset_at`  so many reset the link
     connects    int, connections at the last failure
     failures    int, attempts of this back-off; refusals  int, those in a row that will not heal
+    around      what the refusals may depend on, see MQTTClient.around
     strikes     int, connections in a row that broke on the message `suspect`
     why         str, what was said last
     """
@@ -39,7 +41,7 @@ class Retry:
     slow = False
     unanswered = connects = failures = refusals = strikes = 0
     reset_at = _LINK_RESET_AFTER
-    suspect = why = None
+    suspect = why = around = None
 
 
 def failed(client, error, old):
@@ -70,20 +72,29 @@ def failed(client, error, old):
 
         gc.collect()
         stubborn = plausible() and gc.mem_free() > _HANDSHAKE
-    # low memory looks like a wrong CA, and a broker that is just starting refuses: try twice more
-    known.refusals = known.refusals + 1 if stubborn else 0
     failover = client.failover
-    known.slow = known.refusals > (2 * len(failover.hosts) if failover else 2)
+    hosts = len(failover.hosts) if failover else 1
+    if stubborn:
+        around = client.around(known.around)
+        if around is not known.around:  # it may have been for that
+            known.refusals = 0
+            known.around = around
+    known.refusals = known.refusals + 1 if stubborn else 0
+    # low memory looks like a wrong CA, and a broker that is just starting refuses
+    known.slow = known.refusals > 2 * hosts
     # a refused connection (104 on lwIP) and an unknown name are answers: the link works
     answered = getattr(error, "code", 0) in (104, 111) or "no such name" in str(error)
     if not answered and not isinstance(error, errors.LinkError):
         known.unanswered += 1
-    delay = 50 + int(random.random() * min(_LONGEST_MS, 500 << min(known.failures, 7)))
+    jitter = random.random()
+    delay = 50 + int(jitter * min(_LONGEST_MS, 500 << min(known.failures, 7)))
     known.failures += 1
-    if known.slow:
-        delay = _SLOW_MS
+    longest = 0  # of a pause that has a third of it at least
+    if stubborn:  # those that were refused for a minute are back within another
+        longest = min(_SLOW_MS, _STUBBORN_MS << min((known.refusals - 1) // hosts, 8))
     elif known.strikes >= _SUSPECT_AFTER:
-        delay = _LONGEST_MS
+        longest = _LONGEST_MS
+    delay = max(delay, int(longest * (1 + 2 * jitter) / 3))
     if failover and not failover.plan(lost):  # the list was not gone through
         known.failures -= 1
         delay = min(delay, 500)
@@ -96,7 +107,7 @@ def failed(client, error, old):
             known.why += _explained(error)
     elif isinstance(error, errors.MQTTError):
         error.cure = old.cure
-    slowly = ", rarely now as this does not heal by itself" if known.slow else ""
+    slowly = ", ever more rarely as this does not heal by itself" if known.slow else ""
     client.say(known.why + slowly, ", next try in %.1f s" % (delay / 1000))
     if client.event_log:
         client.event_log.put("Disconnected", error)

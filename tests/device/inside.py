@@ -79,6 +79,24 @@ def forget_refusals(client):
     client.retry.refusals = 0
 
 
+def refused_before(client, times):
+    """Let it have been refused so often in a row."""
+    client.retry.refusals = times
+    client.retry.around = client.around(None)
+
+
+def advance(seconds):
+    """Set the clock that a client looks at `seconds` ahead."""
+
+    class Time:
+        pass
+
+    for name in ("ticks_ms", "ticks_diff", "ticks_add", "localtime"):
+        setattr(Time, name, getattr(time, name))
+    Time.time = lambda: time.time() + seconds
+    client_module.time = retry.time = Time
+
+
 def stage(client):
     """Return how far the attempt to connect is that is under way (str), or None."""
     return connection.STATES[client.connection.state]

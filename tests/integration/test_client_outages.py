@@ -451,9 +451,82 @@ def test_what_does_not_heal_by_itself_is_tried_rarely(tmp_path):
         Broker(tmp_path, users={"ann": "secret"}) as broker,
         Device(broker, user="ann", password="wrong") as device,
     ):
-        device.wait_for("code 5.*rarely now.*next try in 600.0 s")
+        device.wait_for("code 5.*next try in 1.0 s")
+        device.wait_for("code 5.*ever more rarely.*next try in 4.0 s")
         device.leave()
         assert broker.log().count("disconnected, not authorised") == 3
+
+
+def test_the_pause_after_refusals_grows_to_ten_minutes_with_jitter_and_any_change_ends_that():
+    out = apps.check(
+        """
+        from tests.device.inside import advance
+        from tests.device.links import Cable
+
+        def pauses(*errors):
+            return [retry.failed(client, each, None) for each in errors]
+
+        async def main():
+            global client
+            no = RefusedError("no", 5)
+            link = Cable([("192.168.1.1", 53)])
+            client = make(log=None, link=link)
+            for retry.random, ahead in ((Latest, 4000), (Soonest, 8000)):
+                async with client:
+                    print(pauses(*10 * [no]))
+                    print(pauses(OSError(104), no))  # another failure
+                    pauses(no, no)
+                    link.servers = [("10.0.0.1", ahead)]  # another network
+                    print(pauses(no))
+                    pauses(no, no)
+                    advance(ahead)  # the clock was set
+                    print(pauses(no))
+                    pauses(*9 * [RefusedError("the server is busy", 3)])  # it passes
+                    print(pauses(no))
+        """,
+        1883,
+    )
+    lines = [eval(line) for line in out.splitlines()]
+    latest, soonest = lines[:5], lines[5:]
+    grown = [3000, 6000, 12000, 24000, 48000, 96000, 192000, 384000, 600000, 600000]
+    assert [round(each, -1) for each in latest[0]] == grown
+    assert [3 * each for each in soonest[0]] == grown
+    for found in latest[1:4]:
+        # no less than after failures of another kind
+        assert grown[0] <= found[-1] + 10 <= 60070, latest
+    assert [found[-1] for found in soonest[1:]] == 4 * [1000]
+
+
+CHANGES = {
+    "network": "link.servers = [('10.0.0.1', 53)]",
+    "link": "link.is_up = lambda: False",
+    "clock": "advance(4000)",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_while_it_waits_after_refusals_ends_the_pause(change):
+    def script(connection):
+        connection.accept(CONNACK if connection.number > 1 else b"\x20\x02\x00\x05")
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        Device.check(
+            fake,
+            f"""
+            from tests.device.links import Cable
+
+            link = client.link = Cable([("192.168.1.1", 53)])
+            async with client:
+                refused_before(client, 8)
+                events = client.events()
+                await next_event(events, "Disconnected")
+                await asyncio.sleep_ms(0)
+                {CHANGES[change]}
+                await client.wait_connected()
+            """,
+            back_off="latest",
+        )
 
 
 def test_the_back_off_grows_to_a_minute_with_full_jitter():
@@ -563,7 +636,7 @@ def test_a_suspect_is_kept_and_tried_rarely_unless_told_to_give_up(proxy):
             await told("leave")
         """,
     ) as device:
-        device.wait_for("next try in 60.0 s")
+        device.wait_for("next try in 20.0 s")
         device.leave()
     assert proxy.connections == 3
 
