@@ -167,7 +167,7 @@ def fails_until(mend, port, arguments, cause, cure, kinds=("TLSError",), timeout
             line = device.wait_for("not connected: ")
             said, _, advice = line.partition(" -> ")
             assert re.search(cause, said) and re.search(cure, advice), line
-            assert re.search(r"next try in [01]\.\d s$", line), line
+            assert re.search(r"next try in [012]\.\d s$", line), line
             event = device.wait_for("^event ")
             assert event.split()[1] == "Disconnected", event
             assert event.split()[2] in kinds, event
