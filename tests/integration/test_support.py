@@ -20,6 +20,7 @@ from tests.support.broker import (
     Peer,
     is_listening,
     published_again,
+    publishes,
 )
 from tests.support.device import Device
 from tests.support.proxy import Proxy
@@ -377,6 +378,19 @@ AGAIN = "Sending PUBLISH to a b (d1, q2, r0, m1, 't', ... (1 bytes))"
 )
 def test_what_a_broker_published_again_after_its_pubrel_is_counted(between, count):
     assert published_again(LOG.format(between), "a b") == count
+
+
+def test_the_order_in_which_a_broker_published_is_read_for_each_connection():
+    sent = "Sending PUBLISH to {} (d0, q{}, r0, m{}, 't', ... (1 bytes))"
+    log = [
+        "Sending CONNACK to a b (0, 0)",
+        *(sent.format("a b", *each) for each in ((1, 3), (2, 4), (1, 5), (1, 12))),
+        *(sent.format("a", 1, 6), sent.format("c a b", 1, 7), "Sending CONNACK to a (0, 0)"),
+        "Sending CONNACK to a b (1, 0)",
+        *(sent.format("a b", *each) for each in ((1, 12), (1, 5), (2, 4))),
+    ]
+    assert publishes("\n".join(log), "a b", 1) == [[0, 1, 2], [2, 1]]
+    assert publishes("\n".join(log), "a b", 2) == [[0], [0]]
 
 
 def test_the_embedded_broker_speaks_tls(tmp_path, pki):

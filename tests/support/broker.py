@@ -69,6 +69,27 @@ def published_again(log, client_id):
     return count
 
 
+def publishes(log, client_id, qos):
+    """
+    Return in which order a mosquitto with this `log` (str, of all types) sent its messages of
+    `qos` (int) to a client: for each connection their numbers (list of list of int), which count
+    from 0 in the order in which the broker took them in.
+    """
+    client = re.escape(client_id)
+    steps = re.compile(
+        rf"Sending CONNACK to (?P<connection>{client}) "
+        rf"|Sending PUBLISH to {client} \(d\d, q{qos}, r\d, m(?P<id>\d+)"
+    )
+    connections = []
+    for step in steps.finditer(log):
+        if step["connection"]:
+            connections.append([])
+        else:
+            connections[-1].append(int(step["id"]))
+    numbers = {packet_id: n for n, packet_id in enumerate(sorted(set(sum(connections, []))))}
+    return [[numbers[packet_id] for packet_id in each] for each in connections]
+
+
 class Broker:
     """
     A mosquitto that runs from construction to `close`. Use it in a `with`, or as a fixture.
@@ -264,6 +285,10 @@ class Broker:
     def published_again(self, client_id):
         """The same as published_again() of its log."""
         return published_again(self.log(), client_id)
+
+    def publishes(self, client_id, qos):
+        """The same as publishes() of its log."""
+        return publishes(self.log(), client_id, qos)
 
     def peer(self, *filters, qos=1, **options):
         """Return a Peer that is connected here and subscribed to `filters`; see Peer."""
