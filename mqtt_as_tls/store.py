@@ -9,7 +9,7 @@ inflight()       [(entry, packet bytearray)] to be taken up again: first those t
                  the order of the PUBRECs. The id in the packet may be 0
 inbound          list of the packet ids of inbound QoS 2 messages that wait for their PUBREL
 put(packet)      keep a message of enqueue(): True; False: full; None: the flash failed
-waiting          int, messages that `next` has yet to give
+waiting          int, messages that `next` has yet to give, besides those in `again` (list)
 next()           (entry, packet bytearray) of the oldest one that waits, or None. It stays in the
                  log until `done`, and is given again after a reset unless `sent` came; one of
                  both has to come before the next is taken
@@ -58,6 +58,7 @@ _RELEASED = const(8)  # id 2
 _FRESH = const(9)  # empty
 
 _OVERHEAD = const(8)  # bytes of a record besides its body
+_IDS = const(1024)  # that 256 inbound ids take in HEAD, twice: the old one goes after the new one
 _GROWTH = const(32)  # of HEAD and the log by a record that is no message, at most
 _LEAST = const(8192)
 _ENOSPC = const(28)
@@ -109,7 +110,7 @@ class FileStore:
         self.largest = min(max_bytes // 4, 65000)
         self._oldest = full == "oldest"
         self._size = n = min(max_bytes // 8, 65535)  # of a segment
-        self._spare = n // 2 + 512  # no message takes these bytes: they are for what ends one
+        self._spare = n // 2 + _IDS  # no message takes these bytes: they are for what ends one
         self._flight = []
 
     def __len__(self):
@@ -182,7 +183,7 @@ class FileStore:
         for entry in list(self._flight):
             if entry[0] not in segments:
                 self._gone(entry)
-        self._again = [e for e in self._flight if not e[2]]
+        self.again = [e for e in self._flight if not e[2]]
         n = self.max_bytes
         if self.bytes + self._overhead() + _GROWTH > n:  # it was larger when they were written
             n = self.bytes + self._spare
@@ -361,8 +362,8 @@ class FileStore:
                 used = self._segments[self._now][0]
                 # the next segment, which makes room, must find room itself
                 room = self._limit - self.bytes - n - self._overhead() - _GROWTH
-                if not self._dead(self._now):
-                    room -= self._overhead() + _GROWTH
+                if not self._dead(self._now):  # it stays, with all that is still to come
+                    room -= self._overhead() + _GROWTH + _IDS - 4 * len(self.inbound)
             if not self._file or room < 0 or (used + n > self._size and used > self._base):
                 self._roll()
             if self.bytes + n > self._limit:
@@ -460,12 +461,13 @@ class FileStore:
     def _take(self, seg, at, end, kind, body):
         if kind != _QUEUED:
             return None
-        entry = [seg, at, 0, 0]
-        self._flight.append(entry)
+        found = [seg, at, 0, 0], body
+        cursor = seg, end
+        self._flight.append(found[0])  # till here there may be no memory
         self._base = 0  # no record says that it was given, see _drop
-        self._cursor = (seg, end)
+        self._cursor = cursor
         self.waiting -= 1
-        return entry, body
+        return found
 
     # What a client calls, see the top
 
@@ -592,12 +594,12 @@ class FileStore:
 
     def next(self):
         try:
-            while self._again:
-                entry = self._again[0]
-                buf = self._get(entry)
-                self._again.pop(0)
-                if buf:
-                    return entry, buf
+            while self.again:
+                entry = self.again[0]
+                found = entry, self._get(entry)
+                self.again.pop(0)  # till here there may be no memory
+                if found[1]:
+                    return found
             while self.waiting:
                 seg, at = self._cursor
                 found = seg in self._segments and self._each(seg, at, self._take)

@@ -67,12 +67,20 @@ class StoredSession(Session):
         Return the oldest message that waits on flash, or None. One with QoS 0 leaves the store
         now.
         """
-        found = self._store.next()
+        store = self._store
+        if not (store.waiting or store.again):
+            return None
+        out = self._outgoing(True, b"\2")  # before one is given out: there may be no memory
+        found = store.next()
         if not found:
             return None
-        out = self._outgoing(*found)
+        entry, buf = found
+        out.__init__(buf, buf[0] >> 1 & 3, entry)  # in the places that it has
         if not out.qos:
-            self.forget(out)
+            try:
+                self.forget(out)
+            except MemoryError:
+                pass  # it goes out now, and after a reset once more
         return out
 
     def forget(self, out):

@@ -7,6 +7,7 @@ from mqtt_as_tls import packet
 from mqtt_as_tls.session import Session
 from mqtt_as_tls.store import FileStore
 from mqtt_as_tls.store_session import StoredSession
+from tests.device.hunger import Hunger
 from tests.unit import test_session
 from tests.unit.checks import run_tests
 from tests.unit.test_session import Message
@@ -155,6 +156,34 @@ def test_a_repeated_pubrec_costs_no_write():
         writes = session._store.writes
         assert session.acknowledged(PUBREC, out.id) is out
         assert session._store.writes == writes
+
+
+def test_a_message_that_there_is_no_memory_to_take_stays_in_the_store():
+    hunger = Hunger()
+    failed = 0
+    # before: by a store that has not heard since that it was sent
+    for qos, given_before in ((0, False), (1, False), (2, True)):
+        for left in range(0, 4000, 48):
+            with Directory() as path:
+                session = start(path)
+                for n in range(3):
+                    session.keep(Outgoing(message(n, qos=qos), qos), False)
+                if given_before:
+                    session.fetch()
+                    session = start(path)
+                out = None
+                hunger.eat(left)
+                try:
+                    out = session.fetch()
+                except MemoryError:
+                    failed += 1
+                hunger.end()
+                found = [] if out is None else [out]
+                while len(found) < 3:
+                    found.append(session.fetch())
+                assert [number(out.packet) for out in found] == [0, 1, 2], left
+                assert session.fetch() is None
+    assert 10 < failed < 240
 
 
 def test_qos_2_of_a_lost_session_is_not_sent_again_after_a_reset_and_qos_1_is():

@@ -412,7 +412,7 @@ def test_what_is_in_flight_never_gives_way():
 
 
 def test_what_was_given_but_not_sent_does_not_give_way_by_a_reset_either():
-    for given_at in range(100, 155, 6):
+    for given_at in range(80, 135, 6):
         with Directory() as path:
             store = opened(path, full="oldest")
             store.put(message(0, 1500))  # so that no segment begins when the store is full
@@ -422,9 +422,29 @@ def test_what_was_given_but_not_sent_does_not_give_way_by_a_reset_either():
                 if i == given_at:
                     assert number(store.next()[1]) == 0
                 store.put(message(i))
+            assert given_at < i
             store.close()
             found = reloaded(path, full="oldest")
             assert found == ([], [0] + list(range(1 + store.dropped, i + 1)), [])
+
+
+def test_a_full_store_has_room_for_all_inbound_ids():
+    for max_bytes in (LEAST, 2 * LEAST):
+        for size in (20, 100, 500):
+            for inflight in (0, 8, 20):
+                with Directory() as path:
+                    store = opened(path, max_bytes)
+                    for i in range(inflight):
+                        store.add(message(i, 40), i + 1)
+                    while store.put(message(99, size)):
+                        pass
+                    for n in range(1000):
+                        if n >= 256:  # the most that a session has
+                            store.inbound_remove(n - 255)
+                        store.inbound_add(n + 1)
+                    assert store.errors == 0
+                    store.close()
+                    assert reloaded(path)[2] == list(range(745, 1001))
 
 
 def test_with_all_in_flight_the_oldest_cannot_give_way():
