@@ -47,8 +47,9 @@ def number(name, value, low, high):
 
 def text(name, value):
     """Return the ValueError for a name that MQTT cannot carry."""
+    hint = ": .decode() makes one" if isinstance(value, bytes) else ""
     return ValueError(
-        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %r" % (name, value)
+        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %r%s" % (name, value, hint)
     )
 
 
@@ -74,6 +75,7 @@ def option(name, value):
         "handler": "a function that takes a message",
         "on_connect": "an async function without arguments",
         "give_up_after": "a number of connections, or None",
+        "timeout_s": "seconds (the broker is the first argument of MQTTClient)",
     }
     if name in hints:
         return TypeError("%s: %s, not %r" % (name, hints[name], value))

@@ -106,11 +106,13 @@ class MQTTClient:
     callbacks = requests = event_log = stream_in = None
     properties = None  # set by mqtt5
 
-    def __init__(self, host, port=None, **options):
+    def __init__(self, host=None, port=None, *others, **options):
         global _own_id
         unload("options")  # what a client without memory left of it is no module
         from . import options as arguments
 
+        if others:
+            arguments.refuse("positional", host, port)
         self.running = False
         self.connection = self.retry = self.five = self.error = self._said = None
         protocol, client_id, user, password, found = arguments.taken(host, port, options)
@@ -128,8 +130,8 @@ class MQTTClient:
             self.wire = self.five = Wire(self, options)
         elif will and (will.properties or will.delay_s):
             wrong("option", "properties", will.properties)
-        for name in options:
-            wrong("option", name, options[name])
+        if options:
+            arguments.refuse("options", options)
         if self.clients:
             from .lifecycle import make_way
 

@@ -3,35 +3,23 @@ Several brokers for one client, in order: which one is tried next. Imported when
 given.
 """
 
-from .router import wrong
-
 
 class Failover:
     """
     The brokers of a client.
 
-    hosts   list of host (str), or of pairs (host, port)
-    port    int, where an entry has none
+    hosts   list of pairs (host, port), not empty
     shared  bool, they are one cluster and share the session
 
     other_broker  bool, the next one is another than the one that has the session: each has one of
                   its own, so that it begins anew
-
-    Raises TypeError and ValueError for what is no such list.
     """
 
-    def __init__(self, hosts, port, shared):
-        if not isinstance(hosts, (list, tuple)) or not hosts:
-            wrong("text", "host", hosts)
+    def __init__(self, hosts, shared):
         self.hosts = found = []
-        for entry in hosts:
-            host, at = (entry, port) if isinstance(entry, str) else entry
-            if not isinstance(host, str) or not host:
-                wrong("text", "host", host)
-            if not isinstance(at, int) or not 0 < at < 65536:
-                wrong("number", "port", at, 1, 65535)
-            if (host, at) not in found:  # else those behind it would never have their turn
-                found.append((host, at))
+        for pair in hosts:
+            if pair not in found:  # else those behind it would never have their turn
+                found.append(pair)
         self._shared = shared
         self._here = self._next = found[0]
         self._home = None  # the broker that has the session, when it is known

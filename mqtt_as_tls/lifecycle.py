@@ -22,6 +22,10 @@ async def connect(client, timeout_s=30):
     Raises the MQTTError (or other exception) that keeps it from connecting; the client is stopped
     then.
     """
+    if not isinstance(timeout_s, (int, float)):
+        from . import argument_errors
+
+        raise argument_errors.option("timeout_s", timeout_s)
     end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     if not client.running:
         await client.__aenter__()

@@ -36,6 +36,50 @@ NUMBERS = const(
     )
 )
 
+_LETTERS = const("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def refuse(mistake, *args):
+    """Raise what the function `mistake` (str) of `client_errors` returns for `args`."""
+    from . import client_errors
+
+    raise getattr(client_errors, mistake)(*args)
+
+
+def is_host(text):
+    """
+    Return whether the str `text` may be a host name (RFC 1035 section 2.3.4) or is a dotted IPv4
+    address.
+    """
+    labels = text.lower().split(".")
+    for label in labels:
+        if not 0 < len(label) < 64 or label.strip(_LETTERS):
+            return False
+    if label.isdigit():  # no top-level domain is
+        for label in labels:
+            if not label.isdigit() or str(int(label)) != label or int(label) > 255:
+                return False
+        return len(labels) == 4
+    return len(text) < 254
+
+
+def server(host, port, usual, kind):
+    """
+    Return (host, port) if they can be those of a server.
+
+    port  int, or None for `usual`
+    kind  where they stand, "broker", "brokers" (one of a list) or "ntp"
+
+    Raises ValueError that says how to write it.
+    """
+    if not isinstance(host, str) or not is_host(host):
+        refuse("host", host, port, kind, is_host)
+    if port is None:
+        port = usual
+    if not isinstance(port, int) or not 0 < port < 65536:
+        refuse("port", host, port)
+    return host, port
+
 
 def text(name, value):
     """Return the argument `name` (str) as UTF-8 bytes. TypeError and ValueError if it is none."""
@@ -61,10 +105,6 @@ def taken(host, port, options):
         if not isinstance(value, (int, float)) or not low <= value <= high:
             wrong("number", name, value, low, high)
         found[name] = value
-    if port is None:
-        port = 8883 if found["tls"] else 1883
-    if not isinstance(port, int) or not 0 < port < 65536:
-        wrong("number", "port", port, 1, 65535)
     if found["max_backlog"] < found["max_packet"]:
         wrong("number", "max_backlog", found["max_backlog"], found["max_packet"], 268435455)
     for name, value, good in (
@@ -79,15 +119,31 @@ def taken(host, port, options):
         if found[name] is not None and not hasattr(found[name], method):
             wrong("option", name, found[name])
     found["clean_start"] = bool(found["clean_start"])
+    tls = found["tls"]
+    usual = 8883 if tls else 1883
     found["failover"] = None
-    if not isinstance(host, str):
+    if host is None:
+        refuse("no_host", options)
+    if isinstance(host, (list, tuple)):
         from .failover import Failover
 
-        found["failover"] = several = Failover(host, port, options.pop("shared_session", False))
+        if not host or (len(host) == 2 and isinstance(host[1], int)):
+            refuse("hosts", host)
+        pairs = []
+        for entry in host:
+            if isinstance(entry, str):
+                entry = entry, port
+            elif not isinstance(entry, (list, tuple)) or len(entry) != 2:
+                refuse("hosts", entry)
+            pairs.append(server(entry[0], entry[1], usual, "brokers"))
+        found["failover"] = several = Failover(pairs, options.pop("shared_session", False))
         host, port = several.hosts[0]
-    text("host", host)
-    found["host"] = host
-    found["port"] = port
+    found["host"], found["port"] = server(host, port, usual, "broker")
+    ntp = getattr(tls, "ntp", None)
+    if ntp:
+        if isinstance(ntp, str):
+            ntp = ntp, None
+        server(ntp[0], ntp[1], 123, "ntp")
     return protocol, client_id, user, password, found
 
 

@@ -42,9 +42,6 @@ def number(name, low, high, *values):
 
 async def main():
   check([
-    (new(5), ValueError, "host: a str of 1 to 65535 bytes without NUL"),
-    (new(""), ValueError, "host: a str"),
-    (new("a\\0b"), ValueError, "host: a str"),
     (new(client_id=""), ValueError, "client_id: a str"),
     (new(client_id="", clean_start=0), ValueError, "client_id: a str"),
     (new(client_id=7), ValueError, "client_id: a str", "not 7"),
@@ -68,13 +65,13 @@ async def main():
     (new(will=("t", "gone")), TypeError, "will: Will(...) or None"),
     (new(log="yes"), TypeError, "log: a function that takes a line, or None"),
     (new(give_up_after="3"), TypeError, "give_up_after: a number of connections, or None"),
-    (new(keep_alive=60), TypeError, "MQTTClient has no argument 'keep_alive'"),
-    (new(ssl=True), TypeError, "MQTTClient has no argument 'ssl'"),
+    (new(nonsense=60), TypeError, "MQTTClient has no argument 'nonsense'"),
+    (new(client_id=b"me"), ValueError, "client_id: a str", ".decode() makes one"),
     (new(will=Will("t", bytes(5000))), ValueError, "max_packet is 4096: raise max_packet"),
     (new(will=Will("t", "", birth=bytes(5000))), ValueError, "max_packet is 4096"),
     (new(max_packet=1000, max_backlog=999), ValueError, "max_backlog: a number from 1000"),
 ]
-    + number("port", 1, 65535, 0, 65536, -1, "1883", 18.83)
+    + number("port", 1, 65535, 0, 65536, -1, "1883", 18.83, True, "secret", b"1883", "")
     + number("keepalive_s", 1, 65535, 0, 65536, "60", None)
     + number("connect_timeout_s", 1, 600, 0, 601)
     + number("ack_timeout_s", 1, 600, 0, 601, "20")
@@ -85,6 +82,223 @@ async def main():
     + number("max_queue", 0, 268435455, -1)
 )
 """)
+
+
+HOSTS = {
+    "mqtt://broker.lan": 'MQTTClient("broker.lan")',
+    "MQTT://broker.lan:1884/": 'MQTTClient("broker.lan", 1884)',
+    "mqtts://broker.lan:8883": 'MQTTClient("broker.lan", 8883, tls=TLS(ca=...))',
+    "ssl://broker.lan": 'MQTTClient("broker.lan", tls=TLS(ca=...))',
+    "tcp://10.0.0.9:1883": 'MQTTClient("10.0.0.9", 1883)',
+    "http://broker.lan": 'MQTTClient("broker.lan")',
+    "https://broker.lan/mqtt": 'MQTTClient("broker.lan", tls=TLS(ca=...))',
+    "broker.lan:8883": 'MQTTClient("broker.lan", 8883)',
+    "10.0.0.9 : 1883": 'MQTTClient("10.0.0.9", 1883)',
+    "broker.lan/path": 'MQTTClient("broker.lan")',
+    "broker.lan.": 'MQTTClient("broker.lan")',
+    "10.0.0.9 ": 'MQTTClient("10.0.0.9")',
+    "\tbroker.lan\r\n": 'MQTTClient("broker.lan")',
+    "ws://broker.lan:9001/mqtt": "MQTT over WebSocket is not supported",
+    "wss://broker.lan/mqtt": 'MQTTClient("broker.lan", tls=TLS(ca=...))',
+    "fe80::1": "IPv6 is not supported",
+    "[::1]": "IPv6 is not supported",
+    "[2001:db8::1]:8883": "IPv6 is not supported",
+    "mqtt://[::1]:1883": "IPv6 is not supported",
+    "broker lan": "' ' that no name has",
+    "broker\0": "'\\x00' that no name has",
+    "bro\x1bker": "'\\x1b' that no name has",
+    "br\xf6ker.lan": "as DNS has it, xn--",
+    "": "a str with a name or an IPv4 address, not ''",
+    " ": "a name has 1 to 63 characters",
+    "a..b": "a name has 1 to 63 characters",
+    "x" * 64: "a name has 1 to 63 characters",
+    ".".join(["x" * 62] * 5): "253 in all",
+    "10.0.0": "no IPv4 address: four numbers",
+    "10.0.0.256": "no IPv4 address: four numbers",
+    "10.0.0.09": "no IPv4 address: four numbers from 0 to 255, without zeros in front",
+    # what may be a password is not shown
+    "mqtt://ann:secret@broker.lan": 'MQTTClient("broker.lan", user=..., password=...)',
+    "mqtts://ann:se@secret/@broker.lan:8883": "user=..., password=..., tls=TLS(ca=...)",
+    "ann:secret@broker.lan": 'MQTTClient("broker.lan", user=..., password=...)',
+    "mqtt://ann:secret": 'MQTTClient("ann", 1883)',
+    "wss://broker.lan/mqtt?password=top@secret": "MQTT over WebSocket is not supported",
+    "mqtt://ann:secret@bro ker.lan": "a character that no name has",
+    "mqtt://ann:secret@[::1]": "IPv6 is not supported",
+}
+
+
+def test_a_broker_that_is_written_another_way():
+    """The right form is told, in a list of brokers, too; and nothing of a password."""
+    outcome(
+        f"HOSTS = {HOSTS!r}"
+        + """
+from mqtt_as_tls import TLS
+
+def refusal(*args, **options):
+    try:
+        MQTTClient(*args, **options)
+    except (ValueError, TypeError) as e:
+        text = str(e)
+        assert "secret" not in text, text
+        for c in text:
+            assert ord(c) > 31, text
+        return type(e).__name__ + " " + text
+    raise AssertionError(args)
+
+async def main():
+    for host in HOSTS:
+        text = refusal(host)
+        assert text.startswith("ValueError host") and HOSTS[host] in text, (host, text)
+        for several in (["good.lan", host], [("good.lan", 1883), (host, 1883)]):
+            text = refusal(several)
+            assert text.startswith("ValueError host"), (several, text)
+            assert "write" in text or HOSTS[host] in text, (several, text)
+    assert 'write MQTTClient("b", 1884)' in refusal("tcp://b", 1884)
+    assert 'write MQTTClient("b", 5)' in refusal("b:5", 1884)
+    assert "host 'b:8883'" in refusal(["a", "b:8883"])
+    assert 'write ("b", 8883)' in refusal(["a", "b:8883"])
+    assert 'write ("b", 5)' in refusal(["a", ("b/", 5)])
+    assert 'write "b", and give MQTTClient user=' in refusal(["mqtt://ann:secret@b"])
+    for value, text in (
+        (5, "not 5"), (b"ann:secret@b", "not a bytes"), (True, "not a bool"),
+        ({"password": "secret"}, "a dict, as mqtt_as takes it"),
+    ):
+        assert text in refusal(value) and text in refusal([("a", 1), (value, 1)]), value
+    for several in ([], (), [None], ["a", ("b",)], [("a", 1, "secret")], [b"secret"]):
+        assert "a list of brokers has 'host' or ('host', port)" in refusal(several), several
+    assert "without brackets, MQTTClient('host', port)" in refusal(("a", 1883))
+    for port in (0, 65536, "1883", True, None):
+        assert port is None or "port: a number from 1 to 65535" in refusal([("a", port)]), port
+    assert "write 1883, not '1883'" in refusal("a", "1883")
+    assert "MQTTClient('b.lan', client_id='me')" in refusal("me", "b.lan")
+    assert "MQTTClient('b.lan', client_id='me')" in refusal("me", "b.lan", 1883, "ann", "secret")
+    assert "whatever else has a name" in refusal("b.lan", 1883, "secret")
+    for ntp, text in (
+        ("ntp://pool.ntp.org", 'TLS(..., ntp="pool.ntp.org")'),
+        ("pool.ntp.org:123", 'TLS(..., ntp=("pool.ntp.org", 123))'),
+        (("pool.ntp.org ", 123), 'TLS(..., ntp=("pool.ntp.org", 123))'),
+        ("::1", "IPv6"),
+    ):
+        assert text in refusal("b.lan", tls=TLS.unverified(ntp=ntp)), ntp
+    for good in (
+        "b", "broker.lan", "10.0.0.9", "BROKER.Lan", "a_b.local", "x" * 63, "1a", "3com.com",
+        "xn--brker-jua.lan", ["a", "10.0.0.9"], [("a", 1), ["b", 2]], ("a", "b"),
+        ".".join(["x" * 62] * 4),
+    ):
+        MQTTClient(good)
+    print("checked", len(HOSTS))
+"""
+    )
+
+
+# as other libraries call it: what ours is called
+NAMES = {
+    # mqtt_as
+    "server": "MQTTClient('broker.lan')",
+    "keepalive": "keepalive_s=",
+    "ping_interval": "keepalive_s=",
+    "ssl": "tls=TLS(ca=, cert=, key=)",
+    "ssl_params": "tls=TLS(ca=, cert=, key=)",
+    "response_time": "ack_timeout_s=",
+    "clean_init": "clean_start=",
+    "clean": "clean_start=",
+    "max_repubs": "leave it out",
+    "subs_cb": "@client.on(filter, qos)",
+    "connect_coro": "@client.on_connect",
+    "wifi_coro": "client.events()",
+    "queue_len": "@client.on(filter, qos)",
+    "ssid": "link=WiFi(ssid, password)",
+    "wifi_pw": "link=WiFi(ssid, password)",
+    "gateway": "leave it out",
+    "mqttv5": "protocol=5",
+    "mqttv5_con_props": "properties=",
+    # paho
+    "clean_session": "clean_start=",
+    "userdata": "leave it out",
+    "transport": "WebSocket",
+    "reconnect_on_failure": "leave it out",
+    "manual_ack": "leave it out",
+    "callback_api_version": "leave it out",
+    "bind_address": "leave it out",
+    "ca_certs": "tls=TLS(",
+    "certfile": "tls=TLS(",
+    "keyfile": "tls=TLS(",
+    "on_message": "@client.on(filter, qos)",
+    # aiomqtt
+    "hostname": "MQTTClient('broker.lan')",
+    "username": "user=",
+    "identifier": "client_id=",
+    "timeout": "connect_timeout_s=",
+    "tls_context": "tls=TLS(",
+    "tls_params": "tls=TLS(",
+    "max_inflight_messages": "max_inflight=",
+    "max_queued_outgoing_messages": "max_queue=",
+    "max_queued_incoming_messages": "max_backlog=",
+    "websocket_path": "WebSocket",
+    "logger": "log=",
+    # MiniMQTT
+    "broker": "MQTTClient('broker.lan')",
+    "is_ssl": "tls=TLS(",
+    "keep_alive": "keepalive_s=",
+    "recv_timeout": "ack_timeout_s=",
+    "socket_pool": "link=",
+    "socket_timeout": "connect_timeout_s=",
+    "ssl_context": "tls=TLS(",
+    "use_binary_mode": "leave it out",
+    "connect_retries": "leave it out",
+    # ChuMicro
+    "socket": "MQTTClient('broker.lan')",
+    "transport_factory": "MQTTClient('broker.lan')",
+    "keep_alive_seconds": "keepalive_s=",
+    "ack_timeout_seconds": "ack_timeout_s=",
+    "send_timeout_seconds": "ack_timeout_s=",
+    "publish_retry_max": "leave it out",
+    "will_topic": "will=Will(topic, payload)",
+    "will_message": "will=Will(topic, payload)",
+    "will_qos": "will=Will(topic, payload)",
+    "will_retain": "will=Will(topic, payload)",
+    "rx_buffer_size": "max_packet=",
+    "when_oversized": "max_packet=",
+    "when_disconnected": "max_queue=",
+    "pre_connect_queue_size": "max_queue=",
+    "recv_budget_per_tick": "leave it out",
+    "max_tx_queue_size": "max_queue=",
+    "ticks": "leave it out",
+    # others'
+    "password_file": "password=",
+    "connect_timeout": "connect_timeout_s=",
+    "server_hostname": "TLS(...)",
+    "hosts": "a list of brokers comes first",
+}
+
+
+def test_names_of_other_libraries_lead_to_ours():
+    outcome(
+        f"NAMES = {NAMES!r}"
+        + """
+FIVE = "host port client_id user password protocol properties auth session_expiry_s topic_aliases"
+
+async def main():
+    from mqtt_as_tls import options
+    from mqtt_as_tls.client_errors import _NAMES
+    for name in NAMES:
+        check([
+            (lambda: MQTTClient("b.lan", **{name: "secret"}), TypeError,
+             "MQTTClient has no argument %r: " % name, NAMES[name]),
+            (lambda: MQTTClient("b.lan", protocol=5, **{name: "secret"}), TypeError, NAMES[name]),
+        ])
+    check([
+        (lambda: MQTTClient(client_id="me", server="b.lan", port=1883, keepalive=60), TypeError,
+         "no argument 'server': the broker comes first"),
+        (lambda: MQTTClient(client_id="me"), TypeError, "the broker is missing"),
+        (lambda: MQTTClient("b.lan", ssl=True, keepalive=60), TypeError,
+         "'keepalive': keepalive_s=; ", "'ssl': tls=TLS("),
+    ])
+    ours = " ".join([name for name, *_ in options.ATTRIBUTES + options.NUMBERS]) + " " + FIVE
+    theirs = " ".join([names for names, _ in _NAMES]).split()
+    assert not [name for name in theirs if name in ours.split() or theirs.count(name) > 1]
+"""
+    )
 
 
 def test_arguments_of_a_will():

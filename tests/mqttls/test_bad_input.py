@@ -53,6 +53,21 @@ def test_alone_it_prints_four_worked_examples():
         (["device", "add"], "give names, or --csv FILE"),
         (["device", "add", "a/b", "..", "x" * 65], "'a/b', '..'"),
         (["renew", "--finish"], "--finish belongs to --ca"),
+        (["init", "--broker", "mqtts://ann:secret@broker.lan"], "host name or an IP address only"),
+        (["doctor", "mqtt://ann:secret@broker.lan"], "--password-file"),
+        (["doctor", "ann:secret@broker.lan:8883"], "--password-file"),
+        (["doctor", "wss://broker.lan/mqtt"], "no MQTT over WebSocket"),
+        (["doctor", "https://broker.lan"], "no broker of MQTT"),
+        (["doctor", "mqtts://broker.lan/mqtt"], "give HOST or HOST:PORT"),
+        (["doctor", "[::1]:8883"], "boards know no IPv6"),
+        (["doctor", "fe80::1"], "boards know no IPv6"),
+        (["doctor", "broker lan"], "give HOST or HOST:PORT"),
+        (["doctor", "broker\x1b[2J.lan"], "give HOST or HOST:PORT"),
+        (["doctor", "bröker.lan"], "is not ASCII"),
+        (["doctor", "10.0.0.256"], "four numbers from 0 to 255"),
+        (["doctor", "broker.lan:70000"], "'70000' is no port"),
+        (["doctor", "broker.lan:x"], "'x' is no port"),
+        (["doctor", ":8883"], "give HOST or HOST:PORT"),
         (["--json"], "no command given"),
     ],
 )
@@ -61,6 +76,7 @@ def test_a_wrong_call_is_2_and_says_what_is_right(tmp_path, arguments, why):
     said = mqttls(folder, *arguments, code=2)
     assert why in said.err + said.out
     assert "Traceback" not in said.err
+    assert "secret" not in said.err + said.out and "\x1b" not in said.err + said.out
     assert not folder.exists()
 
 

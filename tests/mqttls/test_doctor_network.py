@@ -57,6 +57,12 @@ def test_row_2_nothing_listens(pki):
     assert "nothing listens" in explained(bare(port))
 
 
+@pytest.mark.parametrize("scheme", ["mqtt", "MQTTS", "tcp", "ssl"])
+def test_a_broker_may_be_given_as_a_url(pki, scheme):
+    port = free_port()
+    doctor(f"{port}/", ca=pki.ca, host=f"{scheme}://127.0.0.1").names(2, "connect", str(port))
+
+
 def test_row_2_mosquitto_without_a_listener_on_that_port(tmp_path, pki):
     path = tmp_path / "mosquitto.conf"
     path.write_text("listener 1883\nallow_anonymous true\n")

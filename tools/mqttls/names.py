@@ -47,6 +47,8 @@ def parse_host(text):
     except ValueError:
         pass
     cure = "give a host name or an IP address only"
+    if "@" in text:  # maybe behind a password, which is not shown
+        raise Failure("a name with @ is that of a user, too", cure)
     if "://" in text or "/" in text:
         raise Failure(f"{text!r} is not a name but an address of another form", cure)
     if text.count(":") == 1:

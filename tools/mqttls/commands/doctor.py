@@ -12,12 +12,13 @@ from ..doctor.causes import STAGES
 from ..doctor.diagnose import Case, diagnose
 from ..files import Directory, read_json
 from ..messages import Failure, Usage, command
-from ..names import is_port
+from ..names import is_port, parse_host
 from ..passphrase import first_line
 
 NAME = "doctor"
 SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"
 
+_SCHEMES = ("", "mqtt", "mqtts", "tcp", "ssl", "tls")
 _MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?", "denied": "no"}
 _TONES = {"ok": "good", "failed": "bad", "unknown": "wait", "denied": "wait"}
 
@@ -167,13 +168,28 @@ def _target(arguments, device):
 
 
 def _host_port(text):
-    """Return (host, port or None) of "broker.lan:8883"; raise Usage when it is neither."""
-    text = text.removeprefix("mqtts://").removeprefix("mqtt://").rstrip("/")
-    host, colon, port = text.partition(":")
-    if ":" in port:
-        raise Usage(f"{text}: boards know no IPv6, give a name or an IPv4 address")
-    if not host or len(host) > 253:
-        raise Usage(f"{text!r}: give HOST or HOST:PORT, such as broker.lan:8883")
+    """
+    Return (host, port or None) of "broker.lan:8883" or "mqtts://broker.lan:8883"; raise Usage when
+    it is neither.
+    """
+    right = "give HOST or HOST:PORT, such as broker.lan:8883"
+    if "@" in text or "?" in text:  # maybe with a password, which is not shown
+        raise Usage(f"{right}; the user with --user, the password with --password-file")
+    scheme, _, rest = text.strip().rpartition("://")
+    if scheme.lower() in ("ws", "wss"):
+        raise Usage(f"{text!r}: boards know no MQTT over WebSocket, {right}, its port for TLS")
+    if scheme.lower() not in _SCHEMES:
+        raise Usage(f"{text!r} is no broker of MQTT: {right}")
+    rest = rest.rstrip("/")
+    host, colon, port = rest.partition(":")
+    if ":" in port or rest.startswith("["):
+        raise Usage(f"{text!r}: boards know no IPv6, give a name or an IPv4 address")
+    if not host:
+        raise Usage(f"{text!r}: {right}")
+    try:
+        host = parse_host(host)
+    except Failure as failure:
+        raise Usage(f"{failure.fact}: {right}") from None
     if not colon:
         return host, None
     if not is_port(port):
