@@ -563,8 +563,8 @@ class MQTTClient:
             log: Takes a line (str) at each change of state; None: no log.
             clean_start: Forget the session at every connect (MQTT 5: at the first), 3.1.1 section
                 3.1.2.4.
-            give_up_after: Fail a message after which so many connections in a row broke; None:
-                never.
+            give_up_after: Fail a message after which so many connections in a row broke, or on
+                which it was not acknowledged; None: never.
             protocol: 4 is MQTT 3.1.1, 5 is MQTT 5.0.
             store: `FileStore(...)`: the session and the queue of `enqueue()` survive a reset.
             shared_session: The brokers of the list are one cluster, which shares the session.

@@ -77,11 +77,13 @@ class Connection:
         self._session = client.session
         self._host = client.host
         self.address = self._asked_clock = None
+        self._odd = False  # it was told that the broker answers as if with another QoS
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
         if before:
             if before._host == self._host:
                 self.address = before.address  # if nobody knows a newer one
             self._unsure = before._unsure
+            self._odd = before._odd
             self._asked_clock = before._asked_clock
 
     def is_up(self):
@@ -321,7 +323,14 @@ class Connection:
                         out.code = code
                     if kind == _PUBREC and code < 128:
                         t.send(client.wire.ack(_PUBREL, n, 0 if out else 146))
-                    elif out:
+                        if out and out.qos == 2:
+                            continue
+                    if out:
+                        if not self._odd and (kind == _PUBACK) != (out.qos == 1):
+                            from .texts import odd
+
+                            self._odd = True
+                            odd(client, out.qos)
                         client.stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
                         if code > 127 and code != 146:
                             from .texts import undelivered

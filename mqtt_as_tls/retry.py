@@ -21,6 +21,7 @@ _LINK_RESET_AFTER = const(5)  # attempts that nobody answered
 # CONNACK codes that mean "not now" (3.1.1 section 3.2.2.3, 5.0 section 2.4) and DISCONNECT codes
 # of a broker that goes or moves; the others will not heal by themselves
 _PASSING = const(b"\x03\x80\x83\x88\x89\x8b\x8d\x8e\x93\x96\x97\x98\x9c\x9d\x9f\xa0")
+_PUBCOMP = const(0x70)
 _HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
 
 
@@ -65,7 +66,7 @@ def failed(client, error, old):
             known.failures = 0
         # else the client itself closed the connection, for want of memory or of room
         if not (connection.behind or isinstance(error, MemoryError)):
-            _search(client, now)
+            _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
         from .clock import plausible
@@ -127,27 +128,38 @@ def resets_link(client):
     client.say("the link looks up but no broker answers: resetting it")
 
 
-def _search(client, now):
-    """Count the connections that ended right after the same oldest message was sent."""
+def _search(client, now, error):
+    """
+    Count the connections that ended right after the same oldest message was sent, or for want of
+    its acknowledgement.
+    """
     known = client.retry
     session = client.session
     out = session.inflight[0] if session.inflight else None
-    if not out or out in session.to_resend or session.oldest_ms(now) > _SUSPECT_MS:
+    late = "no PUBACK" in str(error)
+    if late and session.awaiting_pubcomp:
+        older = session.awaiting_pubcomp[0]
+        if not out or time.ticks_diff(older.sent_ms, out.sent_ms) <= 0:
+            out = older
+    if not out or out in session.to_resend or not (late or session.oldest_ms(now) <= _SUSPECT_MS):
         known.strikes = 0
         return
     known.strikes = known.strikes + 1 if out is known.suspect else 1
     known.suspect = out
     if known.strikes >= _SUSPECT_AFTER:
         topic = packet.topic(out.packet)
-        client.say("connections break right after a message to %r was sent" % topic)
+        what = "the broker does not acknowledge" if late else "connections break right after"
+        client.say("%s a message to %r%s" % (what, topic, "" if late else " was sent"))
         if client.event_log:
             client.event_log.put("Suspect", topic)
     if client.give_up_after and known.strikes >= client.give_up_after:
         from .texts import undelivered
 
+        if out in session.awaiting_pubcomp:
+            session.acknowledged(_PUBCOMP, out.id)
         session.drop(out)
         session.discard = "a message was given up"  # the broker may have it
-        error = errors.MQTTError("given up: %d connections broke on it" % known.strikes)
+        error = errors.MQTTError("given up: %d connections ended on it" % known.strikes)
         undelivered(client, out, error)
         known.strikes = 0
 

@@ -127,15 +127,18 @@ class Session:
         refused  bool, its reason code says no (MQTT 5)
 
         Returns the outgoing message that it is for; None when there is none: late and repeated
-        ones are counted. After a PUBREC that is not `refused` the message waits for PUBCOMP.
+        ones are counted. After a PUBREC that is not `refused` a message with QoS 2 waits for
+        PUBCOMP. What brokers without this QoS answer instead ends the delivery, or the message
+        would be sent for ever: a PUBACK with QoS 2, a PUBREC with QoS 1, and a PUBCOMP instead of
+        the PUBREC for what was sent twice.
         """
         waiting = self.awaiting_pubcomp if kind == _PUBCOMP else self.inflight
         for out in waiting:
-            if out.id == packet_id and (out.qos == 1) == (kind == _PUBACK):
+            if out.id == packet_id:
                 if kind == _PUBCOMP:
                     waiting.remove(out)
                     return out
-                if kind == _PUBREC and not refused:
+                if kind == _PUBREC and out.qos == 2 and not refused:
                     out.sent_ms = now_ms
                     self.awaiting_pubcomp.append(out)
                 self.drop(out)
@@ -145,6 +148,11 @@ class Session:
                 if out.id == packet_id:  # repeated
                     if refused:
                         self.awaiting_pubcomp.remove(out)
+                    return out
+        elif kind == _PUBCOMP:
+            for out in self.inflight:
+                if out.id == packet_id and out.packet[0] & 8:  # DUP
+                    self.drop(out)
                     return out
         self.stray += 1
         return None

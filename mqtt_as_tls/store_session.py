@@ -3,14 +3,10 @@ The session of a client with a store: what has to survive a reset is on flash be
 hears of it. Imported with `store=` only.
 """
 
-from micropython import const
-
 from . import packet
 from .outbox import Delivery
 from .router import wrong
 from .session import Session
-
-_PUBREC = const(0x50)
 
 
 class StoredSession(Session):
@@ -102,7 +98,7 @@ class StoredSession(Session):
     def acknowledged(self, kind, packet_id, now_ms=0, refused=False):
         out = super().acknowledged(kind, packet_id, now_ms, refused)
         if out and out.entry:
-            if kind != _PUBREC or refused:
+            if out not in self.awaiting_pubcomp:
                 self.forget(out)
             elif not out.entry[3]:
                 self._store.received(out.entry)

@@ -55,6 +55,15 @@ def undelivered(client, out, error=None):
     out.set()
 
 
+def odd(client, qos):
+    """The broker acknowledged a message with `qos` (int) as if with the other one, 1 or 2."""
+    client.say(
+        "the broker answers QoS %d as if it were QoS %d: that message is delivered, maybe twice"
+        % (qos, 3 - qos)
+        + (qos == 2 and ": it has no QoS 2, publish with qos=1" or "")
+    )
+
+
 def unawaited(client, out):
     """The message `out` was made by a publish() that nobody awaits: MicroPython tells of none."""
     client.say(

@@ -616,7 +616,7 @@ def test_a_message_that_breaks_connections_is_suspected_and_given_up(proxy, brok
         give_up_after=3,
     ) as device:
         device.wait_for("connections break right after a message to 't/poison' was sent")
-        device.wait_for("given up: .*3 connections broke on it")
+        device.wait_for("given up: .*3 connections ended on it")
         device.wait_for("the next one went")
         out = device.finish()
     assert "Suspect t/poison" in out

@@ -8,9 +8,12 @@ import time
 
 import pytest
 
+from tests.support import five
 from tests.support.broker import HOST
 from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED, Connection, FakeBroker
+
+BOTH = pytest.mark.parametrize("protocol", [4, 5])
 
 # where a delivery can break off: the packet, and whether it arrives before the connection ends
 OUT = [("PUBLISH", "up"), ("PUBREC", "down"), ("PUBREL", "up"), ("PUBCOMP", "down")]
@@ -907,3 +910,94 @@ def test_what_a_broker_publishes_again_after_its_pubrel_is_handled_again(proxy, 
         proxy.wait_for("PUBCOMP", "up", count=2)
         device.leave()
     assert got(device) == ["x"] * (1 + broker.published_again("device"))
+
+
+ODD = {
+    "QoS 2: PUBACK": (2, 0x40, None),
+    "QoS 1: PUBREC": (1, 0x50, 0x70),
+    "QoS 2: PUBCOMP": (2, 0x70, None),
+    "QoS 1: PUBCOMP": (1, 0x70, None),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("stored", [False, True], ids=["", "stored"])
+def test_what_a_broker_acknowledges_as_if_with_another_qos_is_delivered(
+    tmp_path, case, stored, protocol
+):
+    """Brokers without QoS 2 answer it with PUBACK. Nothing of it may go on for ever."""
+    qos, first, second = ODD[case]
+    again = first == 0x70  # this says nothing before it was sent twice
+    published = []
+
+    def script(connection):
+        present = connection.number > 1
+        old = RESUMED if present else CONNACK
+        connection.accept(five.connack(present=present) if protocol == 5 else old)
+        while True:
+            kind, body = connection.packet()
+            if kind & 0xF0 == 0x30:
+                published.append(bytes([kind & 8]) + body[-1:])
+                connection.send(bytes([first, 2]) + body[3:5])
+            elif kind == 0x62:
+                connection.send(bytes([second, 2]) + body[:2])
+
+    with FakeBroker(script) as fake:
+        out = Device.check(
+            fake,
+            f"""
+            async with client:
+                for payload in "123":
+                    print("code", await client.publish("t", payload, qos={qos}))
+                if not {again}:
+                    client.enqueue("t", "4", qos={qos})
+            assert to_send(client) == 0
+            assert not client.store or len(store) == 0
+            """,
+            store=tmp_path / "store" if stored else None,
+            protocol=protocol,
+            ack_timeout_s=1 if again else 20,
+        )
+    assert out.count("code 0") == 3
+    if again:
+        assert published == [dup + each for each in b"1 2 3".split() for dup in (b"\0", b"\x08")]
+    else:
+        assert published == [b"\0" + each for each in b"1 2 3 4".split()]
+        assert len(fake.connections) == 1
+        wanted = f"answers QoS {qos} as if it were QoS {3 - qos}"
+        assert out.count(wanted) == 1, out
+        assert ("publish with qos=1" in out) == (qos == 2)
+
+
+@BOTH
+@pytest.mark.parametrize("missing", ["PUBACK", "PUBREC", "PUBCOMP"])
+def test_a_message_that_is_never_acknowledged_is_a_suspect_and_can_be_given_up(missing, protocol):
+    qos = 1 if missing == "PUBACK" else 2
+
+    def script(connection):
+        first, connect = connection.packet()
+        present = int(connection.number > 1 and not connect[7] & 2)
+        connection.send(five.connack(present=present) if protocol == 5 else (CONNACK, RESUMED)[present])
+        while True:
+            first, body = connection.packet()
+            if first & 6 == 4 and missing == "PUBCOMP":
+                connection.send(b"\x50\x02" + body[5:7])
+
+    out = Device.against(
+        script,
+        f"""
+        events = client.events()
+        async with client:
+            with raises(MQTTError, "given up: 3 connections"):
+                await client.publish("bad", "x", qos={qos})
+            assert to_send(client) == 0
+            event = await next_event(events, "Suspect")
+            assert event.topic == "bad"
+        """,
+        protocol=protocol,
+        ack_timeout_s=1,
+        give_up_after=3,
+        drain_s=0,
+    )
+    assert "the broker does not acknowledge a message to 'bad'" in out, out

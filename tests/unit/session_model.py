@@ -544,8 +544,7 @@ class World:
     def broker_confuses(self, number):
         """An acknowledgement of the wrong kind, for a message that waits for another."""
         session = self.session
-        wrong = [(out.id, PUBREC if out.qos == 1 else PUBACK) for out in session.inflight]
-        wrong += [(out.id, PUBCOMP) for out in session.inflight]
+        wrong = [(out.id, PUBCOMP) for out in session.inflight if not out.packet[0] & 8]
         wrong += [(out.id, PUBACK) for out in session.awaiting_pubcomp]
         wrong = [each for each in wrong if each[0]]
         if self.connected and wrong:

@@ -192,15 +192,18 @@ def test_lesson_6_a_late_or_repeated_puback_is_counted_and_nothing_more():
     assert session.inflight == [b]
 
 
-def test_a_puback_for_a_qos_2_message_is_stray():
-    session = Session(8)
+def test_a_puback_ends_a_qos_2_message_unless_its_pubrec_came():
+    """A broker without QoS 2 answers so, and would do so for ever."""
+    session = Session(1)
     out = send(session, qos=2)
-    assert puback(session, out) is None
-    assert session.inflight == [out]
+    assert puback(session, out) is out
+    assert session.inflight == session.awaiting_pubcomp == []
+    assert not session.full()
+    out = send(session, qos=2)
     assert session.acknowledged(PUBREC, out.id) is out
     assert puback(session, out) is None
     assert session.awaiting_pubcomp == [out]
-    assert session.stray == 2
+    assert session.stray == 1
 
 
 def test_the_age_is_that_of_the_oldest_message():
@@ -372,24 +375,31 @@ def test_a_repeated_pubrec_finds_its_message_again_and_one_too_late_none():
     assert session.stray == 2
 
 
-def test_a_pubcomp_before_the_pubrec_is_stray():
+def test_a_pubcomp_before_the_pubrec_is_stray_until_the_message_was_sent_twice():
     session = Session(8)
+    for qos in (1, 2):
+        out = send(session, qos=qos)
+        assert complete(session, out) is None
+        assert session.stray == qos
+        assert session.inflight == [out]
+        session.resume(True, 0)
+        assert complete(session, out) is out
+        assert session.inflight == session.to_resend == []
     out = send(session, qos=2)
     assert complete(session, out) is None
-    assert session.stray == 1
-    assert session.inflight == [out]
     assert receipt(session, out) is out
     assert complete(session, out) is out
 
 
-def test_pubrec_and_pubcomp_for_a_qos_1_message_are_stray():
-    session = Session(8)
-    out = send(session)
-    assert receipt(session, out) is None
-    assert complete(session, out) is None
-    assert session.stray == 2
-    assert session.inflight == [out]
-    assert puback(session, out) is out
+def test_a_pubrec_ends_a_qos_1_message():
+    for refused in (False, True):
+        session = Session(1)
+        out = send(session)
+        assert receipt(session, out, refused=refused) is out
+        assert session.inflight == session.awaiting_pubcomp == []
+        assert not session.full()
+        assert complete(session, out) is None
+        assert session.stray == 1
 
 
 def test_a_refused_message_is_no_longer_in_flight_and_its_id_is_free():
