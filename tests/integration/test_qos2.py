@@ -978,7 +978,9 @@ def test_a_message_that_is_never_acknowledged_is_a_suspect_and_can_be_given_up(m
     def script(connection):
         first, connect = connection.packet()
         present = int(connection.number > 1 and not connect[7] & 2)
-        connection.send(five.connack(present=present) if protocol == 5 else (CONNACK, RESUMED)[present])
+        connection.send(
+            five.connack(present=present) if protocol == 5 else (CONNACK, RESUMED)[present]
+        )
         while True:
             first, body = connection.packet()
             if first & 6 == 4 and missing == "PUBCOMP":
