@@ -205,6 +205,8 @@ class Stats:
     """Redeliveries that were not handled twice."""
     dropped: int
     """QoS 0 messages that gave way because handlers were behind (`max_backlog`)."""
+    gave_way: int
+    """Messages of `enqueue()` that gave way to newer ones (`full="oldest"`)."""
     unclaimed: int
     """Messages that no handler and no iterator wanted."""
     bytes_in: int
@@ -587,7 +589,8 @@ class MQTTClient:
             max_backlog: `max_packet` to 268435455 bytes received and not handled yet.
             max_inflight: 1 to 65535 QoS 1 and 2 messages that wait for their acknowledgement at a
                 time.
-            max_queue: 0 to 268435455 bytes that wait in the queue of `enqueue()`.
+            max_queue: 0 to 268435455 bytes that wait in the queue of `enqueue()`: one piece of
+                memory that its first call takes.
 
         Raises:
             ValueError: An argument out of its range, one of MQTT 5 with `protocol=4`, a running
@@ -761,9 +764,11 @@ class MQTTClient:
         qos: int = 0,
         retain: bool = False,
         properties: _Properties | None = None,
+        full: Literal["newest", "oldest"] = "newest",
     ) -> bool:
         """
-        Put a message on the outgoing queue, without waiting: from plain functions, too.
+        Put a message on the outgoing queue, without waiting: from plain functions, and from soft
+        interrupts, too.
 
         Args:
             topic: As of `publish`.
@@ -771,15 +776,19 @@ class MQTTClient:
             qos: 0 to 2.
             retain: As of `publish`.
             properties: MQTT 5: of PUBLISH.
+            full: What becomes of it when the queue is full: "newest", it is not taken; "oldest",
+                the oldest that wait give way. With a store its own `full` decides.
 
         Returns:
             False when the queue is full (`max_queue` bytes; with a store: that), else True.
 
         Raises:
             ValueError: As `publish`; also for a message that is larger than the queue, or than a
-                quarter of the store.
+                quarter of the store; and for a `full` that is neither, or "oldest" with a store.
             TypeError: As `publish`.
-            RuntimeError: The client is not running.
+            RuntimeError: The client is not running; or it is called in a second thread, on a port
+                where nothing keeps threads apart.
+            MemoryError: The first call found no memory for the queue, or one for its message.
         """
 
     async def request(

@@ -23,6 +23,21 @@ def size(value, limit, name):
     )
 
 
+def full(value):
+    """Return the ValueError for enqueue(full=value)."""
+    return ValueError(
+        "full %r: newest or oldest; with a store, FileStore(full=...) alone" % (value,)
+    )
+
+
+def thread():
+    """Return the RuntimeError for a call in another thread than that of the event loop."""
+    return RuntimeError(
+        "enqueue in a second thread: micropython.schedule(function, argument) runs a function in"
+        " that of the event loop, which may call it"
+    )
+
+
 def stream(source, length):
     """Return the error for publish(topic, source, length=length), which cannot be sent."""
     if not isinstance(length, int) or isinstance(length, bool):

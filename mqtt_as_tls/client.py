@@ -43,10 +43,13 @@ class Stats:
     resent      messages sent again after a reconnect
     duplicates  redeliveries that were not handled twice
     dropped     QoS 0 messages that gave way because handlers were behind (max_backlog)
+    gave_way    messages of enqueue() that gave way to newer ones (full="oldest")
     unclaimed   messages that no handler and no iterator wanted
     bytes_in, bytes_out
     round_trip_ms  the last one measured, publish or ping to its answer; -1 before the first
     """
+
+    gave_way = 0
 
     def __init__(self):
         self.connects = self.sent = self.received = self.resent = self.duplicates = 0
@@ -205,6 +208,7 @@ class MQTTClient:
         if self.store:
             self.store.check(self)
         self.loop = asyncio.core._task_queue
+        self.outbox.start()
         self.up = asyncio.Event()
         for sub in self.dispatcher.subscriptions:
             sub.granted = None

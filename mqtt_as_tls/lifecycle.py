@@ -79,12 +79,17 @@ async def disconnect(client, reason=0, properties=None):
         if will and will.goodbye and not reason and client.connected:
             said = client.five and client.five.goodbye_properties
             out = outbox.encode(will.topic, will.payload, will.qos, will.retain, said)
-            outbox.add(out, False, 0)
+            outbox.add(out, False)
             outbox.pump()
         end = time.ticks_add(time.ticks_ms(), int(client.drain_s * 1000))
         while (
             client.connected
-            and (outbox.queue or _unacknowledged(session) or client.connection.transport.blocked)
+            and (
+                outbox.queue
+                or any(outbox.rings)
+                or _unacknowledged(session)
+                or client.connection.transport.blocked
+            )
             and time.ticks_diff(end, time.ticks_ms()) > 0
         ):
             await asyncio.sleep_ms(10)

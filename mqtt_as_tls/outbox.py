@@ -22,25 +22,30 @@ class Delivery(Signal):
 
     packet   bytearray, an encoded PUBLISH
     id       int, packet id or 0; qos  int
-    queued   int, bytes that it counts against max_queue
+    turn     int, how many messages of enqueue() go first since the client was made; None: none
+    since    ticks from which its message expiry counts (MQTT 5), or None
     length   int, bytes of the payload that follow the packet
     awaited  bool, a task waits for it
     code     int, reason code of its acknowledgement; error  exception, or None
     entry    what the store knows it by, or None
     """
 
-    error = entry = None
-    id = queued = code = length = 0
+    error = entry = turn = since = None
+    id = code = length = 0
     qos = 1
     awaited = True
 
-    def __init__(self, packet, qos, entry=None):
+    def __init__(self, packet, qos, entry=None, awaited=True, since=None):
         self.packet = packet
         if qos != 1:  # an attribute less
             self.qos = qos
         if entry:
             self.entry = entry
+            awaited = False
+        if not awaited:
             self.awaited = False
+        if since is not None:
+            self.since = since
 
 
 class Outbox:
@@ -49,21 +54,32 @@ class Outbox:
 
     client  MQTTClient; its session, wire and five are there
 
-    queue      list of Delivery, only to be read
-    size       int, bytes of those that count against max_queue
+    queue      list of Delivery, only to be read: those of publish(), and the next to be sent
+    rings      list of the Ring of enqueue(), empty before the first one
+    thread     int, that of the event loop, or None
     transport  Transport while there is a connection, or None
     """
 
     def __init__(self, client):
         self._client = client
         self._session = client.session
-        self.transport = None
+        self.transport = self.thread = None
         self._partial = None  # QoS 0, sent in part
         self._birth = None
         self._begun = self._late = None  # see `unawaited`
         self._in_a_row = self._turn_ms = 0  # since others had a turn: messages; when that was
+        self._pumping = False
         self.queue = []
-        self.size = 0
+        self.rings = []
+
+    def start(self):
+        """The client starts, in this thread."""
+        try:
+            from _thread import get_ident
+
+            self.thread = get_ident()
+        except ImportError:
+            pass
 
     def encode(self, topic, payload, qos, retain, properties):
         """Return a Delivery for the arguments of publish(). Raises as that does."""
@@ -88,6 +104,8 @@ class Outbox:
             self._begun = None
         self._client.check_running()  # a task may begin after the client was stopped
         self.queue.append(out)
+        if self.rings and self.rings[0]:
+            out.turn = self.rings[0].end()
         try:
             self.pump()
             if out.waiter is True:  # at once: a publisher in a loop lets the others run
@@ -107,20 +125,24 @@ class Outbox:
             raise out.error
         return out.code
 
-    def add(self, out, first, size):
+    def add(self, out, first):
         """
-        Let the Delivery `out`, which nobody awaits, wait to be sent.
-
-        first  bool, before all others
-        size   int, bytes that it counts against max_queue
+        Let the Delivery `out`, which nobody awaits, wait to be sent; `first` (bool): before all
+        others.
         """
         out.awaited = False
         self.queue.insert(0 if first else len(self.queue), out)
-        out.queued = size
-        self.size += size
 
     def pump(self):
         """Send what waits."""
+        if not self._pumping:  # a log that enqueues may come from within
+            self._pumping = True
+            try:
+                self._pump()
+            finally:
+                self._pumping = False
+
+    def _pump(self):
         # 11 words of variables at most: MicroPython takes larger frames from the heap, and looks
         # for each from the first hole on
         client = self._client
@@ -128,12 +150,16 @@ class Outbox:
             t = self.transport
             if t is None or t.blocked:
                 return
-            queue = self._session.to_resend or self.queue
+            queue = self._session.to_resend
             if not queue:
-                out = client.store and self._session.fetch()
-                if not out:
+                queue = self.queue
+                if self.rings and self.rings[0] and self.rings[0].feed():
                     return
-                queue.append(out)
+                if not queue:
+                    out = client.store and self._session.fetch()
+                    if not out:
+                        return
+                    queue.append(out)
             out = queue[0]
             if out.qos and self._session.full():
                 return
@@ -145,9 +171,6 @@ class Outbox:
             if queue is self.queue:
                 queue.pop(0)
                 client.stats.sent += 1
-            if out.queued:
-                self.size -= out.queued
-                out.queued = 0
             buf = out.begin(t, buf) if out.length else t.send(buf)  # whether it is sent
             if out.qos:
                 t.due(client.ack_timeout_s * 1000)
@@ -167,7 +190,7 @@ class Outbox:
                 self._birth = out = self.encode(
                     will.topic, will.birth, will.qos, will.retain, None
                 )
-                self.add(out, True, 0)
+                self.add(out, True)
         self.pump()
 
     def drained(self):
@@ -192,21 +215,21 @@ class Outbox:
             self._partial = None
         if out in self.queue:
             self.queue.remove(out)
-            self.size -= out.queued
-            out.queued = 0
 
     def clear(self):
         """The client stops: forget what waits, and return it (a list)."""
         waiting = self.queue
         self.queue = [out for out in waiting if out.entry]  # the store gave them out
-        self.size = 0
+        for ring in self.rings:
+            ring.clear()
         return waiting
 
     def unawaited(self):
         """
         Tell of a publish() that was not awaited since the last call, the mistake that MicroPython
-        is silent about; return whether there may be one.
+        is silent about; return whether there may be one. Send what waits, if it was not asked for.
         """
+        self.pump()
         late = self._begun
         if late and late is self._late:
             self._begun = late = None

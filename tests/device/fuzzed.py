@@ -341,7 +341,7 @@ def left_over(client):
         left.append("inbound")
     if client.dispatcher.held or client.dispatcher.size:
         left.append("held")
-    if client.outbox.queue or client.outbox.size:
+    if client.outbox.queue or any(client.outbox.rings):
         left.append("queue")
     return left
 

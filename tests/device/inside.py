@@ -54,14 +54,19 @@ def no_memory(place):
 def to_send(client):
     """Return how many messages wait to be sent, or are without the acknowledgement they need."""
     s = client.session
-    return len(client.outbox.queue) + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
+    waiting = len(client.outbox.queue) + sum([len(ring) for ring in client.outbox.rings])
+    return waiting + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
 
 
 def left_over(client):
     """Return all (list) that is under way in either direction, or held."""
     s, d = client.session, client.dispatcher
     found = [s.inflight, s.awaiting_pubcomp, s.to_resend, s.requests, s.inbound, s.unknown]
-    return [each for each in found + [client.outbox.queue, d.held, d.size] if each]
+    return [
+        each
+        for each in found + [client.outbox.queue, any(client.outbox.rings), d.held, d.size]
+        if each
+    ]
 
 
 def in_flight(client):

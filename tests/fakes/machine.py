@@ -6,8 +6,11 @@ What a board shows by what it does is a line on stdout here. deepsleep(), reset(
 that was not fed end the program, as they end a run on a board.
 """
 
+import _thread
 import sys
-from time import ticks_diff, ticks_ms
+from time import sleep_ms, ticks_diff, ticks_ms
+
+import micropython
 
 
 def unique_id():
@@ -52,10 +55,16 @@ class ADC:
 class Pin:
     IN = 0
     OUT = 1
+    PULL_UP = 1
+    IRQ_FALLING = 4
 
-    def __init__(self, id, mode=-1, *, value=0):
+    def __init__(self, id, mode=-1, pull=-1, *, value=0):
         self._id = id
-        self._value = value
+        self._value = value or int(pull == Pin.PULL_UP)
+
+    def irq(self, handler, trigger):
+        """The button is pressed at once, and never again."""
+        micropython.schedule(handler, self)
 
     def value(self, *new):
         if not new:
@@ -71,6 +80,20 @@ class Pin:
 
     def off(self):
         self.value(0)
+
+
+class Timer:
+    """Its callback runs where that of a board's does, between two bytecodes of the program."""
+
+    PERIODIC = 1
+
+    def __init__(self, id=-1, *, period, mode, callback):
+        _thread.start_new_thread(self._run, (period, callback))
+
+    def _run(self, period, callback):
+        while True:
+            micropython.schedule(callback, self)
+            sleep_ms(period)
 
 
 class WDT:

@@ -388,6 +388,43 @@ async def test():
     await report_soon(21.6)
     report_later(21.7)
 """,
+    "newest": """
+async def test():
+    report_newest(21.55)
+""",
+    "timer": """
+def light():
+    return 42
+async def test():
+    got = []
+    client.on("garden/light", qos=1)(lambda message: got.append(message.payload))
+    client.on("garden/button", qos=1)(lambda message: got.append(b"button " + message.payload))
+    begin()
+    while len(got) < 2:
+        await asyncio.sleep(0.01)
+    print(sorted(got))
+""",
+    "second core": """
+import time
+levels = ["1", "2"]
+def level():
+    return levels.pop(0) if levels else "0"
+async def test():
+    got = []
+    client.on("garden/level", qos=1)(lambda message: got.append(message.payload))
+    begin()
+    while len(got) < 2:
+        await asyncio.sleep(0.01)
+    print(got)
+""",
+    "flag": """
+async def test():
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    alarm(None)
+    await asyncio.sleep(0.3)
+    task.cancel()
+""",
     "will": _CONNECT,
     "on_connect": """
 async def test():
@@ -510,6 +547,9 @@ EXPECTED = {
     "subscribe": ["well is followed with QoS 1", "[b'3'] []"],
     "messages": ["garden/tank/level 7", "garden/well/level 3"],
     "publish": ["the broker has it"],
+    "timer": ["[b'42', b'button 1']"],
+    "second core": ["[b'1', b'2']"],
+    "flag": ["the broker has it"],
     "on_connect": ["[b'1.4.2']"],
     "events": ["off", "on"],
     "networks": ["True DE garden-1 ['192.168.4.1']"],

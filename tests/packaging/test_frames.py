@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(900)
 
 # out, acknowledged and in; what is missing here takes a frame from the heap
 ON_THE_WAY = """
-outbox.Delivery.__init__ outbox.Outbox.begin outbox.Outbox.pump
+outbox.Delivery.__init__ outbox.Outbox.begin outbox.Outbox.pump outbox.Outbox._pump
 packet.framed packet.set_id packet.ack packet.Decoder.space packet.Decoder.fed packet.Decoder.next
 packet.Decoder.packet_id
 session.Session.full session.Session._next_id session.Session.publish session.Session.drop

@@ -25,6 +25,8 @@ OTHERS = {
     "connection._EARLY",
     "clock._RELEASED",
     "clock._FROM_1900",
+    "queueing._COUNT",
+    "queueing._TIMED",
     "session._TICKS",
     "store._ENOSPC",
 }
@@ -41,6 +43,7 @@ MODULES = (
         "dispatch",
         "dns",
         "outbox",
+        "queueing",
         "retry",
         "stream_in",
         "lifecycle",
