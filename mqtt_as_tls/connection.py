@@ -277,11 +277,6 @@ class Connection:
             client.dispatcher.down()
             client.outbox.down()
 
-    def due(self, ms):
-        """Have the deadlines looked at within `ms`."""
-        if self.transport:
-            self.transport.due(ms)
-
     # In
 
     async def _read(self, t):
@@ -442,9 +437,7 @@ class Connection:
                     wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))
                 if self._session.requests:
                     wait = min(wait, _left(ack_ms, now, self._session.asked_ms, "SUBACK"))
-            left = client.dispatcher.overdue(now)
-            if left >= 0:
-                wait = min(wait, left)
+            wait = min(wait, client.dispatcher.overdue(now))
             # nudged by a publish that may be acknowledged already; or one is not awaited so far
             if late or t.wake_ms is None:
                 wait = min(wait, ack_ms)

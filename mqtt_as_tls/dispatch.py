@@ -132,11 +132,9 @@ class Dispatcher:
 
     def candidates(self, topic):
         """
-        Return the Subscriptions (list) that may match `topic` (str), in order of declaration: with
-        an `index` those that do, all where there are few or there is no memory for one.
+        Return the Subscriptions (list) that match `topic` (str), by the `index`, in order of
+        declaration; all of them where there is no memory for one.
         """
-        if len(self.subscriptions) <= _FEW:
-            return self.subscriptions
         try:
             if not self.index:
                 from .topic_index import index
@@ -260,7 +258,12 @@ class Dispatcher:
         limit = self._client.max_backlog - message.size()
         if message.qos:
             limit -= self._session.lingering()
-        for old in list(self.held) if self.size > limit else ():
+        if self.size > limit:
+            self._give_way(limit)
+        return self.size <= limit or not self.held
+
+    def _give_way(self, limit):
+        for old in list(self.held):
             if self.size <= limit:
                 break
             if not old.qos:
@@ -270,7 +273,6 @@ class Dispatcher:
                         self.release(old)
                 if not old.claims:
                     self._client.stats.dropped += 1
-        return self.size <= limit or not self.held
 
     def lanes(self):
         """Return every lane (list of Subscription), that of the iterator too."""
@@ -281,23 +283,14 @@ class Dispatcher:
         self.held.append(message)  # first: with no memory for the rest the books stay right
         self.size += message.size()
         try:
-            for sub in self.candidates(message.topic):
-                if sub.handler and (self.index or matches(sub.filter, message.topic)):
-                    self.queue(sub, message)
-            if self.open and not message.claims:
-                self.queue(self.inbox, message)
-        except MemoryError:  # nobody gets it now: it comes again
-            message.claims = 0
-            for sub in self.subscriptions:
-                if message in sub.queue:
-                    sub.queue.remove(message)
+            self._offer(message)
+        except:  # noqa: E722  (nobody gets it now: it comes again)
+            self._withdraw(message)
             raise
-        finally:
-            if not message.claims:
-                self.held.remove(message)
-                self.size -= message.size()
         if message.claims:
             return
+        self.held.remove(message)
+        self.size -= message.size()
         message.done = True
         self._client.stats.unclaimed += 1
         if not self._warned:
@@ -305,6 +298,28 @@ class Dispatcher:
             self._client.say(
                 "no handler and no iterator for topic %r: see stats.unclaimed" % message.topic
             )
+
+    def _offer(self, message):
+        topic = message.topic
+        subs = self.subscriptions
+        if len(subs) > _FEW:
+            subs = self.candidates(topic)
+        at = 0
+        while at < len(subs):  # `for` takes more words
+            sub = subs[at]
+            if sub.handler and (sub.filter == topic or self.index or matches(sub.filter, topic)):
+                self.queue(sub, message)
+            at += 1
+        if self.open and not message.claims:
+            self.queue(self.inbox, message)
+
+    def _withdraw(self, message):
+        message.claims = 0
+        for sub in self.subscriptions:
+            if message in sub.queue:
+                sub.queue.remove(message)
+        self.held.remove(message)
+        self.size -= message.size()
 
     def queue(self, lane, message):
         """Let the handler of `lane` have `message`, in its turn."""
@@ -314,15 +329,8 @@ class Dispatcher:
         lane.queue.append(message)
         lane.signal.set()
 
-    async def next(self, lane):
-        """Return the next message of `lane`, as its current one; None when the client stopped."""
-        client = self._client
-        while not lane.queue:
-            if not client.running:
-                return None
-            lane.signal.waiter = None
-            await lane.signal
-        client.connection.due(client.handler_timeout_s * 1000)
+    def take(self, lane):
+        """Return the next message of `lane`, of which there is one, as its current one."""
         lane.since_ms = time.ticks_ms()
         lane.current = lane.queue[0]  # till here there may be no memory
         return lane.queue.pop(0)
@@ -341,20 +349,25 @@ class Dispatcher:
             self.held.remove(message)
             self.size -= message.size()
             message.done = True
-            self._client.connection.handled(message)
+            connection = self._client.connection
+            if message.qos or connection.behind:
+                connection.handled(message)
 
     async def _serve(self, lane):
         while True:
+            while not lane.queue:
+                if not self._client.running:
+                    return
+                lane.signal.waiter = None
+                await lane.signal
             try:
-                message = await self.next(lane)
+                message = self.take(lane)
             except MemoryError:
                 await asyncio.sleep_ms(_RETRY_MS)
                 continue
-            if message is None:
-                return
             try:
                 result = lane.handler(message)
-                if hasattr(result, "send"):
+                if result is not None and hasattr(result, "send"):
                     await result
             except BaseException as e:  # a tuple of those that are meant would take memory
                 if not isinstance(e, Exception) and not isinstance(e, asyncio.CancelledError):
@@ -373,15 +386,14 @@ class Dispatcher:
 
         now  ticks
 
-        Returns the ms until the next one is; less than 0 when no handler is busy.
+        Returns the ms until the next one can be.
         """
-        limit = self._client.handler_timeout_s * 1000
-        next_ms = -1
+        limit = next_ms = self._client.handler_timeout_s * 1000
         for lane in self.lanes():
             if lane.current:
                 left = limit - time.ticks_diff(now, lane.since_ms)
                 if left > 0:
-                    next_ms = left if next_ms < 0 else min(left, next_ms)
+                    next_ms = min(left, next_ms)
                     continue
                 from .texts import overdue
 

@@ -132,13 +132,14 @@ class Messages:
     async def __anext__(self):
         d = self._dispatcher
         d.open = True
-        d.finish(d.inbox)
-        message = None
-        if self._client.running:
-            message = await d.next(d.inbox)
-        if message is None:
-            raise StopAsyncIteration
-        return message
+        inbox = d.inbox
+        d.finish(inbox)
+        while self._client.running:
+            if inbox.queue:
+                return d.take(inbox)
+            inbox.signal.waiter = None
+            await inbox.signal
+        raise StopAsyncIteration
 
     async def __aenter__(self):
         return self

@@ -19,7 +19,8 @@ session.Session.next_ack
 router.encode router.topic router.payload router.qos
 transport.Signal.set transport.Signal.__next__ transport.Transport.due
 dispatch.Message.__init__ dispatch.Dispatcher.queue dispatch.Dispatcher.release
-dispatch.Dispatcher.finish
+dispatch.Dispatcher.finish dispatch.Dispatcher.room dispatch.Dispatcher.deliver
+dispatch.Dispatcher._offer dispatch.Dispatcher.take dispatch.Message.size
 """.split()
 
 
