@@ -113,7 +113,7 @@ class Connection:
             self._enter(_RESOLVE)
             try:
                 self.address = await resolve(client.host, servers)
-            except ResolveError:
+            except (ResolveError, ConnectError, MemoryError):
                 if not self.address:  # the last good one may still serve
                     raise
             resolve = None

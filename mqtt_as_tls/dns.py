@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 
-from .errors import ResolveError
+from .errors import ConnectError, ResolveError
 
 # Group and port of multicast DNS; a module variable so that it can be pointed elsewhere.
 MDNS = ("224.0.0.251", 5353)
@@ -129,7 +129,8 @@ async def ask(request, servers, decode, tries, timeout_ms):
     timeout_ms  wait after each datagram. An answer that comes later still counts: there is one
                 socket for all of them.
 
-    Raises OSError when there is no answer: the last one that came up, if any.
+    Raises OSError when there is no answer: the last one that came up, if any; ConnectError when
+    the board has no socket left.
     """
     error = OSError("no answer")
     addresses = []
@@ -138,7 +139,10 @@ async def ask(request, servers, decode, tries, timeout_ms):
         if is_ip(ip):  # getaddrinfo would block on a name
             addresses.append(socket.getaddrinfo(ip, port)[0][-1])
     senders = MDNS not in servers and addresses  # a multicast query is answered by anybody
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError as e:
+        raise ConnectError("all UDP sockets of the board are in use: %r" % e, e.errno)
     try:
         sock.setblocking(False)
         for address in addresses * tries:
@@ -170,7 +174,8 @@ async def resolve(host, servers=None, *, tries=3, timeout_ms=1000):
     timeout_ms  wait for an answer to each query, in milliseconds
 
     Raises ResolveError when `host` is no valid name (RFC 1035 section 2.3.4), at once when a
-    server says that it does not exist or has no IPv4 address, and when no server knows it.
+    server says that it does not exist or has no IPv4 address, and when no server knows it;
+    ConnectError when the board has no socket left.
     """
     if is_ip(host):
         return host

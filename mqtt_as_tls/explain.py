@@ -45,10 +45,23 @@ ROWS = (
     ),
     (
         "out of memory",
-        "memoryerror",
         "alloc_failed",
-        12,
         "memory ran out or is in pieces|connect early, freeze the package, use P-256 certificates",
+    ),
+    (
+        "the board are in use",
+        23,
+        24,
+        98,
+        99,
+        105,
+        "the board has no socket, port or buffer left|"
+        "close what the app does not use: an RP2040 has 5 TCP connections and 5 UDP sockets",
+    ),
+    (
+        "memoryerror",
+        12,
+        "memory ran out or is in pieces|hold less at a time, freeze the package, connect early",
     ),
     (
         "invalid cert",
@@ -151,11 +164,13 @@ def explain(error, *, year=None, rows=ROWS):
         if code != 111 and ("refusederror" in text or "mqttexception" in text):
             code += 1000
         elif 0 < module < 256 and module in b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51":  # as in tls
-            code = 12
+            text = "out of memory"
         elif 64 < module < 84 and code != -9984:  # X.509
             code = -9570
         elif code == 104 and "cannot connect" in text:
             code = 111  # as lwIP says it
+        elif code == 12 and "cannot connect" in text:
+            code = 105  # lwIP has no memory of its own left
         elif code in (32, 104) and "tls" in text:
             code = -29312
     for row in rows:

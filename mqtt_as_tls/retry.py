@@ -22,6 +22,10 @@ _LINK_RESET_AFTER = const(5)  # attempts that nobody answered
 # of a broker that goes or moves; the others will not heal by themselves
 _PASSING = const(b"\x03\x80\x83\x88\x89\x8b\x8d\x8e\x93\x96\x97\x98\x9c\x9d\x9f\xa0")
 _PUBCOMP = const(0x70)
+# What the board itself lacks, by errno: memory (12), files or sockets (23, 24), ports (98, 99),
+# buffers (105)
+_OWN = const(b"\x0c\x17\x18\x62\x63\x69")
+_OWN_MS = const(10_000)  # the longest back-off then: nobody is asked but the board
 _HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
 
 
@@ -35,12 +39,13 @@ class Retry:
     connects    int, connections at the last failure
     failures    int, attempts of this back-off; refusals  int, those in a row that will not heal
     around      what the refusals may depend on, see MQTTClient.around
+    own         int, attempts in a row that failed for want of something of the board's own
     strikes     int, connections in a row that broke on the message `suspect`
     why         str, what was said last
     """
 
     slow = False
-    unanswered = connects = failures = refusals = strikes = 0
+    unanswered = connects = failures = own = refusals = strikes = 0
     reset_at = _LINK_RESET_AFTER
     suspect = why = around = None
 
@@ -56,6 +61,7 @@ def failed(client, error, old):
     known = client.retry
     connection = client.connection
     now = time.ticks_ms()
+    own = lacking(error)
     lost = connection.up_ms is not None and client.stats.connects != known.connects
     lasted = lost and time.ticks_diff(now, connection.up_ms) > _LASTING_MS
     if lost:
@@ -63,9 +69,9 @@ def failed(client, error, old):
         known.refusals = 0
         known.reset_at = _LINK_RESET_AFTER
         if lasted or connection.behind:
-            known.failures = 0
+            known.failures = known.own = 0
         # else the client itself closed the connection, for want of memory or of room
-        if not (connection.behind or isinstance(error, MemoryError)):
+        if not (connection.behind or own):
             _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
@@ -85,19 +91,23 @@ def failed(client, error, old):
     known.slow = known.refusals > 2 * hosts
     # a refused connection (104 on lwIP) and an unknown name are answers: the link works
     answered = getattr(error, "code", 0) in (104, 111) or "no such name" in str(error)
-    if not answered and not isinstance(error, errors.LinkError):
+    if not (answered or own or isinstance(error, errors.LinkError)):
         known.unanswered += 1
+    known.own = known.own + 1 if own else 0
+    longest = min(_OWN_MS if own else _LONGEST_MS, 500 << min(known.own or known.failures, 7))
     jitter = random.random()
-    delay = 50 + int(jitter * min(_LONGEST_MS, 500 << min(known.failures, 7)))
-    known.failures += 1
+    delay = 50 + int(jitter * longest)
+    known.failures += not own
     longest = 0  # of a pause that has a third of it at least
     if stubborn:  # those that were refused for a minute are back within another
         longest = min(_SLOW_MS, _STUBBORN_MS << min((known.refusals - 1) // hosts, 8))
     elif known.strikes >= _SUSPECT_AFTER:
         longest = _LONGEST_MS
     delay = max(delay, int(longest * (1 + 2 * jitter) / 3))
-    if failover and not failover.plan(lost):  # the list was not gone through
-        known.failures -= 1
+    if own and not lost:
+        pass  # none of the brokers was asked
+    elif failover and not failover.plan(lost):  # the list was not gone through
+        known.failures -= not own
         delay = min(delay, 500)
     if lost or not known.why or repr(old) != repr(error):
         known.why = "%s: %s" % (
@@ -114,6 +124,23 @@ def failed(client, error, old):
         client.event_log.put("Disconnected", error)
     unload("explain", "reasons", "texts", "retry")
     return delay
+
+
+def lacking(error):
+    """
+    Return whether `error` (Exception) tells what the board itself lacks, such as memory or
+    sockets: nothing is known of the link and the broker then.
+    """
+    if isinstance(error, errors.RefusedError):
+        return False  # its code is not an errno
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", None)
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in str(error)
+        or isinstance(code, int)
+        and 0 < code < 128
+        and code in _OWN
+    )
 
 
 def resets_link(client):

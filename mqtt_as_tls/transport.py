@@ -130,7 +130,10 @@ class Transport:
         """
         if self.blocked:  # closed before it began: there was no memory to wait for it
             raise ConnectError("closed")
-        self._raw = s = socket.socket()
+        try:
+            self._raw = s = socket.socket()
+        except OSError as e:
+            raise ConnectError("all TCP connections of the board are in use: %r" % e, e.errno)
         self.sock = s
         try:
             s.setblocking(False)

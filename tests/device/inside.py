@@ -236,7 +236,7 @@ def set_wifi(poll_ms, timeout_ms=None):
 
 def failures(client):
     """Return how many attempts to connect failed since the last that did not."""
-    return client.retry.failures
+    return client.retry.failures + client.retry.own
 
 
 def say(client, line):

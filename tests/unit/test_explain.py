@@ -25,7 +25,10 @@ RAW = (
     (ValueError("CERT_REQUIRED requires server_hostname"), "no name", "server_hostname="),
     (MemoryError("memory allocation failed, allocating 16717 bytes"), "memory", "freeze"),
     (OSError(12), "memory", "freeze"),
-    (OSError(-32512, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "memory", "freeze"),
+    (OSError(23), "socket", "close"),
+    (OSError(24), "socket", "close"),
+    (OSError(105), "buffer", "close"),
+    (OSError(-32512, "MBEDTLS_ERR_SSL_ALLOC_FAILED"), "memory", "P-256"),
     (OSError(-20864, "MBEDTLS_ERR_MD_ALLOC_FAILED"), "memory", "freeze"),
     (OSError(-17168), "memory", "freeze"),
     (OSError(-17040), "memory", "freeze"),
@@ -66,7 +69,17 @@ OURS = (
         "serverAuth",
     ),
     (errors.CertificateError("TLS handshake broken off (-9570)", -9570), "form", "P-256"),
-    (errors.TLSError("TLS handshake out of memory (12)", 12), "memory", "freeze"),
+    (errors.TLSError("TLS handshake out of memory (12)", 12), "memory", "P-256"),
+    (
+        errors.ConnectError("all TCP connections of the board are in use: OSError(12,)", 12),
+        "no socket",
+        "5 TCP",
+    ),
+    (
+        errors.ConnectError("cannot connect to 10.0.0.9 port 8883: OSError(12,)", 12),
+        "buffer",
+        "close",
+    ),
     (errors.TLSError("TLS handshake out of memory (16)", 16), "memory", "freeze"),
     (
         errors.TLSError("TLS handshake broken off after the broker's certificate (32)", 32),
@@ -247,3 +260,9 @@ def test_no_argument_but_the_error_is_positional():
 def test_an_unspecified_error_of_mqtt_5_is_no_refused_subscription():
     error = errors.RefusedError("the broker refused: unspecified error (0x80)", 128)
     assert explain(error) == ("", "")
+
+
+def test_only_a_handshake_without_memory_is_told_to_use_other_certificates():
+    assert "P-256" in explain(errors.TLSError("TLS handshake out of memory (12)", 12))[1]
+    for error in (MemoryError("no memory"), OSError(12), errors.ConnectError("broken off", 12)):
+        assert "P-256" not in explain(error)[1], error
