@@ -2,8 +2,13 @@
 What an error means and what to do about it, in plain words. Imported only when something failed.
 
 The table serves the device and the PC. It knows numbers and key words, not sentences and no
-classes: texts differ between releases, and this module imports nothing.
+classes: texts differ between releases, and this module imports nothing of the package.
+
+Error numbers are those of Linux, which rp2 and most ports have, of lwIP on the esp32 and esp8266
+(newlib's), and of macOS. 113 to 115 mean one thing on Linux and another on an esp32.
 """
+
+import sys
 
 # Each row: one or more keys, then "cause|cure". A key is a number (mbedTLS, errno, or 1000 + the
 # return code of the broker), or a part of the error's text in lower case. The first row with a
@@ -92,23 +97,112 @@ ROWS = (
     ),
     (-29312, "no TLS on this port, or the broker hung up|use its TLS port, 8883, or see its log"),
     ("(tls)", "silence in the TLS handshake|is it the TLS port? does the broker allow P-256?"),
-    ("(connect)", "no answer to CONNECT|is it an MQTT broker? a TLS port needs tls="),
-    ("addrinfo", -2, -202, "the name has no address|use the IP address, or check name and DNS"),
+    (
+        "(connect)",
+        "no answer to CONNECT|"
+        "is it MQTT, and without TLS if tls= is missing? else the broker is busy, or the node "
+        "that has the session is down: new client_id=",
+    ),
+    (
+        "addrinfo",
+        -2,
+        -3,
+        -16,
+        -200,
+        -202,
+        "the name has no address|use the IP address, or check name and DNS",
+    ),
+    (-6, "the board knows no DNS server|is its Wi-Fi up? give static= one, or use the IP address"),
     (111, 61, "nothing listens there|start the broker, check its listener, port and firewall"),
-    (101, 113, 118, 51, 65, "no way to that address|check the address and the network"),
+    (
+        "ehostunreach",
+        "no route to host",
+        101,
+        100,
+        112,
+        117,
+        118,
+        50,
+        51,
+        64,
+        65,
+        "no way to that address|is the Wi-Fi up? check the address and the network",
+    ),
+    (
+        "econnaborted",
+        "answer to a ping",
+        "progress in sending",
+        103,
+        126,
+        53,
+        "no answer from that address for long, or the board's network was lost|"
+        "is its Wi-Fi up, and the signal good? check the address, port and firewall",
+    ),
     (
         "(tcp)",
         110,
-        103,
         116,
         60,
         "no answer from that address|check the address, port and firewall",
     ),
     (
+        113,
+        "no way to that address; on an esp32: no answer from it, or the Wi-Fi was lost|"
+        "is the Wi-Fi up? check the address, the network and the firewall",
+    ),
+    (
+        107,
+        128,
+        57,
+        9,
+        "the socket is not connected: it was closed, or the network was lost|"
+        "is the Wi-Fi up? does the app close it? see the broker's log",
+    ),
+    (
+        5,
+        "the network chip does not answer|"
+        "power-cycle the board, look at its supply; a sensor on I2C that is silent says the same",
+    ),
+    (
+        -1,
+        "the Wi-Fi takes nothing, or (umqtt) the broker closed the connection|"
+        "is the Wi-Fi up? see the broker's log",
+    ),
+    (
+        1,
+        13,
+        "the radio is not on, or a firewall on this computer forbids it|"
+        "power-cycle the board, or look at the firewall",
+    ),
+    (97, 47, "an IPv6 address, which is not supported|use the broker's IPv4 address"),
+    (
+        "eagain",
+        "einprogress",
+        "ealready",
+        11,
+        114,
+        115,
+        119,
+        120,
+        35,
+        36,
+        37,
+        "a socket that does not wait has nothing yet|no fault: try again later, or let it wait",
+    ),
+    (
+        22,
+        106,
+        127,
+        56,
+        "the port does not take such a call|check host, port and options, connect once",
+    ),
+    (
         "closed",
         32,
         104,
+        108,
         54,
+        58,
         -30848,
         "the other side hung up|"
         "see the broker's log: a TLS port without tls=, its ACL, a client id used twice",
@@ -119,14 +213,14 @@ ROWS = (
     (
         1004,
         1134,
-        "wrong user or password|"
-        "check both (names from certificates need require_certificate in the broker)",
+        "wrong user or password, or none and no certificate of the device|"
+        "check both, or pass cert= and key= (the broker: require_certificate)",
     ),
     (
         1005,
         1135,
-        "not authorised|"
-        "check user= and the broker's ACL (certificates: its use_identity_as_username)",
+        "not authorised, or a wrong password: many brokers say the same for it|"
+        "check user=, password=, the broker's ACL (certificates: use_identity_as_username)",
     ),
     ("code 128", "the subscription is not allowed|check the broker's ACL"),
     ("max_packet", "more than this client takes|raise max_packet=, or have less sent"),
@@ -137,7 +231,7 @@ ROWS = (
 )
 
 
-def explain(error, *, year=None, rows=ROWS):
+def explain(error, *, year=None, rows=ROWS, platform=None):
     """
     Return (cause, cure), two str of one line each, "" where nothing is known.
 
@@ -145,8 +239,10 @@ def explain(error, *, year=None, rows=ROWS):
            as a str, such as "OSError(-30592, 'MBEDTLS_ERR_...')"
     year   int, the year that the device's clock says, if the error is from there
     rows   the table; a tool on the PC may put rows of its own before these
+    platform  str, sys.platform of where the error is from, as error numbers differ; None: this
+              one for an exception, unknown for a text
     """
-    text = repr(error)
+    text = repr(error).lower()
     code = getattr(error, "code", None)
     if isinstance(error, str):  # the last number in it
         for mark in "()[],:":
@@ -156,10 +252,24 @@ def explain(error, *, year=None, rows=ROWS):
                 code = int(word)
             except ValueError:
                 pass
-    elif code is None and error.args:
-        code = error.args[0]
-    text = text.lower()
+        if code is not None and -32 < code < 32 and len(error.split()) > 1:
+            for word in ("oserror", "errno", "mqttexception", "refusederror"):
+                if word in text:
+                    break
+            else:
+                code = None  # such numbers stand in many a line
+    else:
+        platform = platform or sys.platform
+        if code is None and error.args:
+            code = error.args[0]
     if isinstance(code, int):
+        if -200 < code < -31:  # an errno that TLS passed on
+            code = -code
+        if platform in ("esp32", "esp8266") and 112 < code < 116:
+            code = 103 if code == 113 else 101
+        elif platform and code == 113:
+            code = 101
+        lost = "broken off: " in text  # an established connection
         module = -code >> 7  # mbedTLS counts its modules in steps of 128
         if code != 111 and ("refusederror" in text or "mqttexception" in text):
             code += 1000
@@ -171,6 +281,10 @@ def explain(error, *, year=None, rows=ROWS):
             code = 111  # as lwIP says it
         elif code == 12 and "cannot connect" in text:
             code = 105  # lwIP has no memory of its own left
+        elif lost and code in (110, 116, 60):
+            code = 103
+        elif lost and code == -29312:
+            code = 104
         elif code in (32, 104) and "tls" in text:
             code = -29312
     for row in rows:

@@ -5,6 +5,7 @@ def explain(
     *,
     year: int | None = None,
     rows: tuple[tuple[int | str, ...], ...] = ...,
+    platform: str | None = None,
 ) -> tuple[str, str]:
     """
     Look up an error in the table of docs/tls.md, "What each error means".
@@ -14,6 +15,8 @@ def explain(
             "OSError(-30592, 'MBEDTLS_ERR_...')".
         year: That the device's clock says, if the error is from there.
         rows: Another table: keys, then "cause|cure".
+        platform: `sys.platform` of the device that the error is from: 113 is another error on an
+            esp32 than elsewhere. By default this one for an exception, unknown for a text.
 
     Returns:
         The cause and the cure, one line each, "" where nothing is known.

@@ -273,14 +273,14 @@ def test_row_35_the_identity_option_is_missing(tmp_path, pki):
 def test_row_36_a_wrong_password(tmp_path, pki):
     password = tmp_path / "password"
     with Broker(tmp_path / "b", "tls", pki=pki, users={"ann": "right"}) as broker:
-        password.write_text("wrong\n")
+        password.write_text("not-the-one\n")
         login = ("--user", "ann", "--password-file", password)
         word = doctor(broker.port, *login, ca=pki.ca)
         # mosquitto 2.0 says 5, what else the specification calls 4
         assert word.first["row"] in (35, 36), word
         assert word.first["stage"] == "CONNACK"
         assert "user" in word.first["cure"]
-        assert "wrong" not in str(word).replace("user name or password is wrong", "")
+        assert "not-the-one" not in str(word)
         password.write_text("right\n")
         assert doctor(broker.port, *login, ca=pki.ca).problems == []
     with tls_server(server_context(pki.broker), b"\x20\x02\0\x04") as port:

@@ -51,7 +51,20 @@ RAW = (
     (OSError(101), "no way", "address"),
     (OSError(110), "no answer", "firewall"),
     (OSError(103), "no answer", "firewall"),  # lwIP has sent its SYN often enough
+    (OSError(103), "network was lost", "signal"),
     (OSError(104), "hung up", "log"),
+    (OSError(-104), "hung up", "log"),  # TLS passes errnos on with a sign
+    (OSError(-110), "no answer", "firewall"),
+    (OSError(1), "radio", "firewall"),
+    (OSError(5), "network chip", "power-cycle"),
+    (OSError(9), "not connected", "close"),
+    (OSError(11), "does not wait", "later"),
+    (OSError(107), "not connected", "Wi-Fi"),
+    (OSError(128), "not connected", "Wi-Fi"),
+    (OSError(97), "IPv6", "IPv4"),
+    (OSError(-1), "umqtt", "Wi-Fi"),
+    (OSError(-6), "no DNS server", "Wi-Fi"),
+    (OSError(-16), "no address", "DNS"),
     (OSError(32), "hung up", "log"),
     (OSError(-30848), "hung up", "log"),
     (OSError(-2), "no address", "DNS"),
@@ -137,7 +150,23 @@ OURS = (
     (errors.ConnectError("the broker closed the connection"), "hung up", "tls="),
     (errors.ConnectError("broken off: OSError(104,)", 104), "hung up", "used twice"),
     (errors.RefusedError("the broker refused: not authorised", 5), "not authorised", "ACL"),
+    (errors.RefusedError("the broker refused: not authorised", 5), "wrong password", "password="),
+    (errors.RefusedError("the broker refused: not authorized", 135), "wrong password", "ACL"),
     (errors.RefusedError("the broker refused: bad login", 4), "wrong user", "check"),
+    (errors.RefusedError("the broker refused: bad login", 4), "no certificate", "cert="),
+    (errors.RefusedError("the broker refused: bad login", 134), "no certificate", "cert="),
+    (
+        errors.ConnectError("10.0.0.9 port 1883: no answer within 30 s (CONNECT)"),
+        "no answer to CONNECT",
+        "node that has the session is down",
+    ),
+    (errors.ConnectError("no answer to a ping for 20 s"), "network was lost", "Wi-Fi"),
+    (errors.ConnectError("no progress in sending for 30 s"), "network was lost", "signal"),
+    (errors.ConnectError("broken off: OSError(103,)", 103), "network was lost", "Wi-Fi"),
+    (errors.ConnectError("broken off: OSError(110,)", 110), "network was lost", "Wi-Fi"),
+    (errors.ConnectError("broken off: OSError(107,)", 107), "not connected", "Wi-Fi"),
+    (errors.ConnectError("broken off: OSError(-29312,)", -29312), "hung up", "used twice"),
+    (errors.ConnectError("broken off: OSError(5,)", 5), "network chip", "supply"),
     (errors.RefusedError("the broker refused", 3), "not ready", "log"),
     (errors.RefusedError("the broker refused", 2), "client id", "client_id="),
     (errors.RefusedError("the broker refused", 1), "no MQTT 3.1.1", "update"),
@@ -152,6 +181,15 @@ TEXTS = (
     ("OSError: -202", "no address", "DNS"),
     ("-31232", "servers", "serverAuth"),
     ("OSError: [Errno 104] ECONNRESET", "hung up", "log"),
+    ("OSError: [Errno 113] EHOSTUNREACH", "no way", "network"),
+    ("OSError: [Errno 113] ECONNABORTED", "no answer", "firewall"),
+    ("OSError: [Errno 118] EHOSTUNREACH", "no way", "network"),
+    ("[Errno 113] No route to host", "no way", "network"),
+    ("OSError: [Errno 115] EINPROGRESS", "does not wait", "later"),
+    ("OSError: [Errno 5] EIO", "network chip", "I2C"),
+    ("OSError: -6", "no DNS server", "Wi-Fi"),
+    ("-6", "no DNS server", "Wi-Fi"),
+    ("OSError: 128", "not connected", "Wi-Fi"),
     ("OSError: [Errno 12] ENOMEM", "memory", "freeze"),
     ("OSError: -17168", "memory", "freeze"),
     ("MQTTException: 5", "not authorised", "ACL"),
@@ -211,8 +249,11 @@ def test_what_is_unknown_has_neither_cause_nor_cure():
     for error in (
         OSError(-7),
         OSError(),
-        OSError(5),
+        OSError(17),
         KeyError("x"),
+        "mqtt 10.0.0.9:8883: handler of 'a' runs for over 5 s",
+        "Wi-Fi 'home': cannot join (1): check password, signal and access point",
+        "no SUBACK for 20 s, next try in 1 s",
         Exception(),
         errors.MQTTError("stopped"),
         errors.LinkError("Wi-Fi 'home': wrong password: check it, it is case-sensitive", -3),
@@ -225,8 +266,68 @@ def test_what_is_unknown_has_neither_cause_nor_cure():
 
 
 def test_an_errno_is_not_taken_for_a_return_code():
-    assert explain(OSError(5)) == ("", "")
+    assert "network chip" in explain(OSError(5))[0]
+    assert "not authorised" in explain("MQTTException: 5")[0]
     assert explain(errors.RefusedError("refused", 111)) != explain(errors.RefusedError("no", 5))
+
+
+# what a socket call gives on each port, by a word of its cause: lwIP's errors (modlwip.c and
+# ESP-IDF's err.c) and the numbers that the port has for them
+LWIP = ("no way", "no answer", "hung up", "not connected", "network chip", "memory")
+PORTS = {
+    "rp2": (113, 103, 104, 107, 5, 12),
+    "pyboard": (113, 103, 104, 107, 5, 12),
+    "esp32": (118, 113, 104, 128, 5, 12),
+    "esp8266": (118, 113, 104, 128, 5, 12),
+}
+# connect(), send() and recv() of the others, as their manuals list them
+SYSTEMS = {
+    "linux": {
+        "no way": (100, 101, 113, 112),
+        "no answer": (110, 103),
+        "nothing listens": (111,),
+        "hung up": (104, 32, 108),
+        "not connected": (107, 9),
+        "IPv6": (97,),
+        "firewall": (1, 13),
+        "does not take": (22, 106),
+        "does not wait": (11, 114, 115),
+    },
+    "darwin": {
+        "no way": (50, 51, 64, 65),
+        "no answer": (60, 53),
+        "nothing listens": (61,),
+        "hung up": (54, 32, 58),
+        "not connected": (57, 9),
+        "IPv6": (47,),
+        "firewall": (1, 13),
+        "does not take": (22, 56),
+        "does not wait": (35, 36, 37),
+    },
+    "esp32": {
+        "no way": (114, 115, 117, 118),
+        "no answer": (116, 113),
+        "does not take": (22, 127),
+        "does not wait": (11, 119, 120),
+    },
+}
+
+
+def test_the_number_of_an_error_is_read_as_its_port_means_it():
+    cases = []
+    for port, numbers in PORTS.items():
+        cases += [(port, n, LWIP[i]) for i, n in enumerate(numbers)]
+    for system, words in SYSTEMS.items():
+        cases += [(system, n, word) for word in words for n in words[word]]
+    for port, n, word in cases:
+        cause, cure = explain(OSError(n), platform=port)
+        assert word in cause and cure, (port, n, cause)
+
+
+def test_a_number_that_means_two_things_is_told_as_both_where_the_port_is_unknown():
+    cause, cure = explain("OSError: 113")
+    assert "no way" in cause and "esp32" in cause and "no answer" in cause and "Wi-Fi" in cure
+    assert "esp32" not in explain(OSError(113))[0]
 
 
 def test_a_tool_can_put_rows_of_its_own_first():

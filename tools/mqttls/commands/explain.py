@@ -15,8 +15,20 @@ _LOG_LINE = re.compile(
     r"Denied (PUBLISH|SUBSCRIBE)|Unable to (open|load|drop)|Error opening"
 )
 
-# What only a person at a PC sees: other libraries' errors. Before the rows of the device's table.
-_OTHERS = tuple((*keys, "|".join(ROWS[row][1:])) for row, keys in ((43, ("ssl_params",)),))
+# What only a person at a PC sees: other libraries' errors, and those of Windows. Before the rows
+# of the device's table.
+_OTHERS = (
+    *(
+        (*keys, "|".join(ROWS[row][1:]))
+        for row, keys in (
+            (43, ("ssl_params",)),
+            (1, (11001, "getaddrinfo failed")),
+            (2, (10061,)),
+        )
+    ),
+    (10051, 10060, 10065, "no answer from that address|check the address, port and firewall"),
+    (10053, 10054, "the other side hung up|see the broker's log"),
+)
 
 
 def look_up(error, year=None):

@@ -204,8 +204,8 @@ ROWS = {
     ),
     35: (
         "CONNACK",
-        "the broker does not let this client in: not authorised",
-        "check user, password_file and ACL; for names from certificates: "
+        "the broker does not let this client in: not authorised, or a wrong password",
+        "check user, password, password_file and ACL; for names from certificates: "
         "use_identity_as_username true",
     ),
     36: (
