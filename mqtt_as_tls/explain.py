@@ -174,28 +174,6 @@ ROWS = (
         "the radio is not on, or a firewall on this computer forbids it|"
         "power-cycle the board, or look at the firewall",
     ),
-    (97, 47, "an IPv6 address, which is not supported|use the broker's IPv4 address"),
-    (
-        "eagain",
-        "einprogress",
-        "ealready",
-        11,
-        114,
-        115,
-        119,
-        120,
-        35,
-        36,
-        37,
-        "a socket that does not wait has nothing yet|no fault: try again later, or let it wait",
-    ),
-    (
-        22,
-        106,
-        127,
-        56,
-        "the port does not take such a call|check host, port and options, connect once",
-    ),
     (
         "closed",
         32,

@@ -487,6 +487,26 @@ def test_a_log_that_is_not_there_is_told(tmp_path):
     assert "none.log" in said["problems"][0]["fact"]
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("OSError: [Errno 115] EINPROGRESS", "does not wait"),
+        ("OSError: [Errno 11] EAGAIN", "does not wait"),
+        ("OSError: 119", "does not wait"),
+        ("BlockingIOError: [Errno 35] Resource temporarily unavailable", "does not wait"),
+        ("OSError: [Errno 97] Address family not supported by protocol", "IPv6"),
+        ("OSError: 127", "does not take such a call"),
+        ("OSError: [Errno 22] EINVAL", "does not take such a call"),
+        ("[WinError 10061] No connection could be made", "nothing listens"),
+        ("socket.gaierror: [Errno 11001] getaddrinfo failed", "no IPv4 address"),
+        ("TimeoutError: [WinError 10060] A connection attempt failed", "no answer"),
+        ("ConnectionResetError: [WinError 10054] An existing connection", "hung up"),
+    ],
+)
+def test_errors_that_only_a_person_meets_are_explained(error, cause):
+    assert cause in explained(error)
+
+
 def test_what_is_unknown_is_said_to_be():
     said = mqttls("explain", "OSError: something that nobody has ever seen")
     assert said["exit"] == 1

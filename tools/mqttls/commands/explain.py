@@ -28,6 +28,15 @@ _OTHERS = (
     ),
     (10051, 10060, 10065, "no answer from that address|check the address, port and firewall"),
     (10053, 10054, "the other side hung up|see the broker's log"),
+    (97, 47, "an IPv6 address, which is not supported|use the broker's IPv4 address"),
+    (
+        *("eagain", "einprogress", "ealready", 11, 119, 120, 35, 36, 37),
+        "a socket that does not wait has nothing yet|no fault: try again later, or let it wait",
+    ),
+    (
+        *(22, 106, 127, 56),
+        "the port does not take such a call|check host, port and options, connect a socket once",
+    ),
 )
 
 
