@@ -60,6 +60,10 @@ ROWS = (
         98,
         99,
         105,
+        125,
+        48,
+        49,
+        55,
         "the board has no socket, port or buffer left|"
         "close what the app does not use: an RP2040 has 5 TCP connections and 5 UDP sockets",
     ),
@@ -243,8 +247,8 @@ def explain(error, *, year=None, rows=ROWS, platform=None):
     if isinstance(code, int):
         if -200 < code < -31:  # an errno that TLS passed on
             code = -code
-        if platform in ("esp32", "esp8266") and 112 < code < 116:
-            code = 103 if code == 113 else 101
+        if platform in ("esp32", "esp8266") and 111 < code < 116:
+            code = (98, 103, 101, 101)[code - 112]
         elif platform and code == 113:
             code = 101
         lost = "broken off: " in text  # an established connection

@@ -286,6 +286,7 @@ SYSTEMS = {
         "hung up": (104, 32, 108),
         "not connected": (107, 9),
         "firewall": (1, 13),
+        "no socket, port or buffer": (23, 24, 98, 99, 105),
     },
     "darwin": {
         "no way": (50, 51, 64, 65),
@@ -294,10 +295,12 @@ SYSTEMS = {
         "hung up": (54, 32, 58),
         "not connected": (57, 9),
         "firewall": (1, 13),
+        "no socket, port or buffer": (23, 24, 48, 49, 55),
     },
     "esp32": {
         "no way": (114, 115, 117, 118),
         "no answer": (116, 113),
+        "no socket, port or buffer": (23, 105, 112, 125),
     },
 }
 
