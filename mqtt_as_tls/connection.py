@@ -64,10 +64,12 @@ class Connection:
     linking    bool, it brings the link up
     behind     bool, a message was not taken as handlers are behind (max_backlog)
     up_ms      ticks when it was made, or None
+    ended_in   str, the one of STATES in which it ended; None before
     transport  Transport; None before TCP, and when it is over
     """
 
     behind = False
+    ended_in = None
 
     def __init__(self, client, before):
         self._client = client
@@ -265,6 +267,7 @@ class Connection:
         """End it; the session stays. Twice does no harm."""
         if self.state != _CLOSED:
             client = self._client
+            self.ended_in = STATES[self.state]
             self.state = _CLOSED
             self.linking = False
             client.up.clear()

@@ -90,6 +90,12 @@ ROWS = (
         "pass cert= and key=: a pair, for clients, not expired, of a CA in the broker's cafile",
     ),
     (
+        "as server name",
+        "the broker takes no address as server name (SNI), or no TLS version or cipher|"
+        "dial its name, or pass one of its certificate as server_hostname=; else let it"
+        " have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",
+    ),
+    (
         "off (-30592",
         "no TLS version, cipher or curve in common|"
         "let the broker have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",

@@ -116,6 +116,10 @@ def failed(client, error, old):
         )
         if not (lasted and isinstance(error, errors.ConnectError)):  # else it was set up rightly
             known.why += _explained(error)
+        # a refusal says so itself
+        bare = isinstance(error, errors.MQTTError) and not isinstance(error, errors.RefusedError)
+        if client.five and connection.ended_in == "CONNECT" and bare and not known.connects:
+            known.why += "; or the broker has no MQTT 5: use protocol=4"
     elif isinstance(error, errors.MQTTError):
         error.cure = old.cure
     slowly = ", ever more rarely as this does not heal by itself" if known.slow else ""

@@ -165,14 +165,16 @@ class TLS:
 
         sock  a connected socket; keep it, and close both: a failed handshake leaves it open
         host  str, the name that was dialled; checked against the certificate and sent (SNI),
-              unless `server_hostname` says another
+              unless `server_hostname` says another. MicroPython sends an address, too, which
+              RFC 6066 section 3 forbids and some brokers refuse
 
         Raises OSError or MemoryError where there is no memory: see failure().
         """
         self._seen = False
+        self._name = name = self.server_hostname or host
         return self.context.wrap_socket(
             sock,
-            server_hostname=self.server_hostname or host,
+            server_hostname=name,
             do_handshake_on_connect=False,
         )
 
@@ -205,4 +207,7 @@ class TLS:
             kind = CertificateError
         elif self._seen:
             reason += " after the broker's certificate"
+        elif code == -30592 and self._name.replace(".", "").isdigit():
+            # MicroPython checks the certificate for the name that it sends, and for no other
+            reason += " at the address %s as server name" % self._name
         return kind("TLS handshake %s (%s)" % (reason, code), code)

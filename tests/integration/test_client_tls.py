@@ -631,6 +631,35 @@ def test_the_server_name_is_always_sent(pki, host, arguments, name):
     assert told == [name] * 2
 
 
+def test_a_broker_that_takes_no_address_as_server_name_is_named_and_a_name_helps(pki):
+    """RFC 6066 section 3 forbids addresses there, which MicroPython sends."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.broker.chain_pem, pki.broker.key_pem)
+
+    def strict(peer, name, context):
+        return ssl.ALERT_DESCRIPTION_DECODE_ERROR if name == HOST else None
+
+    context.sni_callback = strict
+
+    def handle(connection):
+        with context.wrap_socket(connection, server_side=True) as peer:
+            peer.recv(1000)
+            peer.sendall(CONNACK)
+            peer.recv(1000)
+
+    with server(handle) as port, Device((HOST, port), tls=files(pki.ca)) as device:
+        line = device.wait_for("not connected")
+        assert "(-30592)" in line and "takes no address as server name (SNI)" in line, line
+        assert "pass one of its certificate as server_hostname=" in line, line
+    with server(handle) as port:
+        for host, more in (HOST, {"server_hostname": "localhost"}), ("localhost", {}):
+            Device.check(
+                (host, port),
+                "await client.connect()\nawait client.disconnect()",
+                tls={**files(pki.ca), **more},
+            )
+
+
 def test_unverified_warns_in_the_log_at_each_connect(mosquitto, pki):
     broker = mosquitto("tls", identity=pki.broker_wrong_ca)
     out = Device.check(

@@ -275,3 +275,45 @@ def test_a_birth_that_is_refused_is_told():
         device.wait_for("message to 't': the broker refused: not authorized")
         device.wait_for("told of t")
         device.finish()
+
+
+WITHOUT_MQTT_5 = {
+    "CONNACK 1": b"\x20\x02\x00\x01",
+    "CONNACK 0x84": five.connack(code=0x84),
+    "CONNACK of 3.1.1": b"\x20\x02\x00\x00",
+    "no CONNACK": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "hangs up": b"",
+    "silence": None,
+}
+
+
+@pytest.mark.parametrize("answer", WITHOUT_MQTT_5)
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_whatever_way_a_broker_without_mqtt_5_refuses_it_the_log_says_use_protocol_4(
+    answer, protocol
+):
+    text = WITHOUT_MQTT_5[answer]
+
+    def script(connection):
+        connection.packet()
+        if text is not None:
+            connection.send(text)
+        else:
+            connection.until_closed()
+
+    with (
+        FakeBroker(script) as fake,
+        Device(fake, protocol=protocol, connect_timeout_s=1) as device,
+    ):
+        line = device.wait_for("not connected" if answer != "CONNACK of 3.1.1" else "onnect")
+    assert ("use protocol=4" in line) == (protocol == 5), line
+
+
+def test_a_broker_that_has_spoken_mqtt_5_is_not_told_to_have_none():
+    def script(connection):
+        connection.accept(five.connack() if connection.number == 1 else b"no MQTT")
+
+    with FakeBroker(script) as fake, Device(fake, protocol=5) as device:
+        device.wait_for("connection lost")
+        line = device.wait_for("not connected")
+    assert "protocol=4" not in line

@@ -117,6 +117,11 @@ OURS = (
         "P-256",
     ),
     (errors.TLSError("TLS handshake broken off (-30592)", -30592), "in common", "TLS 1.2"),
+    (
+        errors.TLSError("TLS handshake broken off at the address ::1 as server name (-30592)", 1),
+        "takes no address",
+        "server_hostname=",
+    ),
     (errors.TLSError("TLS handshake broken off (104)", 104), "no TLS on this port", "8883"),
     (errors.TLSError("TLS handshake broken off (-29312)", -29312), "no TLS on this port", "8883"),
     (errors.TLSError("TLS handshake broken off (-29184)", -29184), "HTTP", "8883"),
