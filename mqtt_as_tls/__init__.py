@@ -11,7 +11,7 @@ _NAMES = (
         "MQTTError LinkError ResolveError ConnectError TLSError CertificateError RefusedError"
         " ProtocolError DeliveryUnknown",
     ),
-    ("iterators", "Connected Disconnected Suspect SubscriptionRefused Undelivered"),
+    ("iterators", "Connected Disconnected Suspect SubscriptionRefused Undelivered Oversized"),
     ("store", "FileStore"),
     ("tls", "TLS"),
     ("wifi", "WiFi"),

@@ -190,6 +190,17 @@ class Undelivered:
     error: MQTTError
     """A `RefusedError`, `DeliveryUnknown` or another `MQTTError`."""
 
+class Oversized:
+    """
+    Event: a message did not fit, as it is over `max_packet` or there was no memory for it. It was
+    read past and acknowledged.
+    """
+
+    topic: str
+    """Its topic, the first 480 bytes."""
+    size: int
+    """Bytes of its packet."""
+
 class Stats:
     """Counters since the client was made."""
 
@@ -209,6 +220,8 @@ class Stats:
     """Messages of `enqueue()` that gave way to newer ones (`full="oldest"`)."""
     unclaimed: int
     """Messages that no handler and no iterator wanted."""
+    oversized: int
+    """Messages that did not fit (`max_packet`, or no memory) and were read past."""
     bytes_in: int
     """Bytes received, TLS left out."""
     bytes_out: int
@@ -933,7 +946,9 @@ class MQTTClient:
 
     def events(
         self,
-    ) -> AsyncIterator[Connected | Disconnected | Suspect | SubscriptionRefused | Undelivered]:
+    ) -> AsyncIterator[
+        Connected | Disconnected | Suspect | SubscriptionRefused | Undelivered | Oversized
+    ]:
         """
         Return an iterator of the events from now on: `async for event in client.events()`. The
         last 16 are kept for one that is slow. It ends when the client stops.

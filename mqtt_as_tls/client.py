@@ -45,6 +45,7 @@ class Stats:
     dropped     QoS 0 messages that gave way because handlers were behind (max_backlog)
     gave_way    messages of enqueue() that gave way to newer ones (full="oldest")
     unclaimed   messages that no handler and no iterator wanted
+    oversized   messages that did not fit (max_packet, or no memory) and were read past
     bytes_in, bytes_out
     round_trip_ms  the last one measured, publish or ping to its answer; -1 before the first
     """
@@ -53,7 +54,7 @@ class Stats:
 
     def __init__(self):
         self.connects = self.sent = self.received = self.resent = self.duplicates = 0
-        self.dropped = self.unclaimed = self.bytes_in = self.bytes_out = 0
+        self.dropped = self.unclaimed = self.oversized = self.bytes_in = self.bytes_out = 0
         self.round_trip_ms = -1
 
 
@@ -302,7 +303,8 @@ class MQTTClient:
             old = self.error
             self.error = error
             try:
-                unload("retry", "texts")  # what was left of them without memory is no module
+                # what was left of them without memory is no module
+                unload("retry", "texts", "oversized")
                 from .retry import failed
 
                 delay = failed(self, error, old)

@@ -43,6 +43,7 @@ _CLOSED = const(7)
 _LINK_S = const(120)
 _EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
 _REPLIES = const(16)  # that wait to be sent
+_BUFFER = const(512)  # of the decoder: a packet that is larger needs a piece of memory of its own
 
 
 def _left(limit_ms, now, since, what):
@@ -59,6 +60,7 @@ class Connection:
     client  MQTTClient
     before  the Connection before it, or None
 
+    no_memory  list, for oversized: of a message with QoS 1 or 2 its size, on how many connections
     address    str, IPv4 address of the broker, or None
     state      int, the number of one of STATES
     linking    bool, it brings the link up
@@ -81,12 +83,14 @@ class Connection:
         self.address = self._asked_clock = None
         self._odd = False  # it was told that the broker answers as if with another QoS
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
+        self.no_memory = [0, 0]
         if before:
             if before._host == self._host:
                 self.address = before.address  # if nobody knows a newer one
             self._unsure = before._unsure
             self._odd = before._odd
             self._asked_clock = before._asked_clock
+            self.no_memory = before.no_memory
 
     def is_up(self):
         """Return whether the client is connected."""
@@ -130,7 +134,7 @@ class Connection:
                     "%s port %d: no answer within %d s (%s)"
                     % (self.address, client.port, client.connect_timeout_s, STATES[self.state])
                 )
-            t.decoder.partial = client.stream_in is not None
+            t.decoder.partial = True
             self._enter(_UP)
             self._reader = asyncio.create_task(self._read(t))
             self._begin(t, present, time.ticks_diff(time.ticks_ms(), start))
@@ -289,6 +293,7 @@ class Connection:
         more = False
         try:
             while True:
+                begin = decoder.start
                 first = decoder.next()
                 if first is None:
                     if more:
@@ -297,15 +302,34 @@ class Connection:
                         await t.readable
                     while len(t.out) > _REPLIES + client.max_inflight:  # the broker takes nothing
                         await asyncio.sleep_ms(20)
-                    more = t.read()
-                    continue
+                    try:
+                        more = t.read()
+                        continue
+                    except MemoryError:
+                        if decoder.need <= len(decoder.buf):
+                            raise
+                        first = decoder.buf[begin] | 256
                 kind = first & 0xF0
-                if first > 255:  # larger than max_packet
-                    from .stream_in import receive
+                if kind == _PUBLISH:
+                    if first < 256:
+                        try:
+                            self._arrived(first, decoder, None)
+                            continue
+                        except MemoryError:
+                            if decoder.end - begin <= _BUFFER:
+                                raise
+                            decoder.start = begin
+                            decoder.next()
+                            decoder.start = begin
+                            first |= 256
+                    from .oversized import receive
 
-                    more = await receive(client, self, first)
-                elif kind == _PUBLISH:
-                    self._arrived(first, decoder)
+                    more = True
+                    message = await receive(client, self, first)
+                    if message:
+                        self._arrived(first, decoder, message)
+                elif first > 255:
+                    raise MemoryError
                 elif kind < _PUBLISH:
                     raise ProtocolError("a second CONNACK (section 3.2)")
                 elif kind < _SUBACK:
@@ -348,18 +372,20 @@ class Connection:
         except Exception as e:
             t.lost(e)
 
-    def _arrived(self, first, decoder):
+    def _arrived(self, first, decoder, message):
+        # `message`: one that was read past, or None
         client = self._client
-        qos = first >> 1 & 3
-        topic, n, payload = decoder.publish(qos)
-        dup = first & 8 == 8
-        message = Message(topic, payload, qos, first & 1 == 1, dup, n)
-        if decoder.properties:
-            message.properties = decoder.properties
-            message.extra = decoder.extra
-        client.stats.received += 1
+        if not message:
+            qos = first >> 1 & 3
+            topic, n, payload = decoder.publish(qos)
+            message = Message(topic, payload, qos, first & 1 == 1, first & 8 == 8, n)
+            if decoder.properties:
+                message.properties = decoder.properties
+                message.extra = decoder.extra
+            client.stats.received += 1
+        qos = message.qos
         dispatcher = client.dispatcher
-        if qos and not self._session.received(message, dup):
+        if qos and not self._session.received(message, message.dup):
             client.stats.duplicates += 1  # it takes no room
         elif qos and self.behind or not dispatcher.room(message):
             if not qos:
@@ -374,6 +400,10 @@ class Connection:
                     % dispatcher.size
                 )
             return
+        elif message.length:
+            from .oversized import tell
+
+            tell(client, message)
         else:
             try:
                 dispatcher.deliver(message)

@@ -104,6 +104,7 @@ class Dispatcher:
     held    messages not handled yet, in order of arrival
     size    int, their bytes
     open    bool, an iterator takes what no handler claims, from `inbox`
+    warned  list of what was told of messages and is not told again: True, numbers of topics
     others  lanes of what the broker does not have: `inbox`, one for each stream that is read, and
             those of subscriptions taken back whose handler still runs
     """
@@ -112,7 +113,7 @@ class Dispatcher:
         self._client = client
         self._session = client.session
         self._transport = None  # while there is a connection
-        self._warned = False
+        self.warned = []
         self.subscriptions = []
         self.index = None
         self.inbox = Subscription("messages()", None, 0)
@@ -293,8 +294,8 @@ class Dispatcher:
         self.size -= message.size()
         message.done = True
         self._client.stats.unclaimed += 1
-        if not self._warned:
-            self._warned = True
+        if True not in self.warned:
+            self.warned.append(True)
             self._client.say(
                 "no handler and no iterator for topic %r: see stats.unclaimed" % message.topic
             )

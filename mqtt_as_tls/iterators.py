@@ -45,6 +45,19 @@ class Undelivered:
         self.topic, self.error = what
 
 
+class Oversized:
+    """
+    Event: a message did not fit, over max_packet or without memory for it. It was read past, and
+    acknowledged.
+
+    topic  str, its first 480 bytes
+    size   int, bytes of its packet
+    """
+
+    def __init__(self, what):
+        self.topic, self.size = what
+
+
 class EventLog:
     """The last events of a client, for any number of iterators."""
 

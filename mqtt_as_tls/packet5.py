@@ -299,6 +299,25 @@ class Decoder(packet.Decoder):
         self.code = max(codes)
         return codes
 
+    def resolved(self, name, properties):
+        """
+        Return the topic (str) of a PUBLISH: `name`, or if that is "" what the topic alias among
+        its `properties` (dict or None) stands for, which is taken out of them (section 3.3.2.3.4).
+        """
+        if properties and "topic_alias" in properties:
+            alias = properties.pop("topic_alias")
+            if alias > self._alias_maximum:
+                raise ProtocolError("topic alias %d (5.0 section 3.3.4)" % alias, _ALIAS_INVALID)
+            if name:
+                self._topics[alias] = name
+            else:
+                name = self._topics.get(alias)
+        if not name:
+            raise ProtocolError(
+                "PUBLISH without topic or known alias (5.0 section 3.3.2.1)", _PROTOCOL_ERROR
+            )
+        return name
+
     def publish(self, qos):
         """
         Return (topic str, packet id int or 0, payload bytes) of a PUBLISH (section 3.3); `at` is
@@ -321,18 +340,7 @@ class Decoder(packet.Decoder):
             packet_id = self.packet_id()
             n += 2
         properties, self.at = decode(buf, n, end, _PUBLISH)
-        if properties and "topic_alias" in properties:
-            alias = properties.pop("topic_alias")
-            if alias > self._alias_maximum:
-                raise ProtocolError("topic alias %d (5.0 section 3.3.4)" % alias, _ALIAS_INVALID)
-            if name:
-                self._topics[alias] = name
-            else:
-                name = self._topics.get(alias)
-        if not name:
-            raise ProtocolError(
-                "PUBLISH without topic or known alias (5.0 section 3.3.2.1)", _PROTOCOL_ERROR
-            )
+        name = self.resolved(name, properties)
         self.code = 0
         self.properties = properties or None
         if properties:

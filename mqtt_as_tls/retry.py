@@ -70,8 +70,9 @@ def failed(client, error, old):
         known.reset_at = _LINK_RESET_AFTER
         if lasted or connection.behind:
             known.failures = known.own = 0
-        # else the client itself closed the connection, for want of memory or of room
-        if not (connection.behind or own):
+        # else the cause is what was received, or want of memory or of room for it
+        sent = isinstance(error, (errors.ConnectError, errors.RefusedError))
+        if sent and not (connection.behind or own):
             _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:

@@ -10,7 +10,7 @@ from asyncio import core
 from micropython import const
 
 from .dispatch import Message, Subscription
-from .errors import ConnectError, ProtocolError
+from .errors import ConnectError
 from .router import matches
 from .transport import STALL_MS, Signal
 
@@ -62,8 +62,6 @@ class Streams:
 
     def __init__(self, client):
         self._client = client
-        if client.connected:
-            client.connection.transport.decoder.partial = True
 
     def is_reading(self, message):
         """Return whether the payload of `message` is being received."""
@@ -356,11 +354,11 @@ def _header(decoder, qos, five):
 
 async def receive(client, connection, first):
     """
-    The reader met a PUBLISH over max_packet, of which `first` is the first byte: have a handler
-    read its payload. Returns True when it is through and the reader goes on.
+    The reader met a PUBLISH that does not fit, of which `first` is the first byte: have a handler
+    read its payload. Returns True when it is through and the reader goes on; False, and nothing
+    is consumed, when no handler with stream=True may have it, or its header is over max_packet.
 
-    Raises ProtocolError when no handler with stream=True wants it, or its header is over
-    max_packet; ConnectError.
+    Raises ProtocolError, ConnectError.
     """
     t = connection.transport
     decoder = t.decoder
@@ -369,27 +367,24 @@ async def receive(client, connection, first):
         at = _header(decoder, qos, client.five)
         need = at - decoder.start
         if need > client.max_packet:
-            raise ProtocolError(
-                "topic and properties of %d bytes, max_packet is %d" % (need, client.max_packet),
-                149,
-            )
+            return False
         if at <= decoder.stop:
             break
         decoder.need = need
         await t.readable
         t.read()
         decoder.next()
+    start = decoder.start
     length = decoder.end - at
-    size = decoder.end - decoder.start
     decoder.end = at
     topic, packet_id, _ = decoder.publish(qos)
     for sub in client.dispatcher.subscriptions:
         if isinstance(sub.handler, StreamHandler) and matches(sub.filter, topic):
             break
     else:
-        raise ProtocolError(
-            "packet of %d bytes to %r, max_packet is %d" % (size, topic, client.max_packet), 149
-        )
+        decoder.next()  # it knows again where the packet begins and ends
+        decoder.start = start
+        return False
     decoder.start = at
     decoder.need = 0
     client.stats.received += 1

@@ -148,6 +148,8 @@ def attacked(packet, heap):
 def test_lesson_8_a_remaining_length_is_not_believed():
     """256 MB announced in five bytes; a length that never ends."""
     out = attacked(b"\x30\xff\xff\xff\x7f", heap="400K")
+    assert "no progress of a stream for 10 s" in out and "MemoryError" not in out
+    out = attacked(b"\x90\xff\xff\xff\x7f", heap="400K")
     assert "packet of 268435460 bytes, max_packet is 4096" in out
     out = attacked(b"\x30" + 2000 * b"\xff", heap="400K")
     assert "Remaining Length" in out

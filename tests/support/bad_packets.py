@@ -122,7 +122,9 @@ def headers(protocol):
                 continue  # a server of 3.1.1 may answer so
             bad = packet(good[0], good[2 : 2 + n])
             yield f"{name}, {n} bytes", bad, MALFORMED
-        if name in ("PUBLISH", "SUBACK") or protocol == 5 and name != "PINGRESP":
+        if name == "PUBLISH":
+            pass  # one that is too large is passed over: test_oversized.py
+        elif name == "SUBACK" or protocol == 5 and name != "PINGRESP":
             for n in (MAX_PACKET - 2, 65536, 268_435_455):
                 bad = good[:1] + varint(n)
                 yield f"{name} of {n} bytes", bad, TOO_LARGE

@@ -50,7 +50,7 @@ MODULES = (
         "mqtt5",
         "stream_out",
     ),
-    *("request_response", "session", "store", "iterators", "transport"),
+    *("request_response", "session", "store", "iterators", "transport", "oversized"),
 )
 
 
