@@ -16,7 +16,7 @@ from micropython import const
 from . import packet, unload
 from .dispatch import Message
 from .errors import ConnectError, LinkError, ProtocolError, ResolveError
-from .transport import STALL_MS, Transport
+from .transport import STALL_MS, Transport, closed
 
 _CONNACK = const(0x20)
 _PUBLISH = const(0x30)
@@ -210,7 +210,10 @@ class Connection:
             first = decoder.next()
             if first is None:
                 await t.readable
-                t.read()
+                try:
+                    t.read()
+                except OSError as e:
+                    raise closed(e)
             elif first == _AUTH:  # MQTT 5
                 await five.challenged(t, decoder)
             else:
@@ -476,4 +479,4 @@ class Connection:
                 wait = min(wait, ack_ms)
             if not t.error:  # a ping may have found the connection dead
                 await t.sleep(wait)
-        raise t.error
+        raise closed(t.error) if isinstance(t.error, OSError) else t.error

@@ -12,7 +12,7 @@ from micropython import const
 from .dispatch import Message, Subscription
 from .errors import ConnectError
 from .router import matches
-from .transport import STALL_MS, Signal
+from .transport import STALL_MS, Signal, closed
 
 _TURN_MS = const(20)
 
@@ -136,7 +136,7 @@ class Incoming(Stream):
             try:
                 t.read()
             except Exception as e:
-                self.fail(e)
+                self.fail(closed(e) if isinstance(e, OSError) else e)
                 continue
             finally:
                 t.decoder = decoder

@@ -119,6 +119,8 @@ class Transport:
         self.out = []
         self.streams = []
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
+        self._writing = self._write()
+        next(self._writing)
 
     async def dial(self, address, port):
         """
@@ -198,13 +200,10 @@ class Transport:
         """
         Read what is there into `decoder`; return whether there may be more.
 
-        Raises ConnectError when the connection ended.
+        Raises ConnectError or OSError when the connection ended.
         """
         view = self.decoder.space()
-        try:
-            n = self.sock.readinto(view)
-        except OSError as e:
-            raise closed(e)
+        n = self.sock.readinto(view)
         self.readable.more = more = n == len(view)
         if n:
             self.decoder.fed(n)
@@ -221,26 +220,33 @@ class Transport:
 
         Returns whether all of it is sent.
         """
-        self.tx_ms = now = time.ticks_ms()
-        size = len(buf)
-        self._client.stats.bytes_out += size
+        self.tx_ms = time.ticks_ms()
+        self._client.stats.bytes_out += len(buf)
         if self.blocked:
             self.out.append(buf)
             return False
-        try:
-            n = self.sock.write(buf)
-            if n == size:
-                return True
-            self.blocked = True
-            self.moved_ms = now
-            self.out.append(buf)
-            self._sent = n or 0
-            self.writer = asyncio.create_task(self.drain())
-            self.due(STALL_MS)
-        except (OSError, MemoryError) as e:
-            self.blocked = True
-            self.lost(closed(e))
-        return False
+        return self._writing.send(buf)
+
+    def _write(self):
+        # `send` it a packet. A generator, as a function with a `try` would have to take memory for
+        # its variables at each call
+        done = None
+        while True:
+            buf = yield done
+            done = False
+            try:
+                n = self.sock.write(buf)
+                done = n == len(buf)
+                if not done:
+                    self.blocked = True
+                    self.moved_ms = self.tx_ms
+                    self.out.append(buf)
+                    self._sent = n or 0
+                    self.writer = asyncio.create_task(self.drain())
+                    self.due(STALL_MS)
+            except Exception as e:  # a tuple of those that are meant would take memory
+                self.blocked = True
+                self.lost(e)
 
     async def drain(self):
         """Send what waits in `out`."""
@@ -258,7 +264,7 @@ class Transport:
             self.blocked = False
             self._client.outbox.drained()
         except (OSError, MemoryError) as e:
-            self.lost(closed(e))
+            self.lost(e)
 
     # Its deadlines: the owner sleeps until the next one
 
@@ -282,7 +288,7 @@ class Transport:
             self._queue.push(task)
 
     def lost(self, error):
-        """The connection ended, by `error`: let the owner know."""
+        """The connection ended, by `error` (OSError: of its socket): let the owner know."""
         if isinstance(error, MemoryError):
             error = MemoryError  # the instance may be one that MicroPython has for the next, too
         self.error = self.error or error

@@ -17,7 +17,8 @@ packet.Decoder.packet_id
 session.Session.full session.Session._next_id session.Session.publish session.Session.drop
 session.Session.next_ack
 router.encode router.topic router.payload router.qos
-transport.Signal.set transport.Signal.__next__ transport.Transport.due
+transport.Signal.set transport.Signal.__next__ transport.Transport.due transport.Transport.read
+transport.Transport.send
 dispatch.Message.__init__ dispatch.Dispatcher.queue dispatch.Dispatcher.release
 dispatch.Dispatcher.finish dispatch.Dispatcher.room dispatch.Dispatcher.deliver
 dispatch.Dispatcher._offer dispatch.Dispatcher.take dispatch.Message.size
