@@ -9,11 +9,14 @@ of the log anew where they are not what the client says now.
 
 import contextlib
 import hmac
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -629,6 +632,118 @@ EXPECTED |= {
 }
 
 
+# docs/recipes.md; its radio is one that joins, whatever it is asked for, and says so
+_RADIO = """
+class Radio:
+    SEC_WPA3 = 0x1000004
+    SEC_WPA2_WPA3 = 0x1400004
+    joined = False
+    def __init__(self, interface):
+        self.address = ("192.168.4.1" if interface else "192.168.4.17",) + ("192.168.4.1",) * 3
+    def active(self, yes):
+        print("active", yes)
+    def config(self, **values):
+        print("config", sorted(values))
+    def connect(self, ssid, password, security):
+        print("joins", ssid, hex(security))
+        self.joined = True
+    def disconnect(self):
+        self.joined = False
+    def isconnected(self):
+        return self.joined
+    def ifconfig(self):
+        return self.address
+network.WLAN = Radio
+"""
+FRAGMENTS |= {
+    "wpa3": _RADIO
+    + """
+link = WPA3("my-ssid", "my-password")
+client = MQTTClient("broker.lan", client_id="x", link=link, tls=TLS(
+    ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der"))
+async def test():
+    await client.publish('garden/a', 'b', qos=1)
+    print(link.dns_servers(), link.is_up())
+    await link.reset()
+    print(link.is_up())
+    await link.up()
+    await link.down()
+""",
+    "web server": """
+async def get(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    try:
+        await writer.drain()
+        return await reader.read(-1)
+    except OSError:  # hung up on
+        return b""
+    finally:
+        writer.close()
+async def test():
+    server = await serve(free_port)
+    got = await asyncio.gather(*[get(free_port) for _ in range(5)])
+    print(len([page for page in got if page.endswith(b"connected")]) > 1, open_pages)
+    print((await get(free_port)).split()[-1])
+    server.close()
+""",
+    "aiorepl": """
+async def app():
+    global client
+    client = MQTTClient("broker.lan", client_id="x", log=print, tls=client.tls)
+    await main()
+    print("ok")
+asyncio.run(app())
+""",
+    "lightsleep": """
+from mqtt_as_tls import MQTTError
+link = WiFi("my-ssid", "my-password")
+client = MQTTClient("broker.lan", client_id="x", link=link, tls=client.tls)
+machine.lightsleep = lambda ms: print("sleeps", ms, link.is_up(), client.running)
+async def main():
+    for reading in "12":
+        await report_and_sleep(reading)
+    print(client.stats.connects, client.stats.sent)
+    print("ok")
+asyncio.run(main())
+""",
+    "latest": """
+async def test():
+    got = []
+    client.on("garden/temperature", qos=1)(lambda message: got.append(message.payload))
+    task = asyncio.create_task(report())
+    from tests.device.inside import lose
+    lose(client, OSError(104))
+    while client.connected:
+        await asyncio.sleep(0.01)
+    for value in (1, 2, 3):
+        measure(value)
+        await asyncio.sleep(0)
+    while not got:
+        await asyncio.sleep(0.01)
+    measure(4)
+    while len(got) < 2:
+        await asyncio.sleep(0.01)
+    print(got)
+    task.cancel()
+""",
+}
+EXPECTED |= {
+    "wpa3": ["joins my-ssid 0x1000004", "['192.168.4.1'] True", "False", "active False"],
+    "web server": ["True 0", "b'connected'"],
+    "aiorepl": ["prompt True"],
+    "lightsleep": ["sleeps 600000 False False", "2 2"],
+    "latest": ["[b'3.0', b'4.0']"],
+}
+# what a fragment imports that is installed from elsewhere
+_AIOREPL = """
+import asyncio
+async def task(names):
+    await names["client"].wait_connected(10)
+    print("prompt", eval("client.connected", names))
+"""
+
+
 @pytest.fixture
 def both_brokers(tmp_path, pki):
     with Broker(tmp_path / "broker", "mtls", "tls", pki=pki) as running:
@@ -645,6 +760,8 @@ def test_fragment(name, board, both_brokers, pki):
         before = before.replace('"broker.lan",', '"broker.lan", protocol=5,')
     program = before + docs.text(name) + after + (_RUN if "def test" in after else "")
     options = {"env": {"FAKE_WIFI": "workshop:battery staple"}} if name == "networks" else {}
+    (board.directory / "aiorepl.py").write_text(_AIOREPL)
+    program = program.replace("free_port", str(free_port()))
     port = both_brokers.ports["tls" if name in SERVER_ONLY else "mtls"]
     if name in SERVER_ONLY:
         program = program.replace(', cert="/certs/cert.der", key="/certs/key.der"', "")
@@ -653,6 +770,31 @@ def test_fragment(name, board, both_brokers, pki):
     lines = result.out.splitlines()
     assert result.code == 0 and "ok" in lines, running.report()
     assert [each for each in EXPECTED.get(name, ()) if each not in lines] == [], result.out
+
+
+def test_settings_from_a_phone(board, mtls_broker):
+    """A board without settings asks for them, starts anew, and is in that network."""
+    port = free_port()
+    setup = docs.text("setup").replace("port=80", f"port={port}")
+    program = _BEFORE + setup + _RADIO + docs.text("settings")
+    with board.start(for_board(program, mtls_broker.port)) as running:
+        running.wait_for("open http://192.168.4.1")
+        with urllib.request.urlopen(f"http://{HOST}:{port}/") as page:
+            assert b"name=ssid" in page.read()
+        form = urllib.parse.urlencode({"ssid": "Büro & co", "password": "50% correct=horse"})
+        with contextlib.suppress(OSError):  # it resets before it answers
+            urllib.request.urlopen(f"http://{HOST}:{port}/", form.encode())
+        running.wait_for("machine: reset")
+    assert json.loads((board.directory / "wifi.json").read_text()) == [
+        "Büro & co",
+        "50% correct=horse",
+    ]
+    after = "\nprint(asyncio.run(link.up()), link.is_up())\n"
+    with board.start(
+        _BEFORE.partition("client =")[0] + docs.text("settings") + after,
+        env={"FAKE_WIFI": "Büro & co:50% correct=horse"},
+    ) as running:
+        running.wait_for("^None True")
 
 
 def test_names_in_the_certificate_need_not_be_the_ones_dialled(tmp_path, board, pki):
