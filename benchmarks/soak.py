@@ -9,9 +9,11 @@ Have clients live through outages for minutes or hours, and count what arrives.
 
 A device under MicroPython has four clients: MQTT 3.1.1 and 5, each over TCP and over mutual TLS,
 each behind a proxy that makes faults. Each publishes numbered messages at QoS 0, 1 and 2 all the
-time; another client, beside the broker, sends numbered ones back and writes down what came. The
-exit status is 1 when anything was lost at QoS 1 or 2, came twice at QoS 2, came out of order, or
-leaked.
+time; another client, beside the broker, sends numbered ones back and writes down what came.
+Beside them the device does what apps do (tests/device/everyday.py): 30 subscriptions, a loop that
+reads a sensor, a second thread that enqueues, a web server that is asked all the time, and 300
+retained messages that come anew at each connect. The exit status is 1 when anything was lost at
+QoS 1 or 2, came twice at QoS 2, came out of order, was not served, or leaked.
 """
 
 import argparse
@@ -22,16 +24,22 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from pathlib import Path
 
 from tests.support import secure
 from tests.support.broker import Broker, Peer
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
+from tools import ports
 
 # name, protocol, listener of the broker
 CLIENTS = (("4-tcp", 4, "tcp"), ("5-tcp", 5, "tcp"), ("4-tls", 4, "mtls"), ("5-tls", 5, "mtls"))
+EVERYDAY = (("everyday", 4, "mtls"), ("flooded", 4, "tcp"))
+FILTERS = 30  # of tests/device/everyday.py
+RETAINED = 300
 ANSWERS = [
     (packet, way) for packet in ("PUBACK", "PUBREC", "PUBREL", "PUBCOMP") for way in ("up", "down")
 ]
@@ -42,6 +50,7 @@ APP = """
 import json
 import os
 import random
+from tests.device.everyday import Everyday
 from tests.device.watch import slowest
 
 given = json.loads(os.getenv("SOAK"))
@@ -51,7 +60,7 @@ counts = {}  # (client, QoS): number expected next, missed, twice
 waiting = {}
 stopping = False
 
-def prepare(name, protocol, port, tls):
+def make(name, protocol, port, tls, clean_start=False):
     lost_ms = None
 
     def log(line):
@@ -64,10 +73,13 @@ def prepare(name, protocol, port, tls):
         if given["verbose"]:
             print("log", name, line)
 
-    clients[name] = client = MQTTClient(
+    return MQTTClient(
         "127.0.0.1", port, tls=tls_given() if tls else None, protocol=protocol, client_id=name,
-        log=log, keepalive_s=2, ack_timeout_s=2, connect_timeout_s=2,
+        log=log, keepalive_s=2, ack_timeout_s=2, connect_timeout_s=2, clean_start=clean_start,
     )
+
+def prepare(name, protocol, port, tls):
+    clients[name] = client = make(name, protocol, port, tls)
     for qos in (0, 1, 2):
         listen(client, name, qos)
 
@@ -113,12 +125,21 @@ async def main():
         soonest()
     for each in given["clients"]:
         prepare(*each)
+    everyday = Everyday(
+        lambda name, clean_start: make(name, *given["everyday"][name], clean_start), given["burst"]
+    )
+    clients["everyday"] = everyday.client
+    clients["flooded"] = everyday.flooded
     for client in clients.values():
         await client.__aenter__()
     for client in clients.values():
         await client.wait_connected()
     asyncio.create_task(slowest())
-    tasks = [asyncio.create_task(publisher(name, qos)) for name in clients for qos in (0, 1, 2)]
+    tasks = [
+        asyncio.create_task(publisher(name, qos)) for name, *_ in given["clients"]
+        for qos in (0, 1, 2)
+    ]
+    await everyday.start(given["web"])
     while not stopping:
         weigh()
         try:
@@ -127,6 +148,7 @@ async def main():
         except asyncio.TimeoutError:
             pass
     await asyncio.gather(*tasks)
+    await everyday.stop()
     for name, client in clients.items():
         await client.wait_connected()
         stats = client.stats
@@ -236,20 +258,30 @@ class Storm:
         self.chance = chance
         self.broker = broker
         self.proxies = proxies  # {name: FaultProxy}
-        self.plain = [proxies[name] for name, _, kind in CLIENTS if kind == "tcp"]
+        self.waited_for = [name for name in proxies if name != "flooded"]
+        self.plain = [proxies[name] for name, _, kind in (*CLIENTS, *EVERYDAY) if kind == "tcp"]
         self.app = None
         self.hurry = hurry
         self.sent = 0
         self.took_s = {}
         self.found = {f"up/{name}/{qos}": Numbers() for name in proxies for qos in (0, 1, 2)}
+        self.keep()
         self.observe()
 
     def observe(self):
         self.observer = Observer(self.broker.port, self.found, "up/#")
 
+    def keep(self):
+        """Have the broker keep the retained messages."""
+        with Peer(self.broker.port) as peer:
+            for n in range(RETAINED):
+                peer.publish(f"retained/{n}", "kept for whoever comes", retain=True)
+
     def send(self):
         """Send a burst to the device."""
         with Peer(self.broker.port) as peer:
+            for n in range(FILTERS):
+                peer.publish(f"home/{n}/room/lamp", str(self.sent), 1)
             peer.send_at_once()  # else each QoS 1 message waits 40 ms behind a QoS 0 one
             for _ in range(BURST):
                 for qos in (0, 1, 2):
@@ -258,7 +290,7 @@ class Storm:
 
     def arrived(self):
         """Return when every client has all that was sent at QoS 1 and 2."""
-        waiting = set(self.proxies)
+        waiting = set(self.waited_for)
         while waiting:
             line = self.app.wait_for(f"^through {self.sent} ", WAIT_S)
             waiting.discard(line.split()[2])
@@ -379,6 +411,7 @@ class Storm:
         observer.close()
         self.broker.restart(wipe=True)
         self.observe()
+        self.keep()
         before = self.ready()
         self.heal()
         self.all_ready(before)
@@ -389,7 +422,7 @@ class Storm:
 
     def all_ready(self, before):
         """Return when each client had them once more than `before`."""
-        while any(self.ready()[name] == before.get(name, 0) for name in self.proxies):
+        while any(self.ready()[name] == before.get(name, 0) for name in self.waited_for):
             self.app.wait_for("^ready", WAIT_S)
 
     def rounds(self):
@@ -412,6 +445,7 @@ class Storm:
             failures.append(result.out[-3000:] + result.err)
         figures["up"] = self.up(failures)
         figures["down"] = self.down(failures)
+        self.everyday(failures)
         stats = [json.loads(" ".join(text)) for _, *text in self.told("stats")]
         figures["stats"] = {key: sum(each[key] for each in stats) for key in stats[0]}
         took = [each for every in self.took_s.values() for each in every]
@@ -470,6 +504,44 @@ class Storm:
                 failures.append(f"to {name} at QoS {qos}: {lost} lost, {twice} came twice")
         return totals
 
+    def everyday(self, failures):
+        """See to it that what the device does beside went well, too."""
+        for n, counts in enumerate(self.told("heard")):
+            expected, missing, twice = map(int, counts)
+            if missing or expected != self.sent:  # QoS 1 may come twice
+                failures.append(f"home/{n}: {missing} missing, {expected} of {self.sent}, {twice}")
+        ((came, dropped),) = self.told("retained")
+        if int(came) != RETAINED or int(dropped):
+            failures.append(f"{came} of {RETAINED} retained messages, {dropped} dropped")
+
+
+class Browser:
+    """Asks the device's web server for its page all the time, from `start` to `stop`."""
+
+    def __init__(self, port):
+        self.served = 0
+        self.failures = []
+        self._url = f"http://127.0.0.1:{port}/"
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self):
+        while not self._stopped.wait(0.2):
+            try:
+                with urllib.request.urlopen(self._url, timeout=30) as answer:
+                    int(answer.read())
+                self.served += 1
+            except (OSError, ValueError) as e:
+                self.failures.append(f"the web server: {e!r}")
+
+    def start(self):
+        self._thread.start()
+
+    def stop(self):
+        if self._thread.is_alive():
+            self._stopped.set()
+            self._thread.join()
+
 
 def add(totals, qos, **counts):
     total = totals.setdefault(qos, dict.fromkeys(counts, 0))
@@ -525,13 +597,19 @@ def run(directory, seconds, seed, rate=5, hurry=False, report_s=10, verbose=Fals
         )
         proxies = {
             name: stack.enter_context(FaultProxy(broker.ports[kind], kind == "tcp"))
-            for name, _, kind in CLIENTS
+            for name, _, kind in (*CLIENTS, *EVERYDAY)
         }
+        web = ports.free_port()
         given = {
             "clients": [
                 [name, protocol, proxies[name].port, kind == "mtls"]
                 for name, protocol, kind in CLIENTS
             ],
+            "everyday": {
+                name: [protocol, proxies[name].port, kind == "mtls"]
+                for name, protocol, kind in EVERYDAY
+            },
+            "web": web,
             "rate": rate,
             "burst": BURST,
             "hurry": hurry,
@@ -546,10 +624,13 @@ def run(directory, seconds, seed, rate=5, hurry=False, report_s=10, verbose=Fals
         )
         storm.app.wait_for("^heap")
         storm.all_ready({})
+        browser = Browser(web)
         # mosquitto saves no session whose last connect was a clean start, as with MQTT 5 the first
         before = storm.ready()
         storm.reset(proxies.values())
         storm.all_ready(before)
+        browser.start()
+        stack.callback(browser.stop)
         faults = chance.sample(FAULTS, len(FAULTS))
         start = reported = time.monotonic()
         while faults or time.monotonic() < start + seconds:
@@ -558,7 +639,13 @@ def run(directory, seconds, seed, rate=5, hurry=False, report_s=10, verbose=Fals
                 reported = time.monotonic()
                 minutes = (reported - start) / 60
                 say(f"{minutes:.0f} min: {storm.rounds()} outages")
-        return {"seed": seed, "seconds": round(time.monotonic() - start), **storm.end()}
+        browser.stop()
+        figures = {"seed": seed, "seconds": round(time.monotonic() - start), **storm.end()}
+        figures["pages"] = browser.served
+        figures["failures"] += browser.failures
+        if not browser.served:
+            figures["failures"].append("the web server served nothing")
+        return figures
 
 
 def show(figures):
@@ -581,6 +668,7 @@ def show(figures):
         print(f"    {name:10} {each['count']:5} p50 {each['p50']:6} max {each['max']:6} s")
     for name in ("stats", "heap", "files"):
         print(f"{name}:", ", ".join(f"{key} {value:,}" for key, value in figures[name].items()))
+    print(f"pages served: {figures['pages']:,}")
     print(f"longest stall of another task: {figures['stall_ms']} ms")
     for each in figures["failures"]:
         print("FAILED:", each)
