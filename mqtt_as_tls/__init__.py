@@ -26,15 +26,34 @@ def __getattr__(name):
     gc.collect()
     for module, names in _NAMES:
         if name in names.split():
-            value = getattr(__import__(module, globals(), None, [name], 1), name)
+            value = getattr(load(module), name)
             break
     else:
         try:
-            value = __import__(name, globals(), None, [name], 1)
+            value = load(name)
         except ImportError:
             raise AttributeError(name)
     globals()[name] = value
     return value
+
+
+def load(*names):
+    """
+    Import modules of the package, those first that others import at their top; return the last.
+
+    MicroPython notes the name of a module before there is memory for it, and the next import would
+    crash. So what could not be imported is forgotten.
+    """
+    import sys
+
+    for name in names:
+        path = __name__ + "." + name
+        try:
+            module = __import__(name, globals(), None, ("",), 1)
+        except BaseException:
+            sys.modules.pop(path, None)
+            raise
+    return module
 
 
 def unload(*names):

@@ -9,7 +9,7 @@ import time
 
 from micropython import const
 
-from . import packet, router, unload
+from . import load, packet, router, unload
 from .connection import Connection
 from .dispatch import Dispatcher
 from .outbox import Outbox
@@ -22,9 +22,9 @@ _LATER = const(
     (
         ("on_connect", "on_connect"),
         ("lifecycle", "connect disconnect wait_connected"),
-        ("mqtt5", "reauthenticate"),
+        ("properties packet5 reasons mqtt5", "reauthenticate"),
         ("queueing", "enqueue"),
-        ("request_response", "request respond"),
+        ("properties packet5 reasons mqtt5 request_response", "request respond"),
         ("iterators", "events messages"),
         ("subscribing", "subscribe unsubscribe"),
     )
@@ -112,9 +112,7 @@ class MQTTClient:
 
     def __init__(self, host=None, port=None, *others, **options):
         global _own_id
-        unload("options")  # what a client without memory left of it is no module
-        from . import options as arguments
-
+        arguments = load("options")
         if others:
             arguments.refuse("positional", host, port)
         self.running = False
@@ -129,17 +127,14 @@ class MQTTClient:
         self.client_id = client_id
         self.wire = packet
         if protocol == 5:
-            from .mqtt5 import Wire
-
-            self.wire = self.five = Wire(self, options)
+            mqtt5 = load("properties", "packet5", "reasons", "mqtt5")
+            self.wire = self.five = mqtt5.Wire(self, options)
         elif will and (will.properties or will.delay_s):
             wrong("option", "properties", will.properties)
         if options:
             arguments.refuse("options", options)
         if self.clients:
-            from .lifecycle import make_way
-
-            make_way(self, False)
+            load("lifecycle").make_way(self, False)
         own = client_id != "" or not (protocol == 5 or self.clean_start)
         self.connect_packet = self.wire.connect(
             arguments.text("client_id", client_id) if own else b"",
@@ -191,10 +186,9 @@ class MQTTClient:
             if not callable(handler):
                 wrong("option", "handler", handler)
             if stream:
-                from .stream_in import StreamHandler, Streams
-
-                self.stream_in = self.stream_in or Streams(self)
-                StreamHandler(self, filter, qos, options, handler)
+                module = load("stream_in")
+                self.stream_in = self.stream_in or module.Streams(self)
+                module.StreamHandler(self, filter, qos, options, handler)
             else:
                 self.dispatcher.declare(filter, qos, options, handler)
             return handler
@@ -203,9 +197,7 @@ class MQTTClient:
 
     async def __aenter__(self):
         if self.clients:
-            from .lifecycle import make_way
-
-            make_way(self, True)
+            load("lifecycle").make_way(self, True)
         if self.store:
             self.store.check(self)
         self.loop = asyncio.core._task_queue
@@ -213,9 +205,7 @@ class MQTTClient:
         self.up = asyncio.Event()
         for sub in self.dispatcher.subscriptions:
             sub.granted = None
-        from .retry import Retry
-
-        self.retry = Retry()  # now: later it would lie where handshakes want to be
+        self.retry = load("retry").Retry()  # now: later it would lie where handshakes want to be
         unload("retry")
         self.error = self._said = None
         self.connection = Connection(self, self.connection)
@@ -272,9 +262,7 @@ class MQTTClient:
         if length is None:
             out = outbox.encode(topic, payload, qos, retain, properties)
         else:
-            from .stream_out import Upload
-
-            out = Upload(self, topic, payload, length, qos, retain, properties)
+            out = load("stream_out").Upload(self, topic, payload, length, qos, retain, properties)
         if timeout_s is None:
             return outbox.begin(out)
         return asyncio.wait_for(outbox.begin(out), timeout_s)
@@ -282,7 +270,7 @@ class MQTTClient:
     def __getattr__(self, name):
         for module, names in _LATER:
             if name in names.split():
-                function = getattr(__import__(module, globals(), None, [name], 1), name)
+                function = getattr(load(*module.split()), name)
                 return lambda *args, **options: function(self, *args, **options)
         raise AttributeError(name)
 
@@ -303,17 +291,13 @@ class MQTTClient:
             old = self.error
             self.error = error
             try:
-                # what was left of them without memory is no module
-                unload("retry", "texts", "oversized")
-                from .retry import failed
-
-                delay = failed(self, error, old)
+                delay = load("retry").failed(self, error, old)
             except Exception:  # no memory for more words
                 self.say(error)
                 delay = 5000
             if self.failover:
                 self.host, self.port = self.failover.go()
-            connection = error = old = failed = None
+            connection = error = old = None
             gc.collect()
             while self.retry.slow and delay > _LOOK_MS:
                 await asyncio.sleep_ms(_LOOK_MS)
@@ -360,9 +344,7 @@ class MQTTClient:
     def report(self, what, name, error):
         """A function of the app raised `error`."""
         try:
-            from .texts import report
-
-            report(self, what % name, error)
+            load("texts").report(self, what % name, error)
         except MemoryError:
             pass
 

@@ -13,7 +13,7 @@ import time
 
 from micropython import const
 
-from . import packet, unload
+from . import load, packet, unload
 from .dispatch import Message
 from .errors import ConnectError, LinkError, ProtocolError, ResolveError
 from .transport import STALL_MS, Transport, closed
@@ -106,23 +106,19 @@ class Connection:
         client = self._client
         t = None
         try:
-            unload("clock", "dns")  # what an attempt without memory left of them is no module
             servers = await self._link()
             tls = client.tls
             if tls and (time.time() < _EARLY or "validity" in str(client.error)):
-                from .clock import check
-
                 self._enter(_CLOCK)
-                self._asked_clock = await check(client, servers, self._asked_clock)
-            from .dns import resolve
-
+                self._asked_clock = await load("dns", "clock").check(
+                    client, servers, self._asked_clock
+                )
             self._enter(_RESOLVE)
             try:
-                self.address = await resolve(client.host, servers)
+                self.address = await load("dns").resolve(client.host, servers)
             except (ResolveError, ConnectError, MemoryError):
                 if not self.address:  # the last good one may still serve
                     raise
-            resolve = None
             unload("clock", "dns")  # TLS needs the memory
             self._enter(_TCP)
             self.transport = t = Transport(asyncio.core.cur_task, client)
@@ -168,9 +164,7 @@ class Connection:
         try:
             retry = client.retry
             if retry.unanswered >= retry.reset_at and not served:
-                from .retry import resets_link
-
-                resets_link(client)
+                load("retry").resets_link(client)
                 unload("retry")
                 await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
@@ -223,9 +217,7 @@ class Connection:
         present, code = decoder.connack()
         self._unsure = unsure
         if code:
-            from .texts import refusal
-
-            raise refusal(client, code)
+            raise load("texts").refusal(client, code)
         if present and clean:
             raise ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
         session.discard = None if present else ""  # until our side of it is new, too
@@ -243,9 +235,7 @@ class Connection:
             client.failover.connected()
         unknown = session.unknown
         while unknown:
-            from .texts import undelivered
-
-            undelivered(client, unknown[0])
+            load("texts").undelivered(client, unknown[0])
             unknown.pop(0)
         for out in session.awaiting_pubcomp:
             t.send(packet.ack(_PUBREL, out.id))
@@ -325,10 +315,8 @@ class Connection:
                             decoder.next()
                             decoder.start = begin
                             first |= 256
-                    from .oversized import receive
-
                     more = True
-                    message = await receive(client, self, first)
+                    message = await load("oversized").receive(client, self, first)
                     if message:
                         self._arrived(first, decoder, message)
                 elif first > 255:
@@ -352,15 +340,11 @@ class Connection:
                             continue
                     if out:
                         if not self._odd and (kind == _PUBACK) != (out.qos == 1):
-                            from .texts import odd
-
                             self._odd = True
-                            odd(client, out.qos)
+                            load("texts").odd(client, out.qos)
                         client.stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
                         if code > 127 and code != 146:
-                            from .texts import undelivered
-
-                            undelivered(client, out, code)
+                            load("texts").undelivered(client, out, code)
                         out.set()
                         client.outbox.pump()
                 elif kind <= _UNSUBACK:
@@ -404,9 +388,7 @@ class Connection:
                 )
             return
         elif message.length:
-            from .oversized import tell
-
-            tell(client, message)
+            load("oversized").tell(client, message)
         else:
             try:
                 dispatcher.deliver(message)

@@ -5,12 +5,11 @@ a bound in bytes on all that is not handled.
 """
 
 import asyncio
-import sys
 import time
 
 from micropython import const
 
-from . import router
+from . import load, router
 from .errors import ProtocolError
 from .router import matches, wrong
 from .transport import Signal
@@ -138,14 +137,10 @@ class Dispatcher:
         """
         try:
             if not self.index:
-                from .topic_index import index
-
-                self.index = index(self.subscriptions)
+                self.index = load("topic_index").index(self.subscriptions)
             return self.index(topic)
         except MemoryError:
             self.index = None
-            # what MicroPython noted the name of, and no more, would crash the next import
-            sys.modules.pop("mqtt_as_tls.topic_index", None)
             return self.subscriptions
 
     def declare(self, filter, qos, options, handler=None):
@@ -244,9 +239,7 @@ class Dispatcher:
         for i, sub in enumerate(part):
             sub.granted = codes[i]
             if codes[i] > 127:
-                from .texts import refused
-
-                refused(self._client, sub)
+                load("texts").refused(self._client, sub)
 
     # What comes
 
@@ -396,7 +389,5 @@ class Dispatcher:
                 if left > 0:
                     next_ms = min(left, next_ms)
                     continue
-                from .texts import overdue
-
-                overdue(self._client, lane)
+                load("texts").overdue(self._client, lane)
         return next_ms

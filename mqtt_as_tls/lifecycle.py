@@ -6,6 +6,7 @@ from asyncio import core
 
 from micropython import const
 
+from . import load
 from .errors import ConnectError, MQTTError
 from .transport import Signal
 
@@ -23,9 +24,7 @@ async def connect(client, timeout_s=30):
     then.
     """
     if not isinstance(timeout_s, (int, float)):
-        from . import argument_errors
-
-        raise argument_errors.option("timeout_s", timeout_s)
+        raise load("argument_errors").option("timeout_s", timeout_s)
     end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     if not client.running:
         await client.__aenter__()
@@ -67,9 +66,7 @@ async def disconnect(client, reason=0, properties=None):
     goodbye = _DISCONNECT
     if reason or properties:
         if not client.five:
-            from . import argument_errors
-
-            raise argument_errors.option("reason", reason)
+            raise load("argument_errors").option("reason", reason)
         goodbye = client.wire.disconnect(reason, properties)
     client.running = False
     outbox = client.outbox
@@ -176,8 +173,7 @@ def make_way(client, starting):
         if other.loop is not core._task_queue or (same and not inside):
             stop(other)
         elif starting:
-            from . import argument_errors
-
+            argument_errors = load("argument_errors")
             if other is client:
                 raise argument_errors.running()
             if same:

@@ -8,7 +8,7 @@ import time
 
 from micropython import const
 
-from . import packet5
+from . import load, packet5
 from .errors import ConnectError, ProtocolError, RefusedError
 from .properties import decode, encode
 from .reasons import words
@@ -279,8 +279,7 @@ class Wire:
         elif size > self._maximum_packet_size:
             code = 149
         if code:
-            from .texts import undelivered
-
+            undelivered = load("texts").undelivered
             client = self._client
             client.session.drop(out)
             client.outbox.drop(out)
@@ -360,8 +359,7 @@ class Wire:
             code = 162
         if not code:
             return False
-        from .texts import refused
-
+        refused = load("texts").refused
         sub.granted = code
         sub.asked = True  # in a way
         error = RefusedError("subscription to %r: %s" % (sub.filter, words(code)), code)

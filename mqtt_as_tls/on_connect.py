@@ -2,6 +2,8 @@
 
 import asyncio
 
+from . import load
+
 
 class Callbacks:
     """
@@ -50,8 +52,6 @@ def on_connect(client, handler):
     Returns `handler`. Raises TypeError for what is no function.
     """
     if not callable(handler):
-        from . import argument_errors
-
-        raise argument_errors.option("on_connect", handler)
+        raise load("argument_errors").option("on_connect", handler)
     client.lazily("callbacks", Callbacks).handlers.append(handler)
     return handler

@@ -5,7 +5,7 @@ given none. Unloaded once a client is made.
 
 from micropython import const
 
-from . import router
+from . import load, router
 from .router import wrong
 
 # name, default: attributes of the client
@@ -41,9 +41,7 @@ _LETTERS = const("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 def refuse(mistake, *args):
     """Raise what the function `mistake` (str) of `client_errors` returns for `args`."""
-    from . import client_errors
-
-    raise getattr(client_errors, mistake)(*args)
+    raise getattr(load("argument_errors", "client_errors"), mistake)(*args)
 
 
 def is_host(text):
@@ -125,8 +123,7 @@ def taken(host, port, options):
     if host is None:
         refuse("no_host", options)
     if isinstance(host, (list, tuple)):
-        from .failover import Failover
-
+        Failover = load("failover").Failover
         if not host or (len(host) == 2 and isinstance(host[1], int)):
             refuse("hosts", host)
         pairs = []

@@ -8,7 +8,7 @@ import time
 
 from micropython import const
 
-from . import router
+from . import load, router
 from .transport import Signal
 
 # a publisher of QoS 0 in a loop gives the others a turn after so many messages, or so long
@@ -233,8 +233,6 @@ class Outbox:
         late = self._begun
         if late and late is self._late:
             self._begun = late = None
-            from .texts import unawaited
-
-            unawaited(self._client, self._late)
+            load("texts").unawaited(self._client, self._late)
         self._late = late
         return late is not None

@@ -9,6 +9,7 @@ import time
 
 from micropython import const
 
+from . import load
 from .dispatch import Message
 from .errors import ProtocolError
 from .packet import text
@@ -88,11 +89,8 @@ async def receive(client, connection, first):
 
     Raises ProtocolError, ConnectError; MemoryError to have the broker send it again.
     """
-    if client.stream_in:
-        from . import stream_in
-
-        if await stream_in.receive(client, connection, first):
-            return None
+    if client.stream_in and await load("stream_in").receive(client, connection, first):
+        return None
     t = connection.transport
     decoder = t.decoder
     size = decoder.end - decoder.start
@@ -143,8 +141,7 @@ async def receive(client, connection, first):
 
 async def _properties(rest, cut):
     # the topic alias, if it is among the properties and they are few
-    from .properties import decode
-
+    decode = load("properties").decode
     data = await rest.take(1)
     while data[-1] > 127 and len(data) < 4:
         data += await rest.take(1)

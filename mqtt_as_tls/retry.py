@@ -9,7 +9,7 @@ import time
 
 from micropython import const
 
-from . import errors, packet, unload
+from . import errors, load, packet, unload
 
 _STUBBORN_MS = const(3_000)  # the first pause after an error that will not heal by itself
 _SLOW_MS = const(600_000)  # the longest after such
@@ -76,10 +76,8 @@ def failed(client, error, old):
             _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
-        from .clock import plausible
-
         gc.collect()
-        stubborn = plausible() and gc.mem_free() > _HANDSHAKE
+        stubborn = load("dns", "clock").plausible() and gc.mem_free() > _HANDSHAKE
     failover = client.failover
     hosts = len(failover.hosts) if failover else 1
     if stubborn:
@@ -127,7 +125,7 @@ def failed(client, error, old):
     client.say(known.why + slowly, ", next try in %.1f s" % (delay / 1000))
     if client.event_log:
         client.event_log.put("Disconnected", error)
-    unload("explain", "reasons", "texts", "retry")
+    unload("explain", "reasons", "texts", "oversized", "retry")
     return delay
 
 
@@ -185,8 +183,7 @@ def _search(client, now, error):
         if client.event_log:
             client.event_log.put("Suspect", topic)
     if client.give_up_after and known.strikes >= client.give_up_after:
-        from .texts import undelivered
-
+        undelivered = load("texts").undelivered
         if out in session.awaiting_pubcomp:
             session.acknowledged(_PUBCOMP, out.id)
         session.drop(out)
@@ -199,9 +196,7 @@ def _search(client, now, error):
 def _explained(error):
     """Return cause and cure, as the end of a line; note the cure on `error`."""
     try:
-        from .explain import explain
-
-        cause, cure = explain(error, year=time.localtime()[0])
+        cause, cure = load("explain").explain(error, year=time.localtime()[0])
     except (ImportError, MemoryError):
         return ""  # the number is printed
     if isinstance(error, errors.MQTTError):

@@ -3,12 +3,12 @@ Topic names and topic filters: what is valid, what matches (MQTT 3.1.1 section 4
 app may publish.
 """
 
+from . import load
+
 
 def wrong(mistake, *args):
     """Raise what the function `mistake` (str) of `argument_errors` returns for `args`."""
-    from . import argument_errors
-
-    raise getattr(argument_errors, mistake)(*args)
+    raise getattr(load("argument_errors"), mistake)(*args)
 
 
 def encode(name):

@@ -42,6 +42,8 @@ from struct import pack, unpack_from
 
 from micropython import const
 
+from . import load
+
 _MAGIC = const(0xA7)
 _VERSION = const(1)
 
@@ -500,10 +502,8 @@ class FileStore:
                 self._taken(user)
             if before is self:
                 self.close()
-        from .store_session import StoredSession
-
         self._session = None
-        self._session = StoredSession(client, self)
+        self._session = load("store_session").StoredSession(client, self)
         if before and before is not self:
             before.close()
         _users[path] = self
@@ -515,9 +515,7 @@ class FileStore:
             self._taken(self._session and self._session.client)
 
     def _taken(self, user):
-        from .argument_errors import store_taken
-
-        raise store_taken(self.directory, user)
+        raise load("argument_errors").store_taken(self.directory, user)
 
     def inflight(self):
         """Return what was in flight when the log was loaded."""
@@ -538,9 +536,7 @@ class FileStore:
         """Keep an encoded PUBLISH. Raises ValueError when it is larger than `largest`."""
         n = len(packet)
         if n > self.largest:
-            from .argument_errors import size
-
-            raise size(n, self.largest, "a quarter of max_bytes")
+            raise load("argument_errors").size(n, self.largest, "a quarter of max_bytes")
         if not self._make_room(n):
             return None if self.error else False
         at = self._append(_QUEUED, packet)

@@ -8,7 +8,7 @@ import time
 
 from micropython import const
 
-from . import router
+from . import load, router
 from .errors import ConnectError
 from .outbox import Delivery
 from .router import wrong
@@ -159,6 +159,4 @@ class Upload(Delivery):
             session.discard = "a stream was broken off"
         client.outbox.drop(self)
         if self.waiter is not True:
-            from .texts import undelivered
-
-            undelivered(client, self, error)
+            load("texts").undelivered(client, self, error)

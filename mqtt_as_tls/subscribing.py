@@ -2,6 +2,7 @@
 
 import asyncio
 
+from . import load
 from .dispatch import Subscription
 from .router import filter
 
@@ -58,9 +59,7 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     data = b""
     if properties:
         if not client.five:
-            from . import argument_errors
-
-            raise argument_errors.option("properties", properties)
+            raise load("argument_errors").option("properties", properties)
         data = client.five.encode(properties, 0xA2)
     subs = []
     for name in filters:

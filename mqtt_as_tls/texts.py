@@ -5,7 +5,7 @@ when something did.
 
 import sys
 
-from . import packet
+from . import load, packet
 from .errors import DeliveryUnknown, RefusedError
 
 
@@ -24,9 +24,7 @@ def refusal(client, code, filter=None):
     what = "the broker refused%s: " % (" %r" % filter if filter else "")
     properties = client.connection.transport.decoder.properties
     if client.five:
-        from .reasons import words
-
-        what += words(code, properties)
+        what += load("reasons").words(code, properties)
     else:
         what += "code %d" % code
     error = RefusedError(what, code)
@@ -95,9 +93,7 @@ def overdue(client, lane):
     dispatcher = client.dispatcher
     dispatcher.finish(lane)
     if lane is dispatcher.inbox:
-        from .iterators import leave
-
-        leave(client)
+        load("iterators").leave(client)
 
 
 def not_joined(ssid, status):

@@ -9,6 +9,7 @@ try:
 except ImportError:
     import ssl as tls  # MicroPython 1.22 has the C module under this name
 
+from . import load
 from .errors import CertificateError, TLSError
 
 _CERTIFICATE = const(b"CERTIFICATE")
@@ -24,9 +25,7 @@ _MEMORY = const(b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51")
 
 
 def _wrong(name, problem, detail=None):
-    from .argument_errors import file
-
-    return file(name, problem, detail)
+    return load("argument_errors").file(name, problem, detail)
 
 
 def _load(what, source, label, use=None):

@@ -10,6 +10,7 @@ from time import ticks_diff, ticks_ms
 
 from micropython import const
 
+from . import load
 from .errors import LinkError
 
 _PM_NONE = const(0xA11140)  # what WLAN.PM_NONE is, also where that has no name
@@ -17,9 +18,7 @@ _PM_SAVE = const(0xA11142)  # the driver's default
 
 
 def _wrong(what, *args):
-    from .argument_errors import wifi
-
-    return wifi(what, *args)
+    return load("argument_errors").wifi(what, *args)
 
 
 def _check(what, value, low, high):
@@ -144,9 +143,7 @@ class WiFi:
                     self._pairs.remove(pair)
                     self._pairs.insert(0, pair)
                     return
-                from .texts import not_joined
-
-                text += (text and "; ") + not_joined(pair[0], status)
+                text += (text and "; ") + load("texts").not_joined(pair[0], status)
                 if status not in (-3, -2):
                     n = self._faults = self._faults + 1
                     # At 4, 8, 16, ...: more rarely each time, it blocks and ends Bluetooth.

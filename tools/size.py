@@ -29,11 +29,11 @@ PACKAGE = freeze.ROOT / "mqtt_as_tls"
 # Bytes. A budget is what was reached, with up to 2 % to spare, where the design's was not:
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the budget then.
 BUDGETS = {
-    "mpy": 28_400,  # of what a working app imports and keeps: options, clock, dns are unloaded
-    "mpy of all": 98_000,
+    "mpy": 29_500,  # of what a working app imports and keeps: options, clock, dns are unloaded
+    "mpy of all": 108_000,
     "mpy of home_assistant": 2_560,
     "frozen": 9_400,  # heap to import what a working app imports
-    "imported": 31_500,  # the same from .mpy files
+    "imported": 33_500,  # the same from .mpy files
 }
 
 # What an app with MQTT 3.1.1 imports when all goes well; {module: when it is loaded} of the others
@@ -91,7 +91,7 @@ def in_order():
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ImportFrom) and node.level:
                 found |= {node.module} if node.module else {each.name for each in node.names}
-        found -= {"__version__", "unload"}
+        found -= {"__version__", "load", "unload"}
         imports[path.stem] = found
     ordered = []
     while len(ordered) < len(imports):

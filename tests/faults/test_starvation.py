@@ -18,6 +18,7 @@ from benchmarks import starvation
 from tests.support import apps, patience, secure
 from tests.support.device import Device
 from tests.support.secure import files
+from tests.unit.test_imports_follow_the_table import loaded, modules
 from tools.ports import free_port
 
 # the first test may have to build the interpreter
@@ -354,6 +355,41 @@ def test_a_call_that_found_no_memory_can_be_made_again(broker):
     peer.wait_for(int(n) // 2)
     numbers = {int(payload) for _, payload in peer.received}
     assert {i for i in range(int(n)) if i % 4 in (0, 3)} <= numbers
+
+
+def test_a_module_that_there_was_no_memory_to_load_is_loaded_later():
+    """MicroPython has noted its name by then, and would crash at the next import."""
+    calls = sorted({call for source in modules().values() for call in loaded(source) if call})
+    assert ("texts",) in calls and ("dns", "clock") in calls
+    with apps.start(
+        """
+        from mqtt_as_tls import load, unload
+        from tests.device.hunger import Hunger
+
+        hunger = Hunger()
+
+        async def main():
+            for names in CALLS:
+                failures = 0
+                for how, sizes in (("crumbs", range(24)), ("eat", range(0, 1200, 48))):
+                    for size in sizes:
+                        unload(*names)
+                        getattr(hunger, how)(size)
+                        try:
+                            load(*names)
+                        except MemoryError:
+                            failures += 1
+                        hunger.end()
+                        assert load(*names).__name__.endswith(names[-1])
+                print("loaded", names[-1], failures)
+        """.replace("CALLS", repr(calls)),
+        1,
+        heap="500K",
+    ) as app:
+        for *_, name in calls:
+            line = app.wait_for(f"^loaded {name} ")
+            assert int(line.split()[-1]) > 10, line
+        assert app.wait().code == 0
 
 
 def test_a_handler_that_takes_all_memory_gets_the_next_message(broker):

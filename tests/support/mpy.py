@@ -170,7 +170,13 @@ class Program:
             if line is None:
                 self._news.put(None)
                 self._readers[1].join(patience.stretched(5))
-                raise AssertionError(f"ended before a line with {pattern!r}\n{self.report()}")
+                try:
+                    status = self._child.wait(patience.stretched(5))
+                except subprocess.TimeoutExpired:
+                    status = None  # it closed its stdout and runs
+                raise AssertionError(
+                    f"ended ({status}) before a line with {pattern!r}\n{self.report()}"
+                )
             if re.search(pattern, line):
                 return line
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "mqtt_as_tls"
 
 def siblings(source):
     """Return the names of the sibling modules (set) that the text of a module imports."""
-    found = set()
+    found = {names[-1] for names in loaded(source) if names}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             module = ("mqtt_as_tls." if node.level else "") + (node.module or "")
@@ -26,7 +26,27 @@ def siblings(source):
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("mqtt_as_tls.")}
-    return found - {"__version__", "unload"}
+    return found - {"__version__", "load", "unload"}
+
+
+def loaded(source):
+    """Return what each `load("a", "b")` of a text loads, and its table _LATER (list of tuples)."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "load":
+            texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            found.append(tuple(texts))
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_LATER":
+            (table,) = node.value.args
+            found += [tuple(names.split()) for names, _ in ast.literal_eval(table)]
+    return found
+
+
+def at_its_top(source):
+    """Return the sibling modules (set) that are there before a module can be."""
+    tree = ast.parse(source)
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return siblings("\n".join(map(ast.unparse, imports)))
 
 
 def modules():
@@ -57,8 +77,10 @@ import tls
 from os import path
 def lazy():
     from . import i
+    load("j", "k").f()
+_LATER = const((("l m", "f g"), ("n", "h")))
 """
-    assert siblings(source) == set("abcefhi")
+    assert siblings(source) == set("abcefhikmn")
 
 
 def test_every_module_is_in_the_table():
@@ -179,8 +201,35 @@ def test_a_packet_type_has_one_value_in_every_module():
     assert seen == TYPES
 
 
-# what they load when it is needed stands in a table of theirs
-LAZY = ("__init__", "client")
+# what it loads when it is needed stands in a table of its own
+LAZY = ("__init__",)
+
+
+def test_what_is_imported_when_it_is_needed_is_imported_by_load():
+    """MicroPython crashes on a second import of what it had no memory for: `load` forgets it."""
+    late = [
+        f"{name}, line {node.lineno}"
+        for name, source in modules().items()
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert late == []
+
+
+def test_load_names_what_a_module_imports_at_its_top_before_it():
+    """Else it could not tell which of them there was no memory for."""
+    sources = modules()
+    later = set(design.later())
+    calls = [(name, call) for name, source in sources.items() for call in loaded(source) if call]
+    assert len(calls) > 20
+    wrong = []
+    for name, call in calls:
+        for i, each in enumerate(call):
+            missing = at_its_top(sources[each]) & later - set(call[:i])
+            wrong += [f"{name}: load{call}: {each} needs {other} first" for other in missing]
+    assert wrong == []
 
 
 def test_no_module_but_the_lazy_ones_imports_by_a_name_made_at_run_time():
