@@ -22,7 +22,7 @@ ROUNDS = 3
 
 async def _client(window):
     client = MQTTClient(
-        "127.0.0.1", 1883, client_id="a", max_inflight=window, max_queue=1 << 24, log=None
+        "127.0.0.1", 1883, client_id="a", max_inflight=window, max_queue=1 << 19, log=None
     )
     await client.__aenter__()
     await client.wait_connected()
@@ -72,5 +72,18 @@ async def waiting(size):
     await client.disconnect()
 
 
+async def queued(size):
+    """`size` messages of enqueue() wait, 8 of which may be in flight."""
+    client = await _client(8)
+
+    async def work():
+        for _ in range(size - 1):
+            client.enqueue("topic/bench", PAYLOAD, qos=1)
+        await client.publish("topic/bench", PAYLOAD, qos=1)
+
+    print("grows", "%.2f" % await _least(size, work))
+    await client.disconnect()
+
+
 def run(case, size):
-    asyncio.run({"window": window, "waiting": waiting}[case](size))
+    asyncio.run({"window": window, "waiting": waiting, "queued": queued}[case](size))

@@ -559,6 +559,7 @@ class MQTTClient:
         max_backlog: int = 16384,
         max_inflight: int = 8,
         max_queue: int = 8192,
+        max_waiting: int = 32,
     ) -> None:
         """
         It touches nothing but memory, and with `store` the flash.
@@ -604,6 +605,8 @@ class MQTTClient:
                 time.
             max_queue: 0 to 268435455 bytes that wait in the queue of `enqueue()`: one piece of
                 memory that its first call takes.
+            max_waiting: 1 to 65535 `publish()` calls that wait at a time, for a connection or for
+                those before them. One whose packet has n bytes counts 1 + n // 512 times.
 
         Raises:
             ValueError: An argument out of its range, one of MQTT 5 with `protocol=4`, a running
@@ -759,8 +762,9 @@ class MQTTClient:
                 `properties` without MQTT 5; later, a stream that ended before `length` bytes.
             TypeError: A payload of another type: `str(value)` or `json.dumps(value)` makes one;
                 a stream without `seek()` and `tell()` with QoS 1 and 2.
-            RuntimeError: The client is not running; or a handler with `stream=True` would wait
-                for an answer that comes after the payload that it reads.
+            RuntimeError: The client is not running; `max_waiting` calls wait already; or a handler
+                with `stream=True` would wait for an answer that comes after the payload that it
+                reads.
             RefusedError: The broker refused it (MQTT 5).
             DeliveryUnknown: QoS 2, and the broker lost the session.
             ConnectError: A stream that gives nothing for 10 s, or has no `seek()` and was sent in

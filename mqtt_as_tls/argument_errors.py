@@ -30,6 +30,14 @@ def full(value):
     )
 
 
+def waiting(limit):
+    """Return the RuntimeError for a publish() beyond max_waiting."""
+    return RuntimeError(
+        "%d publish() calls wait already (max_waiting): await each before the next, or use"
+        " enqueue()" % limit
+    )
+
+
 def thread():
     """Return the RuntimeError for a call in another thread than that of the event loop."""
     return RuntimeError(

@@ -96,6 +96,8 @@ class MQTTClient:
     max_backlog=16384     bytes received and not handled yet
     max_inflight=8        QoS 1 and 2 messages that wait for their acknowledgement at a time
     max_queue=8192        bytes that wait in the queue of enqueue()
+    max_waiting=32        publish() calls that wait for a connection, or for those before them, at
+                          a time; one of n bytes counts 1 + n // 512 times
 
     connected, running  bool
     error    the exception that ended the last connection or attempt, or None
@@ -251,7 +253,8 @@ class MQTTClient:
         A time-out and a cancellation take back a message of which nothing was sent; else they end
         the waiting only.
 
-        Raises TypeError, ValueError and RuntimeError (not running) at the call; RefusedError
+        Raises TypeError, ValueError and RuntimeError (not running; max_waiting calls wait already)
+        at the call; RefusedError
         (MQTT 5); DeliveryUnknown (QoS 2, the broker lost the session); asyncio.TimeoutError;
         MQTTError when the client is stopped meanwhile.
         """

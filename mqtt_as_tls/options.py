@@ -33,6 +33,7 @@ NUMBERS = const(
         ("max_backlog", 16384, 64, 268435455),
         ("max_inflight", 8, 1, 65535),
         ("max_queue", 8192, 0, 268435455),
+        ("max_waiting", 32, 1, 65535),
     )
 )
 

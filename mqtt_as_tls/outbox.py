@@ -14,6 +14,9 @@ from .transport import Signal
 # a publisher of QoS 0 in a loop gives the others a turn after so many messages, or so long
 _ROW = const(16)
 _TURN_MS = const(5)
+# a publish() counts once for so many bytes of its packet; what did not begin in time never will
+_SHARE = const(512)
+_BEGIN_MS = const(1000)
 
 
 class Delivery(Signal):
@@ -22,6 +25,7 @@ class Delivery(Signal):
 
     packet   bytearray, an encoded PUBLISH
     id       int, packet id or 0; qos  int
+    share    int, what it counts against max_waiting while it waits
     turn     int, how many messages of enqueue() go first since the client was made; None: none
     since    ticks from which its message expiry counts (MQTT 5), or None
     length   int, bytes of the payload that follow the packet
@@ -31,7 +35,7 @@ class Delivery(Signal):
     """
 
     error = entry = turn = since = None
-    id = code = length = 0
+    id = code = length = share = 0
     qos = 1
     awaited = True
 
@@ -68,6 +72,8 @@ class Outbox:
         self._birth = None
         self._begun = self._late = None  # see `unawaited`
         self._in_a_row = self._turn_ms = 0  # since others had a turn: messages; when that was
+        # of publish(): what waits in the queue, what was called and what of that began, in shares
+        self._waiting = self._called = self._begun_of = self._called_ms = 0
         self._pumping = False
         self.queue = []
         self.rings = []
@@ -94,20 +100,39 @@ class Outbox:
         return Delivery(buf, qos)
 
     def begin(self, out):
-        """Return what the app awaits for `out`: from then on it is sent."""
+        """
+        Return what the app awaits for `out`: from then on it is sent.
+
+        Raises RuntimeError when max_waiting wait already.
+        """
+        now = time.ticks_ms()
+        called = self._called - self._begun_of
+        if not called or time.ticks_diff(now, self._called_ms) > _BEGIN_MS:
+            self._called = self._begun_of = called = 0
+        share = 1 + len(out.packet) // _SHARE
+        called += self._waiting
+        if called and called + share > self._client.max_waiting:
+            router.wrong("waiting", self._client.max_waiting)
+        self._called_ms = now
+        self._called = called = self._called + share
         if not self._begun:
             self._begun = out
-        return self._deliver(out)
+        return self._deliver(out, called)
 
-    async def _deliver(self, out):
+    async def _deliver(self, out, called):
         if self._begun is out:
             self._begun = None
+        if self._begun_of < called <= self._called:  # they begin in the order of the calls
+            self._begun_of = called
         self._client.check_running()  # a task may begin after the client was stopped
         self.queue.append(out)
         if self.rings and self.rings[0]:
             out.turn = self.rings[0].end()
         try:
             self.pump()
+            if self.queue and self.queue[-1] is out:
+                out.share = 1 + len(out.packet) // _SHARE
+                self._waiting += out.share
             if out.waiter is True:  # at once: a publisher in a loop lets the others run
                 self._in_a_row += 1
                 now = time.ticks_ms()
@@ -121,6 +146,7 @@ class Outbox:
                 out.awaited = False
                 if out in self.queue:
                     self.queue.remove(out)
+                    self._waiting -= out.share
         if out.error:
             raise out.error
         return out.code
@@ -171,6 +197,9 @@ class Outbox:
             if queue is self.queue:
                 queue.pop(0)
                 client.stats.sent += 1
+                if out.share:
+                    self._waiting -= out.share
+                    out.share = 0
             buf = out.begin(t, buf) if out.length else t.send(buf)  # whether it is sent
             if out.qos:
                 t.due(client.ack_timeout_s * 1000)
@@ -215,11 +244,13 @@ class Outbox:
             self._partial = None
         if out in self.queue:
             self.queue.remove(out)
+            self._waiting -= out.share
 
     def clear(self):
         """The client stops: forget what waits, and return it (a list)."""
         waiting = self.queue
         self.queue = [out for out in waiting if out.entry]  # the store gave them out
+        self._waiting = 0
         for ring in self.rings:
             ring.clear()
         return waiting

@@ -58,6 +58,13 @@ def to_send(client):
     return waiting + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
 
 
+def waiting(client):
+    """Return how many publish() calls wait, each as often as it counts against max_waiting."""
+    box = client.outbox
+    assert box._waiting == sum([out.share for out in box.queue])
+    return box._waiting + box._called - box._begun_of
+
+
 def left_over(client):
     """Return all (list) that is under way in either direction, or held."""
     s, d = client.session, client.dispatcher

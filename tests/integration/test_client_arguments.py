@@ -80,6 +80,7 @@ async def main():
     + number("max_packet", 64, 268435455, 63, 268435456)
     + number("max_inflight", 1, 65535, 0, 65536)
     + number("max_queue", 0, 268435455, -1)
+    + number("max_waiting", 1, 65535, 0, 65536)
 )
 """)
 

@@ -475,10 +475,150 @@ def test_what_is_sent_again_does_not_keep_it_from_reading():
         max_packet=250_000,
         max_backlog=250_000,
         max_inflight=50,
+        max_waiting=50 * 400,  # each counts once for 512 bytes
         ack_timeout_s=60,
         heap=HUGE["heap"],
     )
     assert "received 60 connects 2" in out
+
+
+# How many may wait
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_publish_beyond_those_that_may_wait_raises_at_the_call(proxy, broker, protocol):
+    """The rest goes on; a place is free again with each that is sent or gives up."""
+    peer = broker.peer("t", qos=1)
+    proxy.refuse()
+    with Device(
+        proxy,
+        """
+        client = make(max_waiting=5, max_inflight=1, protocol=PROTOCOL)
+        full = "5 publish() calls wait already (max_waiting): await each before the next, or use"
+        async with client:
+            publish = lambda n, **more: asyncio.create_task(
+                client.publish("t", str(n), qos=1, **more))
+            tasks = [publish(n) for n in range(5)]  # none of them has begun
+            for _ in range(2):
+                for call in (
+                    lambda: client.publish("t", "x"),
+                    lambda: client.publish("t", Source(9), length=9),
+                ):
+                    with raises(RuntimeError, full):
+                        call()
+                assert client.enqueue("t", "queued", qos=1)
+                await asyncio.sleep_ms(0)  # they begin
+                assert waiting(client) == 5
+            tasks.pop(1).cancel()
+            await asyncio.sleep_ms(0)
+            tasks.append(publish(5, timeout_s=0.05))
+            with raises(RuntimeError, full):
+                client.publish("t", "x")
+            with raises(asyncio.TimeoutError):
+                await tasks.pop()
+            tasks.append(publish(6))
+            print("wait")
+            await told("go")
+            for task in tasks:
+                await task
+            assert waiting(client) == 0
+            await asyncio.gather(*[client.publish("t", str(n), qos=1) for n in range(7, 12)])
+        """,
+        names={"PROTOCOL": protocol},
+    ) as device:
+        device.wait_for("wait")
+        proxy.heal()
+        device.send("go")
+        device.finish()
+    peer.wait_for(12)
+    assert [payload.decode() for _, payload in peer.received] == [
+        *("queued", "0", "2", "3", "4", "queued", "6"),
+        *(str(n) for n in range(7, 12)),
+    ]
+
+
+def test_a_large_message_takes_several_of_the_places(proxy):
+    proxy.refuse()
+    Device.check(
+        proxy,
+        """
+        async with client:
+            full = "32 publish() calls wait already"
+            asyncio.create_task(client.publish("t", bytes(20_000), qos=1))  # alone it may wait
+            await asyncio.sleep_ms(0)
+            with raises(RuntimeError, full):
+                client.publish("t", "x")
+            await client.disconnect()
+        for size in (0, 400, 600, 3000):
+            tasks = []
+            async with client:
+                try:
+                    while True:
+                        tasks.append(asyncio.create_task(client.publish("t", bytes(size))))
+                        await asyncio.sleep_ms(0)
+                except RuntimeError:
+                    pass
+                assert len(tasks) == 32 // (1 + size // 512), (size, len(tasks))
+            for task in tasks:
+                with raises(MQTTError, "stopped"):
+                    await task
+            assert waiting(client) == 0
+        """,
+        max_packet=30_000,
+        max_backlog=30_000,
+    )
+
+
+def test_what_never_begins_takes_no_place(broker):
+    """Coroutines that are not awaited, tasks that are cancelled before their first turn."""
+    peer = broker.peer("t", qos=1)
+    Device.check(
+        broker,
+        """
+        async with client:
+            await client.wait_connected()
+            for n in range(100):
+                asyncio.create_task(client.publish("t", "never", qos=1)).cancel()
+                await client.publish("t", str(n), qos=1)
+            assert waiting(client) == 0
+            forgotten = [client.publish("t", "never", qos=1) for _ in range(32)]
+            with raises(RuntimeError, "32 publish() calls wait already"):
+                client.publish("t", "never")
+
+            def again():
+                try:
+                    return asyncio.create_task(client.publish("t", "end", qos=1))
+                except RuntimeError:
+                    return None
+
+            tasks = []
+            await until(lambda: tasks.append(again()) or tasks[-1])  # a second later
+            await tasks[-1]
+            assert waiting(client) == 0
+        """,
+    )
+    peer.wait_for(101)
+    expected = [b"%d" % n for n in range(100)] + [b"end"]
+    assert [payload for _, payload in peer.received] == expected
+
+
+def test_publishers_in_loops_are_never_too_many(broker):
+    """As many tasks as may wait, each of which awaits its own, with a window of one."""
+    peer = broker.peer("t", qos=1)
+    Device.check(
+        broker,
+        """
+        async def publisher(name):
+            for n in range(20):
+                await client.publish("t", "%d %d" % (name, n), qos=n % 3)
+        async with client:
+            await asyncio.gather(*[publisher(name) for name in range(8)])
+            assert waiting(client) == 0
+        """,
+        max_inflight=1,
+        max_waiting=8,
+    )
+    peer.wait_for(160)
 
 
 # Giving up waiting
