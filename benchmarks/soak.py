@@ -11,8 +11,8 @@ A device under MicroPython has four clients: MQTT 3.1.1 and 5, each over TCP and
 each behind a proxy that makes faults. Each publishes numbered messages at QoS 0, 1 and 2 all the
 time; another client, beside the broker, sends numbered ones back and writes down what came.
 Beside them the device does what apps do (tests/device/everyday.py): 30 subscriptions, a loop that
-reads a sensor, a second thread that enqueues, a web server that is asked all the time, and 300
-retained messages that come anew at each connect. The exit status is 1 when anything was lost at
+reads a sensor, interrupts that enqueue, a web server that is asked all the time, and 300 retained
+messages that come anew at each connect. The exit status is 1 when anything was lost at
 QoS 1 or 2, came twice at QoS 2, came out of order, was not served, or leaked.
 """
 

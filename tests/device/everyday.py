@@ -1,12 +1,14 @@
 """
 What an app does all at once beside the soak's messages, on the device: many subscriptions, a loop
-that reads a sensor, a second thread that enqueues as an interrupt would, a web server, and
-retained messages that all come anew at each connect, faster than they are handled.
+that reads a sensor, interrupts that enqueue, a web server, and retained messages that all come
+anew at each connect, faster than they are handled.
 """
 
 import _thread
 import asyncio
 import time
+
+import micropython
 
 FILTERS = 30
 RETAINED = 300  # more than the backlog has room for
@@ -60,7 +62,7 @@ class Everyday:
         """Start all of it; the clients are running."""
         self._server = await asyncio.start_server(self._page, "127.0.0.1", web_port)
         self._sensor = asyncio.create_task(self._measure())
-        _thread.start_new_thread(self._interrupt, ())
+        _thread.start_new_thread(self._timer, ())
 
     async def _page(self, reader, writer):
         while (await reader.readline()).strip():
@@ -76,17 +78,25 @@ class Everyday:
             self.measured += 1
             await asyncio.sleep_ms(2 * _STEP_MS)
 
-    def _interrupt(self):
+    def _timer(self):
+        # in the place of machine.Timer, which the unix port does not have
+        due = self._enqueue
         while not self._stopping:
-            if self.client.enqueue("up/everyday/1", str(self.enqueued), qos=1):
-                self.enqueued += 1
+            try:
+                micropython.schedule(due, None)
+            except RuntimeError:
+                pass  # the scheduler has enough to run
             time.sleep_ms(_STEP_MS)
+
+    def _enqueue(self, _):
+        if self.client.enqueue("up/everyday/1", str(self.enqueued), qos=1):
+            self.enqueued += 1
 
     async def stop(self):
         """Stop what sends; print what was sent, and what came of the retained messages."""
         self._stopping = True
         await self._sensor
-        await asyncio.sleep_ms(4 * _STEP_MS)  # the thread has seen it
+        await asyncio.sleep_ms(4 * _STEP_MS)  # the timer has seen it
         print("published everyday 0", self.measured)
         print("published everyday 1", self.enqueued)
         await self.flooded.disconnect()
