@@ -11,7 +11,10 @@ _NAMES = (
         "MQTTError LinkError ResolveError ConnectError TLSError CertificateError RefusedError"
         " ProtocolError DeliveryUnknown",
     ),
-    ("iterators", "Connected Disconnected Suspect SubscriptionRefused Undelivered Oversized"),
+    (
+        "iterators",
+        "Connected Disconnected RadioDead Suspect SubscriptionRefused Undelivered Oversized",
+    ),
     ("store", "FileStore"),
     ("tls", "TLS"),
     ("wifi", "WiFi"),

@@ -168,6 +168,12 @@ class Disconnected:
     error: Exception
     """What ended it: an `MQTTError`, or another exception, such as MemoryError."""
 
+class RadioDead:
+    """Event: the radio did not start. A reset of the board may help, or a power cut."""
+
+    failures: int
+    """How often in a row."""
+
 class Suspect:
     """Event: three connections in a row broke right after this message was sent."""
 
@@ -393,11 +399,17 @@ class TLS:
         """
 
 class Link(Protocol):
-    """What MQTTClient needs of a link; WiFi is one."""
+    """
+    What MQTTClient needs of a link; WiFi is one. A link may also have `async def alive(self)`, as
+    WiFi has it: it is asked after attempts that nobody answered.
+    """
 
-    async def up(self) -> None:
+    async def up(self) -> str | None:
         """
         Return when there is an address, at once if there is one already.
+
+        Returns:
+            A remark for the log, or None.
 
         Raises:
             LinkError: It cannot come up, and why.
@@ -433,14 +445,16 @@ class WiFi:
         power_save: bool = False,
     ) -> None:
         """
-        The radio is not touched before `up()`.
+        The radio is not touched before `up()`. The first one leaves a network that boot.py or an
+        earlier program had joined, and joins with these settings.
 
         Args:
             ssid: The name of the network, 1 to 32 bytes.
             password: 8 to 63 bytes, or 64 hexadecimal digits; None for an open network.
             networks: Instead of both, pairs of them, tried in turn. The one that worked last is
                 tried first the next time.
-            country: Two letters, such as "DE": which channels may be used.
+            country: Two letters, such as "DE": which channels may be used, from the next time on
+                that the radio is switched on. The esp32 takes no notice of it.
             hostname: 1 to 32 bytes, told to DHCP.
             static: Address, netmask, gateway and DNS server, dotted IPv4; None for DHCP.
             power_save: The cyw43 sleeps between beacons: less current, and messages come later.
@@ -451,17 +465,32 @@ class WiFi:
             TypeError: Another type.
         """
 
-    async def up(self) -> None:
+    async def up(self) -> str | None:
         """
         Return when the board is in one of the networks and has an address, at once if it is so
         already. Each network gets 20 s at most. It may be cancelled.
+
+        Returns:
+            A remark for the log, or None.
 
         Raises:
             LinkError: What stood in the way at which network, and what to do about it.
         """
 
     def is_up(self) -> bool:
-        """Return whether the board is in a network and has an address. It does not block."""
+        """
+        Return whether the board is in a network and has an address; False before the first
+        `up()`. It does not block.
+        """
+
+    async def alive(self) -> bool | None:
+        """
+        Ask the router and the DNS server for a sign of life, over a link that is up.
+
+        Returns:
+            True: there was one; False: there was none, though there has been before, or the
+            radio hangs and was switched off; None: nobody has ever answered here.
+        """
 
     async def reset(self) -> None:
         """Leave the network, even one that only seems to be there: `up()` joins afresh."""

@@ -163,13 +163,16 @@ class Connection:
         self.linking = True
         try:
             retry = client.retry
-            if retry.unanswered >= retry.reset_at and not served:
-                load("retry").resets_link(client)
+            if not served and (
+                retry.unanswered >= (1 if hasattr(link, "alive") else retry.reset_at)
+            ):
+                reset = await asyncio.wait_for(load("retry").resets_link(client), _LINK_S)
                 unload("retry")
-                await asyncio.wait_for(link.reset(), _LINK_S)
+                if reset:
+                    await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
-                await asyncio.wait_for(link.up(), _LINK_S)
-                client.say("link up")
+                remark = await asyncio.wait_for(link.up(), _LINK_S)
+                client.say("link up" + (remark and ": " + remark or ""))
         except asyncio.TimeoutError:
             raise LinkError("the link did not come up within %d s" % _LINK_S)
         finally:

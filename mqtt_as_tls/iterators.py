@@ -19,6 +19,13 @@ class Disconnected:
         self.error = error
 
 
+class RadioDead:
+    """Event: the radio did not start. failures  int, times in a row"""
+
+    def __init__(self, failures):
+        self.failures = failures
+
+
 class Suspect:
     """Event: connections keep breaking right after this message was sent. topic  str"""
 

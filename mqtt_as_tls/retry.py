@@ -88,8 +88,9 @@ def failed(client, error, old):
     known.refusals = known.refusals + 1 if stubborn else 0
     # low memory looks like a wrong CA, and a broker that is just starting refuses
     known.slow = known.refusals > 2 * hosts
-    # a refused connection (104 on lwIP) and an unknown name are answers: the link works
-    answered = getattr(error, "code", 0) in (104, 111) or "no such name" in str(error)
+    # a refused connection (104 on lwIP), an unknown name, an end are answers: the link works
+    answered = getattr(error, "code", 0) in (104, 111)
+    answered = answered or "no such name" in str(error) or "closed" in str(error)
     if not (answered or own or isinstance(error, errors.LinkError)):
         known.unanswered += 1
     known.own = known.own + 1 if own else 0
@@ -125,6 +126,8 @@ def failed(client, error, old):
     client.say(known.why + slowly, ", next try in %.1f s" % (delay / 1000))
     if client.event_log:
         client.event_log.put("Disconnected", error)
+        if getattr(error, "failed_starts", None):
+            client.event_log.put("RadioDead", error.failed_starts)
     unload("explain", "reasons", "texts", "oversized", "retry")
     return delay
 
@@ -146,16 +149,34 @@ def lacking(error):
     )
 
 
-def resets_link(client):
+async def resets_link(client):
     """
-    Tell that the link of `client` is about to be reset; the next time, for all clients of that
-    link, waits twice as long.
+    Return whether the link of `client`, over which nobody answered, is to be reset, and tell it.
+    The next time, for all clients of that link, waits twice as long. A link that can be asked
+    (`alive`) is not reset while it answers, and sooner if it does not.
     """
-    after = client.retry.reset_at * 2
+    link = client.link
+    known = client.retry
+    least = known.reset_at
+    why = "no broker answers"
+    if hasattr(link, "alive"):
+        alive = True
+        if link.is_up():
+            alive = await link.alive()
+        if alive:
+            return False
+        least = least // 2
+        if alive is not None:
+            least = least // 2
+            why = "the router does not answer"
+    if known.unanswered < least:
+        return False
+    after = known.reset_at * 2
     for mate in client.clients:
-        if mate.link is client.link:
+        if mate.link is link:
             mate.retry.reset_at = after
-    client.say("the link looks up but no broker answers: resetting it")
+    client.say("the link looks up but %s: resetting it" % why)
+    return True
 
 
 def _search(client, now, error):

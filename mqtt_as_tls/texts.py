@@ -96,23 +96,6 @@ def overdue(client, lane):
         load("iterators").leave(client)
 
 
-def not_joined(ssid, status):
-    """
-    Return in words why a board is not in the network `ssid` (str).
-
-    status  int of the driver, or the exception that it raised
-    """
-    if status in (-3, 15, 202, 204):
-        why = "wrong password: check it, it is case-sensitive"
-    elif status in (-2, 201):
-        why = "no such network in reach: check its name (2.4 GHz only on most boards)"
-    elif status == 2:
-        why = "joined but got no address: check the router's DHCP, or give static="
-    else:
-        why = "cannot join (%s): check password, signal and access point" % status
-    return "Wi-Fi '%s': %s" % (ssid, why)
-
-
 def report(client, what, error):
     """Tell that a function of the app raised `error`; with log=print where, too."""
     client.say("%s failed: %r" % (what, error))

@@ -1,29 +1,26 @@
 """
 Wi-Fi as a link: bring it up, know whether it is up, recover it (rp2 with its cyw43 chip, esp32).
 
-A link is any object with `up`, `is_up`, `reset`, `down` and `dns_servers` as here; the client
-needs no more. No method scans: that would block for seconds.
+A link is any object with `up`, `is_up`, `reset`, `down` and `dns_servers` as here; `alive` may be
+missing. No method scans: that would block for seconds. What is done when something is wrong is in
+`wifi_faults`.
 """
 
 import asyncio
 from time import ticks_diff, ticks_ms
 
-from micropython import const
-
-from . import load
-from .errors import LinkError
-
-_PM_NONE = const(0xA11140)  # what WLAN.PM_NONE is, also where that has no name
-_PM_SAVE = const(0xA11142)  # the driver's default
+from . import load, unload
 
 
-def _wrong(what, *args):
-    return load("argument_errors").wifi(what, *args)
-
-
-def _check(what, value, low, high):
-    if not isinstance(value, str) or not low <= len(value.encode()) <= high:
-        raise _wrong(what, value, low, high)
+def is_on(wlan):
+    """
+    Return whether the radio of `wlan` is on. active() tells what was asked for; any command to a
+    cyw43 that is off would switch it on. Its interface is there if it is on, and then runs DHCP or
+    has an address.
+    """
+    if not hasattr(wlan, "deinit"):
+        return wlan.active()
+    return wlan.ipconfig("dhcp4") or wlan.ifconfig()[0] != "0.0.0.0"
 
 
 class WiFi:
@@ -35,7 +32,7 @@ class WiFi:
     networks    instead of both: a list of (ssid, password), tried in turn; the one that worked
                 last is tried first next time
     country     str of two letters, "DE": which channels may be used; in force from the next time
-                that the radio is switched on
+                that the radio is switched on. The esp32 takes no notice of it
     hostname    str of 1 to 32 characters, the name that is told to DHCP
     static      (address, netmask, gateway, DNS server), four dotted IPv4 str; None: DHCP
     power_save  for the cyw43: False keeps it awake, so that nothing waits for it; True lets it
@@ -43,13 +40,17 @@ class WiFi:
 
     Raises ValueError or TypeError for any of these that cannot be right, and ValueError where
     there is no Wi-Fi: on a PC, and where the network is somebody else's, the client takes
-    link=None. The radio is not touched before up().
+    link=None. The radio is not touched before up(). Wi-Fi survives a soft reset, with what an
+    earlier program or boot.py has set, and nobody can read back the password: so the first up()
+    leaves the network that the board is in, and joins with these settings.
     """
 
-    _poll_ms = 100  # five of these between leaving a network and what comes next
-    _timeout_ms = 20000  # for one network, both tries together
+    _poll_ms = 10  # a wrong password may show for 20 ms only
+    _timeout_ms = 20000  # for one network, a quarter of it for DHCP to confirm an old address
     _beat = None  # ticks_ms() of the last sign of life of the task in up(), if there is one
     _faults = 2  # and as many more as there were in a row that may be the radio's own
+    _in_force = None  # settings
+    _answered = False  # the router, at some time
 
     def __init__(
         self,
@@ -62,51 +63,21 @@ class WiFi:
         static=None,
         power_save=False,
     ):
-        try:
-            import network
-
-            make = network.WLAN
-        except (ImportError, AttributeError):
-            raise _wrong("WLAN")
-        pairs = list(networks or ((ssid, password),))
-        mixed = networks and (ssid or password)
-        for pair in pairs:
-            if mixed or not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise _wrong("networks")
-            ssid, password = pair
-            _check("ssid", ssid, 1, 32)
-            if password is not None:
-                # 64 characters are a raw key, in hexadecimal
-                most = 63 + (not str(password).strip("0123456789abcdefABCDEF"))
-                _check("password", password, 8, most)
-        self._pairs = pairs
-        if static is not None:
-            try:
-                numbers = [int(n) >> 8 for n in ".".join(static).split(".")]
-            except (TypeError, ValueError):
-                numbers = 0
-            if numbers != [0] * 16 or len(static) != 4:
-                raise _wrong("static")
+        self._pairs, self._config, new_country, self._wlan = load("wifi_options").taken(
+            ssid, password, networks, country, hostname, static, power_save
+        )
         self._static = static
-        if country is not None:
-            country = str(country).upper()
-            if len(country) != 2 or not country.isalpha():
-                raise _wrong("country")
-            network.country(country)
-        if hostname is not None:
-            _check("hostname", hostname, 1, 32)
-            network.hostname(hostname)
-        # Only the cyw43 has deinit(). On the esp32 3 is enough for a weak signal, and the default
-        # of -1 hides why it cannot join.
-        self._config = {"reconnects": 3}
-        if hasattr(make, "deinit"):
-            self._config = {"pm": _PM_SAVE if power_save else _PM_NONE}
-        self._wlan = make(network.STA_IF)
+        self._fresh = 1 + new_country  # until its own settings are in force
+        self._starts = []  # of the radio that failed: how many, when the last was
+        unload("wifi_options")
 
     def is_up(self):
-        """Return whether the board is in a network and has an address. Cheap, does not block."""
+        """
+        Return whether the board is in a network and has an address. Cheap, does not block. False
+        before the first up().
+        """
         wlan = self._wlan
-        return wlan.isconnected() and wlan.ifconfig()[0] != "0.0.0.0"
+        return not self._fresh and wlan.isconnected() and wlan.ifconfig()[0] != "0.0.0.0"
 
     def dns_servers(self):
         """Return the DNS servers, a list of dotted IPv4 str; empty where none is known."""
@@ -123,92 +94,123 @@ class WiFi:
         again then. After repeated failures that may be the radio's own it is switched off and on,
         on the cyw43 together with Bluetooth and the access point that share the chip.
 
+        Switching the radio of the cyw43 on blocks for 0.9 s. One that does not start is tried
+        once a call, and not before 5, 30, 120, 600 s, then 1800 s have passed since the last time:
+        the driver cannot do it more than six times between two resets of the board.
+
+        Returns None, or a remark for the log (str).
+
         Raises LinkError: what stood in the way at which network, and what to do about it.
         `status` is the driver's number for the last of them, None where it raised an OSError.
         """
         poll_ms = self._poll_ms
         while not self.is_up():
             # No lock: after Ctrl-C nobody would release it. 5 s are more than any blocking step.
-            if self._beat is None or abs(ticks_diff(ticks_ms(), self._beat)) > 50 * poll_ms:
+            if self._beat is None or abs(ticks_diff(ticks_ms(), self._beat)) > 500 * poll_ms:
                 break
             await asyncio.sleep_ms(poll_ms)
         else:
-            return
-        text = ""
+            return None
+        error = None
+        self._beat = ticks_ms()
         try:
+            if self._fresh:
+                mine = (self._pairs, self._static, self._config)
+                if WiFi._in_force != mine:
+                    await self._leave(self._fresh > 1, True)
+                self._fresh = 0
+                WiFi._in_force = mine
+                if self.is_up():
+                    return None
             for pair in self._pairs:
                 status = await self._join(*pair)
-                if status is None:
+                if status is None or isinstance(status, str):
                     self._faults = 2
                     self._pairs.remove(pair)
                     self._pairs.insert(0, pair)
-                    return
-                text += (text and "; ") + load("texts").not_joined(pair[0], status)
+                    return status
+                error = load("wifi_faults").not_joined(error, *pair, status, self._wlan)
                 if status not in (-3, -2):
                     n = self._faults = self._faults + 1
                     # At 4, 8, 16, ...: more rarely each time, it blocks and ends Bluetooth.
                     if not n & (n - 1):
-                        await self.down()
+                        await self._leave(True)
+            raise error
         finally:
             self._beat = None
-        raise LinkError(text, status if isinstance(status, int) else None)
+            unload("wifi_faults")
 
     async def _join(self, ssid, password):
         # Return None, or what stood in the way: the driver's status, or its exception.
         wlan = self._wlan
-        polls = self._timeout_ms // self._poll_ms
+        cyw43 = hasattr(wlan, "deinit")
         for _ in range(2):
             try:
-                if wlan.active():
-                    wlan.disconnect()
-                    await self._nap(5)
-                else:
-                    wlan.active(True)
+                if is_on(wlan):
+                    await self._leave(False)  # a chip that hangs is off after that
+                if not is_on(wlan):
+                    if not self._starts:
+                        wlan.active(True)
+                    if not is_on(wlan):
+                        load("wifi_faults").start(wlan, self._starts, is_on)
                 if self._static:
                     wlan.ifconfig(self._static)
                 try:
                     wlan.config(**self._config)
-                except (ValueError, OSError):
+                except (ValueError, TypeError, OSError):
                     pass  # another chip
                 wlan.connect(ssid, password)
+                start = ticks_ms()
                 while True:
-                    await self._nap(1)
+                    self._beat = ticks_ms()
+                    await asyncio.sleep_ms(self._poll_ms)
+                    ms = ticks_diff(ticks_ms(), start)
                     if self.is_up():
-                        return None
+                        # A cyw43 has its old address at once, whatever network it is in now
+                        if self._static or not cyw43 or wlan.ipconfig("has_dhcp4"):
+                            return None
+                        if await load("wifi_faults").serves(
+                            self, wlan, ms > self._timeout_ms // 4
+                        ):
+                            return "no answer from DHCP, the old address works"
                     status = wlan.status()
-                    if status < 1:  # given up; never so on an esp32, whose driver goes on trying
+                    if status < 1 and status is not False:  # given up, as an esp32 never does
                         break
-                    polls -= 1
-                    if polls < 0:
+                    if ms > self._timeout_ms:
+                        if self.is_up():
+                            await self._leave(False)
+                            status = 2
                         return status
             except (OSError, RuntimeError) as error:
                 status = error
         return status
 
-    async def _nap(self, polls):
-        self._beat = ticks_ms()
-        await asyncio.sleep_ms(polls * self._poll_ms)
-
     async def reset(self):
         """
         Leave the network, even one that only seems to be there, so that the next up() joins
         afresh. For a link that `is_up` but carries nothing: association can be lost unnoticed.
+        A cyw43 that answers no command is switched off, which blocks for 6 s.
         """
-        await self.down(False)
+        await self._leave(False)
 
-    async def down(self, _power_off=True):
+    async def down(self):
         """
         Leave the network and switch the radio off, for battery devices. The next up() switches it
         on. On the cyw43 Bluetooth and the access point go with it.
         """
-        wlan = self._wlan
-        try:
-            if wlan.active():  # else disconnect() would wake the cyw43
-                wlan.disconnect()
-                wlan.active(False)
-                await asyncio.sleep_ms(5 * self._poll_ms)
-            # The cyw43 stays on, and can stay "connected", at active(False): only this ends it.
-            if _power_off or wlan.isconnected():
-                wlan.deinit()
-        except (OSError, RuntimeError, AttributeError):
-            pass  # an esp32 has no deinit; what is broken will show in up()
+        await self._leave(True)
+
+    async def _leave(self, *how):
+        if is_on(self._wlan):
+            await load("wifi_faults").leave(self._wlan, self._poll_ms, *how)
+
+    async def alive(self):
+        """
+        Ask the router, and the DNS server, for a sign of life; for a link that `is_up`.
+
+        Returns True: there was one; False: there was one before, or the chip hangs (then it was
+        switched off); None: nobody ever answers here, who knows.
+        """
+        answer = await load("wifi_faults").alive(self._wlan)
+        self._answered = self._answered or answer
+        return answer or (False if self._answered or answer is None else None)

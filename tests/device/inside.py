@@ -272,6 +272,15 @@ def resolve_with(resolve):
     dns.resolve = resolve
 
 
+def set_router(port):
+    """Have every WiFi ask 127.0.0.1 at this UDP port whether the link is alive, and wait 0.3 s."""
+    from mqtt_as_tls import wifi, wifi_faults
+
+    wifi.unload = wifi_faults.unload = lambda *names: None  # it would be as before then
+    wifi_faults.PORT = port
+    wifi_faults.ANSWER_MS = 300
+
+
 def unanswered(client):
     """Return how many attempts to connect nobody has answered, since the last that was."""
     return client.retry.unanswered

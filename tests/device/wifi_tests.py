@@ -6,13 +6,19 @@ MicroPython, all in one process, each on a board fresh from power-on.
 import asyncio
 import sys
 
+from mqtt_as_tls import wifi as wifi_module
+from mqtt_as_tls import wifi_faults
 from mqtt_as_tls.errors import LinkError, MQTTError
 from mqtt_as_tls.wifi import WiFi
 from tests.fakes import network
 from tests.unit.checks import raises, run_tests
 
+wifi_module.ticks_ms = wifi_faults.ticks_ms = network.ticks_ms
+wifi_module.unload = wifi_faults.unload = lambda *names: None  # or that would be forgotten
+POLL_MS = WiFi._poll_ms
 WiFi._poll_ms = 2
 WiFi._timeout_ms = 120
+wifi_faults.ANSWER_MS = 100
 
 
 def home(**options):
@@ -156,15 +162,81 @@ async def test_up_returns_at_once_when_it_is_up():
     assert len(network.calls) == before
 
 
-async def test_a_network_that_boot_py_joined_is_kept():
+async def join_as_boot_py(ssid="home", password="correct horse"):
     wlan = network.WLAN()
     wlan.active(True)
-    wlan.connect("home", "correct horse")
+    wlan.connect(ssid, password)
     while not wlan.isconnected():
         await asyncio.sleep_ms(1)
-    before = len(network.calls)
+    network.calls.clear()
+    network.blocked.clear()
+
+
+async def test_what_boot_py_or_an_earlier_program_joined_is_not_taken_for_ours():
+    network.air.networks["shed"] = "rusty nails"
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        network.air.networks["shed"] = "rusty nails"
+        await join_as_boot_py()
+        wifi = WiFi("shed", "rusty nails")
+        assert not wifi.is_up()
+        await wifi.up()
+        assert joined() == ["shed"] and wifi.is_up()
+        assert called("deinit") == []  # Bluetooth and an access point go on
+
+
+async def test_a_wrong_password_is_found_though_an_earlier_program_had_the_right_one():
+    for board, status in (("cyw43", -3), ("esp32", 202)):
+        network.board(board)
+        await join_as_boot_py()
+        await fails(WiFi("home", "correct mouse"), "wrong password", status)
+
+
+async def test_settings_are_applied_though_an_earlier_program_had_joined():
+    await join_as_boot_py()
+    network.air.dhcp = False
+    static = ("192.168.1.50", "255.255.255.0", "192.168.1.1", "192.168.1.2")
+    await home(static=static, hostname="garden", power_save=True).up()
+    assert network.WLAN().ifconfig() == static
+    assert network.WLAN().config("pm") == network.WLAN.PM_PERFORMANCE
+    assert network.hostname() == "garden"
+
+
+async def test_a_static_address_of_an_earlier_program_gives_way_to_dhcp():
+    network.WLAN().active(True)
+    network.WLAN().ifconfig(("192.168.1.50", "255.255.255.0", "192.168.1.1", "192.168.1.2"))
+    await join_as_boot_py()
     await home().up()
-    assert len(network.calls) == before
+    assert network.WLAN().ifconfig()[0] == network.air.address
+
+
+async def test_a_new_country_takes_effect_unless_others_use_the_radio():
+    for shared in (False, True):
+        network.board("cyw43")
+        await join_as_boot_py()
+        network.air.access_point = shared
+        await home(country="DE").up()
+        assert network.driver.country == ("XX" if shared else "DE")
+        assert len(called("deinit")) == (not shared)
+
+
+async def test_a_second_object_with_the_same_settings_does_not_join_again():
+    await home().up()
+    network.calls.clear()
+    other = WiFi(networks=[("home", "correct horse")])
+    await other.up()
+    assert other.is_up() and network.calls == []
+
+
+async def test_new_settings_of_the_same_program_take_effect_at_the_first_up():
+    network.air.networks["shed"] = "rusty nails"
+    old = home()
+    await old.up()
+    new = WiFi("shed", "rusty nails")
+    await new.up()
+    assert joined() == ["home", "shed"]
+    await old.up()
+    assert joined() == ["home", "shed"]  # no tug of war
 
 
 async def test_a_join_that_boot_py_began_is_no_obstacle():
@@ -242,6 +314,19 @@ async def test_a_wrong_password_is_called_so():
     assert joined() == ["home", "home"]
 
 
+async def test_a_wrong_password_that_shows_for_20_ms_only_is_not_missed():
+    assert POLL_MS <= 10
+    network.air.networks["home"] = "another horse"
+    network.air.wrong_key = "briefly"
+    await fails(home(), "Wi-Fi 'home': wrong password", -3)
+
+
+async def test_a_wrong_password_that_never_shows_is_among_the_causes():
+    network.air.networks["home"] = "another horse"
+    network.air.wrong_key = "never"
+    await fails(home(), "Wi-Fi 'home': cannot join (1): wrong password?", 1)
+
+
 async def test_a_network_out_of_reach_is_called_so():
     await fails(WiFi("hom", "correct horse"), "Wi-Fi 'hom': no such network in reach", -2)
 
@@ -253,7 +338,7 @@ async def test_a_missing_address_is_called_so():
 
 async def test_a_silent_access_point_is_given_up_in_time():
     network.air.silent = True
-    await fails(home(), "cannot join (1): check", 1)
+    await fails(home(), "cannot join (1): wrong password? weak signal?", 1)
 
 
 async def test_a_link_error_is_one_of_ours():
@@ -332,20 +417,17 @@ async def test_a_link_that_lost_its_address_is_not_up_and_is_joined_again():
 
 
 async def test_an_association_lost_unnoticed_is_healed_by_reset():
-    for leaves in (False, True):
-        network.board("cyw43")
-        network.air.leaves = leaves
-        wifi = home()
-        await wifi.up()
-        network.lose_association()
-        assert wifi.is_up() and not network.traffic()
-        await wifi.up()  # believes the driver
-        assert not network.traffic()
-        await wifi.reset()
-        assert not wifi.is_up()
-        assert called("deinit") == []
-        await wifi.up()
-        assert network.traffic()
+    wifi = home()
+    await wifi.up()
+    network.lose_association()
+    assert wifi.is_up() and not network.traffic()
+    await wifi.up()  # believes the driver
+    assert not network.traffic()
+    await wifi.reset()
+    assert not wifi.is_up()
+    assert called("deinit") == []
+    await wifi.up()
+    assert network.traffic()
 
 
 async def test_a_link_that_stays_up_after_disconnect_is_healed_by_reset():
@@ -408,14 +490,205 @@ async def test_failures_are_counted_from_the_last_success():
     assert called("deinit") == []
 
 
-async def test_a_chip_that_does_not_start_is_an_error_and_a_retry():
+DEAD = "Wi-Fi: the radio does not start: power-cycle the board, or machine.reset()"
+
+
+async def test_a_chip_that_does_not_start_is_tried_once_and_nothing_else_is_asked_of_it():
+    network.air.broken = True
+    await fails(home(), DEAD, None)
+    assert network.calls == [("active", True)]
+    assert network.driver.starts == network.driver.STARTS - 1
+
+
+async def test_a_chip_that_does_not_start_is_tried_more_rarely_each_time():
     network.air.broken = True
     wifi = home()
-    await fails(wifi, "cannot join ([Errno 1] EPERM)", None)
-    await fails(wifi, "cannot join", None)
+    tried = []
+    for second in range(0, 8000, 5):
+        before = len(network.calls)
+        error = None
+        try:
+            await wifi.up()
+        except LinkError as e:
+            error = e
+        assert str(error) == DEAD
+        if len(network.calls) > before:
+            assert len(network.calls) == before + 1
+            tried.append(second)
+            assert error.failed_starts == len(tried)
+        network.pass_ms(5000)
+    # the last start that the driver can do is over half an hour after the first
+    assert tried == [0, 5, 35, 155, 755, 2555, 4355, 6155, 7955], tried
+
+
+async def test_a_chip_that_starts_after_all_is_used_at_once():
+    network.air.broken = True
+    wifi = home()
+    for _ in range(4):
+        await fails(wifi, DEAD, None)
+        network.pass_ms(601_000)
     network.air.broken = False
     await wifi.up()
     assert network.traffic()
+    network.air.broken = True
+    await wifi.down()
+    await fails(wifi, DEAD, None)  # at once: the count began anew
+    assert network.driver.starts == network.driver.STARTS - 5
+
+
+async def test_a_radio_that_another_program_asked_for_in_vain_is_not_asked_for_more():
+    network.air.broken = True
+    network.WLAN().active(True)  # before a soft reset
+    assert network.WLAN().active()
+    network.calls.clear()
+    wifi = home()
+    for _ in range(3):
+        await fails(wifi, DEAD, None)
+        await wifi.reset()
+        await wifi.down()
+    assert network.calls == [("active", True)]
+
+
+async def test_the_driver_can_start_a_chip_six_times_and_no_more():
+    network.air.broken = True
+    wlan = network.WLAN()
+    for _ in range(6):
+        wlan.active(True)
+    network.air.broken = False
+    wlan.active(True)
+    wlan.deinit()
+    wlan.active(True)
+    await fails(home(), DEAD, None)
+
+
+async def test_a_chip_that_hangs_is_switched_off_at_the_first_call_that_shows_it():
+    for first in ("reset", "alive", "up"):
+        network.board("cyw43")
+        network.air.dns = "127.0.0.1"
+        wifi = home()
+        await wifi.up()
+        network.air.hung = True
+        network.blocked.clear()
+        if first == "up":
+            network.lose_link()
+        elif first == "alive":
+            assert await wifi.alive() is False
+        if first != "up":
+            await wifi.reset()
+        assert not wifi.is_up()
+        await wifi.up()
+        assert network.traffic()
+        calls = [call for call, ms in network.blocked if ms >= 1000]
+        found = "status" if first == "alive" else "disconnect"
+        assert calls == [found, "ipconfig", "deinit"], network.blocked
+        assert network.longest_ms() <= 6000  # a watchdog of 8 s does not bite
+
+
+async def test_a_chip_that_an_earlier_program_left_hanging_is_switched_off():
+    await join_as_boot_py()
+    network.air.hung = True
+    await home().up()
+    assert network.traffic() and network.longest_ms() <= 6000
+
+
+async def test_the_radio_is_switched_on_once_and_not_in_every_retry():
+    network.air.networks.clear()
+    wifi = home()
+    for _ in range(5):
+        await fails(wifi, "no such network", -2)
+    network.air.networks["home"] = "correct horse"
+    await wifi.up()
+    network.lose_link()
+    await wifi.up()
+    await wifi.reset()
+    await wifi.up()
+    assert [ms for call, ms in network.blocked if call == "active"] == [870]
+    assert max([ms for call, ms in network.blocked if call != "active"]) < 20
+
+
+# An address that outlives the link
+
+
+async def test_an_old_address_counts_once_dhcp_has_confirmed_it():
+    wifi = home()
+    await wifi.up()
+    network.lose_link()
+    network.air.nak_ms = 20
+    task = asyncio.create_task(wifi.up())
+    while not network.driver.link:
+        await asyncio.sleep_ms(1)
+    await asyncio.sleep_ms(5)
+    assert network.WLAN().isconnected() and not task.done()
+    assert await task is None
+    assert network.driver.leased_by_dhcp
+
+
+async def test_the_old_address_does_not_count_in_another_network():
+    wifi = WiFi(networks=PAIRS)
+    await wifi.up()
+    network.lose_link()
+    network.air.networks = {"shed": "rusty nails"}
+    network.air.address = "10.0.0.9"
+    await wifi.up()
+    assert network.WLAN().ifconfig()[0] == "10.0.0.9"
+    assert network.traffic()
+
+
+async def test_without_dhcp_an_old_address_that_carries_nothing_is_told_and_left():
+    wifi = home()
+    await wifi.up()
+    network.lose_link()
+    network.air.dhcp = False
+    network.air.address = "10.0.0.9"  # the router is another one
+    ports = []
+    router = asyncio.create_task(network.gateway(ports.append))
+    await asyncio.sleep_ms(5)
+    wifi_faults.PORT = ports[0]
+    await fails(wifi, "joined but got no address: check the router's DHCP", 2)
+    assert not wifi.is_up()
+    router.cancel()
+
+
+async def test_without_dhcp_an_old_address_that_works_is_kept():
+    wifi = home()
+    await wifi.up()
+    network.lose_link()
+    network.air.dhcp = False
+    ports = []
+    router = asyncio.create_task(network.gateway(ports.append))
+    await asyncio.sleep_ms(5)
+    wifi_faults.PORT = ports[0]
+    assert await wifi.up() == "no answer from DHCP, the old address works"
+    assert wifi.is_up() and network.traffic()
+    router.cancel()
+
+
+# Is it alive?
+
+
+async def test_a_router_that_answers_shows_that_the_link_is_alive():
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        ports = []
+        router = asyncio.create_task(network.gateway(ports.append))
+        wifi = home()
+        await wifi.up()
+        wifi_faults.PORT = ports[0]
+        assert await wifi.alive() is True
+        network.lose_association()
+        assert wifi.is_up()
+        assert await wifi.alive() is False
+        await wifi.reset()
+        await wifi.up()
+        assert await wifi.alive() is True
+        router.cancel()
+
+
+async def test_a_router_that_never_answered_shows_nothing():
+    wifi = home()
+    await wifi.up()
+    wifi_faults.PORT = 9
+    assert await wifi.alive() is None
 
 
 async def test_a_chip_that_somebody_else_switched_off_comes_back():
@@ -613,7 +886,41 @@ async def test_esp32_a_network_out_of_reach_is_called_so():
 
 
 async def test_esp32_a_missing_address_is_given_up_in_time():
-    await fails(esp32(dhcp=False), "cannot join (1001)", 1001)
+    await fails(esp32(dhcp=False), "joined but got no address: check the router's DHCP", 1001)
+
+
+async def test_esp32_an_expired_authentication_is_no_missing_address():
+    wifi = esp32(auth_reason=2, networks={"home": "another horse"})
+    await fails(wifi, "cannot join (2): check password, signal and access point", 2)
+
+
+async def test_esp32_a_network_with_another_security_is_called_so():
+    for reason in (210, 211):
+        await fails(esp32(security=reason), "it wants another security", reason)
+
+
+# Other chips, with drivers of their own
+
+
+async def test_nina_up_joins_and_a_lost_link_is_joined_again():
+    network.board("nina")
+    wifi = home()
+    await wifi.up()
+    assert wifi.is_up() and network.traffic()
+    network.lose_link()
+    await wifi.up()
+    assert network.traffic()
+    await wifi.reset()
+    assert not wifi.is_up()
+    await wifi.up()
+    assert network.traffic()
+
+
+async def test_nina_a_password_in_the_drivers_error_is_not_told():
+    network.board("nina")
+    network.air.networks["home"] = "another horse"
+    text = await fails(home(), "cannot join (could not connect to ssid=home", None)
+    assert "horse" not in text
 
 
 async def test_esp32_an_old_error_does_not_spoil_the_next_join():
@@ -669,7 +976,19 @@ async def test_esp32_down_switches_the_radio_off_and_up_switches_it_on():
 
 
 def on_a_new_board(test):
-    network.board("cyw43")
+    """Run `test` with every driver that may make a difference to it."""
+    name = test.__name__
+    on_a_board_with(28, test)
+    if "esp32" not in name and "nina" not in name:
+        on_a_board_with(25, test)
+        if "down" in name or "reset" in name:
+            on_a_board_with(27, test)
+
+
+def on_a_board_with(micropython, test):
+    network.board("cyw43", micropython)
+    WiFi._in_force = None  # as after a soft reset
+    wifi_faults.PORT = 9
     asyncio.new_event_loop()
     result = test()
     if hasattr(result, "send"):

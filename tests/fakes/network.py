@@ -8,7 +8,8 @@ other, not both.
 
     from tests.fakes import network
 
-    network.board("cyw43")              # or "esp32": everything as after power-on
+    network.board("cyw43")              # or "esp32", "nina": everything as after power-on
+    network.board("cyw43", 27)          # with the driver of MicroPython 1.27; 28 unless said
     network.air.networks["home"] = "correct horse"
     network.air.dhcp = False            # see Air for all of them
     network.lose_link()                 # the access point is gone, the driver notices
@@ -17,26 +18,41 @@ other, not both.
     network.on_traffic = print          # called with True or False when frames begin or cease to
                                         # pass: a test cuts its TCP connections then
     network.calls                       # what changed something in the driver, in order
+    network.blocked                     # (call, ms): how long calls would have blocked, if at all
+    network.ticks_ms()                  # a clock in which they did
+    network.pass_ms(60_000)             # which goes on by so much
 
 Begin and end of a join are noticed when somebody looks (status(), isconnected() and so on).
 
-What the drivers do was read from extmod/network_cyw43.c with the cyw43 driver, and from
-ports/esp32/network_wlan.c. That includes the surprises:
+What the drivers do was read from extmod/network_cyw43.c with the cyw43 driver, from
+ports/esp32/network_wlan.c and extmod/network_ninaw10.c; the lengths are those of MicroPython 1.28
+on an emulated CYW43439. That includes the surprises:
 
-cyw43   active(False) does nothing to the chip, before 1.26 it does not even leave the network.
-        deinit() switches the chip off; disconnect() and config() switch it on again.
+cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does not even leave the
+        network. From 1.28 on it removes the interface: the address is gone, and connect() gives
+        EPERM until active(True).
+        deinit() switches the chip off; active(), disconnect() and config() switch it on again,
+        connect() does not. active() tells what was asked for, whatever came of it.
+        Each start that fails takes a state machine and two DMA channels with it: after six of
+        them nothing starts the chip but a reset of the board.
         After a lost link the status is 1 for ever, and nobody joins again.
         disconnect() takes effect later, and does not clear a negative status; connect() does.
         The link can be "up" although the access point forgot us, even after disconnect().
+        The address outlives the link: after a rejoin there is the old one at once, and DHCP is
+        asked for it only then.
+        A wrong password is -3, or that for 20 ms (here for two looks), or 1 for ever.
+        With a chip that hangs each command takes a second.
 esp32   It joins again by itself, `reconnects` times.
         The last error stays the status until there is an address, also after connect().
         A wrong password is not always called so.
         isconnected() stays True when the address is gone.
+nina    status() is a bool, and what connect() raises has the password in it.
 """
 
 import os
 import sys
-from time import ticks_add, ticks_diff, ticks_ms
+import time
+from time import ticks_add, ticks_diff
 
 sys.modules["network"] = sys.modules[__name__]
 
@@ -54,15 +70,19 @@ class Air:
         self.dhcp_ms = 10  # from joined to an address
         self.event_ms = 5  # cyw43: from disconnect() to its effect
         self.dhcp = True  # addresses are given
+        self.nak_ms = 3  # cyw43: until DHCP says that an old address is not one of its own
         self.silent = False  # access points do not answer: joins go on for ever
         self.stuck = False  # the same, but the chip's fault: switching it off heals it
         self.flakes = []  # cyw43: with what status the next joins fail, though all is well
-        self.auth_reason = 202  # esp32: what a wrong password is called, 15 or 204 at times
+        self.auth_reason = 202  # esp32: what a wrong password is called, 15, 204 or 2 at times
+        self.wrong_key = "told"  # cyw43: or "briefly": -3 for two looks, again and again; "never"
+        self.security = None  # esp32: 210 or 211, the network wants another one
         self.sticky = False  # cyw43: the link stays "up" at disconnect(), until deinit()
         self.broken = False  # cyw43: the chip does not start
-        self.leaves = False  # cyw43: active(False) leaves the network, as from 1.26 on
+        self.access_point = False  # the board has one
+        self.hung = False  # cyw43: the chip answers no command until it was switched off
         self.address = "192.168.4.17"
-        self.dns = "192.168.4.1"
+        self.dns = "127.0.0.1"  # and the router, see gateway()
 
 
 class _Driver:
@@ -119,6 +139,13 @@ class _Driver:
             return "name"
         return None if air.networks[ssid] == key else "key"
 
+    def set_static(self, addresses):
+        self.static = addresses
+        self.ip = addresses[0]
+
+    def get_config(self, name):
+        return self.config[name]
+
     def ifconfig(self):
         if self.static:
             return self.static
@@ -128,58 +155,134 @@ class _Driver:
 
 
 class _CYW43(_Driver):
+    STARTS = 6  # that may fail between two resets of the board
+
     def __init__(self):
         super().__init__()
+        self.starts = self.STARTS
+        self.country = None  # in force
         self.off()
 
     def off(self):
         # Without power: all is forgotten but what MicroPython itself keeps (`active`).
         self.powered = False
-        self.station_up = False
+        self.ssid = ""
         self.joining = 0  # the status while there is no link
-        self.ip = self.static = None
+        self.no_interface()
         self.events = []
+
+    def no_interface(self):
+        self.station_up = self.dhcp = self.leased_by_dhcp = False
+        self.ip = self.static = None
         self.link_down()
 
     def wake(self):
-        if not self.powered and not air.broken:
+        # Have the chip on; return whether it is. Each command to one that hangs takes 1 s.
+        if self.powered:
+            return True
+        self.no_interface()
+        if self.starts and not air.broken:
+            pass_ms(520)
             self.powered = True
+            air.hung = False
             self.config = {"pm": 0xA11142}
-        return self.powered
+            return True
+        pass_ms(80 if self.starts else 70)
+        self.starts = max(self.starts - 1, 0)
+        return False
+
+    def command(self, ms, commands=1):
+        # Return whether the chip has taken it.
+        if not self.wake():
+            return False
+        pass_ms(1000 * commands if air.hung else ms)
+        return not air.hung
 
     def set_active(self, yes):
         self.active = yes
         if yes:
-            self.station_up = self.wake()
-        elif air.leaves:
-            self.disconnect()
+            if not self.station_up and self.wake():
+                pass_ms(1000 * 20 if air.hung else 350)
+                self.country = _country
+                self.station_up = self.dhcp = True
+        elif firmware >= 26:
+            if self.command(1):
+                self.leave()
+            if firmware >= 28 and self.station_up:
+                self.farewell(208)
+                self.no_interface()
 
     def deinit(self):
         if self.powered:
-            air.stuck = air.sticky = False
+            if self.station_up:
+                self.farewell(155)
+            air.stuck = air.sticky = air.hung = False
         self.off()
+
+    def farewell(self, ms):
+        # DHCP releases the address; the groups of multicast are left, with a frame and without.
+        pass_ms(1000 * (6 + self.leased_by_dhcp) if air.hung else ms)
 
     def connect(self, ssid, key):
         if not self.station_up:
             raise OSError(1)
+        if not self.command(11, 12):
+            raise OSError(110)
         self.forget(self.joined)
         self.joining = 1
+        self.looks = -1
+        self.ssid = ssid
         self.later(air.join_ms, self.joined, ssid, key)
 
     def joined(self, ssid, key):
         refusal = self.refusal(ssid, key)
-        if air.silent or air.stuck:
+        if air.silent or air.stuck or refusal == "key" and air.wrong_key == "never":
             return
         if air.flakes:
             self.joining = air.flakes.pop(0)
         elif refusal:
             self.joining = {"name": -2, "key": -3}[refusal]
+            if self.joining == -3 and air.wrong_key == "briefly":
+                self.looks = 2
+                self.later(air.join_ms, self.joined, ssid, key)
         else:
             self.link_up()
 
-    def disconnect(self):
-        if not self.wake():
+    def link_up(self):
+        self.link = True
+        if self.static:
+            self.carry(True)
             return
+        self.leased_by_dhcp = False
+        if self.ip:
+            self.carry(self.ip == air.address)
+            self.later(air.nak_ms, self.asked_again)
+        elif air.dhcp:
+            self.later(air.dhcp_ms, self.leased)
+
+    def asked_again(self):
+        if not air.dhcp:
+            return
+        if self.ip == air.address:
+            self.leased_by_dhcp = True
+        else:
+            self.ip = None
+            self.later(air.dhcp_ms, self.leased)
+
+    def leased(self):
+        self.leased_by_dhcp = True
+        super().leased()
+
+    def link_down(self):
+        self.forget(self.asked_again)
+        super().link_down()
+
+    def disconnect(self):
+        if self.command(1):
+            self.leave()
+
+    def leave(self):
+        self.ssid = ""
         self.forget(self.joined)
         if self.joining == 1:
             self.carry(False)
@@ -196,8 +299,47 @@ class _CYW43(_Driver):
     def set_config(self, name, value):
         if name != "pm":
             raise ValueError("unknown config param")
-        if self.wake():
+        if self.command(5, 7):
             self.config[name] = value
+
+    def get_config(self, name):
+        if name not in ("pm", "ssid"):
+            raise ValueError("unknown config param")
+        self.command(1)
+        return self.ssid if name == "ssid" else self.config[name]
+
+    def rssi(self):
+        if not self.station_up:
+            raise OSError(1)
+        self.command(1)
+        return -50 if self.traffic else 0
+
+    def set_static(self, addresses):
+        self.static = addresses
+        self.ip = addresses[0]
+        self.dhcp = self.leased_by_dhcp = False
+
+    def set_ipconfig(self, dhcp4):
+        calls.append(("ipconfig", dhcp4))
+        if not air.hung and not self.link:
+            raise RuntimeError("a RELEASE that nobody hears frees the next lease")
+        if self.leased_by_dhcp and air.hung:
+            pass_ms(1000)
+        self.leased_by_dhcp = False
+        self.static = None
+        if not dhcp4:
+            self.dhcp = False
+            return
+        self.dhcp = True
+        if air.dhcp:
+            self.later(air.dhcp_ms, self.leased_anew)
+
+    def leased_anew(self):
+        self.ip = None
+        self.leased()
+
+    def get_ipconfig(self, what):
+        return {"dhcp4": self.dhcp, "has_dhcp4": self.leased_by_dhcp}[what]
 
     def is_connected(self):
         return self.link and self.ip is not None
@@ -205,6 +347,9 @@ class _CYW43(_Driver):
     def status(self):
         if self.link:
             return 3 if self.ip else 2
+        if self.joining == -3 and self.looks == 0:
+            self.joining = 1
+        self.looks -= 1
         return self.joining
 
 
@@ -254,7 +399,9 @@ class _ESP32(_Driver):
         if air.silent or air.stuck:
             return
         self.busy = False
-        if refusal:
+        if air.security:
+            self.disconnected(air.security)
+        elif refusal:
             self.disconnected({"name": 201, "key": air.auth_reason}[refusal])
         else:
             self.link_up()
@@ -293,6 +440,11 @@ class _ESP32(_Driver):
         self.started()
         self.config[name] = value
 
+    def rssi(self):
+        if not self.link:
+            raise OSError("Wifi Not Connected")
+        return -50
+
     def is_connected(self):
         return self.connected
 
@@ -310,6 +462,36 @@ class _ESP32(_Driver):
         return self.reason or 1000
 
 
+class _NINA(_Driver):
+    # connect() waits for the other chip, and joins again by itself.
+
+    def connect(self, ssid, key):
+        if self.refusal(ssid, key) or air.silent:
+            raise OSError(f"could not connect to ssid={ssid}, sec=3, key={key}")
+        self.later(air.join_ms, self.link_up)
+
+    def set_active(self, yes):
+        self.active = yes
+        if not yes:
+            self.disconnect()
+
+    def disconnect(self):
+        self.forget(self.link_up)
+        self.link_down()
+        self.ip = None
+
+    lose_link = disconnect
+
+    def set_config(self, name, value):
+        raise ValueError("unknown config param")
+
+    def is_connected(self):
+        return self.link
+
+    def status(self):
+        return self.link
+
+
 class _WLAN:
     # What programs see.
 
@@ -317,45 +499,39 @@ class _WLAN:
     IF_AP = AP_IF
 
     def __init__(self, interface=STA_IF):
-        if interface != STA_IF:
-            raise ValueError("this fake has no access point")
+        self._access_point = interface == AP_IF
 
     def active(self, *yes):
-        driver.look()
+        if self._access_point:  # of which nothing else is known here
+            return air.access_point
         if not yes:
             return driver.active
         calls.append(("active", bool(yes[0])))
-        return driver.set_active(bool(yes[0]))
+        return _timed("active", driver.set_active, bool(yes[0]))
 
     def connect(self, ssid=None, key=None):
-        driver.look()
         calls.append(("connect", ssid, key))
-        driver.connect(ssid, key)
+        _timed("connect", driver.connect, ssid, key)
 
     def disconnect(self):
-        driver.look()
         calls.append(("disconnect",))
-        driver.disconnect()
+        _timed("disconnect", driver.disconnect)
 
     def isconnected(self):
         driver.look()
         return driver.is_connected()
 
     def status(self, *what):
-        driver.look()
-        if what == ("rssi",):
-            return -50 if driver.traffic else 0
-        return driver.status()
+        return _timed("status", driver.rssi if what == ("rssi",) else driver.status)
 
     def config(self, *name, **values):
-        driver.look()
         if bool(name) == bool(values):
             raise TypeError("must query one param")
         if name:
-            return driver.config[name[0]]
-        for key in values:
-            driver.set_config(key, values[key])
+            return _timed("config", driver.get_config, name[0])
         calls.append(("config", values))
+        for key in values:
+            _timed("config", driver.set_config, key, values[key])
         return None
 
     def ifconfig(self, *new):
@@ -365,13 +541,15 @@ class _WLAN:
         if new[0] == "dhcp":
             raise RuntimeError("ifconfig('dhcp') blocks for up to 10 s")
         calls.append(("ifconfig", tuple(new[0])))
-        driver.static = tuple(new[0])
-        driver.ip = driver.static[0]
+        driver.set_static(tuple(new[0]))
         return None
 
-    def ipconfig(self, what):
+    def ipconfig(self, what=None, **values):
+        if values:
+            return _timed("ipconfig", driver.set_ipconfig, values["dhcp4"])
         address, netmask, gateway, _ = self.ifconfig()
-        return {"addr4": (address, netmask), "gw4": gateway}[what]
+        found = {"addr4": (address, netmask), "gw4": gateway}
+        return found[what] if what in found else driver.get_ipconfig(what)
 
     def scan(self, **_):
         calls.append(("scan",))
@@ -384,9 +562,8 @@ class _WLAN_CYW43(_WLAN):
     PM_POWERSAVE = 0xA11C82
 
     def deinit(self):
-        driver.look()
         calls.append(("deinit",))
-        driver.deinit()
+        _timed("deinit", driver.deinit)
 
 
 class _WLAN_ESP32(_WLAN):
@@ -423,14 +600,48 @@ _BOARDS = {
             "STAT_HANDSHAKE_TIMEOUT": 204,
         },
     ),
+    "nina": (_NINA, _WLAN, {}),
 }
 
 
-def board(name):
-    """Be a board, "cyw43" or "esp32", as it is after power-on, with what Air starts with."""
-    global air, calls, driver, on_traffic, WLAN, _country, _hostname
+def ticks_ms():
+    """As time.ticks_ms, in a world where the calls of this module block."""
+    return ticks_add(time.ticks_ms(), _passed)
+
+
+def pass_ms(ms):
+    """Let that clock go on by `ms`."""
+    global _passed
+    _passed += ms
+
+
+def _timed(call, method, *args):
+    # What a program asks of the driver: events first, then the method; note how long it took.
+    driver.look()
+    begin = _passed
+    try:
+        return method(*args)
+    finally:
+        if _passed > begin:
+            blocked.append((call, _passed - begin))
+
+
+def longest_ms():
+    """Return how long the longest call blocked."""
+    return max([ms for _, ms in blocked] or [0])
+
+
+def board(name, micropython=None):
+    """
+    Be a board, "cyw43", "esp32" or "nina", as it is after power-on, with what Air starts with.
+
+    micropython  int, the minor version whose driver it has; else that of the board before
+    """
+    global air, blocked, calls, driver, firmware, on_traffic, WLAN, _country, _hostname
+    firmware = micropython or firmware
     make, WLAN, constants = _BOARDS[name]
     air = Air()
+    blocked = []
     calls = []
     on_traffic = None
     _country = "XX"
@@ -440,6 +651,30 @@ def board(name):
         for constant in other:
             globals().pop(constant, None)
     globals().update(constants)
+
+
+async def gateway(reports_port):
+    """
+    Be the router: answer every datagram (a DNS query) while frames pass, for ever.
+
+    reports_port  function that is told the UDP port of 127.0.0.1
+    """
+    import asyncio
+    import socket
+
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        port = 20_000 + int.from_bytes(os.urandom(2), "big") % 10_000
+        sock.bind(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+        reports_port(port)
+        while True:
+            yield asyncio.core._io_queue.queue_read(sock)
+            data, sender = sock.recvfrom(512)
+            if driver.traffic:
+                sock.sendto(data[:2] + b"\x81\x83" + data[4:], sender)
+    finally:
+        sock.close()
 
 
 def lose_link():
@@ -493,4 +728,5 @@ def ipconfig(what):
     return {"dns": driver.ifconfig()[3]}[what]
 
 
-board("cyw43")
+_passed = 0
+board("cyw43", 28)

@@ -15,7 +15,7 @@ from tests.support.secure import files
 APP = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
-    from tests.device.inside import forget_said, set_wifi, unanswered
+    from tests.device.inside import forget_said, set_router, set_wifi, unanswered
 
     ended = False
     set_wifi(10, 150)
@@ -27,6 +27,8 @@ APP = """
         soonest()
         asyncio.create_task(obey(globals()))
         wifi = eval(os.getenv("WIFI"))
+        if os.getenv("ROUTER"):
+            asyncio.create_task(network.gateway(set_router))
         client = hurry(secure(link=wifi))
         events = client.events()
 
@@ -54,8 +56,9 @@ def arguments(pki):
     return files(pki.ca, pki.device)
 
 
-def start(port, arguments, wifi=HOME, prepare=""):
-    return secure.start(APP, port, arguments, env={"WIFI": wifi, "PREPARE": prepare})
+def start(port, arguments, wifi=HOME, prepare="", router=True):
+    env = {"WIFI": wifi, "PREPARE": prepare, "ROUTER": "1" if router else ""}
+    return secure.start(APP, port, arguments, env=env)
 
 
 def do(app, line):
@@ -138,24 +141,63 @@ def test_a_lost_link_comes_back_and_nothing_is_lost(mtls_proxy, mtls_broker, arg
         finish(app, peer=peer)
 
 
+@pytest.mark.parametrize("router", [True, False])
 def test_an_association_lost_unnoticed_is_found_by_a_reset_of_the_link(
-    mtls_proxy, mtls_broker, arguments
+    mtls_proxy, mtls_broker, arguments, router
 ):
+    """At once if the router has ever answered, else after two attempts."""
     peer = mtls_broker.peer("up")
-    with start(mtls_proxy.port, arguments) as app:
+    with start(mtls_proxy.port, arguments, router=router) as app:
         app.wait_for("connected in")
         peer.wait_for(3, "up")
+        if router:  # a first failure, which the router shows to be none of the link's
+            mtls_proxy.blackhole()
+            mtls_proxy.rst()
+            app.wait_for("not connected: .*no answer within")
+            mtls_proxy.heal()
+            app.wait_for("connected in")
         falls_silent(mtls_proxy)
         do(app, "network.lose_association()")
-        for _ in range(5):
-            app.wait_for("^event Disconnected ConnectError")
-        app.wait_for("the link looks up but no broker answers: resetting it")
+        app.wait_for("connection lost: no PUBACK")
+        why = "the router does not answer" if router else "no broker answers"
+        app.wait_for(f"the link looks up but {why}: resetting it")
+        lost = app.lines[app.lines.index("did network.lose_association()") :]
+        attempts = len([line for line in lost if "not connected: " in line])
+        assert attempts == (0 if router else 1), app.report()
         app.wait_for("frames pass")
         mtls_proxy.rst()
         mtls_proxy.heal()
         app.wait_for("connected in")
         calls = finish(app, peer=peer)
-    assert calls.count("connect") == 2, calls
+    if router:
+        assert calls.count("connect") == 2, calls
+
+
+def test_a_link_that_is_alive_is_not_reset_though_no_broker_answers(
+    mtls_proxy, mtls_broker, arguments
+):
+    with start(mtls_proxy.port, arguments) as app:
+        app.wait_for("connected in")
+        falls_silent(mtls_proxy)
+        for _ in range(7):
+            app.wait_for("^event Disconnected")
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("connected in")
+        assert finish(app) == JOINED_ONCE
+    assert "reset" not in app.report()
+
+
+def test_a_radio_that_does_not_start_is_told_as_an_event(mtls_proxy, mtls_broker, arguments):
+    with start(mtls_proxy.port, arguments, prepare="network.air.broken = True") as app:
+        line = app.wait_for("not connected: ")
+        assert "the radio does not start: power-cycle the board, or machine.reset()" in line
+        app.wait_for("^event RadioDead")
+        do(app, 'print("calls", len(network.calls), client.error.failed_starts)')
+        assert "calls 1 1" in app.lines
+        app.send("network.air.broken = False")
+        app.wait_for("connected in")
+        finish(app)
 
 
 # A broker's fault
@@ -230,7 +272,7 @@ def test_of_two_networks_the_one_that_is_there_is_taken(mtls_proxy, mtls_broker,
 TWO = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
-    from tests.device.inside import forget_said, set_wifi, unanswered
+    from tests.device.inside import forget_said, set_router, set_wifi, unanswered
 
     set_wifi(10)
 
@@ -258,6 +300,7 @@ TWO = """
         global clients
         soonest()
         asyncio.create_task(obey(globals()))
+        asyncio.create_task(network.gateway(set_router))
         link = Watched("home", "correct horse")
         network.on_traffic = lambda passes: print("frames", "pass" if passes else "stop")
         clients = [
@@ -302,6 +345,7 @@ def test_a_link_is_not_reset_while_another_client_is_connected_over_it(two):
         app.wait_for(f"mqtt 127.0.0.1:{other.port}: .*no")
         do(app, "forget_said(clients[1])")  # else a repetition is not told
     assert "reset" not in app.report()
+    do(app, "network.lose_association()")
     do(app, "asyncio.create_task(clients[0].disconnect())")
     app.wait_for(r"reset \[False, False\]")
     other.heal()
@@ -394,7 +438,7 @@ def test_a_link_of_the_user_s_own_needs_just_five_methods(mtls_proxy, arguments)
 AGAIN = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
-    from tests.device.inside import forget_said, set_wifi, unanswered
+    from tests.device.inside import forget_said, set_router, set_wifi, unanswered
 
     set_wifi(10, 100_000)
     network.air.silent = True

@@ -487,6 +487,17 @@ async def test():
     await asyncio.sleep(1.2)
     task.cancel()
 """,
+    "radio dead": """
+async def test():
+    machine.reset = lambda: print("machine: reset")
+    task = asyncio.create_task(reset_for_the_radio())
+    await asyncio.sleep(0)
+    for n in range(1, 4):
+        print(n, "starts failed")
+        client.event_log.put("RadioDead", n)
+        await asyncio.sleep(0.01)
+    task.cancel()
+""",
     "script": """
 import gc
 async def main():
@@ -555,9 +566,10 @@ EXPECTED = {
     "flag": ["the broker has it"],
     "on_connect": ["[b'1.4.2']"],
     "events": ["off", "on"],
-    "networks": ["True DE garden-1 ['192.168.4.1']"],
+    "networks": ["True DE garden-1 ['127.0.0.1']"],
     "own link": ["nic True"],
     "watchdog": ["machine: watchdog 8000"],
+    "radio dead": ["1 starts failed", "2 starts failed", "3 starts failed", "machine: reset"],
     "stream in": ["9000"],
     "stream out": ["4000 4000"],
     "methods as handlers": ["garden/valve/2 turns to b'30'", "['garden/valve/2/state']"],

@@ -41,4 +41,4 @@ def test_a_program_that_knows_nothing_of_the_fake_joins_with_it():
         """,
         env={"MICROPYPATH": path, "FAKE_WIFI": "my-ssid:my-password"},
     )
-    assert out == "True ['192.168.4.1']\n"
+    assert out == "True ['127.0.0.1']\n"

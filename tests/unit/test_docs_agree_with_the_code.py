@@ -51,6 +51,7 @@ MODULES = (
         "stream_out",
     ),
     *("request_response", "session", "store", "iterators", "transport", "oversized"),
+    "wifi_faults",
 )
 
 
