@@ -91,6 +91,37 @@ class Memory:
             print("memory is back")
 
 
+class Interrupts:
+    """
+    They come in the midst of what runs now, at the first jump of the program and at later ones,
+    and each enqueues a message: numbers from 10 on, QoS in turn.
+    """
+
+    GAPS = (0, 2, 5, 11, 23, 47)  # jumps between them
+
+    def __init__(self):
+        self.step = self._step  # made once
+
+    def take(self):
+        self._number = 0
+        micropython.schedule(self.step, self.GAPS[0])
+
+    def _step(self, jumps):
+        if not jumps:
+            life = self.life
+            qos = self._number % 3
+            number = 10 + self._number
+            payload = bytes([number]) + PADDING
+            if life.client.enqueue("up/%s/%d" % (life.case["id"], qos), payload, qos=qos):
+                life.fate["%d %d" % (qos, number)] = "delivered"
+            self._number += 1
+            if self._number == len(self.GAPS):
+                print("interrupts are over")
+                return
+            jumps = self.GAPS[self._number]
+        micropython.schedule(self.step, jumps - 1)
+
+
 class OnPurpose(Exception):
     pass
 
@@ -110,19 +141,24 @@ class Failed:
 
 ticker = Ticker()
 memory = Memory()
+interrupts = Interrupts()
 failed = Failed()
 
 
 class Trigger:
-    """Locks the heap at a moment of the client, once."""
+    """
+    Has something strike at a moment of the client, once.
+
+    what  Memory or Interrupts
+    """
 
     moment = None
     next = False
 
     def set(self, moment, number=1, after=False):
         """
-        moment  "dns", "tcp", "hello", or the first byte of a packet (& 0xF0) with 0x100 added for
-                one that comes in
+        moment  "dns", "tcp", "hello", "idle", or the first byte of a packet (& 0xF0) with 0x100
+                added for one that comes in
         number  the how many-th of them
         after   bool: when that is done, not before
         """
@@ -135,7 +171,7 @@ class Trigger:
             self.number -= 1
             if not self.number:
                 self.moment = None
-                memory.take()
+                self.what.take()
 
     def around_write(self, write):
         def wrapped(transport, buf):
@@ -169,11 +205,14 @@ class Trigger:
 
         return wrapped
 
-    # In the place of `gc` and `socket` in transport
+    def around_handshake(self, handshake):
+        def wrapped(transport, *args):
+            self.met("hello")
+            return handshake(transport, *args)
 
-    def collect(self):
-        gc.collect()
-        self.met("hello")
+        return wrapped
+
+    # In the place of `socket` in transport
 
     def socket(self, *args):
         self.met("tcp")
@@ -242,8 +281,8 @@ class Life:
     One case.
 
     case  dict: port, id, protocol, tls; dns (host and port of a server); idle (bool: be silent for
-          a while); resumed (bool: all of it on a second connection); and memory, arguments of
-          Trigger.set, where that is the fault
+          a while); resumed (bool: all of it on a second connection); and memory or interrupt,
+          arguments of Trigger.set, where that is the fault
     """
 
     def __init__(self, case):
@@ -347,8 +386,11 @@ class Life:
 
     async def run(self):
         client = self.client
-        if self.case.get("memory"):
-            trigger.set(*self.case["memory"])
+        interrupts.life = self
+        for name, trigger.what in (("memory", memory), ("interrupt", interrupts)):
+            if self.case.get(name):
+                trigger.set(*self.case[name])
+                break
         try:
             await self.live(client)
         except MemoryError:  # of disconnect(), which tells its caller
@@ -371,6 +413,7 @@ class Life:
             await self.until("next")
             if self.case["idle"]:
                 print("idle")
+                trigger.met("idle")
                 await self.until("on")
             await self.out(1, 3)
             await self.out(2, 3)
@@ -409,7 +452,7 @@ async def play(case, given):
     given.life = life = Life(case)
     ticker.stats = life.client.stats
     await life.run()
-    given.life = ticker.stats = None
+    given.life = ticker.stats = interrupts.life = None
     return {
         "fate": life.fate,
         "got": [[n for n in range(64) for _ in range(each[n])] for each in life.got],
@@ -499,6 +542,7 @@ for name in (
     "dns",
     "explain",
     "options",
+    "queueing",
     "reasons",
     "mqtt5",
 ):
@@ -506,7 +550,8 @@ for name in (
 for module in (client_module, connection, retry):
     module.unload = lambda *names: None
 client_module.asyncio = Hurried()
-transport.gc = transport.socket = trigger
+transport.socket = trigger
+transport.Transport.handshake = trigger.around_handshake(transport.Transport.handshake)
 transport.Transport.send = trigger.around_write(transport.Transport.send)
 packet.Decoder.next = trigger.around_next(packet.Decoder.next)
 packet.Decoder.__init__ = trigger.around_init(packet.Decoder.__init__)

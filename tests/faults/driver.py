@@ -39,6 +39,9 @@ TICKS = 3  # of 100 or so, that the device has while it waits for somebody who i
 # collected, now and then, and another one after a lack of memory; what leaks adds up.
 HEAP = 20_000
 FEW = 6
+# What the device does to itself, and what it says when that is over
+PLACED = {"memory": "memory is back", "interrupt": "interrupts are over"}
+ENQUEUED = 10  # numbers from here on are those of interrupts
 HARMLESS = ("dribble", "garbage")  # while nothing is under way, the connection may live on
 SILENT = ("stall-up", "stall-down", "drop", "link-down", "link-silent", "move")
 
@@ -247,15 +250,16 @@ class Lane:
             "resumed": self._resumed(),
             "idle": case.moment in ("idle", "pingreq", "pingresp"),
         }
-        if case.fault == "memory":
+        if case.fault in PLACED:
             after = case.side == "after"
-            if case.moment in ("dns", "tcp"):
-                spec["memory"] = [case.moment, 1, False]
+            if case.moment in ("dns", "tcp", "idle"):
+                place = [case.moment, 1, False]
             elif case.moment in ("connect", "tls-client-hello"):
-                spec["memory"] = ["hello", 1, after]
+                place = ["hello", 1, after]
             else:
                 first = FIRST_BYTES[moment.name] | (0x100 if moment.way == "down" else 0)
-                spec["memory"] = [first, moment.number, after]
+                place = [first, moment.number, after]
+            spec[case.fault] = place
         return spec
 
     def _resumed(self):
@@ -290,7 +294,7 @@ class Lane:
 
     def _live(self):
         case = self.case
-        if case.fault == "memory":
+        if case.fault in PLACED:
             pass  # the device places it itself
         elif case.moment == "dns":
             self._dns.held = lambda: self._news.put(("held", None))
@@ -345,10 +349,10 @@ class Lane:
         elif word == "idle":
             self._idle()
         elif word == "leaving":
-            if self.case.moment == "disconnect" and self.case.fault != "memory":
+            if self.case.moment == "disconnect" and self.case.fault not in PLACED:
                 self._arm()
             else:
-                if not self._struck and self.case.fault != "memory":
+                if not self._struck and self.case.fault not in PLACED:
                     raise Missed("no fault was placed")
                 self._proxy.heal()
             self._device.send("leave")
@@ -376,14 +380,16 @@ class Lane:
 
     def _idle(self):
         fault = self.case.fault
-        if fault == "memory":
-            self._then["memory is back"] = self._on
+        if fault in PLACED:
+            self._then[PLACED[fault]] = self._on
         elif fault not in HARMLESS:
             self._then["connected"] = self._on
-        if self.case.moment == "idle":
+        if fault in PLACED:
+            pass
+        elif self.case.moment == "idle":
             self._proxy.freeze()
             self._strike(None)
-        elif fault != "memory":
+        else:
             self._arm()
 
     def _on(self):
@@ -549,9 +555,11 @@ class Lane:
 
     def _check(self, report):
         case = self.case
-        if case.fault == "memory" and "line memory is back" not in self._lines:
-            raise Missed("memory was never lacking")
+        if case.fault in PLACED and f"line {PLACED[case.fault]}" not in self._lines:
+            raise Missed("it never came")
         self._settle()
+        if case.fault == "interrupt":
+            self._check_enqueued(report)
         for qos, count in ((0, 2), (1, 3), (2, 3)):
             for number in range(1, count + 1):
                 fate = report["fate"].get(f"{qos} {number}", "forgotten")
@@ -590,6 +598,16 @@ class Lane:
         if self._silent and lost:
             assert int(lost[0]) >= TICKS, f"other tasks had {lost[0]} turns while all was silent"
         assert report["ticks"] > 0
+
+    def _check_enqueued(self, report):
+        """What interrupts enqueued arrives once, on the connection that there is."""
+        wanted = sorted(key for key in report["fate"] if int(key.split()[1]) >= ENQUEUED)
+        assert len(wanted) == 6, f"enqueued: {wanted}"
+        for key in wanted:
+            qos, number = key.split()
+            seen = self._seen.count((f"up/{self._id}/{qos}", int(number)))
+            assert seen == 1, f"QoS {qos} number {number}, enqueued, was seen {seen} times"
+        assert report["connects"] == 1, f"{report['connects']} connections"
 
 
 # Moments that are armed when they are near, and those where there is something to resume

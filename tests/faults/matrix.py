@@ -83,6 +83,7 @@ FAULTS = {
     "clock-unset": "the clock is that of a board just powered on, and the same",
     "move": "the broker's name has another address; the old one is silent",
     "memory": "every allocation fails for a moment, with MemoryError",
+    "interrupt": "interrupts enqueue, in the midst of what the client does then",
 }
 
 SIDES = ("before", "after")
@@ -108,14 +109,15 @@ def nonsense(case):
         return "a packet that has arrived cannot be changed any more"
     if fault == "memory" and moment == "idle":
         return "nothing runs that could ask for memory"
-    if fault == "memory" and moment in (
-        "tls-server-hello",
-        "tls-client-key",
-        "tls-server-finished",
-    ):
+    inside_tls = ("tls-server-hello", "tls-client-key", "tls-server-finished")
+    if fault == "memory" and moment in inside_tls:
         return (
             "there mbedTLS allocates, outside of MicroPython's heap: see benchmarks/starvation.py"
         )
+    if fault == "interrupt" and moment in inside_tls:
+        return "mbedTLS is at work, and interrupts wait until it has returned"
+    if fault == "interrupt" and moment == "disconnect":
+        return "the client takes nothing any more"
     return None
 
 

@@ -1,0 +1,62 @@
+"""What waits on the chip, and who may put it there."""
+
+import collections
+
+import pytest
+
+
+def numbers(peer, topic):
+    return [int(p) for t, p in peer.received if t == topic and p != b"end"]
+
+
+def test_what_a_timer_enqueues_arrives_once_and_in_order(desk):
+    desk.install("crowd")
+    peer = desk.broker.peer("from/crowd/#", qos=1)
+    desk.pico.start("import crowd; crowd.timer(500)")
+    assert desk.pico.wait_for("^idle") == "idle True"
+    line = desk.pico.wait_for("^timer done").split()
+    published, connects = int(line[3]), int(line[4])
+    peer.wait_for(501 + published + 1)
+    assert numbers(peer, "from/crowd/timer") == list(range(501))
+    assert numbers(peer, "from/crowd/main") == list(range(published))
+    assert connects == 1
+
+
+@pytest.mark.parametrize("full", ["newest", "oldest"])
+def test_a_burst_while_the_broker_is_away_leaves_memory_for_the_next_handshake(desk, full):
+    """512 messages of 12 bytes left no piece of the heap that a handshake could have had."""
+    desk.install("crowd")
+    peer = desk.broker.peer("from/crowd", qos=1)
+    desk.pico.start(f"import crowd; crowd.burst({full!r})")
+    desk.pico.wait_for("^up")
+    desk.broker.stop()
+    count, taken = map(int, desk.pico.wait_for("^took").split()[1:])
+    packet = 2 + 2 + 10 + 2 + 4
+    fits = 8192 // packet
+    assert count == (fits if full == "newest" else 2000)
+    assert taken < 8192 + 3000  # with the module, the ring's object
+    desk.broker.start()
+    assert desk.pico.wait_for("back") == "back"
+    desk.pico.wait_for("^burst done")
+    peer.wait_for(fits + 1)
+    assert numbers(peer, "from/crowd") == list(range(count - fits, count))
+
+
+def test_a_task_for_each_publish_leaves_memory_for_the_next_handshake(desk):
+    """10 a second took all of it in 47 s."""
+    desk.install("crowd")
+    peer = desk.broker.peer("from/crowd", qos=1)
+    desk.pico.start("import crowd; crowd.tasks(600)")
+    desk.pico.wait_for("^up")
+    desk.broker.stop()
+    desk.pico.set_speed(10)
+    assert "32 publish() calls wait already (max_waiting)" in desk.pico.wait_for("^refused")
+    count, free = map(int, desk.pico.wait_for("^took").split()[1:])
+    assert count == 32
+    assert free > 60_000
+    desk.pico.set_speed(1)
+    desk.broker.start()
+    assert desk.pico.wait_for("back") == "back"
+    desk.pico.wait_for("^tasks done")
+    arrived = collections.Counter(numbers(peer, "from/crowd"))
+    assert arrived == collections.Counter(range(32))
