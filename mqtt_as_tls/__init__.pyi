@@ -483,13 +483,13 @@ class WiFi:
         `up()`. It does not block.
         """
 
-    async def alive(self) -> bool | None:
+    async def alive(self) -> bool:
         """
-        Ask the router and the DNS server for a sign of life, over a link that is up.
+        Ask the router and the DNS server for a sign of life, over a link that is up. A radio that
+        hangs is switched off.
 
         Returns:
-            True: there was one; False: there was none, though there has been before, or the
-            radio hangs and was switched off; None: nobody has ever answered here.
+            Whether there was one.
         """
 
     async def reset(self) -> None:

@@ -160,15 +160,10 @@ async def resets_link(client):
     least = known.reset_at
     why = "no broker answers"
     if hasattr(link, "alive"):
-        alive = True
-        if link.is_up():
-            alive = await link.alive()
-        if alive:
+        if not link.is_up() or await link.alive():
             return False
-        least = least // 2
-        if alive is not None:
-            least = least // 2
-            why = "the router does not answer"
+        least = least // 4
+        why = "the router does not answer"
     if known.unanswered < least:
         return False
     after = known.reset_at * 2

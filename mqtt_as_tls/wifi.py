@@ -50,7 +50,6 @@ class WiFi:
     _beat = None  # ticks_ms() of the last sign of life of the task in up(), if there is one
     _faults = 2  # and as many more as there were in a row that may be the radio's own
     _in_force = None  # settings
-    _answered = False  # the router, at some time
 
     def __init__(
         self,
@@ -208,9 +207,6 @@ class WiFi:
         """
         Ask the router, and the DNS server, for a sign of life; for a link that `is_up`.
 
-        Returns True: there was one; False: there was one before, or the chip hangs (then it was
-        switched off); None: nobody ever answers here, who knows.
+        Returns whether there was one. A chip that hangs is switched off.
         """
-        answer = await load("wifi_faults").alive(self._wlan)
-        self._answered = self._answered or answer
-        return answer or (False if self._answered or answer is None else None)
+        return await load("wifi_faults").alive(self._wlan)

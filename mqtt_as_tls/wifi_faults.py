@@ -65,6 +65,7 @@ async def leave(wlan, poll_ms, power_off, if_alone=False):
         # The cyw43 stays on at active(False), and can stay "connected": only deinit() ends it.
         wlan.active(False)
         wlan.deinit()
+        await asyncio.sleep_ms(_TURN_MS)
     except (OSError, RuntimeError, AttributeError):
         pass  # an esp32 has no deinit; what is broken will show in up()
 
@@ -95,15 +96,15 @@ def _alone():
 
 async def alive(wlan):
     """
-    Return whether the router or the DNS server of the interface `wlan` answers a DNS query. None:
-    the chip hangs, and is off now.
+    Return whether the router or the DNS server of the interface `wlan` answers a DNS query. A chip
+    that hangs is off then.
     """
     begin = ticks_ms()
     if hasattr(wlan, "deinit"):
         wlan.status("rssi")
     if ticks_diff(ticks_ms(), begin) > _HUNG_MS:
         await _switch_off(wlan)
-        return None
+        return False
     dns = load("dns")
     _, _, router, server = wlan.ifconfig()
     asked = [(ip, PORT) for ip in {router, server} if ip != "0.0.0.0"]

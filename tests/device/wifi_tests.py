@@ -684,13 +684,6 @@ async def test_a_router_that_answers_shows_that_the_link_is_alive():
         router.cancel()
 
 
-async def test_a_router_that_never_answered_shows_nothing():
-    wifi = home()
-    await wifi.up()
-    wifi_faults.PORT = 9
-    assert await wifi.alive() is None
-
-
 async def test_a_chip_that_somebody_else_switched_off_comes_back():
     wifi = home()
     await wifi.up()
