@@ -207,6 +207,8 @@ class Oversized:
     size: int
     """Bytes of its packet."""
 
+_Event = Connected | Disconnected | Suspect | SubscriptionRefused | Undelivered | Oversized
+
 class Stats:
     """Counters since the client was made."""
 
@@ -509,7 +511,8 @@ class Messages(AsyncIterator[Message]):
     What no handler claims, in order of arrival: `async for message in client.messages()`.
 
     A message is acknowledged when the next one is asked for. An iterator that does not ask within
-    `handler_timeout_s` counts as left, until it asks again. It ends when the client stops.
+    `handler_timeout_s` counts as left, until it asks again. It ends when the client stops, or is
+    about to: what it has not given out then stays with the broker (QoS 1 and 2).
     """
 
     async def __anext__(self) -> Message:
@@ -517,6 +520,22 @@ class Messages(AsyncIterator[Message]):
         Acknowledge the last message, wait for the next.
 
         Raises:
+            StopAsyncIteration: The client was stopped.
+        """
+
+    async def next(self, timeout_s: float | None = None) -> Message:
+        """
+        Acknowledge the last message, wait for the next. A time-out or a cancellation loses none,
+        not even where it meets a message.
+
+        Args:
+            timeout_s: Seconds; 0 for what is there already; None: for ever.
+
+        Returns:
+            The message.
+
+        Raises:
+            asyncio.TimeoutError: After `timeout_s`.
             StopAsyncIteration: The client was stopped.
         """
 
@@ -533,6 +552,35 @@ class Messages(AsyncIterator[Message]):
 
     def close(self) -> None:
         """Leave the iterator: its message is acknowledged, the rest counts as unclaimed."""
+
+class Events(AsyncIterator[_Event]):
+    """
+    What happens to the connection: `async for event in client.events()`. The last 16 are kept for
+    an iterator that is slow. It ends when the client stops.
+    """
+
+    async def __anext__(self) -> _Event:
+        """
+        Wait for the next event.
+
+        Raises:
+            StopAsyncIteration: The client was stopped.
+        """
+
+    async def next(self, timeout_s: float | None = None) -> _Event:
+        """
+        Wait for the next event. A time-out or a cancellation loses none.
+
+        Args:
+            timeout_s: Seconds; 0 for what is there already; None: for ever.
+
+        Returns:
+            The event.
+
+        Raises:
+            asyncio.TimeoutError: After `timeout_s`.
+            StopAsyncIteration: The client was stopped.
+        """
 
 class MQTTClient:
     """
@@ -627,7 +675,7 @@ class MQTTClient:
             ack_timeout_s: 1 to 600 s, a later acknowledgement drops the connection.
             handler_timeout_s: 1 to 86400 s, a handler that takes longer gets its message
                 acknowledged.
-            drain_s: 0 to 600 s, how long `disconnect()` waits for what is in flight.
+            drain_s: 0 to 600 s, how long `disconnect()` waits for handlers and what is in flight.
             max_packet: 64 to 268435455 bytes, the largest packet sent or accepted.
             max_backlog: `max_packet` to 268435455 bytes received and not handled yet.
             max_inflight: 1 to 65535 QoS 1 and 2 messages that wait for their acknowledgement at a
@@ -729,8 +777,10 @@ class MQTTClient:
     async def disconnect(self, reason: int = 0, properties: _Properties | None = None) -> None:
         """
         Say goodbye and stop (3.1.1 section 3.14): publish the will's payload, wait up to `drain_s`
-        for what is in flight, disconnect. What still waits raises `MQTTError`. The client can be
-        started again.
+        for what is in flight and for the handlers that have a message, disconnect. Until then
+        `publish()` and `enqueue()` work. What still waits raises `MQTTError`; a message whose
+        handler has not returned is not acknowledged (QoS 1 and 2: it comes again in the next
+        session). The client can be started again.
 
         Args:
             reason: MQTT 5: reason code; 4 asks the broker to publish the will (5.0 section
@@ -977,12 +1027,5 @@ class MQTTClient:
     def messages(self) -> Messages:
         """Return an iterator of the messages that no handler claims."""
 
-    def events(
-        self,
-    ) -> AsyncIterator[
-        Connected | Disconnected | Suspect | SubscriptionRefused | Undelivered | Oversized
-    ]:
-        """
-        Return an iterator of the events from now on: `async for event in client.events()`. The
-        last 16 are kept for one that is slow. It ends when the client stops.
-        """
+    def events(self) -> Events:
+        """Return an iterator of the events from now on."""

@@ -91,7 +91,7 @@ class MQTTClient:
     connect_timeout_s=30  for TCP, TLS and CONNACK together
     ack_timeout_s=20      an acknowledgement later than this drops the connection
     handler_timeout_s=60  a handler that takes longer gets its message acknowledged
-    drain_s=5             how long disconnect() waits for what is in flight
+    drain_s=5             how long disconnect() waits for handlers and what is in flight
     max_packet=4096       bytes, the largest packet sent or accepted
     max_backlog=16384     bytes received and not handled yet
     max_inflight=8        QoS 1 and 2 messages that wait for their acknowledgement at a time
@@ -99,7 +99,7 @@ class MQTTClient:
     max_waiting=32        publish() calls that wait for a connection, or for those before them, at
                           a time; one of n bytes counts 1 + n // 512 times
 
-    connected, running  bool
+    connected, running  bool; a client that is leaving does not run, and sends until it left
     error    the exception that ended the last connection or attempt, or None
     stats    Stats
     properties  dict of what the broker said in CONNACK (MQTT 5), or None
@@ -341,7 +341,7 @@ class MQTTClient:
         return task
 
     def check_running(self):
-        if not self.running:
+        if self not in self.clients:  # leaving, it still sends
             wrong("not_running")
 
     def report(self, what, name, error):

@@ -74,7 +74,8 @@ class Subscription:
     granted  int, the QoS granted in this session; 128 and over: refused; None not answered yet
     asked    bool, SUBSCRIBE sent on this connection
 
-    queue    Messages that wait; current  the one being handled, since `since_ms` (ticks), or None
+    queue    Messages that wait; current  the one being handled, since `since_ms` (ticks), or None;
+             without a handler, the first in `queue` waits since then
     task     None before the first message, and when it is taken back
     signal   Signal: look at `queue`
     """
@@ -102,7 +103,8 @@ class Dispatcher:
     index          topic_index.index of them, or None: who changes them takes it away first
     held    messages not handled yet, in order of arrival
     size    int, their bytes
-    open    bool, an iterator takes what no handler claims, from `inbox`
+    open    an iterator takes what no handler claims, from `inbox`: the task that asks it,
+            True before that; else False
     warned  list of what was told of messages and is not told again: True, numbers of topics
     others  lanes of what the broker does not have: `inbox`, one for each stream that is read, and
             those of subscriptions taken back whose handler still runs
@@ -317,7 +319,10 @@ class Dispatcher:
 
     def queue(self, lane, message):
         """Let the handler of `lane` have `message`, in its turn."""
-        if lane.handler and lane.task is None:
+        if not lane.handler:
+            if not lane.queue:  # an iterator: from now on it should ask
+                lane.since_ms = time.ticks_ms()
+        elif lane.task is None:
             lane.task = asyncio.create_task(self._serve(lane))
         message.claims += 1  # first: it may be what there is no memory for
         lane.queue.append(message)
@@ -350,8 +355,6 @@ class Dispatcher:
     async def _serve(self, lane):
         while True:
             while not lane.queue:
-                if not self._client.running:
-                    return
                 lane.signal.waiter = None
                 await lane.signal
             try:
@@ -384,7 +387,7 @@ class Dispatcher:
         """
         limit = next_ms = self._client.handler_timeout_s * 1000
         for lane in self.lanes():
-            if lane.current:
+            if lane.current or lane.queue and not lane.handler:
                 left = limit - time.ticks_diff(now, lane.since_ms)
                 if left > 0:
                     next_ms = min(left, next_ms)

@@ -1,8 +1,13 @@
 """What is read with `async for`: messages that no handler claims, and events."""
 
 import asyncio
+import time
+from asyncio import core
 
-_EVENTS = 16  # kept for an iterator that is slow
+from micropython import const
+
+_EVENTS = const(16)  # kept for an iterator that is slow
+_TURNS = const(100)  # of the event loop, for tasks that are due
 
 
 class Connected:
@@ -69,22 +74,22 @@ class EventLog:
     """The last events of a client, for any number of iterators."""
 
     def __init__(self, _):
-        self._events = []
-        self._count = 0
-        self._news = asyncio.Event()
+        self.events = []
+        self.count = 0
+        self.news = asyncio.Event()
 
     def put(self, kind, value):
         """Add an event: the name of its class and what that takes."""
-        self._count += 1
-        self._events.append(globals()[kind](value))
-        if len(self._events) > _EVENTS:
-            self._events.pop(0)
+        self.count += 1
+        self.events.append(globals()[kind](value))
+        if len(self.events) > _EVENTS:
+            self.events.pop(0)
         self.wake()
 
     def wake(self):
         """Let every iterator look again."""
-        self._news.set()
-        self._news.clear()
+        self.news.set()
+        self.news.clear()
 
 
 def events(client):
@@ -108,58 +113,128 @@ def leave(client):
         dispatcher.release(inbox.queue.pop(0))
 
 
-class Events:
+class _Iterator:
+    """What is read with `async for`, or one by one with `next`."""
+
+    def __init__(self, client):
+        self._client = client
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self.next()
+
+    def next(self, timeout_s=None):
+        """
+        Return the next one. A time-out and a cancellation of the awaited call lose none.
+
+        timeout_s  seconds, or None
+
+        The awaited call raises asyncio.TimeoutError, and StopAsyncIteration when the client stops.
+        """
+        self._call = call = self._next(timeout_s)
+        return call
+
+    async def _next(self, timeout_s):
+        task = core.cur_task
+        own = task.coro is self._call
+        turns = _TURNS
+        timer = None
+        self._ask(task)
+        try:
+            while True:
+                while not self._ready():
+                    if timeout_s is not None:
+                        if not timer:
+                            timer = asyncio.create_task(_later(timeout_s, self._wake))
+                        elif timer.done():
+                            raise asyncio.TimeoutError
+                    await self._wait()
+                # In a task of its own, that of a wait_for(), this may be cancelled with whoever
+                # waits for it: those who are due come first
+                due = core._task_queue.peek()
+                now = time.ticks_ms()
+                if not own or not turns or not due or time.ticks_diff(due.ph_key, now) > 0:
+                    break
+                turns -= 1
+                await asyncio.sleep_ms(0)
+        finally:
+            if timer:
+                timer.cancel()
+        if own and hasattr(task.state, "peek"):
+            # and he gets it before another is: wait_for drops what comes when its time is over
+            while task.state.peek():
+                core._task_queue.push(task.state.pop(), time.ticks_add(now, -100_000))
+        return self._take()
+
+
+async def _later(timeout_s, wake):
+    await asyncio.sleep(timeout_s)
+    wake()
+
+
+class Events(_Iterator):
     """
     `async for event in client.events()`: events from when it was made, the last 16 of those not
     fetched yet. It ends when the client stops.
     """
 
     def __init__(self, client, log):
-        self._client = client
+        super().__init__(client)
         self._log = log
-        self._at = log._count
+        self._wake = log.wake
+        self._wait = log.news.wait
+        self._at = log.count
 
-    def __aiter__(self):
-        return self
+    def _ask(self, task):
+        pass
 
-    async def __anext__(self):
+    def _ready(self):
+        there = self._log.count - self._at
+        if not there and not self._client.running:
+            raise StopAsyncIteration
+        return there
+
+    def _take(self):
         log = self._log
-        while self._at >= log._count:
-            if not self._client.running:
-                raise StopAsyncIteration
-            await log._news.wait()
-        self._at = max(self._at, log._count - len(log._events)) + 1
-        return log._events[self._at - 1 - log._count]
+        self._at = max(self._at, log.count - len(log.events)) + 1
+        return log.events[self._at - 1 - log.count]
 
 
-class Messages:
+class Messages(_Iterator):
     """
     `async for message in client.messages()`: what no handler claims, in order of arrival.
 
     A message is acknowledged when the next one is asked for. An iterator that does not ask within
     handler_timeout_s counts as left, until it asks again; so does one after `close()`, or after
-    its `async with` block. It ends when the client stops.
+    its `async with` block. It ends when the client stops, or is about to.
     """
 
     def __init__(self, client):
-        self._client = client
+        super().__init__(client)
         self._dispatcher = client.dispatcher
         self._dispatcher.open = True
 
-    def __aiter__(self):
-        return self
+    def _ask(self, task):
+        self._dispatcher.open = task
+        self._dispatcher.finish(self._dispatcher.inbox)
 
-    async def __anext__(self):
-        d = self._dispatcher
-        d.open = True
-        inbox = d.inbox
-        d.finish(inbox)
-        while self._client.running:
-            if inbox.queue:
-                return d.take(inbox)
-            inbox.signal.waiter = None
-            await inbox.signal
-        raise StopAsyncIteration
+    def _ready(self):
+        if not self._client.running:
+            raise StopAsyncIteration
+        return self._dispatcher.inbox.queue
+
+    def _wait(self):
+        signal = self._dispatcher.inbox.signal
+        signal.waiter = None
+        return signal
+
+    def _wake(self):
+        self._dispatcher.inbox.signal.set()
+
+    def _take(self):
+        return self._dispatcher.take(self._dispatcher.inbox)
 
     async def __aenter__(self):
         return self

@@ -53,8 +53,9 @@ async def wait_connected(client, timeout_s=None):
 async def disconnect(client, reason=0, properties=None):
     """
     `client.disconnect()`: say goodbye and stop. Publishes the will's payload, waits up to
-    `drain_s` for what is in flight, disconnects. What waits then raises MQTTError. The client can
-    be started again.
+    `drain_s` for what is in flight and for handlers with what came before, disconnects. Until then
+    publish() and enqueue() work. What waits then raises MQTTError; a message whose handler has not
+    returned is not acknowledged. The client can be started again.
 
     reason, properties  of DISCONNECT (MQTT 5): reason code int (4: the broker is to publish the
                         will), dict or list of pairs
@@ -62,6 +63,9 @@ async def disconnect(client, reason=0, properties=None):
     Raises ValueError and TypeError for a reason and properties that it cannot have.
     """
     if not client.running:
+        # it may be leaving, and must not be cut short; a handler is what it waits for
+        while client in client.clients and not _handles(client.dispatcher):
+            await asyncio.sleep_ms(10)
         return
     goodbye = _DISCONNECT
     if reason or properties:
@@ -72,6 +76,7 @@ async def disconnect(client, reason=0, properties=None):
     outbox = client.outbox
     session = client.session
     try:
+        held = list(client.dispatcher.held)
         will = client.will
         if will and will.goodbye and not reason and client.connected:
             said = client.five and client.five.goodbye_properties
@@ -86,16 +91,41 @@ async def disconnect(client, reason=0, properties=None):
                 or any(outbox.rings)
                 or _unacknowledged(session)
                 or client.connection.transport.blocked
+                or _handling(client.dispatcher, held)
             )
             and time.ticks_diff(end, time.ticks_ms()) > 0
         ):
             await asyncio.sleep_ms(10)
-        if client.connected:
+        said = client.connected
+        if said:
             client.connection.transport.send(goodbye)
-            client.say("disconnected")
     finally:
         stop(client)
+    if said:  # now that a log that publishes can send nothing behind it [MQTT-3.14.4-2]
+        client.say("disconnected")
     await asyncio.sleep_ms(0)  # handlers that were cancelled clean up, even if the app ends now
+
+
+def _handles(dispatcher):
+    """Return whether this task is that of a handler."""
+    return core.cur_task in [lane.task for lane in dispatcher.lanes()]
+
+
+def _handling(dispatcher, held):
+    """Return whether another task than this one handles one of the messages `held` (list)."""
+    for lane in dispatcher.lanes():
+        task = lane.task
+        queue = lane.queue
+        if lane is dispatcher.inbox:
+            task = dispatcher.open  # it is not given what waits
+            queue = ()
+            if task is True or task and task.done():
+                continue
+        if task and task is not core.cur_task:
+            for message in held:
+                if message is lane.current or message in queue:
+                    return True
+    return False
 
 
 def _unacknowledged(session):

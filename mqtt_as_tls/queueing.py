@@ -275,7 +275,7 @@ class Ring:
     async def _go(self):
         self.woken = False
         client = self._client
-        if client.running:
+        if client in client.clients:
             if client.store is not None:
                 self.keep()
             _pump(client.outbox)

@@ -197,6 +197,11 @@ def wrap_socket(client, wrapper):
     return transport.sock
 
 
+def hand_over(client, topic, payload):
+    """Let a message (str, bytes) come to its handlers or the iterator, as from the broker."""
+    client.dispatcher.deliver(Message(topic, payload, 0, False, False, 0))
+
+
 def replace_arrived(function):
     """Have `function` called with each message that comes, of any client."""
     connection.Connection._arrived = function

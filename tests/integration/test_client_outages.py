@@ -836,6 +836,235 @@ def test_an_exception_in_the_app_still_says_goodbye_and_comes_out(proxy, broker)
     assert proxy.seen("DISCONNECT", "up")
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("how", ["publish", "publish with time-out", "enqueue", "task"])
+def test_handlers_publish_while_the_client_leaves_and_their_messages_are_acknowledged(
+    proxy, broker, how, protocol
+):
+    """MQTT 3.1.1: [MQTT-3.14.4-2]"""
+    peer = broker.peer("lamp/state", protocol=protocol)
+    with Device(
+        proxy,
+        """
+        @client.on("lamp/set", qos=1)
+        async def lamp(message):
+            print("begins", message.payload)
+            await until(lambda: not client.running)
+            send = lambda **more: client.publish("lamp/state", message.payload, qos=1, **more)
+            if HOW == "publish":
+                assert await send() == 0
+            elif HOW == "publish with time-out":
+                assert await send(timeout_s=5) == 0
+            elif HOW == "enqueue":
+                assert client.enqueue("lamp/state", message.payload, qos=1)
+            else:
+                asyncio.create_task(send())
+
+        async with client:
+            await told("leave")
+        with raises(RuntimeError, "not running"):
+            client.publish("lamp/state", "late")
+        """,
+        names={"HOW": how},
+        protocol=protocol,
+    ) as device:
+        device.subscribed()
+        broker.publish("lamp/set", *"123")
+        device.wait_for("begins b'1'")
+        proxy.wait_for("PUBLISH", "down", 3)
+        device.leave()
+    assert "failed" not in device.report()
+    peer.wait_for(3)
+    assert [payload for _, payload in peer.received] == [b"1", b"2", b"3"]
+    assert len(proxy.seen("PUBACK", "up")) == 3
+    assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_a_handler_cannot_finish_while_the_client_leaves_comes_again(proxy, broker, qos):
+    program = """
+        @client.on("t", qos=2)
+        async def handler(message):
+            got(message)
+            if message.payload == b"slow" and not message.dup:
+                await asyncio.sleep(60)
+
+        async with client:
+            await told("leave")
+    """
+    with Device(proxy, program, drain_s=0.2) as device:
+        device.subscribed()
+        broker.publish("t", "quick", "slow", "behind", qos=qos)
+        device.wait_for(f"got slow {qos}")
+        proxy.wait_for("PUBLISH", "down", 3)
+        device.leave()
+    assert device.said("got") == [f"quick {qos}", f"slow {qos}"]
+    taken = "PUBACK" if qos == 1 else "PUBREC"
+    assert len(proxy.seen(taken, "up")) == 1
+    with Device(proxy, program) as device:
+        device.wait_for(f"got behind {qos}")
+        proxy.wait_for(taken, "up", 3)
+        device.leave()
+    assert device.said("got") == [f"slow {qos}", f"behind {qos}"]
+
+
+def test_a_handler_that_never_returns_holds_up_leaving_for_drain_s_at_most(proxy, broker):
+    with Device(
+        proxy,
+        """
+        @client.on("t", qos=1)
+        async def handler(message):
+            got(message)
+            await asyncio.sleep(1000)
+
+        async with client:
+            await told("leave")
+        print("left", client.connected)
+        """,
+        drain_s=0.1,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1")
+        device.wait_for("got 1 1")
+        device.leave()
+    assert device.said("left") == ["False"]
+    assert not proxy.seen("PUBACK", "up")
+
+
+def test_what_comes_while_the_client_leaves_is_handled_or_stays_with_the_broker(proxy, broker):
+    """Its own messages come back while it leaves: none of those acknowledged is lost."""
+    peer = broker.peer("done")
+    with Device(
+        proxy,
+        """
+        @client.on("t", qos=1)
+        async def handler(message):
+            await client.publish("done", message.payload, qos=1)
+
+        async with client:
+            await subscribed(client)
+            for n in range(20):
+                client.enqueue("t", str(n), qos=1)
+        """,
+    ) as device:
+        device.finish()
+    assert "failed" not in device.report()
+    again = broker.peer(client_id="device", clean=False)  # the session of the device
+    acknowledged = {
+        each.payload
+        for each in proxy.seen("PUBLISH", "down")
+        if each.topic == "t" and each.qos
+        if each.packet_id in [ack.packet_id for ack in proxy.seen("PUBACK", "up")]
+    }
+    again.wait_for(20 - len(acknowledged))
+    assert {payload for _, payload in again.received} | acknowledged == {
+        str(n).encode() for n in range(20)
+    }
+    peer.wait_for(len(acknowledged))
+    assert acknowledged <= {payload for _, payload in peer.received}
+
+
+def test_a_second_disconnect_returns_when_the_client_left(proxy, broker):
+    """So the end of its `async with` does not end the program before the goodbye."""
+    with Device(
+        proxy,
+        """
+        @client.on("t", qos=1)
+        async def handler(message):
+            got(message)
+            await told("end")
+            await client.publish("done", qos=1)
+
+        async with client:
+            await told("leave")
+            task = asyncio.create_task(client.disconnect())
+            await until(lambda: not client.running)
+        print("left")
+        """,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1")
+        device.wait_for("got 1 1")
+        device.send("leave")
+        device.send("end")
+        device.finish()
+    assert [each.topic for each in proxy.seen("PUBLISH", "up")] == ["done"]
+    assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
+    assert proxy.seen("PUBACK", "up")
+
+
+def test_a_task_with_a_message_of_the_iterator_finishes_it_while_the_client_leaves(proxy, broker):
+    with Device(
+        proxy,
+        """
+        async def consume():
+            async for message in client.messages():
+                got(message)
+                await until(lambda: not client.running)
+                await asyncio.sleep_ms(30)
+                await client.publish("done", message.payload, qos=1)
+            print("the iterator ended")
+
+        async with client:
+            await client.subscribe("t", 1)
+            task = asyncio.create_task(consume())
+            await told("leave")
+        await task
+        """,
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1", "2")
+        device.wait_for("got 1 1")
+        proxy.wait_for("PUBLISH", "down", 2)
+        device.send("leave")
+        device.wait_for("the iterator ended")
+        device.finish()
+    assert device.said("got") == ["1 1"]
+    assert [each.payload for each in proxy.seen("PUBLISH", "up")] == [b"1"]
+    first = proxy.seen("PUBLISH", "down")[0]
+    assert [each.packet_id for each in proxy.seen("PUBACK", "up")] == [first.packet_id]
+
+
+@pytest.mark.parametrize("how", ["KeyboardInterrupt", "cancelled"])
+def test_handlers_finish_what_they_have_however_the_async_with_is_left(proxy, broker, how):
+    with Device(
+        proxy,
+        """
+        @client.on("t", qos=1)
+        async def handler(message):
+            got(message)
+            await until(lambda: not client.running)
+            await client.publish("done", message.payload, qos=1)
+
+        async def app():
+            async with client:
+                await told("leave")
+                if HOW == "KeyboardInterrupt":
+                    raise KeyboardInterrupt
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(app())
+        if HOW == "cancelled":
+            await until(lambda: client.stats.received)
+            await asyncio.sleep_ms(50)
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        """,
+        names={"HOW": how},
+    ) as device:
+        device.subscribed()
+        broker.publish("t", "1")
+        device.wait_for("got 1 1")
+        device.send("leave")
+        device.wait(20)
+    assert [each.payload for each in proxy.seen("PUBLISH", "up")] == [b"1"]
+    assert [each.name for each in proxy.seen(direction="up")][-1] == "DISCONNECT"
+    assert proxy.seen("PUBACK", "up")
+
+
 def test_what_was_not_handled_when_it_stopped_is_handled_after_the_next_start(proxy, broker):
     with Device(
         proxy,

@@ -1,5 +1,7 @@
 """Receiving: who gets a message, when it is acknowledged, what happens when handlers are slow."""
 
+import time
+
 import pytest
 
 from tests.support.device import Device
@@ -848,6 +850,34 @@ def test_an_iterator_that_does_not_ask_in_time_counts_as_left_until_it_asks_agai
         device.finish()
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_iterator_that_nobody_asks_any_more_holds_up_no_acknowledgement(proxy, broker, asked):
+    with Device(
+        proxy,
+        """
+        client.on("other", qos=1)(got)
+
+        async with client:
+            messages = client.messages()
+            await client.subscribe("t", 1)
+            if ASKED:
+                with raises(asyncio.TimeoutError):
+                    await messages.next(timeout_s=0.01)
+            print("ready")
+            await told("leave")
+        """,
+        names={"ASKED": asked},
+        handler_timeout_s=1,
+        keepalive_s=2,
+    ) as device:
+        device.wait_for("ready")
+        broker.publish("t", "1", "2")
+        broker.publish("other", "3")
+        device.wait_for("got 3 1")
+        proxy.wait_for("PUBACK", "up", 3)
+        device.leave()
+
+
 def test_a_slow_iterator_beyond_the_backlog_loses_no_qos_1(proxy, broker):
     with Device(
         proxy,
@@ -893,6 +923,169 @@ def test_waiting_for_the_next_message_can_be_cancelled_and_loses_none(broker):
         for i in range(3):
             device.wait_for(f"got b'{i}'")
         device.finish()
+
+
+@pytest.mark.parametrize("how", ["next(timeout_s)", "wait_for"])
+def test_no_message_is_lost_where_it_meets_a_time_out(broker, how):
+    with Device(
+        broker,
+        """
+        async with client:
+            found = []
+            await client.subscribe("t", 1)
+            print("ready")
+            async with client.messages() as messages:
+                while len(found) < 1000:
+                    try:
+                        if WAIT_FOR:
+                            message = await asyncio.wait_for_ms(messages.__anext__(), 1)
+                        else:
+                            message = await messages.next(timeout_s=0.001)
+                        found.append(int(message.payload))
+                    except asyncio.TimeoutError:
+                        pass
+        assert found == list(range(1000)), found
+        """,
+        names={"WAIT_FOR": how == "wait_for"},
+        log=None,
+    ) as device:
+        device.wait_for("ready")
+        peer = broker.peer()
+        for n in range(1000):
+            peer.publish("t", str(n))
+            if n % 3 == 0:
+                time.sleep(0.0011)  # about as long as one time-out
+        device.finish()
+
+
+@pytest.mark.parametrize("turns", range(3))
+def test_a_message_is_handed_over_or_kept_whatever_the_turn_in_which_the_time_is_over(turns):
+    """The same without chance: it comes in the turn before the time-out, or `turns` after it."""
+
+    def script(connection):
+        connection.accept()
+        connection.until_closed()
+
+    Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            messages = client.messages()
+            for early in (False, True):
+                waits = asyncio.create_task(asyncio.wait_for_ms(messages.__anext__(), 20))
+                await asyncio.sleep_ms(5)
+                end = time.ticks_add(time.ticks_ms(), 30)  # no other task runs till it is over
+                if early:
+                    hand_over(client, "t", b"x")
+                while time.ticks_diff(end, time.ticks_ms()) > 0:
+                    pass
+                for _ in range(TURNS):
+                    await asyncio.sleep_ms(0)
+                if not early:
+                    hand_over(client, "t", b"x")
+                try:
+                    message = await waits
+                except asyncio.TimeoutError:
+                    message = await messages.next(timeout_s=0)
+                assert message.payload == b"x"
+                with raises(asyncio.TimeoutError):
+                    await messages.next(timeout_s=0)
+        """,
+        names={"TURNS": turns},
+        log=None,
+    )
+
+
+def test_a_message_stays_when_the_task_that_waits_for_it_was_just_cancelled():
+    def script(connection):
+        connection.accept()
+        connection.until_closed()
+
+    Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            messages = client.messages()
+            for first in ("message", "cancel"):
+                waits = asyncio.create_task(asyncio.wait_for(messages.__anext__(), 20))
+                await asyncio.sleep_ms(5)
+                if first == "message":
+                    hand_over(client, "t", b"x")
+                waits.cancel()
+                if first == "cancel":
+                    hand_over(client, "t", b"x")
+                with raises(asyncio.CancelledError):
+                    await waits
+                assert (await messages.next(timeout_s=0)).payload == b"x"
+        """,
+        log=None,
+    )
+
+
+def test_the_next_message_is_waited_for_no_longer_than_timeout_s(proxy, broker):
+    with Device(
+        proxy,
+        """
+        async with client:
+            async with client.messages() as messages:
+                await client.subscribe("t", 1)
+                for timeout_s in (0, 0.02, -1):
+                    with raises(asyncio.TimeoutError):
+                        await messages.next(timeout_s=timeout_s)
+                print("none")
+                print("got", (await messages.next()).payload)
+                await told("more")
+                print("got", (await messages.next(timeout_s=0)).payload)
+                task = asyncio.create_task(messages.next(10))
+                await told("stop")
+                asyncio.create_task(client.disconnect())
+                with raises(StopAsyncIteration):
+                    await task
+                with raises(StopAsyncIteration):
+                    await messages.next(timeout_s=0.01)
+        """,
+    ) as device:
+        device.wait_for("none")
+        broker.publish("t", "1", "2")
+        device.wait_for("got b'1'")
+        proxy.wait_for("PUBLISH", "down", 2)
+        assert not proxy.seen("PUBACK", "up")  # it is acknowledged when the next is asked for
+        device.send("more")
+        device.wait_for("got b'2'")
+        device.send("stop")
+        device.finish()
+    assert len(proxy.seen("PUBACK", "up")) == 2
+
+
+def test_the_next_event_is_waited_for_no_longer_than_timeout_s(proxy):
+    Device.check(
+        proxy,
+        """
+        async with client:
+            events = client.events()
+            await client.wait_connected()
+            assert type(await events.next(timeout_s=0)).__name__ == "Connected"
+            with raises(asyncio.TimeoutError):
+                await events.next(timeout_s=0.02)
+            for _ in range(20):
+                waits = asyncio.create_task(asyncio.wait_for_ms(events.__anext__(), 3))
+                end = time.ticks_add(time.ticks_ms(), 4)
+                await asyncio.sleep_ms(0)
+                while time.ticks_diff(end, time.ticks_ms()) > 0:
+                    pass
+                client.event_log.put("Suspect", "t")
+                try:
+                    event = await waits
+                except asyncio.TimeoutError:
+                    event = await events.next(timeout_s=0)
+                assert event.topic == "t"
+        with raises(StopAsyncIteration):
+            await events.next(timeout_s=1)
+        """,
+        log=None,
+    )
 
 
 def test_a_message_that_is_no_stream_has_neither_stream_nor_length(broker):

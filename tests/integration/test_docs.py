@@ -385,6 +385,13 @@ async def test():
     await client.publish("garden/well/level", "3", qos=1)
     await task
 """,
+    "messages with time-out": """
+async def test():
+    await client.subscribe("garden/+/level", qos=1)
+    async with client.messages() as messages:
+        await client.publish("garden/tank/level", "7", qos=1)
+        print(await next_level(messages), await next_level(messages))
+""",
     "publish": """
 async def test():
     await report(21.55)
@@ -560,6 +567,7 @@ EXPECTED = {
     "handlers": ["valve 2 opens for 0 s", "valve 2 closed", "settings: {'frost': True}"],
     "subscribe": ["well is followed with QoS 1", "[b'3'] []"],
     "messages": ["garden/tank/level 7", "garden/well/level 3"],
+    "messages with time-out": ["7 None"],
     "publish": ["the broker has it"],
     "timer": ["[b'42', b'button 1']"],
     "second core": ["[b'1', b'2']"],
