@@ -72,7 +72,7 @@ class Subscription:
     flags    int, subscription options but the QoS; properties  bytes, encoded (MQTT 5)
     reason   RefusedError of the SUBACK, or None
     granted  int, the QoS granted in this session; 128 and over: refused; None not answered yet
-    asked    bool, SUBSCRIBE sent on this connection
+    asked    the packet id of its last SUBSCRIBE on this connection, or False
 
     queue    Messages that wait; current  the one being handled, since `since_ms` (ticks), or None;
              without a handler, the first in `queue` waits since then
@@ -163,6 +163,8 @@ class Dispatcher:
         if not old:
             self.index = None
             self.subscriptions.append(sub)
+            if client.five:
+                client.five.declared(sub, self.subscriptions)
         if qos != sub.qos or (sub.granted or 0) > 2:
             sub.qos = qos
             sub.granted = None
@@ -206,23 +208,29 @@ class Dispatcher:
             for sub in self.subscriptions:
                 if sub.granted is not None or sub.asked or len(part) == most:
                     continue
-                if five and five.unavailable(sub):
+                if five and (five.unavailable(sub) or five.apart(sub, part)):
                     continue
-                if part and (sub.properties or part[0].properties):
-                    continue  # properties are for all filters of a SUBSCRIBE
                 sub.asked = True
                 part.append(sub)
                 filters.append((sub.data, sub.qos | sub.flags))
             if not part:
                 return
-            self.request(client.wire.subscribe, part, filters, part[0].properties)
+            properties = five and five.identified(part, filters)
+            n = self.request(client.wire.subscribe, part, filters, properties)
+            for sub in part:
+                sub.asked = n
 
     def request(self, encode, record, what, properties):
-        """Send a SUBSCRIBE or UNSUBSCRIBE; `record`: its Subscriptions, a list or a tuple."""
+        """
+        Send a SUBSCRIBE or UNSUBSCRIBE; return its packet id.
+
+        record  its Subscriptions, a list or a tuple
+        """
         t = self._transport
         packet_id = self._session.request(record, time.ticks_ms())
         t.send(encode(packet_id, what, properties))
         t.due(self._client.ack_timeout_s * 1000)
+        return packet_id
 
     def answered(self, packet_id, kind, codes):
         """
@@ -239,6 +247,8 @@ class Dispatcher:
         if len(codes) != len(part) or isinstance(part, list) != (kind == _SUBACK):
             raise ProtocolError("SUBACK or UNSUBACK for another request [MQTT-3.8.4-5]")
         for i, sub in enumerate(part):
+            if kind == _SUBACK and sub.asked and sub.asked != packet_id:
+                continue  # it was asked for anew meanwhile
             sub.granted = codes[i]
             if codes[i] > 127:
                 load("texts").refused(self._client, sub)
@@ -279,7 +289,8 @@ class Dispatcher:
         self.held.append(message)  # first: with no memory for the rest the books stay right
         self.size += message.size()
         try:
-            self._offer(message)
+            if message.properties is None or not self._client.five.offered(self, message):
+                self._offer(message)
         except:  # noqa: E722  (nobody gets it now: it comes again)
             self._withdraw(message)
             raise
@@ -287,6 +298,8 @@ class Dispatcher:
             return
         self.held.remove(message)
         self.size -= message.size()
+        if message.done:  # a copy that nobody wants
+            return
         message.done = True
         self._client.stats.unclaimed += 1
         if True not in self.warned:

@@ -44,6 +44,7 @@ class Wire:
     options  dict; session_expiry_s, properties, auth, topic_aliases are taken out
 
     filters  int, the most topic filters in one SUBSCRIBE
+    ids      dict, filter: its subscription identifier, see overlap
     goodbye_properties  list of pairs, of the will's payload when the client itself publishes it
 
     Raises TypeError and ValueError for options that cannot be taken.
@@ -100,6 +101,9 @@ class Wire:
                 own.append(("will_delay_interval", will.delay_s))
             self._will = encode(own, 0)
         self._reauth = None
+        self.ids = {}
+        self._again = []  # filters that are asked for again, and that the broker may have
+        self._wild = False  # one has a wildcard
 
     # That the broker keeps to our Receive Maximum is not enforced: mosquitto 2.0.11, Debian 12's,
     # sends two messages for each acknowledgement. max_backlog bounds what is taken in.
@@ -320,14 +324,80 @@ class Wire:
             if sub.filter.startswith("$share/"):
                 raise ValueError("no_local: not with a shared subscription [MQTT-3.8.3-4]")
             flags |= 4
-        data = encode(options.pop("properties", None), _SUBSCRIBE)
+        properties = options.pop("properties", None)
+        data = encode(properties, _SUBSCRIBE)
         for name in options:
             raise TypeError("a subscription has no option %r" % name)
+        number = dict(pairs(properties)).get("subscription_identifier", 0)
+        if number or sub.filter in self.ids:
+            self.ids[sub.filter] = -number
         if flags != sub.flags or data != sub.properties:
             sub.flags = flags
             sub.properties = data
             sub.granted = None
             sub.asked = False
+
+    def declared(self, sub, subs):
+        """There is a new Subscription `sub`, in the list `subs` of all."""
+        name = sub.filter
+        if "+" in name or "#" in name or name.startswith("$share/"):
+            self._wild = True
+        if self._wild and len(subs) > 1:
+            load("overlap").declared(self.ids, self._again, sub, subs)
+
+    def _identifies(self, sub):
+        return (
+            self.ids.get(sub.filter, -1) >= 0
+            and self._client.properties.get("subscription_identifier_available", 1)
+            and len(sub.data) + len(sub.properties) + 17 <= self._maximum_packet_size
+        )
+
+    def apart(self, sub, part):
+        """Return whether `sub` cannot be asked for in one SUBSCRIBE with `part` (list)."""
+        if not part:
+            return False
+        if sub.properties or part[0].properties:
+            return True  # they are for all filters of a SUBSCRIBE
+        own = self._identifies(sub)
+        if own != self._identifies(part[0]):
+            return True
+        if not own:
+            return False
+        return load("overlap").apart(sub, part)
+
+    def identified(self, part, filters):
+        """
+        Return the properties (bytes) of the SUBSCRIBE for `part` (list of Subscriptions).
+
+        filters  list of what it asks for: changed for those that the broker may have, which sends
+                 no retained messages for them (5.0 section 3.8.3.1)
+        """
+        for i, sub in enumerate(part):
+            if sub.filter in self._again:
+                self._again.remove(sub.filter)
+                if not filters[i][1] & 0x30:
+                    filters[i] = (sub.data, filters[i][1] | 0x10)
+        data = part[0].properties
+        if self._identifies(part[0]):
+            number = load("overlap").identify(self.ids, part)
+            data += encode([("subscription_identifier", number)], _SUBSCRIBE)
+        return data
+
+    def wanting(self, subs, said):
+        """
+        Return whose copy it is that came with the properties `said` (dict, or None), as (list of
+        those of `subs`, which match its topic, ...): see overlap.
+        """
+        if not said or not self.ids or "subscription_identifier" not in said:
+            return subs, None
+        return load("overlap").wanting(self.ids, subs, said)
+
+    def offered(self, dispatcher, message):
+        """Return whether `message`, which has properties, is given to those whose copy it is."""
+        if not self.ids or "subscription_identifier" not in message.properties:
+            return False
+        load("overlap").offer(self.ids, dispatcher, message)
+        return True
 
     def fit(self, size):
         """Raise RefusedError where a packet of `size` bytes is more than the broker takes."""

@@ -378,10 +378,12 @@ async def receive(client, connection, first):
     length = decoder.end - at
     decoder.end = at
     topic, packet_id, _ = decoder.publish(qos)
-    for sub in client.dispatcher.subscriptions:
-        if isinstance(sub.handler, StreamHandler) and matches(sub.filter, topic):
-            break
-    else:
+    subs = [sub for sub in client.dispatcher.subscriptions if matches(sub.filter, topic)]
+    wants = client.five.wanting(subs, decoder.properties)[0] if client.five else subs
+    subs = [sub for sub in subs if isinstance(sub.handler, StreamHandler)]
+    mine = [sub for sub in subs if sub in wants]
+    # it is for others, which cannot have it; or for nobody, as another copy comes
+    if not subs or not mine and [sub for sub in wants if sub.handler]:
         decoder.next()  # it knows again where the packet begins and ends
         decoder.start = start
         return False
@@ -390,7 +392,7 @@ async def receive(client, connection, first):
     client.stats.received += 1
     dup = first & 8 == 8
     message = Message(topic, b"", qos, first & 1 == 1, dup, packet_id)
-    message.properties = decoder.properties
+    message.properties = decoder.properties or None
     message.length = length
     message.stream = stream = Incoming(client, connection, message, length)
     t.streams.append(stream)
@@ -398,10 +400,12 @@ async def receive(client, connection, first):
         if qos and not client.session.received(message, dup):
             client.stats.duplicates += 1
             stream.over = True
+        elif not mine:
+            message.done = stream.over = True
         t.due(STALL_MS)
         if not stream.over:
             client.stream_in.current = stream
-            await _turn(client, sub, stream)
+            await _turn(client, mine[0], stream)
             await stream.pass_on()
         await stream.skip()
     finally:

@@ -563,6 +563,52 @@ def test_another_qos_for_a_filter_is_asked_for(proxy):
     assert asked(proxy) == [("t", 0), ("t", 1)]
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_two_calls_for_one_filter_at_once_return_what_the_later_one_was_granted(proxy, protocol):
+    out = Device.check(
+        proxy,
+        """
+        async with client:
+            await client.wait_connected()
+            async def ask(qos):
+                print(await client.subscribe("t", qos), granted(client, "t"))
+
+            tasks = [asyncio.create_task(ask(qos)) for qos in (0, 2, 1)]
+            for task in tasks:
+                await task
+            assert await client.publish("t", "x", qos=2) == 0
+        """,
+        log=None,
+        protocol=protocol,
+    )
+    assert out.split() == ["1", "1"] * 3
+    proxy.wait_for("PUBLISH", "down")
+    assert proxy.seen("PUBLISH", "down")[0].qos == 1
+    assert len(proxy.seen("SUBSCRIBE", "up")) == 3
+
+
+def test_a_refusal_of_an_earlier_request_says_nothing_about_a_later_one():
+    def script(connection):
+        connection.accept()
+        first = connection.packet()[1]
+        second = connection.packet()[1]
+        connection.send(b"\x90\x03" + first[:2] + b"\x80")
+        connection.send(b"\x90\x03" + second[:2] + b"\x01")
+        connection.until_closed()
+
+    out = Device.against(
+        script,
+        """
+        async with client:
+            await client.wait_connected()
+            tasks = [asyncio.create_task(client.subscribe("t", qos)) for qos in (2, 1)]
+            print(await tasks[0], await tasks[1])
+        """,
+    )
+    assert "1 1" in out
+    assert "refused" not in out
+
+
 def test_many_filters_go_in_packets_of_eight(proxy):
     with Device(
         proxy,

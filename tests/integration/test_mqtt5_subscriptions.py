@@ -1,8 +1,11 @@
 """MQTT 5: subscription options, identifiers, shared subscriptions, what a broker does not have."""
 
+import pytest
+
 from tests.support import five
 from tests.support.device import Device
 from tests.support.five import field, with_length
+from tests.support.refusing import refusing_broker
 
 
 def test_no_local_and_retain_as_published_are_honoured_and_on_the_wire(proxy, broker):
@@ -93,7 +96,7 @@ def test_messages_carry_the_identifiers_of_all_the_subscriptions_that_they_match
 
         @client.on("a/b", 2, properties={"subscription_identifier": 1})
         def other(message):
-            pass
+            handler(message)
 
         @client.on("c", 1)
         def none(message):
@@ -252,3 +255,407 @@ def test_a_handler_declared_while_connected_learns_that_the_broker_has_no_such_s
     )
     assert "subscription to 'late/#': wildcard subscriptions not supported (0xa2)" in out
     assert "SubscriptionRefused late/#" in out
+
+
+# Filters that overlap: a broker may send a copy for each (5.0 section 3.3.4)
+
+COUNTING = """
+counts = {}
+
+def counting(filter):
+    def handler(message):
+        key = (filter, message.topic)
+        counts[key] = counts.get(key, 0) + 1
+        seen.append(message.properties)
+    return handler
+
+seen = []
+"""
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_each_handler_gets_a_message_once_however_many_filters_match(proxy, qos, many):
+    """`many`: with an index of the filters."""
+    out = Device.check(
+        proxy,
+        COUNTING,
+        """
+        for filter in ("gate/#", "gate/+", "gate/open", "+/open", "$share/g/gate/#"):
+            client.on(filter, qos=2)(counting(filter))
+        for n in range(10 if MANY else 0):
+            client.on("other/%d" % n)(counting("other"))
+        async with client:
+            await subscribed(client)
+            for topic in ("gate/open", "gate/shut", "gate/open/wide", "house/open"):
+                await client.publish(topic, "now", qos=QOS)
+            await client.publish("other/1", "last", qos=QOS)
+            for _ in range(0 if MANY else 1):
+                client.on("other/1", qos=2)(counting("other"))
+                await subscribed(client)
+                await client.publish("other/1", "last", qos=QOS)
+            await until(lambda: ("other", "other/1") in counts)
+        assert counts == {
+            ("gate/#", "gate/open"): 1,
+            ("gate/+", "gate/open"): 1,
+            ("gate/open", "gate/open"): 1,
+            ("+/open", "gate/open"): 1,
+            ("$share/g/gate/#", "gate/open"): 1,
+            ("gate/#", "gate/shut"): 1,
+            ("gate/+", "gate/shut"): 1,
+            ("$share/g/gate/#", "gate/shut"): 1,
+            ("gate/#", "gate/open/wide"): 1,
+            ("$share/g/gate/#", "gate/open/wide"): 1,
+            ("+/open", "house/open"): 1,
+            ("other", "other/1"): 1,
+        }, counts
+        assert set(seen) == {None}  # the identifiers are not the app's
+        """,
+        names={"MANY": many, "QOS": qos},
+        protocol=5,
+        log=None,
+    )
+    assert out == ""
+
+
+def test_filters_that_do_not_overlap_share_an_identifier_or_have_none(proxy):
+    """A device with 30 filters and one over all of them asks in 5 packets, not in 31."""
+    Device.check(
+        proxy,
+        """
+        client.on("#", 1)(got)
+        for n in range(30):
+            client.on("home/%d/+" % n, 1)(lambda message: None)
+        async with client:
+            await subscribed(client)
+        """,
+        protocol=5,
+        log=None,
+    )
+    bodies = [each.body[2:] for each in proxy.seen("SUBSCRIBE", "up")]
+    assert len(bodies) == 5
+    assert bodies[0][0] and bodies[0].endswith(field("#") + b"\1")
+    ids = [body[1 : 1 + body[0]] for body in bodies]
+    assert len(set(ids)) == 5
+
+
+def test_filters_of_which_none_overlaps_are_asked_for_without_identifiers(proxy):
+    Device.check(
+        proxy,
+        """
+        for n in range(10):
+            client.on("home/%d/+" % n, 1)(lambda message: None)
+        client.on("$SYS/broker/#")(lambda message: None)
+        client.on("other/#", qos=0)(lambda message: None)
+        async with client:
+            await subscribed(client)
+        """,
+        protocol=5,
+        log=None,
+    )
+    bodies = [each.body[2:] for each in proxy.seen("SUBSCRIBE", "up")]
+    assert [body[0] for body in bodies] == [0, 0]
+
+
+class Copies:
+    """
+    A broker that publishes what it is told, with the identifiers that the client gave.
+
+    how   "copies": one for each filter; "one": one with all identifiers; "none": it has no
+          identifiers, and sends a copy for each
+    """
+
+    def __init__(self, how, topic, matching):
+        self.ids = {}
+        self.how, self.topic, self.matching = how, topic, matching
+        self.asked = []
+
+    def __call__(self, connection):
+        said = (b"\x29\0",) if self.how == "none" else ()
+        connection.accept(five.connack(*said))
+        while True:
+            first, body = connection.packet()
+            if first == 0x82:
+                self.asked.append(body[2:])
+                length, at = body[2], 3
+                found = body[at : at + length]
+                at += length
+                count = 0
+                while at < len(body):
+                    n = int.from_bytes(body[at : at + 2], "big")
+                    self.ids[body[at + 2 : at + 2 + n].decode()] = found
+                    at += 3 + n
+                    count += 1
+                connection.send(five.suback(body, *[1] * count))
+            elif first == 0x30:  # the device says that it is ready
+                ids = [self.ids[each] for each in self.matching]
+                copies = [ids] if self.how == "one" else [[each] for each in ids]
+                for n, properties in enumerate(copies, 1):
+                    connection.send(
+                        five.publish(self.topic, b"x", *properties, qos=1, packet_id=n)
+                    )
+                for _ in copies:
+                    first, body = connection.packet()
+                    assert first == 0x40, first
+                connection.send(five.publish("end", b""))
+            elif first == 0xE0:
+                return
+
+
+@pytest.mark.parametrize(("how", "times"), [("copies", 1), ("one", 1), ("none", 3)])
+def test_copies_are_told_apart_where_the_broker_lets_it(how, times):
+    """Without identifiers nobody can tell a copy from a second message: nothing is lost then."""
+    broker = Copies(how, "gate/open", ["gate/#", "gate/+", "gate/open"])
+    Device.against(
+        broker,
+        COUNTING,
+        """
+        done = asyncio.Event()
+        client.on("end")(lambda message: done.set())
+        for filter in ("gate/#", "gate/+", "gate/open"):
+            client.on(filter, 1)(counting(filter))
+        async with client:
+            await subscribed(client)
+            await client.publish("go")
+            await done.wait()
+        assert list(counts.values()) == [TIMES] * 3, counts
+        """,
+        names={"TIMES": times},
+        protocol=5,
+        log=None,
+    )
+    if how == "none":
+        assert [body[0] for body in broker.asked] == [0]
+
+
+@pytest.mark.parametrize("how", ["copies", "one"])
+def test_the_iterator_gets_a_message_once_however_many_filters_match(how):
+    broker = Copies(how, "gate/open", ["gate/#", "gate/+", "gate/open"])
+    Device.against(
+        broker,
+        """
+        done = asyncio.Event()
+        client.on("end")(lambda message: done.set())
+        async with client:
+            messages = client.messages()
+            for filter in ("gate/#", "gate/+", "gate/open"):
+                await client.subscribe(filter, 1)
+            await client.publish("go")
+            message = await messages.next()
+            assert message.topic == "gate/open" and message.properties is None
+            with raises(asyncio.TimeoutError):
+                await messages.next(timeout_s=0.1)
+            await done.wait()
+        assert client.stats.unclaimed == 0
+        """,
+        protocol=5,
+        log=None,
+    )
+
+
+@pytest.mark.parametrize("how", ["copies", "one"])
+def test_a_handler_and_an_iterator_do_not_both_get_a_message(how):
+    broker = Copies(how, "gate/open", ["gate/#", "gate/open"])
+    Device.against(
+        broker,
+        COUNTING,
+        """
+        done = asyncio.Event()
+        client.on("end")(lambda message: done.set())
+        client.on("gate/open", 1)(counting("gate/open"))
+        async with client:
+            messages = client.messages()
+            await client.subscribe("gate/#", 1)
+            await client.publish("go")
+            await done.wait()
+            with raises(asyncio.TimeoutError):
+                await messages.next(timeout_s=0)
+        assert list(counts.values()) == [1], counts
+        assert client.stats.unclaimed == 0
+        """,
+        protocol=5,
+        log=None,
+    )
+
+
+def test_a_copy_with_an_identifier_of_an_earlier_program_reaches_every_handler():
+    """That nothing is lost counts more than that nothing is double."""
+
+    def script(connection):
+        connection.accept(five.connack())
+        for _ in range(2):
+            _, body = connection.packet()
+            connection.send(five.suback(body, 1))
+        connection.send(five.publish("gate/open", b"x", b"\x0b\x63"))
+        connection.until_closed()
+
+    Device.against(
+        script,
+        COUNTING,
+        """
+        for filter in ("gate/+", "gate/open"):
+            client.on(filter, 1)(counting(filter))
+        async with client:
+            await until(lambda: len(counts) == 2)
+        assert list(counts.values()) == [1, 1], counts
+        assert seen == [{"subscription_identifier": [99]}] * 2, seen
+        """,
+        protocol=5,
+        log=None,
+    )
+
+
+def test_identifiers_are_the_same_when_the_program_begins_anew(proxy):
+    for _ in range(2):
+        Device.check(
+            proxy,
+            """
+            for filter in ("gate/#", "gate/+", "gate/open"):
+                client.on(filter, 1)(got)
+            async with client:
+                await subscribed(client)
+            """,
+            protocol=5,
+            log=None,
+        )
+    bodies = [each.body[2:] for each in proxy.seen("SUBSCRIBE", "up")]
+    assert len(bodies) == 6
+    assert bodies[:3] == bodies[3:]
+
+
+def test_a_filter_that_overlaps_one_asked_for_before_has_that_asked_for_with_an_identifier(
+    proxy, broker
+):
+    """It does not bring the retained messages of the first one again."""
+    broker.peer(protocol=5).publish("gate/open", "kept", retain=True)
+    Device.check(
+        proxy,
+        COUNTING,
+        """
+        client.on("gate/#", 1)(counting("gate/#"))
+        async with client:
+            await until(lambda: counts)
+            assert await client.subscribe("gate/+", 1) == 1
+            client.on("gate/open", 1)(counting("gate/open"))
+            await until(lambda: len(counts) == 2)
+            assert list(counts.values()) == [1, 1], counts
+            await client.publish("gate/open", "now", qos=1)
+            await until(lambda: sum(counts.values()) >= 4)
+            await client.publish("sync", qos=1)
+            assert list(counts.values()) == [2, 2], counts
+        """,
+        protocol=5,
+        log=None,
+    )
+    asked = [each.body[2:] for each in proxy.seen("SUBSCRIBE", "up")]
+    assert [body[0] > 0 for body in asked] == [False, True, True, True]
+    assert [body[-1] for body in asked] == [1, 0x11, 1, 1]
+
+
+def test_retained_messages_come_once_a_filter_at_the_start(broker):
+    broker.peer(protocol=5).publish("gate/open", "kept", retain=True)
+    Device.check(
+        broker,
+        COUNTING,
+        """
+        for filter in ("gate/#", "gate/+", "gate/open"):
+            client.on(filter, 1)(counting(filter))
+        async with client:
+            await subscribed(client)
+            await until(lambda: len(counts) == 3)
+            await client.publish("sync", qos=1)
+            assert list(counts.values()) == [1] * 3, counts
+        """,
+        protocol=5,
+        log=None,
+    )
+
+
+def test_identifiers_of_the_app_are_used_and_stay_with_the_message(proxy):
+    Device.check(
+        proxy,
+        COUNTING,
+        """
+        client.on("gate/#", 1, properties={"subscription_identifier": 7})(counting("gate/#"))
+        client.on("gate/open", 1)(counting("gate/open"))
+        async with client:
+            await subscribed(client)
+            await client.publish("gate/open", qos=1)
+            await until(lambda: len(counts) == 2)
+            await client.publish("sync", qos=1)
+        assert list(counts.values()) == [1, 1], counts
+        assert None in seen and {"subscription_identifier": [7]} in seen, seen
+        """,
+        protocol=5,
+        log=None,
+    )
+
+
+def test_a_filter_that_the_broker_refused_gets_the_copies_of_another(tmp_path):
+    with refusing_broker(tmp_path, "gate/open") as broker:
+        Device.check(
+            broker,
+            COUNTING,
+            """
+            for filter in ("gate/#", "gate/+", "gate/open"):
+                client.on(filter, 1)(counting(filter))
+            async with client:
+                await subscribed(client)
+                assert granted(client, "gate/open") > 2
+                await client.publish("gate/open", qos=1)
+                await until(lambda: len(counts) == 3)
+                await client.publish("sync", qos=1)
+            assert list(counts.values()) == [1] * 3, counts
+            """,
+            protocol=5,
+            log=None,
+        )
+
+
+@pytest.mark.parametrize("size", [100, 2000])
+def test_a_payload_that_is_read_as_a_stream_comes_once_though_filters_overlap(proxy, broker, size):
+    with Device(
+        proxy,
+        """
+        taken = []
+
+        async def drunk(message):
+            n = 0
+            while True:
+                data = await message.stream.read(100)
+                if not data:
+                    return n
+                n += len(data)
+
+        @client.on("file/#", 1, stream=True)
+        async def every(message):
+            taken.append(("file/#", await drunk(message), message.properties))
+
+        @client.on("file/+", 1, stream=True)
+        async def one(message):
+            taken.append(("file/+", await drunk(message), message.properties))
+
+        client.on("end", 1)(got)
+
+        async with client:
+            await client.subscribe("file/a", 1)
+            await subscribed(client)
+            print("ready")
+            await told("end")
+            want = [(filter, SIZE, None) for filter in ("file/#", "file/+")]
+            assert sorted(taken) == want, taken
+        """,
+        names={"SIZE": size},
+        protocol=5,
+        max_packet=500,
+    ) as device:
+        device.wait_for("ready")
+        with broker.peer() as peer:
+            peer.publish("file/a", bytes(size), qos=1)
+            peer.publish("end", "1", qos=1)
+        device.wait_for("got 1 1")
+        device.send("end")
+        device.finish()
+    assert len(proxy.seen("PUBACK", "up")) == 4
+    assert proxy.connections == 1
+    assert "passed over" not in device.report()
