@@ -623,6 +623,8 @@ class MQTTClient:
         protocol: Literal[4, 5] = 4,
         store: FileStore | None = None,
         shared_session: bool = False,
+        balance: bool = False,
+        prefer_first_s: int | None = None,
         session_expiry_s: int | None = None,
         properties: _Properties | None = None,
         auth: tuple[str, _Step] | None = None,
@@ -661,6 +663,11 @@ class MQTTClient:
             protocol: 4 is MQTT 3.1.1, 5 is MQTT 5.0.
             store: `FileStore(...)`: the session and the queue of `enqueue()` survive a reset.
             shared_session: The brokers of the list are one cluster, which shares the session.
+            balance: Each client has an order of the list of its own, by its id: a fleet spreads
+                evenly, also when one of the brokers is gone.
+            prefer_first_s: 1 to 86400: seconds, half to one and a half of them, between questions
+                whether the first broker is back, while the client is with another one; it then
+                goes back there. None: it stays where it is.
             session_expiry_s: MQTT 5: seconds that the broker keeps the session while the device
                 is away, 0 to 4294967295 (for ever); by default 3600 (5.0 section 3.1.2.11.2).
             properties: MQTT 5: of CONNECT; a value of None leaves out what is there by default

@@ -85,8 +85,8 @@ def option(name, value):
     five = "properties auth reason topic_aliases no_local retain_as_published retain_handling"
     if name in five.split():
         return ValueError("%s: MQTT 5 only: give MQTTClient protocol=5" % name)
-    if name == "shared_session":
-        return ValueError("shared_session: for a list of hosts, not for one")
+    if name in ("shared_session", "balance", "prefer_first_s"):
+        return ValueError("%s: for a list of hosts, not for one" % name)
     if name == "password":
         return ValueError("password without user: give user= too [MQTT-3.1.2-22]")
     hints = {

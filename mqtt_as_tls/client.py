@@ -74,6 +74,9 @@ class MQTTClient:
     clean_start  bool: forget the session at every connect (MQTT 5: at the first)
     give_up_after  int: fail a message that broke so many connections in a row; None: never
     shared_session  bool: the brokers of the list are one cluster and share the session
+    balance      bool: each client has an order of the list of its own, by its id
+    prefer_first_s  int: with another broker than the first, ask so often whether that is back, and
+                 go back there; None: never
     store        FileStore(...): the session and the queue of enqueue() survive a reset
     protocol     4 (MQTT 3.1.1) or 5 (MQTT 5.0)
 

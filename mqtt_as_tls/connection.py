@@ -235,7 +235,7 @@ class Connection:
         self.up_ms = time.ticks_ms()
         client.stats.connects += 1
         if client.failover:
-            client.failover.connected()
+            client.failover.connected(client, self)
         unknown = session.unknown
         while unknown:
             load("texts").undelivered(client, unknown[0])
@@ -271,6 +271,8 @@ class Connection:
             self.state = _CLOSED
             self.linking = False
             client.up.clear()
+            if client.failover:
+                client.failover.closed()
             if self._reader:
                 self._reader.cancel()
                 self._reader = None

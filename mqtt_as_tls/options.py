@@ -124,7 +124,7 @@ def taken(host, port, options):
     if host is None:
         refuse("no_host", options)
     if isinstance(host, (list, tuple)):
-        Failover = load("failover").Failover
+        failover = load("failover")
         if not host or (len(host) == 2 and isinstance(host[1], int)):
             refuse("hosts", host)
         pairs = []
@@ -134,7 +134,13 @@ def taken(host, port, options):
             elif not isinstance(entry, (list, tuple)) or len(entry) != 2:
                 refuse("hosts", entry)
             pairs.append(server(entry[0], entry[1], usual, "brokers"))
-        found["failover"] = several = Failover(pairs, options.pop("shared_session", False))
+        prefer_s = options.pop("prefer_first_s", None)
+        if prefer_s is not None and not (isinstance(prefer_s, int) and 0 < prefer_s <= 86400):
+            wrong("number", "prefer_first_s", prefer_s, 1, 86400)
+        if options.pop("balance", False):
+            failover.own_order(pairs, client_id or default_id(None))
+        shared = options.pop("shared_session", False)
+        found["failover"] = several = failover.Failover(pairs, shared, prefer_s)
         host, port = several.hosts[0]
     found["host"], found["port"] = server(host, port, usual, "broker")
     ntp = getattr(tls, "ntp", None)

@@ -17,6 +17,8 @@ _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
 _LONGEST_MS = const(60_000)  # of the back-off
+_SPREAD_MS = const(5_000)  # in which those whose broker went come to another one
+_OWN_TRIES = const(3)  # at one broker, then at the next: it may have larger certificates
 _LINK_RESET_AFTER = const(5)  # attempts that nobody answered
 # CONNACK codes that mean "not now" (3.1.1 section 3.2.2.3, 5.0 section 2.4) and DISCONNECT codes
 # of a broker that goes or moves; the others will not heal by themselves
@@ -104,11 +106,15 @@ def failed(client, error, old):
     elif known.strikes >= _SUSPECT_AFTER:
         longest = _LONGEST_MS
     delay = max(delay, int(longest * (1 + 2 * jitter) / 3))
-    if own and not lost:
+    if own and not lost and known.own % _OWN_TRIES:
         pass  # none of the brokers was asked
-    elif failover and not failover.plan(lost):  # the list was not gone through
-        known.failures -= not own
-        delay = min(delay, 500)
+    elif failover:
+        # what it had no room for is at that broker
+        if not failover.plan(lost, lasted, lost and (own or connection.behind)):
+            known.failures -= not own  # the list was not gone through
+            delay = 0
+        if failover.moves:
+            delay = max(delay, 50 + int(jitter * _SPREAD_MS))
     if lost or not known.why or repr(old) != repr(error):
         known.why = "%s: %s" % (
             "connection lost" if lost else "not connected",

@@ -954,6 +954,39 @@ asyncio.run(main())
             running.wait_for("^valve b'2'")
 
 
+def test_a_fleet_goes_back_to_its_first_broker(tmp_path, board, pki):
+    with contextlib.ExitStack() as stack:
+        brokers = {
+            broker.ports["mtls"]: broker
+            for broker in (
+                stack.enter_context(Broker(tmp_path / name, "mtls", "tcp", pki=pki))
+                for name in "abc"
+            )
+        }
+        program = docs.text("a fleet over several brokers")
+        names = '["a.lan", "b.lan", "c.lan"]'
+        assert names in program and "prefer_first_s=600" in program
+        program = program.replace(names, str([(HOST, port) for port in brokers]))
+        program = program.replace("prefer_first_s=600", "prefer_first_s=1")
+        app = """
+async def main():
+    async with client:
+        while True:
+            await client.wait_connected()
+            print("at", client.port)
+            while client.connected:
+                await asyncio.sleep(0.05)
+asyncio.run(main())
+"""
+        before = "import asyncio\nfrom mqtt_as_tls import MQTTClient, TLS\n"
+        running = stack.enter_context(board.start(for_board(before + program + app, 0)))
+        own = int(running.wait_for("^at ").split()[1])
+        brokers[own].stop()
+        assert int(running.wait_for("^at ").split()[1]) in set(brokers) - {own}
+        brokers[own].start()
+        running.wait_for(f"^at {own}$")
+
+
 # docs/mqtt5.md
 
 

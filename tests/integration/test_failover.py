@@ -49,7 +49,6 @@ def test_the_list_is_tried_in_order_until_one_answers(broker, proxy, protocol):
                 assert await client.subscribe("t", 1) == 1
             """,
             names={"PORT": broker.port},
-            back_off="random",
             protocol=protocol,
             connect_timeout_s=1,
         )
@@ -83,7 +82,7 @@ def test_a_refusal_for_good_moves_on_at_once(tmp_path, protocol):
                 assert isinstance(error, RefusedError), error
                 await client.wait_connected()
                 assert client.port == PORT
-            assert len(delays) == 1 and delays[0] <= 500, delays
+            assert len(delays) == 1 and delays[0] <= 5050, delays
             """,
             names={"PORT": second.port},
             back_off="latest",
@@ -95,7 +94,7 @@ def test_a_refusal_for_good_moves_on_at_once(tmp_path, protocol):
 
 
 @BOTH
-def test_the_wait_grows_once_a_round_and_is_short_within_it(protocol):
+def test_the_wait_grows_once_a_round_and_is_spread_over_five_seconds_within_it(protocol):
     """Three rounds over two brokers that are down; then both refuse the client for good."""
 
     def refuse(connection):
@@ -109,7 +108,7 @@ def test_the_wait_grows_once_a_round_and_is_short_within_it(protocol):
             async with client:
                 await until(lambda: len(delays) >= 8)
             within, between = delays[0:8:2], delays[1:8:2]
-            assert max(within) <= 500, delays
+            assert {each // 10 for each in within} == {504}, delays
             for n in range(4):
                 assert 400 << n < between[n] <= 50 + (500 << n), delays
             """,
@@ -123,7 +122,7 @@ def test_the_wait_grows_once_a_round_and_is_short_within_it(protocol):
             """
             async with client:
                 await until(lambda: len(delays) >= 8)
-            assert max(delays[0:8:2]) <= 500, delays
+            assert max(delays[0:8:2]) <= 5050, delays
             for n in range(4):  # nothing of it heals by itself
                 assert delays[2 * n + 1] // 10 == (3000 << n) // 10 - 1, delays
             """,
@@ -366,3 +365,239 @@ def test_what_a_store_kept_meets_no_old_session_whichever_broker_answers_first(t
                 drain_s=0,
             )
     assert flags[1] == 2
+
+
+# A fleet spreads
+
+
+def test_a_fleet_that_is_balanced_spreads_evenly_also_when_a_broker_is_gone():
+    out = mpy.check(
+        """
+        from mqtt_as_tls import MQTTClient
+        from tests.device.inside import hosts
+
+        names = ["a.lan", "b.lan", ("b.lan", 1884), "c.lan"]
+        for n in range(400):
+            client = MQTTClient(names, client_id="device%d" % n, balance=True)
+            again = MQTTClient(list(reversed(names)), client_id="device%d" % n, balance=True)
+            assert hosts(client) == hosts(again)
+            assert (client.host, client.port) == hosts(client)[0]
+            print(hosts(client))
+        assert hosts(MQTTClient(names, client_id="x", balance=False))[0] == ("a.lan", 1883)
+        any_id = {"client_id": "", "clean_start": True}  # the broker gives one
+        firsts = {hosts(MQTTClient(names, balance=True, **any_id))[0] for _ in range(50)}
+        assert len(firsts) > 1, firsts
+        """
+    )
+    orders = [eval(line) for line in out.splitlines()]
+    all_of_them = sorted([("a.lan", 1883), ("b.lan", 1883), ("b.lan", 1884), ("c.lan", 1883)])
+    assert len(orders) == 400
+    assert all(sorted(order) == all_of_them for order in orders)
+    for each in all_of_them:
+        mine = [order for order in orders if order[0] == each]
+        assert 70 < len(mine) < 130, each
+        for other in all_of_them:
+            if other != each:
+                assert 15 < sum(order[1] == other for order in mine) < 55, (each, other)
+
+
+def test_options_for_a_list_raise_at_the_call_where_they_cannot_be():
+    mpy.check(
+        """
+        from mqtt_as_tls import MQTTClient
+        from tests.unit.checks import raises
+
+        for wrong in (0, -1, 86401, "5", 1.5):
+            with raises(ValueError, "prefer_first_s"):
+                MQTTClient(["a", "b"], client_id="x", prefer_first_s=wrong)
+        for option in ("balance", "prefer_first_s"):
+            with raises(ValueError, option + ": for a list of hosts"):
+                MQTTClient("a", **{option: 5})
+        """
+    )
+
+
+@BOTH
+def test_a_broker_that_takes_it_and_hangs_up_each_time_does_not_keep_it_from_the_next(
+    protocol,
+):
+    def script(connection):
+        connection.accept(connack(protocol, present=connection.number > 1))
+
+    def other(connection):
+        connection.accept(connack(protocol))
+        connection.until_closed()
+
+    with FakeBroker(script) as moody, FakeBroker(other) as good:
+        Device.check(
+            [moody, good],
+            """
+            async with client:
+                await until(lambda: client.connected and client.port == PORT)
+            """,
+            names={"PORT": good.port},
+            protocol=protocol,
+        )
+        assert len(moody.connections) == 3
+
+
+@BOTH
+def test_what_it_had_no_room_for_comes_from_the_broker_that_has_it(tmp_path, protocol):
+    """Behind with its handlers it connects anew: to the same broker, not to the first."""
+    with Broker(tmp_path / "a") as a, Broker(tmp_path / "b") as b, Proxy(a.port) as first:
+        first.refuse()
+        with Device(
+            [first, b],
+            """
+            waits = [1]
+
+            @client.on("t", qos=1)
+            async def handler(message):
+                if waits:
+                    await told("go on")
+                    waits.clear()
+                print("handled", len(message.payload))
+            """,
+            protocol=protocol,
+            max_packet=1000,
+            max_backlog=2000,
+        ) as device:
+            b.wait_for_log("Sending SUBACK to device")
+            for n in range(800, 806):
+                b.publish("t", n * b"x", qos=1)
+            device.wait_for("handlers are behind")
+            first.heal()
+            device.send("go on")
+            for n in range(800, 806):
+                device.wait_for(f"handled {n}")
+            device.leave()
+    assert first.seen("CONNECT") == []
+
+
+# Back to the first
+
+
+RETURNS = """
+async def publish():
+    n = 0
+    while not done:
+        n += 1
+        await client.publish("t", str(n), qos=2)
+    print("published", n)
+
+done = []
+async with client:
+    task = asyncio.create_task(publish())
+    for line in ("there", "home"):
+        await told(line)
+        await until(lambda: client.connected and place(client) == (line == "there"))
+        print("at", line)
+    done.append(1)
+    await task
+"""
+
+
+@BOTH
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared"])
+def test_it_goes_back_to_its_first_broker_once_that_answers_and_loses_nothing(
+    tmp_path, protocol, shared
+):
+    with (
+        Broker(tmp_path / "a") as a,
+        Broker(tmp_path / "b") as b,
+        Proxy(a.port) as first,
+        Proxy((a if shared else b).port) as second,
+    ):
+        at_a, at_b = a.peer("t", qos=2), b.peer("t", qos=2)
+        first.refuse()
+        with Device(
+            [first, second],
+            RETURNS,
+            protocol=protocol,
+            prefer_first_s=1,
+            shared_session=shared,
+        ) as device:
+            device.send("there")
+            device.wait_for("at there")
+            second.wait_for("PUBCOMP", "down", count=3)
+            first.heal()
+            device.send("home")
+            line = device.wait_for("going back to it")
+            assert f"port {first.port} answers again" in line, line
+            device.wait_for("at home")
+            last = int(device.wait_for("published").split()[1])
+            out = device.finish()
+        at_a.wait_for(1)
+        got = [int(payload) for peer in (at_b, at_a) for _, payload in peer.received]
+        assert got == list(range(1, last + 1))
+    assert "sent again" not in out
+    [goodbye] = second.seen("DISCONNECT")
+    ends = b"\0\5\x11\0\0\0\0" if protocol == 5 and not shared else b""  # its session, too
+    assert goodbye.body == ends
+    connect = first.seen("CONNECT")[0]
+    assert connect.body[7] & 2 == 2 * (not shared)
+
+
+def test_the_will_is_published_at_the_broker_that_is_left(tmp_path):
+    with (
+        Broker(tmp_path / "a") as a,
+        Broker(tmp_path / "b") as b,
+        Proxy(a.port) as first,
+    ):
+        wills = {4: b.peer("status/4"), 5: b.peer("status/5")}
+        first.refuse()
+        for protocol, peer in wills.items():
+            with Device(
+                [first, b],
+                f"""
+                hosts = [("127.0.0.1", A), ("127.0.0.1", B)]
+                will = Will("status/{protocol}", "off")
+                client = make(hosts, will=will, protocol={protocol}, prefer_first_s=1)
+                async with client:
+                    await until(lambda: client.connected and place(client) == 1)
+                    print("there")
+                    await until(lambda: client.connected and place(client) == 0)
+                """,
+                names={"A": first.port, "B": b.port},
+            ) as device:
+                device.wait_for("there")
+                first.heal()
+                peer.wait_for(1)
+                assert peer.received == [(f"status/{protocol}", b"off")]
+                device.finish()
+                first.refuse()
+
+
+def test_a_first_broker_that_is_not_really_back_is_tried_ever_more_rarely(tmp_path):
+    """It takes a connection and refuses the client, or hangs up, or loses it right away."""
+
+    def refuses(connection):
+        connection.accept(b"\x20\x02\x00\x05")
+
+    def loses(connection):
+        connection.accept()
+
+    def hangs_up(connection):
+        pass
+
+    def good(connection):
+        connection.accept()
+        connection.until_closed()
+
+    for script, visits in (refuses, True), (loses, True), (hangs_up, False):
+        with FakeBroker(script) as home, FakeBroker(good) as away:
+            out = Device.check(
+                [home, away],
+                """
+                waits = []
+                shorten_returns(waits)
+                async with client:
+                    await until(lambda: len(waits) >= 5)
+                print("waits", waits[:5])
+                """,
+                prefer_first_s=40000,
+                timeout_s=60,
+            )
+        waits = eval(out.partition("waits ")[2].splitlines()[0])
+        expected = [40, 80, 86.4, 86.4, 86.4] if visits else 5 * [40]
+        assert [each / 1e6 for each in waits] == expected, script

@@ -42,6 +42,7 @@ MODULES = (
         "connection",
         "dispatch",
         "dns",
+        "failover",
         "outbox",
         "queueing",
         "retry",
