@@ -10,6 +10,7 @@ import time
 from micropython import const
 
 from . import load, unload
+from .errors import ConnectError
 from .transport import Transport
 
 _SHORT = const(3)  # connections in a row that did not last: the next broker has its turn
@@ -137,8 +138,6 @@ class Failover:
                 pass  # no memory: later
         self._task = None
         self._returns = True
-        from .errors import ConnectError
-
         error = ConnectError("%s port %d answers again: going back to it" % self.hosts[0])
         five = client.five
         if five and not self._shared:  # its session has no use any more; its will is to be told
