@@ -85,6 +85,17 @@ ROWS = (
     (-29184, "something else than TLS on this port, such as HTTP|use the broker's TLS port, 8883"),
     (-28288, "the broker has no TLS 1.2|update it, or set its tls_version to tlsv1.2"),
     (
+        "off (-30592",
+        -26112,
+        -28160,
+        -28800,
+        -30464,
+        -31104,
+        -31488,
+        "no TLS version, cipher or curve in common|"
+        "let the broker have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",
+    ),
+    (
         "after the broker's",
         "the broker wants a certificate of the device, or another|"
         "pass cert= and key=: a pair, for clients, not expired, of a CA in the broker's cafile",
@@ -94,11 +105,6 @@ ROWS = (
         "the broker takes no address as server name (SNI), or no TLS version or cipher|"
         "dial its name, or pass one of its certificate as server_hostname=; else let it"
         " have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",
-    ),
-    (
-        "off (-30592",
-        "no TLS version, cipher or curve in common|"
-        "let the broker have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",
     ),
     (
         -30592,
@@ -263,7 +269,7 @@ def explain(error, *, year=None, rows=ROWS, platform=None):
             code += 1000
         elif 0 < module < 256 and module in b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51":  # as in tls
             text = "out of memory"
-        elif 64 < module < 84 and code != -9984:  # X.509
+        elif 64 < module < 84 and code != -9984 or 114 < module < 127:  # X.509, keys
             code = -9570
         elif code == 104 and "cannot connect" in text:
             code = 111  # as lwIP says it

@@ -46,6 +46,14 @@ RAW = (
     (OSError(-9984), "not from the CA", "CA"),
     (OSError(-9570), "form", "nameConstraints"),
     (OSError(-8960, "MBEDTLS_ERR_X509_INVALID_ALG"), "form", "P-256"),
+    (OSError(-15488, "MBEDTLS_ERR_PK_UNKNOWN_PK_ALG"), "form", "P-256"),
+    (OSError(-14720, "MBEDTLS_ERR_PK_FEATURE_UNAVAILABLE"), "form", "P-256"),
+    (OSError(-28160, "MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE"), "in common", "TLS 1.2"),
+    (OSError(-26112, "MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER"), "in common", "TLS 1.2"),
+    (OSError(-28800, "MBEDTLS_ERR_SSL_FEATURE_UNAVAILABLE"), "in common", "P-256"),
+    (OSError(-30464, "MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE"), "in common", "TLS 1.2"),
+    (OSError(-31104), "in common", "TLS 1.2"),  # MBEDTLS_ERR_SSL_BAD_HS_SERVER_HELLO, up to 2.28
+    (OSError(-31488), "in common", "TLS 1.2"),  # its SERVER_KEY_EXCHANGE
     (OSError(111), "nothing listens", "listener"),
     (OSError(113), "no way", "network"),
     (OSError(101), "no way", "address"),
@@ -117,6 +125,13 @@ OURS = (
         "P-256",
     ),
     (errors.TLSError("TLS handshake broken off (-30592)", -30592), "in common", "TLS 1.2"),
+    (
+        errors.TLSError(
+            "TLS handshake broken off after the broker's certificate (-28160)", -28160
+        ),
+        "in common",
+        "P-256",
+    ),
     (
         errors.TLSError("TLS handshake broken off at the address ::1 as server name (-30592)", 1),
         "takes no address",
