@@ -450,6 +450,8 @@ def test_a_connect_that_was_refused_leaves_the_client_stopped(broker):
         """
         with raises(TypeError):
             await client.connect(timeout_s=None)
+        with raises(TypeError, "the broker is the first argument of MQTTClient"):
+            await client.connect("broker.lan")  # as paho has it
         assert not client.running
         await client.connect(timeout_s=10)
         assert client.connected
