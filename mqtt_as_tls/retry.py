@@ -189,15 +189,23 @@ def _search(client, now, error):
     session = client.session
     out = session.inflight[0] if session.inflight else None
     late = "no PUBACK" in str(error)
+    store = client.give_up_after and client.store
     if late and session.awaiting_pubcomp:
         older = session.awaiting_pubcomp[0]
         if not out or time.ticks_diff(older.sent_ms, out.sent_ms) <= 0:
             out = older
     if not out or out in session.to_resend or not (late or session.oldest_ms(now) <= _SUSPECT_MS):
         known.strikes = 0
+        if store and store.suspect:
+            store.strike(store.suspect, 0)
         return
-    known.strikes = known.strikes + 1 if out is known.suspect else 1
-    known.suspect = out
+    entry = store and out.entry
+    if out is not known.suspect:
+        known.suspect = out
+        known.strikes = store.struck(entry) if entry else 0  # before a reset
+    known.strikes += 1
+    if entry:
+        store.strike(entry, known.strikes)
     if known.strikes >= _SUSPECT_AFTER:
         topic = packet.topic(out.packet)
         what = "the broker does not acknowledge" if late else "connections break right after"

@@ -18,6 +18,8 @@ add(packet, id)  a publish() goes into flight: its entry, or None when it could 
 received(entry)  its PUBREC came: call it before PUBREL is sent
 done(entry)      it was delivered, or failed for good
 inbound_add(id)  call it before PUBREC is sent; inbound_remove(id): before PUBCOMP is sent
+strike(entry, n)  n connections in a row ended on this message; struck(entry): how many did
+suspect          (segment, offset, n) of the last one, or None
 fresh()          the broker lost the session: the ids are void. What stays in flight is given
                  by next() after a reset; what is not to be sent again needs done(entry) first
 close()
@@ -58,12 +60,14 @@ _DONE = const(6)  # id 2
 _INBOUND = const(7)  # id 2
 _RELEASED = const(8)  # id 2
 _FRESH = const(9)  # empty
+_SUSPECT = const(10)  # segment 4 and offset 2 of a message, connections 1 that ended on it
 
 _OVERHEAD = const(8)  # bytes of a record besides its body
 _IDS = const(1024)  # that 256 inbound ids take in HEAD, twice: the old one goes after the new one
 _GROWTH = const(32)  # of HEAD and the log by a record that is no message, at most
 _LEAST = const(8192)
 _ENOSPC = const(28)
+_STRIKES = const("<IHB")
 _ENTRY = const("<IHHB")  # segment, offset, packet id or 0, PUBREC came
 
 _users = {}  # absolute path of a directory -> the FileStore whose log a client has or had
@@ -158,6 +162,7 @@ class FileStore:
         self._flight = []  # entries that next() and add() gave, in the order of their sending
         self.inbound = []
         self._cursor = (0, 0)  # segment and offset where the queue begins
+        self.suspect = None
         self._first = None  # where _count() found the first message of the queue
         self.bytes = self.damaged = self.waiting = self._found = self._base = 0
         self.restored = False
@@ -330,8 +335,13 @@ class FileStore:
                 self._shut()
                 self._now = now - 1
                 self._remove(now)
-        self._base = n
         self._safe = True
+        if self.suspect and self.suspect[0] in self._segments:
+            try:
+                self._write(_SUSPECT, pack(_STRIKES, *self.suspect))
+            except OSError:
+                pass  # it is counted anew
+        self._base = self._segments[self._now][0]
         self._sweep()
 
     def _waits(self, seg):
@@ -424,6 +434,8 @@ class FileStore:
             if packet_id:
                 found[2] = packet_id
                 flight.append(found)
+        elif kind == _SUSPECT:
+            self.suspect = unpack_from(_STRIKES, body) if body[-1] else None
         elif kind == _FRESH:
             self.inbound = []
             for entry in flight:
@@ -630,6 +642,13 @@ class FileStore:
         else:
             self._note(_SENT, "<IHH", entry[0], entry[1], 0)
         self._sweep()
+
+    def strike(self, entry, n):
+        self._note(_SUSPECT, _STRIKES, entry[0], entry[1], min(n, 255))
+
+    def struck(self, entry):
+        suspect = self.suspect
+        return suspect[2] if suspect and list(suspect[:2]) == entry[:2] else 0
 
     def inbound_add(self, packet_id):
         self._note(_INBOUND, "<H", packet_id)

@@ -125,6 +125,12 @@ def strays(client):
     return client.session.stray
 
 
+def sent_long_ago(client):
+    """Let what is in flight have been sent 10 s ago."""
+    for out in client.session.inflight:
+        out.sent_ms = time.ticks_add(out.sent_ms, -10000)
+
+
 def to_receive(client):
     """Return how many deliveries of QoS 2 to this client are under way."""
     return len(client.session.inbound) + len(client.session.awaiting_pubrel)

@@ -4,14 +4,16 @@ import os
 import random
 import re
 import subprocess
+import threading
 import time
 from collections import Counter
 
 import pytest
 
-from tests.support import mpy, patience
+from tests.support import five, mpy, patience
 from tests.support.broker import Broker
 from tests.support.device import Device
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tools.ports import free_port
 
 KILLS = 8
@@ -371,3 +373,93 @@ def test_a_message_that_there_is_no_memory_to_keep_is_sent_all_the_same(tmp_path
     assert peer.received == [("t", b"1"), ("t", b"2")]
     assert "what changes now may not survive a reset" in out
     assert "errors 1 None 0 0" in out
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("remembers", [True, False], ids=["kept", "fresh"])
+def test_a_message_that_breaks_connections_is_given_up_though_the_board_is_reset_each_time(
+    tmp_path, protocol, remembers
+):
+    """With a broker that keeps the session, and with one that the message makes forget it."""
+    seen = []
+
+    def script(connection):
+        first, connect = connection.packet()
+        present = int(remembers and connection.number > 1 and not connect[7] & 2)
+        old = (CONNACK, RESUMED)[present]
+        connection.send(five.connack(present=present) if protocol == 5 else old)
+        while True:
+            first, body = connection.packet()
+            if first & 0xF0 == 0x30:
+                seen.append(body[2:5])
+                if b"bad" in body:
+                    return
+                connection.send(b"\x40\x02" + body[5:7])
+
+    program = """
+        events = client.events()
+        async with client:
+            if not len(store):
+                client.enqueue("bad", "x", qos=1)
+                client.enqueue("one", "x", qos=1)
+            while True:
+                event = await next_event(events, "Disconnected" if RUN < 3 else "Undelivered")
+                if getattr(event, "topic", None) == "bad":
+                    assert "3 connections ended on it" in str(event.error)
+                    await until(lambda: not len(store))
+                    break
+                print("ended")
+    """
+    with FakeBroker(script) as fake:
+        for run in (1, 2, 3):
+            with Device(
+                fake,
+                program,
+                names={"RUN": run},
+                store=tmp_path / "store",
+                protocol=protocol,
+                give_up_after=3,
+                back_off="latest",
+            ) as device:
+                if run < 3:
+                    device.wait_for("^ended")
+                    device.kill()
+                else:
+                    device.finish()
+    assert [each for each in seen if each == b"bad"] == 3 * [b"bad"]
+    assert seen[-1] == b"one"
+
+
+def test_a_connection_that_ends_otherwise_breaks_the_row_on_flash_too(tmp_path):
+    """What counts is a row of connections; one that lasts is none of it."""
+
+    def script(connection):
+        connection.accept(CONNACK if connection.number == 1 else RESUMED)
+        while connection.packet()[0] & 0xF0 != 0x30:
+            pass
+        if connection.number == 3:
+            go.wait(20)
+
+    go = threading.Event()
+    program = """
+        events = client.events()
+        rows = []
+        async with client:
+            client.enqueue("t", "x", qos=1)
+            for n in (1, 2, 3):
+                await next_event(events, "Disconnected")
+                rows.append(store.suspect)
+                if n == 2:
+                    await until(lambda: client.stats.connects == 3)
+                    sent_long_ago(client)
+                    print("go")
+            print("rows", [row and row[2] for row in rows])
+    """
+    with (
+        FakeBroker(script) as fake,
+        Device(fake, program, store=tmp_path / "store", give_up_after=9) as device,
+    ):
+        device.wait_for("^go")
+        go.set()
+        assert device.wait_for("^rows") == "rows [1, 2, None]"
+        device.kill()

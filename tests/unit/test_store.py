@@ -249,6 +249,43 @@ def test_a_packet_id_is_used_again_after_its_message_is_done():
         assert reloaded(path) == ([(300, 1, 0)], [], [])
 
 
+def test_how_many_connections_ended_on_a_message_is_remembered_whatever_its_id():
+    with Directory() as path:
+        store = opened(path)
+        store.put(message(1))
+        store.put(message(2))
+        first, second = store.next()[0], store.next()[0]
+        store.sent(first, 5)
+        store.sent(second, 6)
+        assert store.struck(first) == store.struck(second) == 0
+        writes = store.writes
+        for n in (1, 2):
+            store.strike(first, n)
+        assert store.writes == writes + 2
+        store.close()
+        store = opened(path)
+        entry = [entry for entry, packet in store.inflight() if number(packet) == 1][0]
+        assert store.struck(entry) == 2
+        store.fresh()
+        for n in range(100, 400):  # segment after segment: only what is alive is written again
+            store.put(message(n))
+            given = store.next()[0]
+            store.sent(given, 7)
+            store.done(given)
+        store.close()
+        store = opened(path)
+        entry, packet = store.next()
+        assert number(packet) == 1 and store.struck(entry) == 2
+        assert store.struck(store.next()[0]) == 0
+        store.strike(entry, 1000)
+        assert store.struck(entry) == 255
+        store.strike(entry, 0)  # the row is broken
+        store.close()
+        store = opened(path)
+        assert store.struck(store.next()[0]) == 0 and store.suspect is None
+        store.close()
+
+
 def test_opening_twice_changes_nothing():
     with Directory() as path:
         store = FileStore(path)
