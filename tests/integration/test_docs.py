@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -815,6 +816,29 @@ def test_settings_from_a_phone(board, mtls_broker):
         env={"FAKE_WIFI": "Büro & co:50% correct=horse"},
     ) as running:
         running.wait_for("^None True")
+
+
+def test_a_captive_portal_answers_every_name(board):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    program = "import asyncio\n" + docs.text("captive portal")
+    program += f"asyncio.run(every_name('192.168.4.1', {port}))\n"
+    question = b"\3www\7example\3com\0\0\1\0\1"
+    with (
+        board.start(program) as running,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.settimeout(0.2)
+        answer = b""
+        for _ in range(100):  # until it is there
+            sock.sendto(b"ab\1\0\0\1\0\0\0\0\0\0" + question, (HOST, port))
+            with contextlib.suppress(OSError):
+                answer = sock.recv(512)
+                break
+        assert answer, running.report()
+    assert answer[:2] == b"ab" and answer[12 : 12 + len(question)] == question
+    assert answer[-4:] == bytes((192, 168, 4, 1)) and len(answer) == 12 + len(question) + 16
 
 
 def test_names_in_the_certificate_need_not_be_the_ones_dialled(tmp_path, board, pki):
