@@ -16,9 +16,9 @@ def is_on(wlan):
     """
     Return whether the radio of `wlan` is on. active() tells what was asked for; any command to a
     cyw43 that is off would switch it on. Its interface is there if it is on, and then runs DHCP or
-    has an address.
+    has an address. MicroPython 1.22 has no ipconfig() to ask.
     """
-    if not hasattr(wlan, "deinit"):
+    if not hasattr(wlan, "deinit") or not hasattr(wlan, "ipconfig"):
         return wlan.active()
     return wlan.ipconfig("dhcp4") or wlan.ifconfig()[0] != "0.0.0.0"
 
@@ -142,7 +142,7 @@ class WiFi:
     async def _join(self, ssid, password):
         # Return None, or what stood in the way: the driver's status, or its exception.
         wlan = self._wlan
-        cyw43 = hasattr(wlan, "deinit")
+        trusted = self._static or not hasattr(wlan, "deinit") or not hasattr(wlan, "ipconfig")
         for _ in range(2):
             try:
                 if is_on(wlan):
@@ -166,7 +166,7 @@ class WiFi:
                     ms = ticks_diff(ticks_ms(), start)
                     if self.is_up():
                         # A cyw43 has its old address at once, whatever network it is in now
-                        if self._static or not cyw43 or wlan.ipconfig("has_dhcp4"):
+                        if trusted or wlan.ipconfig("has_dhcp4"):
                             return None
                         if await load("wifi_faults").serves(
                             self, wlan, ms > self._timeout_ms // 4

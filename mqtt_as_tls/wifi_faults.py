@@ -29,18 +29,20 @@ def start(wlan, starts, is_on):
     starts  list that this function keeps: how often it failed in a row, ticks of the last time
     is_on   function of `wlan`
     """
+    error = LinkError("Wi-Fi: the radio does not start: power-cycle the board, or machine.reset()")
     if starts:
         pause_s = _PAUSES_S[min(starts[0], len(_PAUSES_S) - 1)]
-        if not 0 <= ticks_diff(ticks_ms(), starts[1]) < pause_s * 1000:
-            starts[:] = starts[0] + 1, ticks_ms()
-            wlan.active(True)
-            if is_on(wlan):
-                starts.clear()
-                return
+        if 0 <= ticks_diff(ticks_ms(), starts[1]) < pause_s * 1000:
+            raise error
+        wlan.active(True)
+        if is_on(wlan):
+            starts.clear()
+            return
+        starts[0] += 1
+        starts[1] = ticks_ms()
     else:
-        starts[:] = 1, ticks_ms()
-    error = LinkError("Wi-Fi: the radio does not start: power-cycle the board, or machine.reset()")
-    error.failed_starts = starts[0]
+        starts += 1, ticks_ms()
+    error.failed_starts = starts[0]  # for the event
     raise error
 
 
@@ -74,7 +76,8 @@ async def _switch_off(wlan):
     # A cyw43 that answers no command: for each that its interface sends in farewell the driver
     # waits a second, seven in all. What can be done apart from the others is.
     await asyncio.sleep_ms(_TURN_MS)
-    wlan.ipconfig(dhcp4=False)
+    if hasattr(wlan, "ipconfig"):
+        wlan.ipconfig(dhcp4=False)
     await asyncio.sleep_ms(_TURN_MS)
     wlan.deinit()
     await asyncio.sleep_ms(_TURN_MS)

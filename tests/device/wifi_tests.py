@@ -515,7 +515,7 @@ async def test_a_chip_that_does_not_start_is_tried_more_rarely_each_time():
         if len(network.calls) > before:
             assert len(network.calls) == before + 1
             tried.append(second)
-            assert error.failed_starts == len(tried)
+        assert getattr(error, "failed_starts", 0) == (second in tried and len(tried))
         network.pass_ms(5000)
     # the last start that the driver can do is over half an hour after the first
     assert tried == [0, 5, 35, 155, 755, 2555, 4355, 6155, 7955], tried
@@ -976,6 +976,8 @@ def on_a_new_board(test):
         on_a_board_with(25, test)
         if "down" in name or "reset" in name:
             on_a_board_with(27, test)
+        if "joins" in name or "lost" in name or "static_address_needs" in name or "stuck" in name:
+            on_a_board_with(22, test)
 
 
 def on_a_board_with(micropython, test):
