@@ -181,7 +181,10 @@ class Suspect:
     """Where it was published."""
 
 class SubscriptionRefused:
-    """Event: the broker refused the subscription of a handler; its ACL may say why."""
+    """
+    Event: the broker refused the subscription of a handler, or three connections ended when it was
+    asked for; its ACL may say why.
+    """
 
     filter: str
     """The topic filter."""
@@ -978,7 +981,9 @@ class MQTTClient:
         Args:
             filter: Topic filter, 1 to 65535 bytes (3.1.1 section 4.7).
             qos: 0 to 2, the most that messages come with.
-            timeout_s: Seconds; None: for ever. After it the subscription stays declared.
+            timeout_s: Seconds; None: for ever. What is not granted by then, or when the call is
+                cancelled, is not asked for any more, unless a handler wants it, another call
+                waits for it, or it was granted before.
             no_local: MQTT 5: as of `on`.
             retain_as_published: MQTT 5: as of `on`.
             retain_handling: MQTT 5: as of `on`.
@@ -991,7 +996,7 @@ class MQTTClient:
             ValueError: A bad filter or QoS, an option of MQTT 5 with `protocol=4`.
             TypeError: Another type.
             RuntimeError: As `publish`; also when the client is stopped meanwhile.
-            RefusedError: The broker refused it.
+            RefusedError: The broker refused it, or three connections ended when it was asked for.
             asyncio.TimeoutError: After `timeout_s`.
         """
 

@@ -189,6 +189,9 @@ class Dispatcher:
         for sub in self.subscriptions:
             if not resumed or (sub.granted or 0) > 2:
                 sub.granted = None
+        doubts = self._client.retry.doubts
+        if doubts:
+            doubts.up()
         self.renew()
 
     def down(self):
@@ -202,10 +205,11 @@ class Dispatcher:
         client = self._client
         five = client.five
         most = five.filters if five else _FILTERS
+        doubts = client.retry.doubts
         while True:
             part = []
             filters = []
-            for sub in self.subscriptions:
+            for sub in doubts.next() if doubts else self.subscriptions:
                 if sub.granted is not None or sub.asked or len(part) == most:
                     continue
                 if five and (five.unavailable(sub) or five.apart(sub, part)):
@@ -252,6 +256,8 @@ class Dispatcher:
             sub.granted = codes[i]
             if codes[i] > 127:
                 load("texts").refused(self._client, sub)
+        if self._client.retry.doubts:
+            self.renew()
 
     # What comes
 

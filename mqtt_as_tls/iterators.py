@@ -39,7 +39,7 @@ class Suspect:
 
 
 class SubscriptionRefused:
-    """Event: the broker refused a declared subscription. filter  str"""
+    """Event: the broker refused a declared subscription, or hung up on it. filter  str"""
 
     def __init__(self, filter):
         self.filter = filter
@@ -139,7 +139,7 @@ class _Iterator:
     async def _next(self, timeout_s):
         task = core.cur_task
         own = task.coro is self._call
-        turns = _TURNS
+        turns = own and _TURNS
         timer = None
         self._ask(task)
         try:
@@ -155,7 +155,7 @@ class _Iterator:
                 # waits for it: those who are due come first
                 due = core._task_queue.peek()
                 now = time.ticks_ms()
-                if not own or not turns or not due or time.ticks_diff(due.ph_key, now) > 0:
+                if not turns or not due or time.ticks_diff(due.ph_key, now) > 0:
                     break
                 turns -= 1
                 await asyncio.sleep_ms(0)

@@ -64,7 +64,8 @@ async def disconnect(client, reason=0, properties=None):
     """
     if not client.running:
         # it may be leaving, and must not be cut short; a handler is what it waits for
-        while client in client.clients and not _handles(client.dispatcher):
+        handlers = [lane.task for lane in client.dispatcher.lanes()]
+        while client in client.clients and core.cur_task not in handlers:
             await asyncio.sleep_ms(10)
         return
     goodbye = _DISCONNECT
@@ -104,11 +105,6 @@ async def disconnect(client, reason=0, properties=None):
     if said:  # now that a log that publishes can send nothing behind it [MQTT-3.14.4-2]
         client.say("disconnected")
     await asyncio.sleep_ms(0)  # handlers that were cancelled clean up, even if the app ends now
-
-
-def _handles(dispatcher):
-    """Return whether this task is that of a handler."""
-    return core.cur_task in [lane.task for lane in dispatcher.lanes()]
 
 
 def _handling(dispatcher, held):

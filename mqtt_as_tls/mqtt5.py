@@ -361,9 +361,7 @@ class Wire:
         own = self._identifies(sub)
         if own != self._identifies(part[0]):
             return True
-        if not own:
-            return False
-        return load("overlap").apart(sub, part)
+        return own and load("overlap").apart(sub, part)
 
     def identified(self, part, filters):
         """

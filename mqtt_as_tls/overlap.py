@@ -40,11 +40,9 @@ def declared(ids, again, sub, subs):
     again  list, to it the filters are added that the broker may have already
     subs   list of Subscriptions, `sub` among them
     """
-    if len(ids) > len(subs):
-        known = [each.filter for each in subs]
-        for name in list(ids):
-            if name not in known:
-                del ids[name]
+    if len(ids) > len(subs):  # some were taken back
+        for name in set(ids) - {each.filter for each in subs}:
+            del ids[name]
     for other in subs:
         if other is sub or not overlap(other.filter, sub.filter):
             continue
@@ -86,7 +84,11 @@ def wanting(ids, subs, said):
     numbers = said["subscription_identifier"]
     given = [ids.get(sub.filter, 0) for sub in subs]
     named = [sub for i, sub in enumerate(subs) if abs(given[i]) in numbers]
-    own = [sub for i, sub in enumerate(subs) if given[i] and _has(sub)]
+    own = [  # it is granted, or may be so any moment
+        sub
+        for i, sub in enumerate(subs)
+        if given[i] and (sub.granted in (0, 1, 2) or sub.granted is None and sub.asked)
+    ]
     common = None
     if named:
         if own:
@@ -100,11 +102,6 @@ def wanting(ids, subs, said):
     else:
         del said["subscription_identifier"]
     return subs, common
-
-
-def _has(sub):
-    # it is granted, or may be so any moment
-    return sub.granted in (0, 1, 2) or sub.granted is None and sub.asked
 
 
 def offer(ids, dispatcher, message):

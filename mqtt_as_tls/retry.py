@@ -43,13 +43,14 @@ class Retry:
     around      what the refusals may depend on, see MQTTClient.around
     own         int, attempts in a row that failed for want of something of the board's own
     strikes     int, connections in a row that broke on the message `suspect`
+    doubts      Doubts of topic filters on which connections ended, or None
     why         str, what was said last
     """
 
     slow = False
     unanswered = connects = failures = own = refusals = strikes = 0
     reset_at = _LINK_RESET_AFTER
-    suspect = why = around = None
+    suspect = doubts = why = around = None
 
 
 def failed(client, error, old):
@@ -75,7 +76,12 @@ def failed(client, error, old):
         # else the cause is what was received, or want of memory or of room for it
         sent = isinstance(error, (errors.ConnectError, errors.RefusedError))
         if sent and not (connection.behind or own):
-            _search(client, now, error)
+            # no message is accused of what may be the doing of a SUBSCRIBE
+            if client.session.requests:
+                known.doubts = known.doubts or load("doubts").Doubts(client)
+                known.doubts.broke()
+            else:
+                _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
         gc.collect()

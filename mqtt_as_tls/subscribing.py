@@ -6,6 +6,8 @@ from . import load
 from .dispatch import Subscription
 from .router import filter
 
+_GIVEN_UP = -1  # of a Subscription that nobody waits for any more: its `granted`
+
 
 def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
     """
@@ -14,7 +16,8 @@ def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
 
     filter     str, topic filter (3.1.1 section 4.7)
     qos        int, 0 to 2
-    timeout_s  seconds, or None. A time-out ends the waiting only: the subscription stays declared
+    timeout_s  seconds, or None. What is not granted by then, or when the call is cancelled, is not
+               asked for any more, unless a handler wants it or it was subscribed to before
 
     MQTT 5: no_local, retain_as_published bool, retain_handling int, properties
 
@@ -26,14 +29,28 @@ def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
     client.check_running()
     if client.stream_in:
         client.stream_in.forbid()
-    wait = _subscribe(client, client.dispatcher.declare(filter, qos, options))
+    new = not client.dispatcher.find(filter)
+    sub = client.dispatcher.declare(filter, qos, options)
+    wait = _subscribe(client, sub, new, qos, options)
     return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
 
-async def _subscribe(client, sub):
-    while sub.granted is None:
-        await client.wait_connected()
-        await asyncio.sleep_ms(10)
+async def _subscribe(client, sub, new, qos, options):
+    try:
+        while sub.granted is None:
+            await client.wait_connected()
+            await asyncio.sleep_ms(10)
+            if sub.granted == _GIVEN_UP:  # by the call that waited for it first
+                new = True
+                sub = client.dispatcher.declare(sub.filter, qos, options)
+    except asyncio.CancelledError:
+        if new and sub.granted is None and not sub.handler:
+            _take_back(client, sub)
+            if sub.asked and client.connected:  # the broker may have it
+                gone = (Subscription(sub.filter, sub.data, 0),)
+                client.dispatcher.request(client.wire.unsubscribe, gone, [sub.data], b"")
+            sub.granted = sub.asked = _GIVEN_UP
+        raise
     if sub.granted > 2:
         if not sub.handler:
             _take_back(client, sub)

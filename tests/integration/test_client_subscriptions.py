@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support import five
 from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED
 from tests.support.refusing import refusing_broker
@@ -280,8 +281,7 @@ def test_a_subscription_made_offline_is_granted_when_connected(proxy, broker):
         broker.publish("t/x", "1")
         device.wait_for("got b'1'")
         device.finish()
-    # a time-out ends the waiting, the subscription stays declared
-    assert asked(proxy) == [("t/+", 1), ("t/timed-out", 0)]
+    assert asked(proxy) == [("t/+", 1)]
 
 
 def test_unsubscribe_takes_back_the_subscription_and_its_handler(proxy, broker):
@@ -833,3 +833,276 @@ def test_a_handler_that_was_taken_back_may_outlive_the_client(proxy, broker):
         device.send("go on")
         device.finish()
     assert "Traceback" not in device.report()
+
+
+# A SUBSCRIBE that ends the connection
+
+
+class HangsUp:
+    """
+    A broker that ends the connection when it is asked for a filter in `hated` (set of str), or
+    with `silent` says nothing. Its session lasts where `keeps`.
+    """
+
+    def __init__(self, hated, protocol, keeps=False, silent=False):
+        self.hated, self.five, self.keeps, self.silent = set(hated), protocol == 5, keeps, silent
+        self.asked = []  # a list of lists of filters for each connection
+
+    def __call__(self, connection):
+        present = int(self.keeps and connection.number > 1)
+        if self.five:
+            connection.accept(five.connack(present=present))
+        else:
+            connection.accept(RESUMED if present else CONNACK)
+        mine = []
+        self.asked.append(mine)
+        while True:
+            first, body = connection.packet()
+            if first == 0x82:
+                found, at = [], 3 + body[2] if self.five else 2
+                while at < len(body):
+                    n = int.from_bytes(body[at : at + 2], "big")
+                    found.append(body[at + 2 : at + 2 + n].decode())
+                    at += 3 + n
+                mine.append(found)
+                if not self.hated.isdisjoint(found):
+                    if self.silent:
+                        continue
+                    return
+                codes = bytes(1 for _ in found)
+                middle = b"\0" if self.five else b""
+                answer = body[:2] + middle + codes
+                connection.send(bytes((0x90, len(answer))) + answer)
+            elif first == 0xA2:
+                answer = body[:2] + (b"\0\0" if self.five else b"")
+                connection.send(bytes((0xB0, len(answer))) + answer)
+            elif first & 0xF0 == 0x30:
+                if first & 6:
+                    n = int.from_bytes(body[:2], "big")
+                    connection.send(b"\x40\x02" + body[2 + n : 4 + n])
+            elif first == 0xE0:
+                return
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_filter_on_which_connections_end_is_left_out_and_told_and_the_others_work(
+    protocol, keeps
+):
+    broker = HangsUp({"$SYS/#"}, protocol, keeps)
+    out = Device.against(
+        broker,
+        """
+        for filter in ("a", "$SYS/#", "b/+"):
+            client.on(filter, qos=1)(got)
+
+        async def follow():
+            async for event in client.events():
+                if type(event).__name__ == "SubscriptionRefused":
+                    print("event", event.filter)
+                assert type(event).__name__ != "Suspect"
+
+        async with client:
+            task = asyncio.create_task(follow())
+            await client.publish("t", "x", qos=1)  # no message is accused, and it arrives
+            await until(lambda: client.stats.connects == 5 and granted(client) == [1, 128, 1])
+            await client.publish("t", "y", qos=1)
+            assert client.stats.connects == 5, client.stats.connects
+        """,
+        protocol=protocol,
+        clean_start=False,
+        give_up_after=3,
+    )
+    assert "event $SYS/#" in out
+    assert out.count("connections end when '$SYS/#' is asked for: left out for 10 min") == 1
+    assert broker.asked[0] == [["a", "$SYS/#", "b/+"]]
+    alone = [found for mine in broker.asked[1:] for found in mine]
+    assert all(len(found) == 1 for found in alone)
+    assert alone.count(["$SYS/#"]) == 3
+    assert ["$SYS/#"] not in broker.asked[-1]
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_subscribe_raises_for_a_filter_on_which_connections_end_and_may_ask_again(protocol):
+    broker = HangsUp({"$share/g/t"}, protocol)
+    Device.against(
+        broker,
+        """
+        client.on("a", qos=1)(got)
+        async with client:
+            await subscribed(client)
+            with raises(RefusedError, "connections end when '$share/g/t' is asked for"):
+                await client.subscribe("$share/g/t", 1)
+            assert filters(client) == ["a"]
+            assert client.stats.connects == 3, client.stats.connects
+            assert await client.subscribe("b", 1) == 1
+            await subscribed(client)
+            assert client.stats.connects == 4
+            with raises(RefusedError, "connections end"):
+                await client.subscribe("$share/g/t", 1)
+            assert client.stats.connects == 6, client.stats.connects
+            await subscribed(client)
+            assert granted(client) == [1, 1]
+        """,
+        protocol=protocol,
+        log=None,
+    )
+
+
+def test_a_filter_that_is_never_answered_is_left_out():
+    broker = HangsUp({"silent"}, 4, silent=True)
+    out = Device.against(
+        broker,
+        """
+        client.on("a", qos=1)(got)
+        client.on("silent", qos=1)(got)
+        async with client:
+            await until(lambda: granted(client) == [1, 128])
+        """,
+        ack_timeout_s=1,
+    )
+    assert out.count("no SUBACK for 1 s") == 4
+    assert "connections end when 'silent' is asked for" in out
+
+
+def test_a_filter_that_was_left_out_is_asked_for_again_later_and_then_ever_more_rarely():
+    broker = HangsUp({"hated"}, 4)
+    out = Device.against(
+        broker,
+        """
+        set_doubts(again_s=1)
+        client.on("hated", qos=1)(got)
+        async with client:
+            await until(lambda: granted(client) == [128] and client.stats.connects == 4)
+            await until(lambda: client.stats.connects == 5)
+            await until(lambda: granted(client) == [128])
+        """,
+    )
+    assert out.count("left out for") == 2
+
+
+def test_a_filter_that_the_broker_takes_after_all_works_again():
+    broker = HangsUp({"hated"}, 4)
+
+    def script(connection):
+        if connection.number > 3:
+            broker.hated.clear()
+        broker(connection)
+
+    out = Device.against(
+        script,
+        """
+        set_doubts(again_s=1)
+        client.on("hated", qos=1)(got)
+        async with client:
+            await until(lambda: granted(client) == [1])
+            assert client.stats.connects == 4, client.stats.connects
+        """,
+    )
+    assert out.count("left out for") == 1
+
+
+def test_a_link_that_breaks_now_and_then_costs_no_subscription(proxy):
+    """Only connections that end one after the other on the same filter count."""
+    with Device(
+        proxy,
+        """
+        for n in range(3):
+            client.on("t/%d" % n, qos=1)(got)
+        async with client:
+            await told("leave")
+        """,
+        clean_start=True,
+    ) as device:
+        for n in range(6):
+            proxy.wait_for("SUBSCRIBE", "up", n + 1)
+            proxy.rst()
+        device.send("leave")
+        device.finish()
+    assert "left out" not in device.report()
+
+
+# subscribe() that is not waited for any more
+
+
+def test_a_subscribe_that_timed_out_is_not_asked_for_again(proxy, broker):
+    with Device(
+        proxy,
+        """
+        async with client:
+            await client.wait_connected()
+            with raises(asyncio.TimeoutError):
+                await client.subscribe("t", 1, timeout_s=0.2)
+            assert filters(client) == []
+            print("timed out")
+            await told("on")
+            await client.wait_connected()
+            await client.publish("sync", qos=1)
+            assert await client.subscribe("t", 1) == 1
+        """,
+    ) as device:
+        proxy.wait_for("CONNACK", "down")
+        proxy.swallow("SUBSCRIBE", "up", times=1)
+        device.wait_for("timed out")
+        proxy.wait_for("UNSUBACK", "down")  # the broker might have had it
+        proxy.rst()
+        device.wait_for("connection lost")
+        proxy.wait_for("CONNACK", "down", 2)
+        device.send("on")
+        device.finish()
+    assert asked(proxy) == [("t", 1), ("t", 1)]
+    assert asked(proxy, 2) == [("t", 1)]
+
+
+def test_a_subscribe_that_timed_out_offline_is_not_asked_for_when_connected(proxy):
+    proxy.refuse()
+    with Device(
+        proxy,
+        """
+        client.on("handled", qos=1)(got)
+        async with client:
+            for filter in ("t", "handled"):
+                with raises(asyncio.TimeoutError):
+                    await client.subscribe(filter, 1, timeout_s=0.05)
+            task = asyncio.create_task(client.subscribe("cancelled", 1))
+            await asyncio.sleep_ms(20)
+            task.cancel()
+            await asyncio.sleep_ms(20)
+            print("timed out", filters(client))
+            await subscribed(client)
+        """,
+    ) as device:
+        device.wait_for("timed out .'handled'.")
+        proxy.heal()
+        device.finish()
+    assert asked(proxy) == [("handled", 1)]
+
+
+def test_a_subscribe_that_timed_out_takes_nothing_from_another_that_waits(proxy, broker):
+    with Device(
+        proxy,
+        """
+        async with client:
+            await client.wait_connected()
+            print("connected")
+            await told("go")
+            first = asyncio.create_task(client.subscribe("t", 1, timeout_s=0.1))
+            await asyncio.sleep_ms(0)
+            second = asyncio.create_task(client.subscribe("t", 1))
+            with raises(asyncio.TimeoutError):
+                await first
+            assert await second == 1
+            await client.publish("t", "x", qos=1)
+            async with client.messages() as messages:
+                await client.publish("t", "y", qos=1)
+                assert (await messages.next(5)).payload == b"y"
+            with raises(asyncio.TimeoutError):  # of one that was granted before
+                await client.subscribe("t", 2, timeout_s=0)
+            assert filters(client) == ["t"]
+        """,
+        log=None,
+    ) as device:
+        device.wait_for("connected")
+        proxy.swallow("SUBSCRIBE", "up", times=1)
+        device.send("go")
+        device.finish()

@@ -25,6 +25,7 @@ OTHERS = {
     "connection._EARLY",
     "clock._RELEASED",
     "clock._FROM_1900",
+    "doubts._LEFT_OUT",
     "queueing._COUNT",
     "queueing._TIMED",
     "session._TICKS",
@@ -52,7 +53,7 @@ MODULES = (
         "stream_out",
     ),
     *("request_response", "session", "store", "iterators", "transport", "oversized"),
-    "wifi_faults",
+    *("wifi_faults", "doubts"),
 )
 
 
