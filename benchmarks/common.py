@@ -54,7 +54,7 @@ def report(result):
 
 def rate(count, since_us):
     """Return how many a second: `count` since then (ticks)."""
-    return count * 1e6 / time.ticks_diff(time.ticks_us(), since_us)
+    return count * 1e6 / max(1, time.ticks_diff(time.ticks_us(), since_us))  # all at once
 
 
 def since_ms(start_us):

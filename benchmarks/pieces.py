@@ -180,7 +180,13 @@ async def _all(protocol, count):
     instant.Socket.protocol = protocol
     wire = packet5 if protocol == 5 else packet
     client = MQTTClient(
-        "127.0.0.1", 1883, client_id="a", max_inflight=IN_FLIGHT, log=None, protocol=protocol
+        "127.0.0.1",
+        1883,
+        client_id="a",
+        max_inflight=IN_FLIGHT,
+        max_waiting=65535,  # calls that do not begin count, too
+        log=None,
+        protocol=protocol,
     )
     client.handle = None
 

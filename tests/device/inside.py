@@ -18,7 +18,7 @@ _PLACES = {
     "to read": "mqtt_as_tls.transport Transport read",
     "for a task": "asyncio create_task",
     "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher queue",
-    "for the next message of a handler": "mqtt_as_tls.dispatch Dispatcher next",
+    "for the next message of a handler": "mqtt_as_tls.dispatch Dispatcher take",
     "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
     "for an acknowledgement": "mqtt_as_tls.packet ack",
     "for an index": "mqtt_as_tls.topic_index index",

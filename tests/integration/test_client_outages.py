@@ -278,7 +278,6 @@ MALFORMED = {
     "a packet id beyond its packet": b"\x32\x03\x00\x01t",
     "a length of five bytes": b"\x30\xff\xff\xff\xff\x01",
     "a length longer than needed": b"\x30\x83\x00\x00\x01t",
-    "256 MB": b"\x30\xff\xff\xff\x7f",
     "PINGRESP with a body": b"\xd0\x01\x00",
     "an empty SUBACK": b"\x90\x02\x00\x01",
     "a second CONNACK": CONNACK,

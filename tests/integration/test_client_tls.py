@@ -784,6 +784,7 @@ def test_a_stall_in_the_middle_of_a_message_damages_no_record(tls_proxy, tls_bro
         max_packet=300_000,
         max_backlog=300_000,
         max_inflight=80,
+        max_waiting=65535,  # they count by their size
         heap="60M",
     ) as device:
         device.wait_for("connected in")

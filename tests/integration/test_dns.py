@@ -258,12 +258,12 @@ def test_a_board_asks_its_networks_server_and_never_its_own_resolver(dns):
     assert out.splitlines()[1].startswith("no address for broker.lan from DNS server ('fe80::1',)")
 
 
-def test_no_socket_left_to_open_is_a_resolve_error(dns):
+def test_no_socket_left_to_open_is_told_as_what_the_board_lacks(dns):
     out = mpy.check(
         """
         import asyncio, socket, sys
         import mqtt_as_tls.dns as dns
-        from mqtt_as_tls.errors import ResolveError
+        from mqtt_as_tls.errors import ConnectError
 
         class Sockets:
             AF_INET = socket.AF_INET
@@ -275,12 +275,12 @@ def test_no_socket_left_to_open_is_a_resolve_error(dns):
         dns.socket = Sockets
         try:
             asyncio.run(dns.resolve("broker.lan", [("127.0.0.1", int(sys.argv[1]))]))
-        except ResolveError as error:
-            print(error)
+        except ConnectError as error:
+            print(error, error.code)
         """,
         dns.port,
     )
-    assert "OSError(24,)" in out
+    assert "all UDP sockets of the board are in use" in out and out.endswith(" 24\n")
 
 
 def test_cancelling_closes_the_socket_whenever_it_comes(silent):

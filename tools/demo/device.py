@@ -30,6 +30,7 @@ client = MQTTClient(
     tls=TLS(ca=FOLDER + "/ca.der", cert=FOLDER + "/cert.der", key=FOLDER + "/key.der"),
     will=Will("devices/greenhouse/status", "offline", retain=True, birth="online"),
     ack_timeout_s=2,  # a link that is silent for longer is taken for dead
+    max_waiting=MOST_WAITING + 1,  # and the answer of the valve
 )
 stop = asyncio.Event()
 facts = {"published": 0, "acknowledged": 0, "stall_ms": 0}
