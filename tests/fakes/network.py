@@ -669,8 +669,13 @@ async def gateway(reports_port):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        port = 20_000 + int.from_bytes(os.urandom(2), "big") % 10_000
-        sock.bind(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+        port = None
+        while not port:
+            port = 20_000 + int.from_bytes(os.urandom(2), "big") % 10_000
+            try:
+                sock.bind(socket.getaddrinfo("127.0.0.1", port)[0][-1])
+            except OSError:
+                port = None  # somebody has it
         reports_port(port)
         while True:
             yield asyncio.core._io_queue.queue_read(sock)
