@@ -24,9 +24,9 @@ _LINK_RESET_AFTER = const(5)  # attempts that nobody answered
 # of a broker that goes or moves; the others will not heal by themselves
 _PASSING = const(b"\x03\x80\x83\x88\x89\x8b\x8d\x8e\x93\x96\x97\x98\x9c\x9d\x9f\xa0")
 _PUBCOMP = const(0x70)
-# What the board itself lacks, by errno: memory (12), files or sockets (23, 24), ports (98, 99),
-# buffers (105)
-_OWN = const(b"\x0c\x17\x18\x62\x63\x69")
+# What the board itself lacks, by errno: memory (12), files or sockets (23, 24), ports (98, 99; 125
+# on an esp32; 48, 49 on macOS), buffers (105; 55)
+_OWN = const(b"\x0c\x17\x18\x62\x63\x69\x7d\x30\x31\x37")
 _OWN_MS = const(10_000)  # the longest back-off then: nobody is asked but the board
 _HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
 

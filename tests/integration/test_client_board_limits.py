@@ -181,3 +181,18 @@ def test_tries_for_want_of_something_of_the_boards_own_are_at_most_10_s_apart():
         """,
         back_off="latest",
     )
+
+
+def test_the_numbers_of_every_port_are_known():
+    out = mpy.check(
+        """
+        from mqtt_as_tls.errors import ConnectError, RefusedError
+        from mqtt_as_tls.retry import lacking
+        for n in range(1, 140):
+            if lacking(OSError(n)):
+                assert lacking(ConnectError("cannot connect", n)), n
+                assert not lacking(RefusedError("no", n)), n
+                print(n, end=" ")
+        """
+    )
+    assert out.split() == "12 23 24 48 49 55 98 99 105 125".split()
