@@ -167,7 +167,8 @@ async def _pieces(client, wire, count):
                 decoder.answer()
 
         await _piece(name, count, decode)
-    await _piece("message", count, lambda: Message(TOPIC, PAYLOAD, 0, False, False, 0))
+    fields = TOPIC, 0, PAYLOAD
+    await _piece("message", count, lambda: Message(0x30, fields))
 
     async def turns():
         for _ in range(count):

@@ -53,6 +53,15 @@ def _left(limit_ms, now, since, what):
     return left
 
 
+def _message(first, decoder):
+    # the Message of the PUBLISH with the first byte `first` that `decoder` is at
+    message = Message(first, decoder.publish(first >> 1 & 3))
+    if decoder.properties:
+        message.properties = decoder.properties
+        message.extra = decoder.extra
+    return message
+
+
 class Connection:
     """
     One connection of a client.
@@ -311,7 +320,7 @@ class Connection:
                 if kind == _PUBLISH:
                     if first < 256:
                         try:
-                            self._arrived(first, decoder, None)
+                            self._arrived(_message(first, decoder))
                             continue
                         except MemoryError:
                             if decoder.end - begin <= _BUFFER:
@@ -323,7 +332,7 @@ class Connection:
                     more = True
                     message = await load("oversized").receive(client, self, first)
                     if message:
-                        self._arrived(first, decoder, message)
+                        self._arrived(message)
                 elif first > 255:
                     raise MemoryError
                 elif kind < _PUBLISH:
@@ -337,13 +346,13 @@ class Connection:
                         continue
                     now = time.ticks_ms()
                     out = session.acknowledged(kind, n, now, code > 127)
-                    if out and code and kind != _PUBCOMP:
+                    if code and out and kind != _PUBCOMP:
                         out.code = code
                     if kind == _PUBREC and code < 128:
                         t.send(client.wire.ack(_PUBREL, n, 0 if out else 146))
                         if out and out.qos == 2:
                             continue
-                    if out:
+                    if out is not None:
                         if not self._odd and (kind == _PUBACK) != (out.qos == 1):
                             self._odd = True
                             load("texts").odd(client, out.qos)
@@ -364,22 +373,13 @@ class Connection:
         except Exception as e:
             t.lost(e)
 
-    def _arrived(self, first, decoder, message):
-        # `message`: one that was read past, or None
+    def _arrived(self, message):
         client = self._client
-        if not message:
-            qos = first >> 1 & 3
-            topic, n, payload = decoder.publish(qos)
-            message = Message(topic, payload, qos, first & 1 == 1, first & 8 == 8, n)
-            if decoder.properties:
-                message.properties = decoder.properties
-                message.extra = decoder.extra
-            client.stats.received += 1
         qos = message.qos
-        dispatcher = client.dispatcher
+        client.stats.received += 1
         if qos and not self._session.received(message, message.dup):
             client.stats.duplicates += 1  # it takes no room
-        elif qos and self.behind or not dispatcher.room(message):
+        elif qos and self.behind or not client.dispatcher.room(message):
             if not qos:
                 client.stats.dropped += 1
                 return
@@ -389,32 +389,34 @@ class Connection:
                 self.behind = True
                 client.say(
                     "handlers are behind: %d bytes wait (max_backlog): the broker will send again"
-                    % dispatcher.size
+                    % client.dispatcher.size
                 )
             return
         elif message.length:
             load("oversized").tell(client, message)
         else:
             try:
-                dispatcher.deliver(message)
+                client.dispatcher.deliver(message)
             except MemoryError:
                 if qos:  # the broker sends it again
                     self._session.inbound.remove(message)
                 raise
-        self.handled(message)
+        if not message.claims:
+            self.handled()
 
-    def handled(self, message):
-        """`message` is handled: acknowledge what is, in order of arrival."""
+    def handled(self):
+        """A message is handled: acknowledge what is, in order of arrival."""
         t = self.transport
+        session = self._session
         try:
-            while message.qos and self.state == _UP:
-                ready = self._session.next_ack()
-                if not ready:
+            while session.inbound and self.state == _UP:
+                ready = session.next_ack()
+                if ready is None:
                     break
                 kind = _PUBACK if ready.qos == 1 else _PUBREC
                 wire = self._client.wire
                 t.send(wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
-                self._session.inbound.remove(ready)
+                session.inbound.remove(ready)
             if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:
                 t.lost(ConnectError("handlers are done: connecting anew for what did not fit"))
         except MemoryError:  # it is sent on the next connection
@@ -466,4 +468,5 @@ class Connection:
                 wait = min(wait, ack_ms)
             if not t.error:  # a ping may have found the connection dead
                 await t.sleep(wait)
-        raise closed(t.error) if isinstance(t.error, OSError) else t.error
+        error = t.error
+        raise closed(error) if isinstance(error, OSError) else error

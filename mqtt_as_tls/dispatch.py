@@ -46,16 +46,16 @@ class Message:
     done = stale = False  # of session
     claims = extra = 0  # handlers that have not returned; bytes that the properties take
 
-    def __init__(self, topic, payload, qos, retain, dup, id):
-        self.topic = topic
-        self.payload = payload
-        if qos:  # attributes that it has not take no memory
-            self.qos = qos
-            self.id = id
-        if retain:
-            self.retain = retain
-        if dup:
-            self.dup = dup
+    def __init__(self, first, fields):
+        """first: int, that byte of its PUBLISH; fields: (topic, packet id, payload)."""
+        self.topic, packet_id, self.payload = fields
+        if packet_id:  # attributes that it has not take no memory
+            self.id = packet_id
+            self.qos = first >> 1 & 3
+        if first & 1:
+            self.retain = True
+        if first & 8:
+            self.dup = True
 
     def size(self):
         return _OVERHEAD + len(self.topic) + len(self.payload) + self.extra
@@ -329,12 +329,13 @@ class Dispatcher:
             self.queue(self.inbox, message)
 
     def _withdraw(self, message):
-        message.claims = 0
+        self.held.remove(message)
+        self.size -= message.size()
         for sub in self.subscriptions:
             if message in sub.queue:
                 sub.queue.remove(message)
-        self.held.remove(message)
-        self.size -= message.size()
+        if message.claims:  # else there is no place for it
+            message.claims = 0
 
     def queue(self, lane, message):
         """Let the handler of `lane` have `message`, in its turn."""
@@ -357,7 +358,7 @@ class Dispatcher:
         """The handler of `lane` is done with its current message."""
         message = lane.current
         lane.current = None
-        if message:
+        if message is not None:  # quicker than to ask it whether it is true
             self.release(message)
 
     def release(self, message):
@@ -369,7 +370,7 @@ class Dispatcher:
             message.done = True
             connection = self._client.connection
             if message.qos or connection.behind:
-                connection.handled(message)
+                connection.handled()
 
     async def _serve(self, lane):
         while True:

@@ -130,11 +130,11 @@ async def receive(client, connection, first):
         t.streams.remove(rest)
     client.session.postpone(time.ticks_ms())
     t.due(int(client.ack_timeout_s * 1000))
-    client.stats.received += 1
-    message = Message(topic, b"", qos, first & 1 == 1, first & 8 == 8, packet_id)
+    message = Message(first, (topic, packet_id, b""))
     message.length = size
     if qos:
         return message
+    client.stats.received += 1
     tell(client, message)
     return None
 

@@ -23,6 +23,13 @@ _OVERHEAD = const(100)  # bytes of a message besides its topic, payload and prop
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
 
+def _find(those, packet_id):
+    for message in those:
+        if message.id == packet_id:
+            return message
+    return None
+
+
 class Session:
     """
     One session with one broker.
@@ -133,29 +140,28 @@ class Session:
         the PUBREC for what was sent twice.
         """
         waiting = self.awaiting_pubcomp if kind == _PUBCOMP else self.inflight
-        for out in waiting:
-            if out.id == packet_id:
-                if kind == _PUBCOMP:
-                    waiting.remove(out)
-                    return out
-                if kind == _PUBREC and out.qos == 2 and not refused:
-                    out.sent_ms = now_ms
-                    self.awaiting_pubcomp.append(out)
-                self.drop(out)
+        out = _find(waiting, packet_id)
+        if out is not None:
+            if kind == _PUBCOMP:
+                waiting.remove(out)
                 return out
+            if kind == _PUBREC and out.qos == 2 and not refused:
+                out.sent_ms = now_ms
+                self.awaiting_pubcomp.append(out)
+            self.drop(out)
+            return out
         if kind == _PUBREC:
-            for out in self.awaiting_pubcomp:
-                if out.id == packet_id:  # repeated
-                    if refused:
-                        self.awaiting_pubcomp.remove(out)
-                    return out
+            out = _find(self.awaiting_pubcomp, packet_id)  # repeated
+            if out and refused:
+                self.awaiting_pubcomp.remove(out)
         elif kind == _PUBCOMP:
-            for out in self.inflight:
-                if out.id == packet_id and out.packet[0] & 8:  # DUP
-                    self.drop(out)
-                    return out
-        self.stray += 1
-        return None
+            out = _find(self.inflight, packet_id)
+            if out and not out.packet[0] & 8:  # no DUP
+                out = None
+            self.drop(out)
+        if not out:
+            self.stray += 1
+        return out
 
     def drop(self, out):
         """The outgoing message `out` is not to be sent any more, if it was in flight."""
@@ -239,9 +245,8 @@ class Session:
         """
         message.done = message.stale = False
         inbound = self.inbound
-        for old in inbound:
-            if old.id != message.id:
-                continue
+        old = _find(inbound, message.id) if inbound else None
+        if old is not None:
             same = dup and old.topic == message.topic and old.payload == message.payload
             if same or (old.qos == 2 and not old.stale):
                 if old.stale:  # its place is now that of the redelivery
@@ -250,7 +255,6 @@ class Session:
                     inbound.append(old)
                 return False
             inbound.remove(old)  # the broker forgot it and uses its id again
-            break
         if message.qos == 2:
             if message.id in self.awaiting_pubrel:
                 message.done = dup or not self.unsure
@@ -295,10 +299,9 @@ class Session:
         """
         if packet_id in self.awaiting_pubrel:
             del self.awaiting_pubrel[packet_id]
-            for message in self.inbound:
-                if message.id == packet_id:  # delivered again meanwhile: no PUBREC is due any more
-                    self.inbound.remove(message)
-                    break
+            message = _find(self.inbound, packet_id)
+            if message:  # delivered again meanwhile: no PUBREC is due any more
+                self.inbound.remove(message)
             return True
         self.stray += 1
         return False

@@ -293,7 +293,8 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
         if stream:
             stream.task = lane.task
         else:  # a small one: it may have other handlers, which want its payload
-            own = Message(message.topic, b"", message.qos, message.retain, message.dup, message.id)
+            first = message.dup << 3 | message.qos << 1 | message.retain
+            own = Message(first, (message.topic, message.id, b""))
             own.properties = message.properties
             own.length = len(message.payload)
             own.stream = Stream(message.payload, client.max_packet)
@@ -391,7 +392,7 @@ async def receive(client, connection, first):
     decoder.need = 0
     client.stats.received += 1
     dup = first & 8 == 8
-    message = Message(topic, b"", qos, first & 1 == 1, dup, packet_id)
+    message = Message(first, (topic, packet_id, b""))
     message.properties = decoder.properties or None
     message.length = length
     message.stream = stream = Incoming(client, connection, message, length)
@@ -413,7 +414,7 @@ async def receive(client, connection, first):
             stream.fail()
         stream.end()
         stream.came.set()
-    connection.handled(message)
+    connection.handled()
     return True
 
 

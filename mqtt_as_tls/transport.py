@@ -119,8 +119,6 @@ class Transport:
         self.out = []
         self.streams = []
         self.rx_ms = self.tx_ms = self.moved_ms = time.ticks_ms()
-        self._writing = self._write()
-        next(self._writing)
 
     async def dial(self, address, port):
         """
@@ -225,28 +223,20 @@ class Transport:
         if self.blocked:
             self.out.append(buf)
             return False
-        return self._writing.send(buf)
-
-    def _write(self):
-        # `send` it a packet. A generator, as a function with a `try` would have to take memory for
-        # its variables at each call
-        done = None
-        while True:
-            buf = yield done
-            done = False
-            try:
-                n = self.sock.write(buf)
-                done = n == len(buf)
-                if not done:
-                    self.blocked = True
-                    self.moved_ms = self.tx_ms
-                    self.out.append(buf)
-                    self._sent = n or 0
-                    self.writer = asyncio.create_task(self.drain())
-                    self.due(STALL_MS)
-            except Exception as e:  # a tuple of those that are meant would take memory
-                self.blocked = True
-                self.lost(e)
+        try:
+            n = self.sock.write(buf)
+            if n == len(buf):
+                return True
+            self.blocked = True
+            self.moved_ms = self.tx_ms
+            self.out.append(buf)
+            self._sent = n or 0
+            self.writer = asyncio.create_task(self.drain())
+            self.due(STALL_MS)
+        except Exception as e:  # a tuple of those that are meant would take memory
+            self.blocked = True
+            self.lost(e)
+        return False
 
     async def drain(self):
         """Send what waits in `out`."""

@@ -236,12 +236,23 @@ def set_doubts(again_s):
 
 def hand_over(client, topic, payload):
     """Let a message (str, bytes) come to its handlers or the iterator, as from the broker."""
-    client.dispatcher.deliver(Message(topic, payload, 0, False, False, 0))
+    client.dispatcher.deliver(Message(0x30, (topic, 0, payload)))
 
 
 def replace_arrived(function):
     """Have `function` called with each message that comes, of any client."""
     connection.Connection._arrived = function
+
+
+def collect_before_connect():
+    """Have garbage collected before each CONNECT: what is taken then is the connection's."""
+    handshake = connection.Transport.handshake
+
+    async def collected(self, *args):
+        gc.collect()
+        await handshake(self, *args)
+
+    connection.Transport.handshake = collected
 
 
 def is_slow(client):
@@ -389,7 +400,7 @@ class Filters:
 
     def taken(self, topic):
         """Return the bytes that the delivery of a message to `topic` (str) takes."""
-        message = Message(topic, b"", 0, False, False, 0)
+        message = Message(0x30, (topic, 0, b""))
         gc.collect()
         before = gc.mem_alloc()
         self._dispatcher.deliver(message)

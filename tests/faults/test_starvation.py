@@ -470,7 +470,7 @@ def test_a_message_that_there_was_no_memory_to_queue_is_handled_once(broker):
         from mqtt_as_tls import connection as module
 
         class Poor(module.Message):
-            fails = 2
+            fails = 1
             count = 0
 
             @property

@@ -21,7 +21,9 @@ BYE = (0xE0, b"")
 ROOM = 8192 + 2 * bad.MAX_PACKET
 
 APP = """
-from tests.device.inside import explain_nothing, keep_loaded, watch_failures
+from tests.device.inside import (
+    collect_before_connect, explain_nothing, keep_loaded, watch_failures
+)
 
 class Watched:
     # every reconnect at once; what ended a connection, and the bytes taken meanwhile, in order
@@ -32,6 +34,7 @@ class Watched:
 
         self.failed = watch_failures(self)
         explain_nothing()
+        collect_before_connect()
         self.base = None
 
     def __call__(self, client, error, old):

@@ -15,10 +15,10 @@ outbox.Delivery.__init__ outbox.Outbox.begin outbox.Outbox.pump outbox.Outbox._p
 packet.framed packet.set_id packet.ack packet.Decoder.space packet.Decoder.fed packet.Decoder.next
 packet.Decoder.packet_id
 session.Session.full session.Session._next_id session.Session.publish session.Session.drop
-session.Session.next_ack
+connection._message
+session.Session.next_ack session.Session.acknowledged session.Session.received session._find
 router.encode router.topic router.payload router.qos
 transport.Signal.set transport.Signal.__next__ transport.Transport.due transport.Transport.read
-transport.Transport.send
 dispatch.Message.__init__ dispatch.Dispatcher.queue dispatch.Dispatcher.release
 dispatch.Dispatcher.finish dispatch.Dispatcher.room dispatch.Dispatcher.deliver
 dispatch.Dispatcher._offer dispatch.Dispatcher.take dispatch.Message.size

@@ -38,7 +38,7 @@ class Filters:
             raise ValueError("a message that is for the last one alone went to others")
 
     def _message(self):
-        return Message(self._topic, b"", 0, False, False, 0)
+        return Message(0x30, (self._topic, 0, b""))
 
     def _deliver(self):
         self._dispatcher.deliver(self._message())
