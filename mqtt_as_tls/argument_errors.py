@@ -41,8 +41,7 @@ def waiting(limit):
 def thread():
     """Return the RuntimeError for a call in another thread than that of the event loop."""
     return RuntimeError(
-        "enqueue in a second thread: micropython.schedule(function, argument) runs a function in"
-        " that of the event loop, which may call it"
+        "enqueue in a second thread: have micropython.schedule(function, argument) call it"
     )
 
 

@@ -4,6 +4,7 @@ soft interrupts, and from other threads where a lock of the interpreter keeps th
 """
 
 import asyncio
+import gc
 import sys
 from asyncio import core
 
@@ -21,8 +22,8 @@ except ImportError:
 _LEAST = const(256)  # bytes: a smaller ring is none
 _TIMED = const(8)  # in the first byte of a record: its time follows. DUP, which no new message has
 _COUNT = const(0x3FFFFFFF)
-_OLDEST = const("the queue is full (max_queue): the oldest messages of enqueue() give way")
-_SMALL = const("memory has no free piece of max_queue bytes: enqueue() has room for less")
+_OLDEST = const("max_queue is full: the oldest messages of enqueue() give way")
+_SMALL = const("memory is short: enqueue() has room for less than max_queue")
 
 # threads do not run at the same time
 _LOCKED = getattr(sys.implementation, "_thread", "") == "GIL" or sys.platform == "esp32"
@@ -65,23 +66,26 @@ class Ring:
 
     def __init__(self, client):
         self._client = client
-        n = client.max_queue
-        self._buf = None
-        while self._buf is None:
-            try:
-                self._buf = bytearray(n)
-            except MemoryError:
-                n //= 2
-                if n < _LEAST:
-                    raise
+        self._buf = self._make()
         self._at = self._used = self._records = self._gone = 0
         self._key = [0]
         self._late = []  # pairs: a message, and whether others give way to it
         self._news = []
-        if n < client.max_queue:
+        if len(self._buf) < client.max_queue:
             self._news.append(_SMALL)
         self._refused = -1  # writes of the store when it was full
         self.woken = self._full = False
+
+    def _make(self):
+        gc.collect()
+        n = min(self._client.max_queue, gc.mem_free() // 2)  # handshakes need the rest
+        while True:
+            try:
+                return bytearray(n)
+            except MemoryError:
+                n //= 2
+                if n < _LEAST:
+                    raise
 
     def __len__(self):
         return self._records + len(self._late)
@@ -120,7 +124,7 @@ class Ring:
         buf = self._buf
         if n > len(buf) and not self._records:
             try:
-                self._buf = buf = bytearray(self._client.max_queue)  # it may be free by now
+                self._buf = buf = self._make()  # there may be more by now
             except MemoryError:
                 pass
         size = len(buf)
