@@ -30,7 +30,7 @@ class Watched:
 
     def __init__(self):
         keep_loaded()
-        import mqtt_as_tls.oversized  # or what it takes would seem to be lost
+        import mqtt_as_tls.doubts, mqtt_as_tls.oversized  # or they would seem to be lost
 
         self.failed = watch_failures(self)
         explain_nothing()
