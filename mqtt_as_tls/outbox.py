@@ -75,6 +75,9 @@ class Outbox:
         # of publish(): what waits in the queue, what was called and what of that began, in shares
         self._waiting = self._called = self._begun_of = self._called_ms = 0
         self._pumping = False
+        # the last topic and its bytes, as most apps give the same object again; one object, as
+        # threads may enqueue
+        self._topic = (self,)
         self.queue = []
         self.rings = []
 
@@ -92,8 +95,11 @@ class Outbox:
         client = self._client
         if properties and not client.five:
             router.wrong("option", "properties", properties)
+        known = self._topic
+        if known[0] is not topic:
+            self._topic = known = topic, router.topic(topic)
         buf = client.wire.publish(
-            router.topic(topic), router.payload(payload), router.qos(qos), retain, properties
+            known[1], router.payload(payload), router.qos(qos), retain, properties
         )
         if len(buf) > client.max_packet:
             router.wrong("size", len(buf), client.max_packet, "max_packet")
@@ -117,9 +123,9 @@ class Outbox:
         self._called = called = self._called + share
         if not self._begun:
             self._begun = out
-        return self._deliver(out, called)
+        return self._deliver(out, called, share)
 
-    async def _deliver(self, out, called):
+    async def _deliver(self, out, called, share):
         if self._begun is out:
             self._begun = None
         if self._begun_of < called <= self._called:  # they begin in the order of the calls
@@ -131,8 +137,8 @@ class Outbox:
         try:
             self.pump()
             if self.queue and self.queue[-1] is out:
-                out.share = 1 + len(out.packet) // _SHARE
-                self._waiting += out.share
+                out.share = share
+                self._waiting += share
             if out.waiter is True:  # at once: a publisher in a loop lets the others run
                 self._in_a_row += 1
                 now = time.ticks_ms()
@@ -140,7 +146,8 @@ class Outbox:
                     self._in_a_row = 0
                     self._turn_ms = now
                     await asyncio.sleep_ms(0)
-            await out
+            else:
+                await out
         finally:
             if out.waiter is not True:  # cancelled, or no memory
                 out.awaited = False

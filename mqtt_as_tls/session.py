@@ -19,7 +19,6 @@ _PUBREC = const(0x50)
 _PUBCOMP = const(0x70)
 
 _AWAITING_PUBREL = const(256)  # the most QoS 2 messages that may wait for their PUBREL
-_OVERHEAD = const(100)  # bytes of a message besides its topic, payload and properties
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
 
@@ -234,8 +233,8 @@ class Session:
         """
         Note an inbound QoS 1 or 2 message.
 
-        message  object with id, qos, topic, payload, extra (bytes of its properties), ack_code (of
-                 the acknowledgement: 0 and 16 take it); `done` and `stale` are kept on it
+        message  object with id, qos, topic, payload, size() (in bytes), ack_code (of the
+                 acknowledgement: 0 and 16 take it); `done` and `stale` are kept on it
         dup      bool, the DUP flag of its PUBLISH
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
@@ -273,7 +272,7 @@ class Session:
         n = 0
         for message in self.inbound:
             if message.done and not message.stale:
-                n += _OVERHEAD + len(message.topic) + len(message.payload) + message.extra
+                n += message.size()
         return n
 
     def next_ack(self):
@@ -297,8 +296,7 @@ class Session:
         Note a PUBREL; it is answered with PUBCOMP, known or not (section 4.3.3). Returns whether
         it was known.
         """
-        if packet_id in self.awaiting_pubrel:
-            del self.awaiting_pubrel[packet_id]
+        if self.awaiting_pubrel.pop(packet_id, False):
             message = _find(self.inbound, packet_id)
             if message:  # delivered again meanwhile: no PUBREC is due any more
                 self.inbound.remove(message)

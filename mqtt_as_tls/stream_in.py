@@ -391,14 +391,13 @@ async def receive(client, connection, first):
     decoder.start = at
     decoder.need = 0
     client.stats.received += 1
-    dup = first & 8 == 8
     message = Message(first, (topic, packet_id, b""))
     message.properties = decoder.properties or None
     message.length = length
     message.stream = stream = Incoming(client, connection, message, length)
     t.streams.append(stream)
     try:
-        if qos and not client.session.received(message, dup):
+        if qos and not client.session.received(message, message.dup):
             client.stats.duplicates += 1
             stream.over = True
         elif not mine:

@@ -84,6 +84,30 @@ def test_a_payload_that_changes_after_the_call_is_sent_as_it_was(proxy, broker):
     assert peer.wait_for(1)[0].payload == b"before"
 
 
+def test_each_message_goes_to_its_own_topic_however_often_one_is_given(broker):
+    peer = broker.peer("t/#", "grüße")
+    Device.check(
+        broker,
+        """
+        first, second, umlaut = "t/a", "t/b", "grüße"
+        async with client:
+            for qos in (0, 1):
+                for topic in (first, first, second, umlaut, umlaut, "t/" + "ab"[qos], first):
+                    with raises(TypeError, "topic"):
+                        client.publish(None, topic)
+                    await client.publish(topic, topic, qos=qos)
+                    with raises(ValueError, "topic"):
+                        client.publish(topic + "/#", topic)
+                    with raises(ValueError, "topic"):
+                        client.publish("", topic)
+        """,
+    )
+    topics = ["t/a", "t/a", "t/b", "grüße", "grüße", "t/a", "t/a"]
+    later = [*topics[:5], "t/b", "t/a"]
+    peer.wait_for(14)
+    assert peer.received == [(topic, topic.encode()) for topic in topics + later]
+
+
 def test_a_message_as_large_as_max_packet_goes_and_a_larger_one_raises(proxy, broker):
     peer = broker.peer("t")
     Device.check(

@@ -46,6 +46,9 @@ class Message:
         self.qos = qos
         self.payload = payload
 
+    def size(self):
+        return 100 + len(self.topic) + len(self.payload)
+
 
 class Sent:
     """What the broker has to deliver to the client."""

@@ -21,6 +21,9 @@ class Message:
         self.qos = qos
         self.topic = topic
 
+    def size(self):
+        return 100 + len(self.topic) + len(self.payload) + self.extra
+
 
 class Outgoing:
     id = sent_ms = 0
