@@ -161,10 +161,10 @@ class Dispatcher:
                 wrong("option", *list(options.items())[0])
             client.five.subscription(sub, options)
         if not old:
-            self.index = None
-            self.subscriptions.append(sub)
             if client.five:
                 client.five.declared(sub, self.subscriptions)
+            self.index = None
+            self.subscriptions.append(sub)
         if qos != sub.qos or (sub.granted or 0) > 2:
             sub.qos = qos
             sub.granted = None

@@ -338,11 +338,11 @@ class Wire:
             sub.asked = False
 
     def declared(self, sub, subs):
-        """There is a new Subscription `sub`, in the list `subs` of all."""
+        """There is a new Subscription `sub` besides those in the list `subs`."""
         name = sub.filter
         if "+" in name or "#" in name or name.startswith("$share/"):
             self._wild = True
-        if self._wild and len(subs) > 1:
+        if self._wild and subs:
             load("overlap").declared(self.ids, self._again, sub, subs)
 
     def _identifies(self, sub):

@@ -38,13 +38,13 @@ def declared(ids, again, sub, subs):
 
     ids    see above
     again  list, to it the filters are added that the broker may have already
-    subs   list of Subscriptions, `sub` among them
+    subs   list of the other Subscriptions
     """
-    if len(ids) > len(subs):  # some were taken back
-        for name in set(ids) - {each.filter for each in subs}:
+    if len(ids) > len(subs) + 1:  # some were taken back
+        for name in set(ids) - {each.filter for each in subs + [sub]}:
             del ids[name]
     for other in subs:
-        if other is sub or not overlap(other.filter, sub.filter):
+        if not overlap(other.filter, sub.filter):
             continue
         for each in (other, sub):
             if each.filter not in ids:

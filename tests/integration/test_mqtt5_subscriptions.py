@@ -612,6 +612,24 @@ def test_a_filter_that_the_broker_refused_gets_the_copies_of_another(tmp_path):
         )
 
 
+def test_filters_that_come_and_go_leave_nothing_behind(proxy):
+    Device.check(
+        proxy,
+        """
+        client.on("room/#", 1)(got)
+        client.on("room/+", 1, properties={"subscription_identifier": 5})(got)
+        async with client:
+            for n in range(20):
+                await client.subscribe("room/%d" % n, 1)
+                await client.unsubscribe("room/%d" % n)
+        assert identified(client)[:2] == ["room/#", "room/+"], identified(client)
+        assert len(identified(client)) <= 4, identified(client)
+        """,
+        protocol=5,
+        log=None,
+    )
+
+
 @pytest.mark.parametrize("size", [100, 2000])
 def test_a_payload_that_is_read_as_a_stream_comes_once_though_filters_overlap(proxy, broker, size):
     with Device(
