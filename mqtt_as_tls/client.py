@@ -262,8 +262,8 @@ class MQTTClient:
         MQTTError when the client is stopped meanwhile.
         """
         self.check_running()
-        if self.stream_in and qos:
-            self.stream_in.forbid()
+        if qos and self.dispatcher.held:
+            self.dispatcher.asks()
         outbox = self.outbox
         if length is None:
             out = outbox.encode(topic, payload, qos, retain, properties)

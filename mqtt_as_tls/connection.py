@@ -43,6 +43,7 @@ _CLOSED = const(7)
 _LINK_S = const(120)
 _EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
 _REPLIES = const(16)  # that wait to be sent
+_TURN_MS = const(20)  # between looks whether handlers have made room
 _BUFFER = const(512)  # of the decoder: a packet that is larger needs a piece of memory of its own
 
 
@@ -74,19 +75,20 @@ class Connection:
     state      int, the number of one of STATES
     linking    bool, it brings the link up
     behind     bool, a message was not taken as handlers are behind (max_backlog)
+    waiting    bool, the reader waits until handlers have made room
     up_ms      ticks when it was made, or None
     ended_in   str, the one of STATES in which it ended; None before
     transport  Transport; None before TCP, and when it is over
     """
 
-    behind = False
+    behind = waiting = False
     ended_in = None
 
     def __init__(self, client, before):
         self._client = client
         self.state = _LINK
         self.linking = False
-        self.up_ms = self.transport = self._reader = self._pinged_ms = None
+        self.up_ms = self.transport = self._reader = self._pinged_ms = self._asked = None
         self._session = client.session
         self._host = client.host
         self.address = self._asked_clock = None
@@ -316,12 +318,14 @@ class Connection:
                         if decoder.need <= len(decoder.buf):
                             raise
                         first = decoder.buf[begin] | 256
+                        if first & 0xF0 != _PUBLISH:
+                            raise
                 kind = first & 0xF0
                 if kind == _PUBLISH:
+                    message = None
                     if first < 256:
                         try:
-                            self._arrived(_message(first, decoder))
-                            continue
+                            message = self._arrived(_message(first, decoder))
                         except MemoryError:
                             if decoder.end - begin <= _BUFFER:
                                 raise
@@ -329,12 +333,18 @@ class Connection:
                             decoder.next()
                             decoder.start = begin
                             first |= 256
-                    more = True
-                    message = await load("oversized").receive(client, self, first)
-                    if message:
-                        self._arrived(message)
-                elif first > 255:
-                    raise MemoryError
+                    if first > 255:
+                        more = True
+                        message = await load("oversized").receive(client, self, first)
+                        message = message and self._arrived(message)
+                    while message:
+                        await asyncio.sleep_ms(_TURN_MS)
+                        message = self._arrived(message)
+                        if not message:  # what comes behind it has its time from now on
+                            self.waiting = False
+                            self._asked = None
+                            session.postpone(time.ticks_ms())
+                            t.due(0)
                 elif kind < _PUBLISH:
                     raise ProtocolError("a second CONNACK (section 3.2)")
                 elif kind < _SUBACK:
@@ -374,24 +384,27 @@ class Connection:
             t.lost(e)
 
     def _arrived(self, message):
+        # returns `message` if it has to wait for room
         client = self._client
         qos = message.qos
         client.stats.received += 1
         if qos and not self._session.received(message, message.dup):
             client.stats.duplicates += 1  # it takes no room
         elif qos and self.behind or not client.dispatcher.room(message):
-            if not qos:
-                client.stats.dropped += 1
-                return
-            self._session.inbound.remove(message)
-            if not self.behind:
-                # This and what follows it is not taken, so that handlers can go on to publish
-                self.behind = True
-                client.say(
-                    "handlers are behind: %d bytes wait (max_backlog): the broker will send again"
-                    % client.dispatcher.size
-                )
-            return
+            if qos:
+                self._session.inbound.remove(message)
+                if self.behind:
+                    return None
+            held = load("oversized").full(client, message, self._keepalive_s)
+            if held < 0:
+                if qos:
+                    self.behind = True  # what follows is not taken, so that handlers can go on
+                return None
+            client.stats.received -= 1
+            if not held:
+                return self._arrived(message)
+            self.waiting = True
+            return message
         elif message.length:
             load("oversized").tell(client, message)
         else:
@@ -403,6 +416,7 @@ class Connection:
                 raise
         if not message.claims:
             self.handled()
+        return None
 
     def handled(self):
         """A message is handled: acknowledge what is, in order of arrival."""
@@ -431,22 +445,22 @@ class Connection:
         ack_ms = client.ack_timeout_s * 1000
         grace = min(ack_ms, self._keepalive_s * 1000 or ack_ms)
         stats = client.stats
-        asked = None  # bytes received when PINGREQ was sent
         pinged = 0
         while not t.error:
             late = client.outbox.unawaited()
             now = time.ticks_ms()
             silent = time.ticks_diff(now, t.tx_ms)
-            if t.streams:
-                asked = None  # the answer comes behind them
+            held = self.waiting or t.streams
+            if held:
+                self._asked = None  # the answer comes behind them
             else:
                 silent = max(silent, time.ticks_diff(now, t.rx_ms))
-            if asked != stats.bytes_in:  # any byte is a sign of life
-                asked = None
+            if self._asked != stats.bytes_in:  # any byte is a sign of life
+                self._asked = None
                 wait = interval - silent
                 if wait <= 0:
-                    if not t.streams:
-                        asked = stats.bytes_in
+                    if not held:
+                        self._asked = stats.bytes_in  # when PINGREQ was sent
                     self._pinged_ms = pinged = now
                     t.send(_PINGREQ)
                     wait = grace
@@ -456,7 +470,7 @@ class Connection:
                 wait = min(wait, _left(STALL_MS, now, t.moved_ms, "progress in sending"))
             for stream in t.streams:
                 wait = min(wait, _left(STALL_MS, now, stream.moved_ms, "progress of a stream"))
-            if not t.streams:
+            if not held:
                 age = self._session.oldest_ms(now)
                 if age >= 0:
                     wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))

@@ -6,6 +6,7 @@ a bound in bytes on all that is not handled.
 
 import asyncio
 import time
+from asyncio import core
 
 from micropython import const
 
@@ -78,10 +79,11 @@ class Subscription:
              without a handler, the first in `queue` waits since then
     task     None before the first message, and when it is taken back
     signal   Signal: look at `queue`
+    waits    bool, the handler has asked for what the broker answers
     """
 
     handler = task = current = granted = reason = None
-    asked = False
+    asked = waits = False
     flags = 0
     properties = b""
 
@@ -103,6 +105,7 @@ class Dispatcher:
     index          topic_index.index of them, or None: who changes them takes it away first
     held    messages not handled yet, in order of arrival
     size    int, their bytes
+    began_ms  ticks when a handler last began with one, or could: the first came
     open    an iterator takes what no handler claims, from `inbox`: the task that asks it,
             True before that; else False
     warned  list of what was told of messages and is not told again: True, numbers of topics
@@ -120,7 +123,7 @@ class Dispatcher:
         self.inbox = Subscription("messages()", None, 0)
         self.open = False
         self.others = [self.inbox]
-        self.size = 0
+        self.size = self.began_ms = 0
         self.held = []
 
     # What is asked of the broker
@@ -262,29 +265,23 @@ class Dispatcher:
     # What comes
 
     def room(self, message):
-        """
-        Make room for `message` in the backlog: QoS 0 messages that wait give way, oldest first.
-
-        Returns False when there is none: `message` must not be taken in.
-        """
+        """Return whether the backlog has room for `message`."""
         limit = self._client.max_backlog - message.size()
         if message.qos:
             limit -= self._session.lingering()
-        if self.size > limit:
-            self._give_way(limit)
         return self.size <= limit or not self.held
 
-    def _give_way(self, limit):
-        for old in list(self.held):
-            if self.size <= limit:
-                break
-            if not old.qos:
-                for lane in self.lanes():
-                    if old in lane.queue:
-                        lane.queue.remove(old)
-                        self.release(old)
-                if not old.claims:
-                    self._client.stats.dropped += 1
+    def asks(self):
+        """
+        The task that runs is about to wait for an answer of the broker. Raises RuntimeError in a
+        handler that must not, as it comes behind the payload that it reads.
+        """
+        if self._client.stream_in:
+            self._client.stream_in.forbid()
+        task = core.cur_task
+        for lane in self.lanes():
+            if lane.task is task or lane is self.inbox and self.open is task:
+                lane.waits = True
 
     def lanes(self):
         """Return every lane (list of Subscription), that of the iterator too."""
@@ -292,6 +289,8 @@ class Dispatcher:
 
     def deliver(self, message):
         """Queue `message` for every handler whose filter matches, else for the iterator."""
+        if not self.held:
+            self.began_ms = time.ticks_ms()
         self.held.append(message)  # first: with no memory for the rest the books stay right
         self.size += message.size()
         try:
@@ -350,7 +349,9 @@ class Dispatcher:
 
     def take(self, lane):
         """Return the next message of `lane`, of which there is one, as its current one."""
-        lane.since_ms = time.ticks_ms()
+        lane.since_ms = self.began_ms = time.ticks_ms()
+        if lane.waits:
+            lane.waits = False
         lane.current = lane.queue[0]  # till here there may be no memory
         return lane.queue.pop(0)
 

@@ -20,7 +20,6 @@ _DISCONNECT = const(0xE0)
 _AUTH = const(0xF0)
 
 _EXPIRY_S = const(3600)
-_RECEIVE_MAXIMUM = const(20)
 _FILTERS = const(8)
 # reason codes that a client may put into PUBACK and PUBREC (5.0 section 3.4.2.1)
 _ACK_CODES = const((0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
@@ -76,10 +75,6 @@ class Wire:
             raise ValueError("authentication: give auth=(method, step function)")
         for name, value in (
             ("session_expiry_interval", _EXPIRY_S if expiry_s is None else expiry_s),
-            (
-                "receive_maximum",
-                max(1, min(_RECEIVE_MAXIMUM, client.max_backlog // client.max_packet)),
-            ),
             ("maximum_packet_size", client.max_packet),
         ):
             if name not in names:
@@ -105,8 +100,8 @@ class Wire:
         self._again = []  # filters that are asked for again, and that the broker may have
         self._wild = False  # one has a wildcard
 
-    # That the broker keeps to our Receive Maximum is not enforced: mosquitto 2.0.11, Debian 12's,
-    # sends two messages for each acknowledgement. max_backlog bounds what is taken in.
+    # No Receive Maximum is announced: there are brokers that drop what exceeds it (FlashMQ), or do
+    # not keep to it (mosquitto 2.0.11). max_backlog bounds what is taken in, by not reading on.
 
     def _limits(self, said):
         self._maximum_qos = said.get("maximum_qos", 2)

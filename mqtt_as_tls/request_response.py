@@ -81,8 +81,7 @@ def request(
     2); asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
     """
     _five(client)
-    if client.stream_in:
-        client.stream_in.forbid()
+    client.dispatcher.asks()
     if response_topic is not None:
         router.topic(response_topic)
     own = pairs(properties)

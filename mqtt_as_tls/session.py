@@ -18,7 +18,7 @@ _PUBACK = const(0x40)
 _PUBREC = const(0x50)
 _PUBCOMP = const(0x70)
 
-_AWAITING_PUBREL = const(256)  # the most QoS 2 messages that may wait for their PUBREL
+_AWAITING_PUBREL = const(512)  # the most QoS 2 messages that may wait for their PUBREL
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
 
@@ -172,8 +172,9 @@ class Session:
     def postpone(self, now_ms):
         """What waits for an answer does so from now on."""
         self.asked_ms = now_ms
-        for out in self.inflight + self.awaiting_pubcomp:
-            out.sent_ms = now_ms
+        for waiting in (self.inflight, self.awaiting_pubcomp):
+            for out in waiting:
+                out.sent_ms = now_ms
 
     def oldest_ms(self, now_ms):
         """Return how long the oldest message in flight has waited, in ms; -1: there is none."""
@@ -240,7 +241,7 @@ class Session:
         Returns True when it is new and has to be handled; False for a redelivery of one that is
         being handled or was handled ([MQTT-4.3.3-2]).
 
-        Raises ProtocolError when over 256 messages with QoS 2 wait for PUBREL.
+        Raises ProtocolError when over 512 messages with QoS 2 wait for PUBREL.
         """
         message.done = message.stale = False
         inbound = self.inbound

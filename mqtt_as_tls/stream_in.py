@@ -72,16 +72,12 @@ class Streams:
         A task is about to wait for an answer. Raises RuntimeError in the handler, which must not
         wait for what comes after its payload.
         """
-        task = core.cur_task
         current = self.current
-        if current and current.left and task is current.task:
+        if current and current.left and core.cur_task is current.task:
             raise RuntimeError(
                 "its answer comes after the payload that this handler reads: enqueue(), or read"
                 " to the end first"
             )
-        for lane in self._client.dispatcher.others:
-            if lane.task is task:
-                lane.waits = True
 
 
 class Incoming(Stream):
@@ -270,13 +266,7 @@ class StreamHandler:
 
 
 class StreamLane(Subscription):
-    """
-    The one message that a StreamHandler has.
-
-    waits  bool, the handler may wait for an answer of the broker
-    """
-
-    waits = False
+    """The one message that a StreamHandler has."""
 
     def __init__(self, sub, message):
         super().__init__(sub.filter, sub.data, sub.qos)
@@ -328,76 +318,35 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
         lane.signal.set()
 
 
-def _header(decoder, qos, five):
+def wanting(client, message):
     """
-    Return the offset after the header of the PUBLISH at the start of `decoder`; as long as that is
-    not known, one beyond what is there.
+    Return the subscriptions (list) whose handlers may read the payload of `message`, the first of
+    them first: none when another copy of it comes for them; None when it is for others, which
+    cannot have it.
     """
-    buf = decoder.buf
-    stop = decoder.stop
-    at = decoder.at + 2
-    if at > stop:
-        return at
-    at += (buf[at - 2] << 8 | buf[at - 1]) + (2 if qos else 0)
-    if five:
-        length = shift = 0
-        byte = 128
-        while byte > 127:
-            if at >= stop or shift > 21:
-                return at + 1
-            byte = buf[at]
-            at += 1
-            length |= (byte & 127) << shift
-            shift += 7
-        at += length
-    return at
+    subs = [sub for sub in client.dispatcher.subscriptions if matches(sub.filter, message.topic)]
+    wants = client.five.wanting(subs, message.properties)[0] if client.five else subs
+    subs = [sub for sub in subs if isinstance(sub.handler, StreamHandler)]
+    mine = [sub for sub in subs if sub in wants]
+    return mine if subs and (mine or not [sub for sub in wants if sub.handler]) else None
 
 
-async def receive(client, connection, first):
+async def receive(client, connection, message, mine, length):
     """
-    The reader met a PUBLISH that does not fit, of which `first` is the first byte: have a handler
-    read its payload. Returns True when it is through and the reader goes on; False, and nothing
-    is consumed, when no handler with stream=True may have it, or its header is over max_packet.
+    The reader met a PUBLISH that does not fit, and has read its header: have a handler read its
+    payload; return when it is through and the reader goes on.
+
+    message  Message without its payload; length  int, the bytes of that
+    mine     list, as of `wanting`
 
     Raises ProtocolError, ConnectError.
     """
     t = connection.transport
-    decoder = t.decoder
-    qos = first >> 1 & 3
-    while True:
-        at = _header(decoder, qos, client.five)
-        need = at - decoder.start
-        if need > client.max_packet:
-            return False
-        if at <= decoder.stop:
-            break
-        decoder.need = need
-        await t.readable
-        t.read()
-        decoder.next()
-    start = decoder.start
-    length = decoder.end - at
-    decoder.end = at
-    topic, packet_id, _ = decoder.publish(qos)
-    subs = [sub for sub in client.dispatcher.subscriptions if matches(sub.filter, topic)]
-    wants = client.five.wanting(subs, decoder.properties)[0] if client.five else subs
-    subs = [sub for sub in subs if isinstance(sub.handler, StreamHandler)]
-    mine = [sub for sub in subs if sub in wants]
-    # it is for others, which cannot have it; or for nobody, as another copy comes
-    if not subs or not mine and [sub for sub in wants if sub.handler]:
-        decoder.next()  # it knows again where the packet begins and ends
-        decoder.start = start
-        return False
-    decoder.start = at
-    decoder.need = 0
-    client.stats.received += 1
-    message = Message(first, (topic, packet_id, b""))
-    message.properties = decoder.properties or None
     message.length = length
     message.stream = stream = Incoming(client, connection, message, length)
     t.streams.append(stream)
     try:
-        if qos and not client.session.received(message, message.dup):
+        if message.qos and not client.session.received(message, message.dup):
             client.stats.duplicates += 1
             stream.over = True
         elif not mine:
@@ -414,7 +363,6 @@ async def receive(client, connection, first):
         stream.end()
         stream.came.set()
     connection.handled()
-    return True
 
 
 async def _turn(client, sub, stream):

@@ -27,8 +27,7 @@ def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
     asyncio.TimeoutError.
     """
     client.check_running()
-    if client.stream_in:
-        client.stream_in.forbid()
+    client.dispatcher.asks()
     new = not client.dispatcher.find(filter)
     sub = client.dispatcher.declare(filter, qos, options)
     wait = _subscribe(client, sub, new, qos, options)
@@ -71,8 +70,7 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     RefusedError (MQTT 5); asyncio.TimeoutError.
     """
     client.check_running()
-    if client.stream_in:
-        client.stream_in.forbid()
+    client.dispatcher.asks()
     data = b""
     if properties:
         if not client.five:

@@ -17,8 +17,11 @@ SSL = os.getenv("MOSQUITTO_SSL")  # the folder of mosquitto's certificates
 # What libmosquitto sends in an MQTT 5 CONNECT, told nothing: a Receive Maximum of 20
 V5 = {
     "protocol": 5,
-    "max_backlog": 20 * 4096,
-    "properties": [("session_expiry_interval", None), ("maximum_packet_size", None)],
+    "properties": [
+        ("receive_maximum", 20),
+        ("session_expiry_interval", None),
+        ("maximum_packet_size", None),
+    ],
 }
 V5_1000 = dict(V5, max_packet=1000)
 V5_1000["properties"] = [

@@ -13,8 +13,11 @@ import sys
 from mqtt_as_tls import Connected, Disconnected, MQTTClient, MQTTError
 
 BARE = {
-    "max_backlog": 20 * 4096,
-    "properties": [("session_expiry_interval", None), ("maximum_packet_size", None)],
+    "properties": [
+        ("receive_maximum", 20),
+        ("session_expiry_interval", None),
+        ("maximum_packet_size", None),
+    ],
 }
 PUBLISH = [
     ("payload_format_indicator", 1),

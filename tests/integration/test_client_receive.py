@@ -449,7 +449,7 @@ def test_receiving_goes_on_after_there_was_once_no_memory(proxy, broker, place):
 # When handlers are behind
 
 
-def test_qos_0_beyond_the_backlog_drops_the_oldest(proxy, broker):
+def test_qos_0_beyond_the_backlog_drops_the_oldest_when_handlers_stand_still(proxy, broker):
     with Device(
         proxy,
         """
@@ -470,6 +470,7 @@ def test_qos_0_beyond_the_backlog_drops_the_oldest(proxy, broker):
             print("got", got)
             print("dropped", client.stats.dropped)
         """,
+        keepalive_s=4,
         **SMALL,
     ) as device:
         device.subscribed()
@@ -477,6 +478,8 @@ def test_qos_0_beyond_the_backlog_drops_the_oldest(proxy, broker):
         peer.publish("t", "0", qos=0)
         device.wait_for("begins")
         peer.publish_all("t", range(1, 31), qos=0)
+        device.wait_for("handlers are behind: .* wait .max_backlog.: reading waits")
+        device.wait_for("handlers are behind: .* wait .max_backlog.: QoS 0 gives way")
         got = eval(device.wait_for("got")[4:])
         dropped = int(device.wait_for("dropped").split()[1])
         device.finish()
@@ -501,6 +504,7 @@ def test_qos_1_beyond_the_backlog_closes_until_it_has_drained_and_nothing_is_los
             print("passed", barrier.passed)
             print("connects", client.stats.connects)
         """,
+        keepalive_s=4,
         **SMALL,
     ) as device:
         device.subscribed()
@@ -524,6 +528,7 @@ got = set()
 
 @client.on("t", qos=1)
 async def handler(message):
+    asyncio.create_task(client.publish("own", "y", qos=1))  # reading does not wait for it now
     await asyncio.sleep_ms(10)
     got.add(int(message.payload))
 
@@ -535,6 +540,9 @@ async with client:
     await own
     print("own message delivered")
 """
+
+
+PATIENT = {**SMALL, "ack_timeout_s": 60, "max_waiting": 100}
 
 
 TWO_HANDLERS = """
@@ -553,7 +561,8 @@ async with client:
     await told("leave")
     await until(lambda: others)
 """
-THREE_FIT = {"max_packet": 200, "max_backlog": 320}
+# reading waits for handlers for 1.5 s
+THREE_FIT = {"max_packet": 200, "max_backlog": 320, "keepalive_s": 2, "handler_timeout_s": 4}
 
 
 def is_behind(device, broker):
@@ -564,14 +573,14 @@ def is_behind(device, broker):
     device.wait_for("got 0 1")
     peer.publish_all("slow", range(1, 5))
     peer.publish("other", "x")
-    device.wait_for("handlers are behind")
+    device.wait_for("handlers are behind.*: the broker will send again")
 
 
 def test_what_did_not_fit_comes_when_all_handlers_are_done_however_long_each_takes(broker):
     """A handler over its time is reported, but the next message waits until it has returned."""
-    with Device(broker, TWO_HANDLERS, handler_timeout_s=1, **THREE_FIT) as device:
+    with Device(broker, TWO_HANDLERS, **THREE_FIT) as device:
         is_behind(device, broker)
-        device.wait_for("handler of 'slow' runs for over 1 s: message acknowledged")
+        device.wait_for("handler of 'slow' runs for over 4 s: message acknowledged")
         for n in range(2):
             device.send("end")
             device.wait_for(f"got {n + 1} 1")
@@ -588,9 +597,9 @@ def test_what_did_not_fit_comes_when_all_handlers_are_done_however_long_each_tak
 
 
 def test_a_handler_that_never_returns_keeps_from_others_what_comes_after_the_backlog(broker):
-    with Device(broker, TWO_HANDLERS, handler_timeout_s=1, **THREE_FIT) as device:
+    with Device(broker, TWO_HANDLERS, **THREE_FIT) as device:
         is_behind(device, broker)
-        device.wait_for("handler of 'slow' runs for over 1 s: message acknowledged")
+        device.wait_for("handler of 'slow' runs for over 4 s: message acknowledged")
         device.send("publish")  # all but receiving goes on
         device.wait_for("published")
         assert device.said("other got") == []
@@ -618,12 +627,13 @@ def test_a_lost_connection_is_made_anew_at_once_though_handlers_are_behind(proxy
             print("passed", barrier.passed)
         """,
         names={"QOS": qos},
+        keepalive_s=4,
         **SMALL,
     ) as device:
         device.subscribed()
         broker.publish("t", *range(20), qos=qos)
+        device.wait_for("handlers are behind.*: the broker will send again")
         for count in (2, 3):
-            device.wait_for("handlers are behind")
             proxy.rst()
             device.wait_for("session resumed")
             assert proxy.connections == count
@@ -635,7 +645,7 @@ def test_a_lost_connection_is_made_anew_at_once_though_handlers_are_behind(proxy
 
 def test_no_message_is_blamed_for_closing_because_handlers_are_behind(proxy, broker):
     proxy.swallow("PUBACK", "down")  # its own message is the oldest in flight all the time
-    with Device(proxy, BEHIND, give_up_after=3, ack_timeout_s=60, **SMALL) as device:
+    with Device(proxy, BEHIND, give_up_after=3, **PATIENT) as device:
         proxy.wait_for("PUBACK", "down")
         device.subscribed()
         broker.publish("t", *range(60))
@@ -649,8 +659,7 @@ def test_no_message_is_blamed_for_closing_because_handlers_are_behind(proxy, bro
 
 
 def test_the_back_off_does_not_grow_while_handlers_are_behind(proxy, broker):
-    options = dict(SMALL, give_up_after=3, ack_timeout_s=60)
-    with Device(proxy, BEHIND, back_off="latest", **options) as device:
+    with Device(proxy, BEHIND, back_off="latest", give_up_after=3, **PATIENT) as device:
         device.subscribed()
         broker.publish("t", *range(60))
         device.wait_for("got all")
@@ -707,6 +716,7 @@ def test_qos_0_gives_way_to_qos_1(proxy, broker):
             await until(lambda: len(barrier.passed) + stats.dropped == stats.received)
             print("passed", barrier.passed)
         """,
+        keepalive_s=4,
         **SMALL,
     ) as device:
         device.subscribed()

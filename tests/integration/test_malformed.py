@@ -540,6 +540,7 @@ def test_what_properties_take_counts_in_the_backlog():
             assert client.stats.dropped > 90
         """,
         protocol=5,
+        keepalive_s=4,  # reading waits for 3 s
         heap="8M",
     )
 

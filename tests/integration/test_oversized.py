@@ -161,7 +161,7 @@ def test_one_that_was_not_acknowledged_comes_again_and_is_told_once(proxy, broke
 
 @BOTH
 def test_topic_and_properties_may_be_larger_than_the_buffer(broker, protocol):
-    topic = "home/" + "ü" * 4000
+    topic = "home/" + "x" * 401 + "ü" * 4000
     with house(broker, protocol=protocol, max_packet=64) as device:
         device.subscribed()
         peer = broker.peer(protocol=protocol)
@@ -177,7 +177,7 @@ def test_topic_and_properties_may_be_larger_than_the_buffer(broker, protocol):
     assert len(told) == 3
     for each in told:
         name = ast.literal_eval(each.rsplit(" ", 1)[0])
-        assert topic.startswith(name) and 470 < len(name.encode()) <= 480
+        assert topic.startswith(name) and 400 < len(name.encode()) <= 480
     assert device.said("stats") == ["3 4 1"]
     assert device.said("left") == ["[]"]
 
@@ -370,7 +370,7 @@ def test_one_for_which_there_is_no_memory_is_passed_over_after_some_tries(
         device.leave()
     assert len(device.said("event")) == 1
     told = [line for line in device.lines if "passed over" in line]
-    assert len(told) == 1 and "there is no memory for it -> free some" in told[0]
+    assert len(told) == 1 and "no memory for it -> free some" in told[0]
     # with QoS 0 it would not come again
     assert device.said("stats")[0].split()[::2] == ["1", "5" if qos else "1"]
     assert device.said("left") == ["[]"]

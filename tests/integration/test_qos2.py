@@ -558,6 +558,7 @@ def test_qos_2_beyond_the_backlog_comes_again_until_all_is_handled_once(proxy, b
         """,
         max_packet=500,
         max_backlog=1000,
+        keepalive_s=4,  # reading waits for 3 s
     ) as device:
         device.subscribed()
         broker.publish("t", *range(40), qos=2)

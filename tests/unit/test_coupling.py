@@ -38,7 +38,7 @@ UNCOUNTED = ("Stats",)
 # It may only fall: lower it here when it did.
 LIMITS = {
     "attributes of MQTTClient that other modules write": 3,
-    "attributes of all classes that other modules write": 49,
+    "attributes of all classes that other modules write": 47,
     "uses of another module's name with an underscore": 0,
 }
 

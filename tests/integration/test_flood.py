@@ -1,0 +1,263 @@
+"""
+More messages than handlers keep up with: reading waits, the rest stays at the broker, and
+nothing else suffers. When it must not wait any more: test_client_receive.py.
+"""
+
+import pytest
+
+from tests.support import five
+from tests.support.device import Device
+
+BOTH = pytest.mark.parametrize("protocol", [4, 5])
+QOS = pytest.mark.parametrize("qos", [0, 1, 2])
+SMALL = {"max_packet": 500, "max_backlog": 1000}
+WAITS = r"handlers are behind: \d+ bytes wait \(max_backlog\): reading waits"
+
+SLOW = """
+got = []
+
+@client.on("t/#", qos=QOS)
+async def handler(message):
+    await asyncio.sleep_ms(PAUSE_MS)
+    got.append(int(message.payload))
+
+async with client:
+    await until(lambda: len(got) == COUNT)
+    stats = client.stats
+    print("got", got)
+    print("stats", stats.received, stats.dropped, stats.duplicates, stats.connects)
+    await told("leave")
+"""
+
+
+def slow(to, count, *, qos=0, pause_ms=5, program=SLOW, **options):
+    names = {"COUNT": count, "QOS": qos, "PAUSE_MS": pause_ms}
+    return Device(to, program, names=names, **{**SMALL, **options})
+
+
+def once(lines, text):
+    return len([line for line in lines if text in line]) == 1
+
+
+@BOTH
+@QOS
+def test_retained_messages_beyond_the_backlog_arrive_once_on_one_connection(
+    proxy, broker, protocol, qos
+):
+    peer = broker.peer()
+    for n in range(200):
+        peer.publish(f"t/{n}", str(n).zfill(60), qos=1, retain=True)
+    with slow(proxy, 200, qos=qos, protocol=protocol) as device:
+        device.wait_for(WAITS)
+        got = eval(device.wait_for("^got")[4:])
+        device.leave()
+    assert sorted(got) == list(range(200))
+    assert device.said("stats") == ["200 0 0 1"]
+    assert once(device.lines, "handlers are behind")
+
+
+def test_pings_go_on_and_the_silence_is_not_held_against_the_broker(proxy, broker):
+    """Handlers take 10 s, the broker closes after 3 s without a packet."""
+    with slow(proxy, 20, pause_ms=500, keepalive_s=2, max_packet=200, max_backlog=320) as device:
+        device.subscribed()
+        broker.publish("t/1", *range(20), qos=0)
+        assert eval(device.wait_for("^got", 60)[4:]) == list(range(20))
+        device.leave()
+    assert device.said("stats") == ["20 0 0 1"]
+    assert len(proxy.seen("PINGREQ", "up")) > 2
+
+
+@BOTH
+def test_a_publish_whose_answer_comes_behind_the_flood_is_not_overdue(proxy, broker, protocol):
+    program = SLOW.replace(
+        'print("got", got)', 'await own\n    print("published")\n    print("got", got)'
+    ).replace(
+        "async with client:",
+        """async def publish():
+    await until(lambda: got)
+    await client.publish("own", "x", qos=2)
+
+async with client:
+    own = asyncio.create_task(publish())""",
+    )
+    peer = broker.peer()
+    for n in range(40):
+        peer.publish(f"t/{n}", str(n).zfill(60), retain=True)
+    options = {"program": program, "protocol": protocol, "pause_ms": 100, "ack_timeout_s": 1}
+    with slow(proxy, 40, **options) as device:
+        device.wait_for("published")
+        device.leave()
+    assert device.said("stats") == ["40 0 0 1"]
+
+
+@BOTH
+def test_a_handler_that_waits_for_an_answer_gets_it(proxy, broker, protocol):
+    """It comes behind what is not read: QoS 0 messages give way then."""
+    program = SLOW.replace(
+        "await asyncio.sleep_ms(PAUSE_MS)",
+        'await client.publish("back", message.payload, qos=1, timeout_s=60)',
+    ).replace("len(got) == COUNT", "len(got) + client.stats.dropped == COUNT")
+    peer = broker.peer()
+    for n in range(40):
+        peer.publish(f"t/{n}", str(n).zfill(60), retain=True)
+    with slow(proxy, 40, program=program, protocol=protocol, keepalive_s=600) as device:
+        device.wait_for("handlers are behind: .*: QoS 0 gives way")
+        device.wait_for("^got")
+        device.leave()
+    received, dropped, _, connects = map(int, device.said("stats")[0].split())
+    assert (received, connects) == (40, 1) and dropped > 0
+    assert once(device.lines, "gives way")
+
+
+def test_a_handler_that_waits_for_a_subscription_gets_it(proxy, broker):
+    program = SLOW.replace(
+        "await asyncio.sleep_ms(PAUSE_MS)", 'await client.subscribe("more", qos=1)'
+    ).replace("len(got) == COUNT", "len(got) + client.stats.dropped == COUNT")
+    peer = broker.peer()
+    for n in range(40):
+        peer.publish(f"t/{n}", str(n).zfill(60), retain=True)
+    with slow(proxy, 40, program=program, keepalive_s=600) as device:
+        device.wait_for("^got")
+        device.leave()
+    assert proxy.connections == 1
+
+
+def test_a_handler_that_waits_for_a_response_gets_it(proxy, broker):
+    program = """
+    @client.on("ask", qos=1)
+    async def answer(message):
+        await client.respond(message, "yes")
+    """
+    asks = SLOW.replace(
+        "await asyncio.sleep_ms(PAUSE_MS)", 'await client.request("ask", "", timeout_s=60)'
+    ).replace("len(got) == COUNT", "len(got) + client.stats.dropped == COUNT")
+    peer = broker.peer()
+    for n in range(40):
+        peer.publish(f"t/{n}", str(n).zfill(60), retain=True)
+    with Device(broker, program, protocol=5) as other:
+        other.subscribed()
+        with slow(
+            proxy, 40, program=asks, protocol=5, client_id="asks", keepalive_s=600
+        ) as device:
+            device.wait_for("^got")
+            device.leave()
+    assert proxy.connections == 1
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_waits_for_room_when_the_connection_breaks_is_handled_once(proxy, broker, qos):
+    program = SLOW.replace(
+        "await asyncio.sleep_ms(PAUSE_MS)",
+        'print("begins") if not got else None\n    await until(lambda: opened)',
+    ).replace(
+        "async with client:",
+        """opened = []
+
+async def opens():
+    await told("open")
+    opened.append(1)
+
+asyncio.create_task(opens())
+async with client:""",
+    )
+    with slow(proxy, 40, qos=qos, program=program, keepalive_s=4) as device:
+        device.subscribed()
+        peer = broker.peer()
+        peer.publish("t/1", "0", qos=qos)
+        device.wait_for("begins")
+        for n in range(1, 40):
+            peer.publish("t/1", str(n).zfill(60), qos=qos)
+        device.wait_for(WAITS)
+        for how in (proxy.rst, proxy.fin):
+            how()
+            device.send("open") if how == proxy.fin else None
+            device.wait_for("session resumed")
+        got = eval(device.wait_for("^got")[4:])
+        device.leave()
+    assert got == list(range(40))
+    assert device.said("stats")[0].split()[1] == "0"
+
+
+def test_the_client_can_leave_while_reading_waits(broker):
+    out = Device.check(
+        broker,
+        """
+        got = []
+
+        @client.on("t/#")
+        async def handler(message):
+            got.append(1)
+            await asyncio.Event().wait()
+
+        async with client:
+            await client.wait_connected()
+            for n in range(40):
+                await client.publish("t/1", bytes(60))
+            await until(lambda: client.connection.waiting)
+            own = asyncio.create_task(client.publish("own", "x", qos=1))
+            await asyncio.sleep_ms(0)
+        await own
+        print("left", len(got))
+        """,
+        keepalive_s=600,
+        drain_s=3,
+        **SMALL,
+    )
+    assert "left 1" in out
+
+
+def test_an_iterator_is_waited_for_as_a_handler_is(proxy, broker):
+    program = """
+    async with client:
+        await client.subscribe("t/#", qos=0)
+        got = []
+        async with client.messages() as messages:
+            async for message in messages:
+                await asyncio.sleep_ms(5)
+                got.append(int(message.payload))
+                if len(got) == 100:
+                    break
+        print("got", got)
+        print("stats", client.stats.dropped, client.stats.connects)
+        await told("leave")
+    """
+    peer = broker.peer()
+    for n in range(100):
+        peer.publish(f"t/{n}", str(n).zfill(60), retain=True)
+    with Device(proxy, "messages = client.messages()", program, **SMALL) as device:
+        got = eval(device.wait_for("^got")[4:])
+        device.leave()
+    assert sorted(got) == list(range(100))
+    assert device.said("stats") == ["0 1"]
+
+
+def test_a_broker_that_drops_what_exceeds_the_receive_maximum_drops_nothing():
+    """MQTT 5.0: section 3.1.2.11.3. FlashMQ does so; no Receive Maximum is 65,535."""
+
+    def script(connection):
+        body = connection.accept(five.connack())
+        assert b"\x21" not in body[11:16]
+        _, body = connection.packet()
+        connection.send(five.suback(body, 1))
+        data = [five.publish(f"t/{n}", b"%d" % n, qos=1, packet_id=n + 1) for n in range(65)]
+        connection.send(b"".join(data))
+        answers = [connection.packet() for _ in range(65)]
+        assert answers == [(0x40, (n + 1).to_bytes(2, "big")) for n in range(65)]
+
+    Device.against(
+        script,
+        """
+        got = []
+
+        @client.on("t/#", qos=1)
+        async def handler(message):
+            await asyncio.sleep_ms(5)
+            got.append(int(message.payload))
+
+        async with client:
+            await until(lambda: len(got) == 65)
+            assert got == list(range(65))
+        """,
+        protocol=5,
+        **SMALL,
+    )
