@@ -47,7 +47,8 @@ def declared(ids, again, sub, subs):
         if not overlap(other.filter, sub.filter):
             continue
         for each in (other, sub):
-            if each.filter not in ids:
+            # one of the app's own may be that of an earlier Subscription to it
+            if each.filter not in ids or ids[each.filter] < 0 and not each.properties:
                 ids[each.filter] = 0
                 if each.asked or each.granted in (0, 1, 2):
                     again.append(each.filter)
@@ -96,6 +97,9 @@ def wanting(ids, subs, said):
         if common is not False:
             named += [sub for sub in subs if sub not in named and sub not in own]
         subs = named
+    elif own and True in [number in numbers or -number in numbers for number in ids.values()]:
+        subs = named  # it is the copy of a filter that was taken back
+        common = False
     numbers = [n for n in numbers if n not in given]
     if numbers:
         said["subscription_identifier"] = numbers

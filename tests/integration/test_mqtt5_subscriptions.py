@@ -677,3 +677,64 @@ def test_a_payload_that_is_read_as_a_stream_comes_once_though_filters_overlap(pr
     assert len(proxy.seen("PUBACK", "up")) == 4
     assert proxy.connections == 1
     assert "passed over" not in device.report()
+
+
+def test_copies_of_a_filter_that_was_taken_back_reach_no_handler_of_another(proxy, broker):
+    with Device(
+        proxy,
+        COUNTING,
+        """
+        for filter in ("gate/#", "gate/open"):
+            client.on(filter, qos=2)(counting(filter))
+        async with client:
+            await subscribed(client)
+            print("subscribed")
+            await until(lambda: not client.connected)
+            back = client.unsubscribe("gate/open")
+            print("taken back")
+            await back
+            await client.publish("gate/last", "last", qos=2)
+            await until(lambda: ("gate/#", "gate/last") in counts)
+        print("counts", sorted(counts.items()))
+        """,
+        protocol=5,
+    ) as device:
+        device.wait_for("subscribed")
+        proxy.refuse()
+        proxy.rst()
+        device.wait_for("taken back")
+        broker.publish("gate/open", "1", qos=2)
+        proxy.heal()
+        device.finish()
+    assert device.said("counts") == [
+        "[(('gate/#', 'gate/last'), 1), (('gate/#', 'gate/open'), 1)]"
+    ]
+
+
+def test_an_identifier_of_the_app_is_forgotten_with_the_filter(proxy):
+    out = Device.check(
+        proxy,
+        COUNTING,
+        """
+        own = {"subscription_identifier": 5}
+        for filter in ("gate/#", "gate/open"):
+            client.on(filter, qos=2, properties=own)(counting(filter))
+            own = {"subscription_identifier": 6}
+        async with client:
+            await subscribed(client)
+            await client.unsubscribe("gate/open")
+            client.on("gate/open", qos=2)(counting("gate/open"))
+            await subscribed(client)
+            await client.publish("gate/open", "now", qos=2)
+            await client.publish("gate/last", "last", qos=2)
+            await until(lambda: ("gate/#", "gate/last") in counts)
+        assert counts == {
+            ("gate/#", "gate/open"): 1,
+            ("gate/open", "gate/open"): 1,
+            ("gate/#", "gate/last"): 1,
+        }, counts
+        """,
+        protocol=5,
+        log=None,
+    )
+    assert out == ""
