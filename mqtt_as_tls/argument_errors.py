@@ -2,6 +2,8 @@
 The caller's mistakes in words: what is wrong and what to do. Imported when one was made.
 """
 
+_ANEW = "; after Ctrl-C call asyncio.new_event_loop()"
+
 
 def payload(value):
     """Return the TypeError for a payload that is none."""
@@ -81,7 +83,9 @@ def option(name, value):
         return ValueError("protocol %r: 4 is MQTT 3.1.1, 5 is MQTT 5.0" % (value,))
     if name == "session_expiry_s":
         return ValueError("session_expiry_s: MQTT 5 only; with 3.1.1 the broker decides")
-    five = "properties auth reason topic_aliases no_local retain_as_published retain_handling"
+    five = (
+        "properties auth reason topic_aliases request no_local retain_as_published retain_handling"
+    )
     if name in five.split():
         return ValueError("%s: MQTT 5 only: give MQTTClient protocol=5" % name)
     if name in ("shared_session", "balance", "prefer_first_s"):
@@ -97,7 +101,7 @@ def option(name, value):
         "handler": "a function that takes a message",
         "on_connect": "an async function without arguments",
         "give_up_after": "a number of connections, or None",
-        "timeout_s": "seconds (the broker is the first argument of MQTTClient)",
+        "timeout_s": "seconds, up to 500000 (the broker is the first argument of MQTTClient)",
     }
     if name in hints:
         return TypeError("%s: %s, not %r" % (name, hints[name], value))
@@ -129,14 +133,14 @@ def not_running():
 
 def running():
     """Return the RuntimeError for a second start."""
-    return RuntimeError("the client is running; after Ctrl-C call asyncio.new_event_loop()")
+    return RuntimeError("the client is running" + _ANEW)
 
 
 def same_id(client):
     """Return the ValueError for two clients with one id."""
     return ValueError(
-        "a second client with the id %s on %s port %d: give it another client_id=; after Ctrl-C"
-        " call asyncio.new_event_loop()" % (client.client_id, client.host, client.port)
+        "a second client with the id %s on %s port %d: give it another client_id=%s"
+        % (client.client_id, client.host, client.port, _ANEW)
     )
 
 
@@ -203,21 +207,23 @@ def file(name, problem, detail):
 
 def entity(what, value):
     """Return the ValueError for an argument of HomeAssistant: `what` (str or Entity) is wrong."""
-    if what == "home" and value[-1:] == "/":
-        return ValueError(
-            "HomeAssistant: it sees by the will whether the client is there: give MQTTClient "
-            "will=Will(%r, 'offline', retain=True, birth='online')" % (value + "status")
-        )
     why = {
-        "device": "HomeAssistant: a device has no option %r there",
-        "home": "HomeAssistant: home ends with a slash, as config.home does, not %r",
-        "id": "HomeAssistant: an id has A-Z, a-z, 0-9, _ and - only, not %r: give another id=",
-        "range": "HomeAssistant: min, max, step are %r: min up to max, step from 0.001, lengths "
-        "of a text from 0 to 255",
-        "twice": "HomeAssistant: %r is the name of two entities, or that of the will",
+        "device": "a device has no option %r there",
+        "home": "home ends with a slash, as config.home does, not %r",
+        "id": "an id has A-Z, a-z, 0-9, _ and - only, not %r: give another id=",
+        "range": "min, max, step are %r: min up to max, step from 0.001, lengths of a text from 0"
+        " to 255",
+        "twice": "%r is the name of two entities, or that of the will",
     }
     if what in why:
-        return ValueError(why[what] % (value,))
+        why = why[what]
+        if what == "home" and value[-1:] == "/":
+            value += "status"
+            why = (
+                "it sees by the will whether the client is there: give MQTTClient will=Will(%r,"
+                " 'offline', retain=True, birth='online')"
+            )
+        return ValueError("HomeAssistant: " + why % (value,))
     if what.kind == "number":
         wants = "%s to %s in steps of %s" % (what.min, what.max, what.step)
     elif "s" in what.kind and what.kind != "sensor":

@@ -261,7 +261,7 @@ class MQTTClient:
         (MQTT 5); DeliveryUnknown (QoS 2, the broker lost the session); asyncio.TimeoutError;
         MQTTError when the client is stopped meanwhile.
         """
-        self.check_running()
+        self.check_running(timeout_s)
         if qos and self.dispatcher.held:
             self.dispatcher.asks()
         outbox = self.outbox
@@ -269,9 +269,8 @@ class MQTTClient:
             out = outbox.encode(topic, payload, qos, retain, properties)
         else:
             out = load("stream_out").Upload(self, topic, payload, length, qos, retain, properties)
-        if timeout_s is None:
-            return outbox.begin(out)
-        return asyncio.wait_for(outbox.begin(out), timeout_s)
+        wait = outbox.begin(out)
+        return wait if timeout_s is None else asyncio.wait_for(wait, timeout_s)
 
     def __getattr__(self, name):
         for module, names in _LATER:
@@ -343,9 +342,16 @@ class MQTTClient:
         self._task = None
         return task
 
-    def check_running(self):
+    def check_running(self, timeout_s):
+        self.check_timeout(timeout_s)
         if self not in self.clients:  # leaving, it still sends
             wrong("not_running")
+
+    def check_timeout(self, timeout_s):
+        if timeout_s is not None and not (
+            isinstance(timeout_s, (int, float)) and abs(timeout_s) <= 500_000
+        ):
+            wrong("option", "timeout_s", timeout_s)
 
     def report(self, what, name, error):
         """A function of the app raised `error`."""

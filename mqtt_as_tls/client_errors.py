@@ -110,12 +110,13 @@ def _umqtt(host, port):
 
 def port(host, value):
     """Return the ValueError for the port of the broker `host` (str)."""
-    if isinstance(value, str) and value.isdigit():
-        return ValueError("port: a number from 1 to 65535: write %s, not %r" % (value, value))
-    if isinstance(value, str) and "." in value and "@" not in value:
-        return ValueError("port: a number from 1 to 65535" + _umqtt(host, value))
-    what = type(value).__name__ if isinstance(value, (str, bytes)) else repr(value)
-    return ValueError("port: a number from 1 to 65535, not %s" % what)
+    more = ", not " + (type(value).__name__ if isinstance(value, (str, bytes)) else repr(value))
+    if isinstance(value, str):
+        if value.isdigit():
+            more = ": write %s, not %r" % (value, value)
+        elif "." in value and "@" not in value:
+            more = _umqtt(host, value)
+    return ValueError("port: a number from 1 to 65535" + more)
 
 
 def hosts(value):
@@ -137,9 +138,8 @@ def host(value, port, kind, is_host):
     """
     name = "ntp" if kind == "ntp" else "host"
     if not isinstance(value, str) or not value:
-        what = repr(value) if not value or isinstance(value, (int, float)) else "a "
-        if what == "a ":
-            what += type(value).__name__
+        short = not value or isinstance(value, (int, float))
+        what = repr(value) if short else "a " + type(value).__name__
         if isinstance(value, dict):
             what += ", as mqtt_as takes it: docs/migrating.md has its names and ours"
         return ValueError("%s: a str with a name or an IPv4 address, not %s" % (name, what))
@@ -147,9 +147,9 @@ def host(value, port, kind, is_host):
     scheme = value[: len(value) - len(rest)].lower()
     secret = "@" in rest or "?" in rest  # it may hold a password
     if "@" in rest:
-        before, rest = rest.split("@")[:-1], rest.split("@")[-1]
+        before, rest = rest.rsplit("@", 1)
         for mark in "/?#":
-            if mark in "@".join(before):
+            if mark in before:
                 rest = "broker.lan"  # a password with such a character, or no user at all
     for mark in "/?#\\":
         rest = rest.split(mark)[0]
@@ -190,7 +190,7 @@ def host(value, port, kind, is_host):
         form = "(%s)" % form
     if kind == "ntp":
         form = "TLS(..., ntp=%s)" % form
-    why = "write %s" % form
+    why = "write " + form
     if socket:
         why = "MQTT over WebSocket is not supported: " + why + " with the port for TCP or TLS"
     elif "@" in value and kind == "brokers":

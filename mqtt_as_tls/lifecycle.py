@@ -44,10 +44,10 @@ async def wait_connected(client, timeout_s=None):
     Raises asyncio.TimeoutError after `timeout_s` seconds; RuntimeError when the client is not
     running, or is stopped meanwhile.
     """
-    client.check_running()
+    client.check_running(timeout_s)
     wait = client.up.wait()
     await (wait if timeout_s is None else asyncio.wait_for(wait, timeout_s))
-    client.check_running()
+    client.check_running(None)
 
 
 async def disconnect(client, reason=0, properties=None):

@@ -10,7 +10,7 @@ from micropython import const
 
 from . import load, packet5
 from .errors import ConnectError, ProtocolError, RefusedError
-from .properties import decode, encode
+from .properties import encode
 from .reasons import words
 
 _CONNECT = const(0x10)
@@ -397,12 +397,6 @@ class Wire:
         if size > self._maximum_packet_size:
             raise RefusedError("the broker takes no such packet: " + words(149), 149)
 
-    @staticmethod
-    def _identified(sub):
-        data = packet5.with_length(sub.properties)
-        said, _ = decode(memoryview(data), 0, len(data), _SUBSCRIBE)
-        return "subscription_identifier" in (said or ())
-
     def unavailable(self, sub):
         """
         Return whether the broker said that it has no such subscription as `sub`; it is refused
@@ -414,7 +408,11 @@ class Wire:
             code = 149
         elif sub.filter.startswith("$share/") and not said.get("shared_subscription_available", 1):
             code = 158
-        elif not said.get("subscription_identifier_available", 1) and self._identified(sub):
+        elif (
+            sub.properties
+            and self.ids.get(sub.filter, 0) < 0
+            and not said.get("subscription_identifier_available", 1)
+        ):
             code = 161
         elif ("+" in sub.filter or "#" in sub.filter) and not said.get(
             "wildcard_subscription_available", 1

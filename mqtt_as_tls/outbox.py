@@ -130,7 +130,7 @@ class Outbox:
             self._begun = None
         if self._begun_of < called <= self._called:  # they begin in the order of the calls
             self._begun_of = called
-        self._client.check_running()  # a task may begin after the client was stopped
+        self._client.check_running(None)  # a task may begin after the client was stopped
         self.queue.append(out)
         if self.rings and self.rings[0]:
             out.turn = self.rings[0].end()

@@ -84,11 +84,11 @@ def wanting(ids, subs, said):
     """
     numbers = said["subscription_identifier"]
     given = [ids.get(sub.filter, 0) for sub in subs]
-    named = [sub for i, sub in enumerate(subs) if abs(given[i]) in numbers]
+    named = [sub for sub in subs if abs(ids.get(sub.filter, 0)) in numbers]
     own = [  # it is granted, or may be so any moment
         sub
-        for i, sub in enumerate(subs)
-        if given[i] and (sub.granted in (0, 1, 2) or sub.granted is None and sub.asked)
+        for sub in subs
+        if ids.get(sub.filter) and (sub.granted in (0, 1, 2) or sub.granted is None and sub.asked)
     ]
     common = None
     if named:
@@ -97,7 +97,7 @@ def wanting(ids, subs, said):
         if common is not False:
             named += [sub for sub in subs if sub not in named and sub not in own]
         subs = named
-    elif own and True in [number in numbers or -number in numbers for number in ids.values()]:
+    elif own and [number for number in ids.values() if abs(number) in numbers]:
         subs = named  # it is the copy of a filter that was taken back
         common = False
     numbers = [n for n in numbers if n not in given]

@@ -320,7 +320,7 @@ def enqueue(client, topic, payload=b"", *, qos=0, retain=False, properties=None,
     store: than a quarter of its max_bytes); RuntimeError in a second thread of a MicroPython
     without a lock of the interpreter.
     """
-    client.check_running()
+    client.check_running(None)
     outbox = client.outbox
     elsewhere = get_ident and get_ident() != outbox.thread
     if elsewhere and not _LOCKED:

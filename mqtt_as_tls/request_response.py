@@ -54,10 +54,10 @@ class Requests:
             request.set()
 
 
-def _five(client):
-    client.check_running()
+def _five(client, timeout_s):
+    client.check_running(timeout_s)
     if not client.five:
-        raise ValueError("request and respond: MQTT 5 only: give MQTTClient protocol=5")
+        router.wrong("option", "request", None)
 
 
 def request(
@@ -80,7 +80,7 @@ def request(
     16 wait already; RefusedError, when no one is subscribed to `topic` too (code 16; QoS 1 and
     2); asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
     """
-    _five(client)
+    _five(client, timeout_s)
     client.dispatcher.asks()
     if response_topic is not None:
         router.topic(response_topic)
@@ -135,7 +135,7 @@ def respond(client, message, payload=b"", *, qos=None, properties=None):
     The awaited call returns as publish does. Raises as it does, and ValueError for a message that
     asks for no response.
     """
-    _five(client)
+    _five(client, None)
     said = message.properties or {}
     topic = said.get("response_topic")
     if not topic:

@@ -26,7 +26,7 @@ def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
     Raises ValueError, TypeError, RuntimeError (not running) at the call; RefusedError;
     asyncio.TimeoutError.
     """
-    client.check_running()
+    client.check_running(timeout_s)
     client.dispatcher.asks()
     new = not client.dispatcher.find(filter)
     sub = client.dispatcher.declare(filter, qos, options)
@@ -69,7 +69,7 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     Raises ValueError at the call for no topic filter, RuntimeError when the client is not running;
     RefusedError (MQTT 5); asyncio.TimeoutError.
     """
-    client.check_running()
+    client.check_running(timeout_s)
     client.dispatcher.asks()
     data = b""
     if properties:

@@ -433,6 +433,41 @@ def test_what_was_refused_leaves_nothing_behind(broker):
     assert "\tf (QoS 1)" in log
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_time_out_that_is_none_raises_at_the_call(broker, protocol):
+    out = Device.check(
+        broker,
+        """
+        nan = float("nan")
+        async with client:
+            await client.wait_connected()
+            for wrong in ("1", b"1", [], nan, float("inf"), float("-inf"), 1e6, -1e6):
+                for call in (
+                    lambda: client.publish("t", qos=1, timeout_s=wrong),
+                    lambda: client.subscribe("t", timeout_s=wrong),
+                    lambda: client.unsubscribe("t", timeout_s=wrong),
+                    lambda: client.messages().next(wrong),
+                    lambda: client.events().next(timeout_s=wrong),
+                ):
+                    with raises(TypeError, "timeout_s: seconds, up to 500000"):
+                        call()
+                with raises(TypeError, "timeout_s: seconds, up to 500000"):
+                    await client.wait_connected(wrong)
+                if client.five:
+                    with raises(TypeError, "timeout_s: seconds, up to 500000"):
+                        client.request("t", timeout_s=wrong)
+            for past in (-1, -0.5, 0):
+                with raises(asyncio.TimeoutError):
+                    await client.messages().next(timeout_s=past)
+            assert not client.stats.sent and not filters(client)
+            await client.publish("t", qos=1, timeout_s=500000)
+        """,
+        protocol=protocol,
+        log=None,
+    )
+    assert out == ""
+
+
 @pytest.mark.parametrize("call", ["publish('t')", "enqueue('t')", "subscribe('t')"])
 def test_calls_before_the_start_say_how_to_start(call):
     outcome(
