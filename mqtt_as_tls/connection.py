@@ -81,14 +81,13 @@ class Connection:
     transport  Transport; None before TCP, and when it is over
     """
 
-    behind = waiting = False
-    ended_in = None
-
     def __init__(self, client, before):
         self._client = client
         self.state = _LINK
-        self.linking = False
+        # all that it ever has: at its end there may be no memory for another
+        self.linking = self.behind = self.waiting = False
         self.up_ms = self.transport = self._reader = self._pinged_ms = self._asked = None
+        self.ended_in = None
         self._session = client.session
         self._host = client.host
         self.address = self._asked_clock = None

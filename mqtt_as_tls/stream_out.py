@@ -129,7 +129,10 @@ class Upload(Delivery):
             return
         finally:
             t.streams.remove(self)
-        await t.drain()
+        try:
+            await t.drain()
+        except MemoryError as e:  # for the coroutine: what waits would wait for ever
+            t.lost(e)
 
     async def _send(self, t, part):
         at = 0

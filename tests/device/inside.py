@@ -15,6 +15,7 @@ _PLACES = {
     "to look at the window": "mqtt_as_tls.session Session full",
     "to send what waits": "mqtt_as_tls.outbox Outbox pump",
     "to send": "mqtt_as_tls.transport Transport send",
+    "to send the rest": "mqtt_as_tls.transport Transport drain",
     "to read": "mqtt_as_tls.transport Transport read",
     "for a task": "asyncio create_task",
     "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher queue",

@@ -1237,3 +1237,21 @@ async def main():
         print("up")
         await told("leave")
 """
+
+
+def test_what_waits_behind_an_upload_goes_out_though_there_was_no_memory_to_send_it(proxy):
+    """The connection stood still for 10 s."""
+    out = Device.check(
+        proxy,
+        """
+        async with client:
+            await client.wait_connected()
+            no_memory("to send the rest")
+            await client.publish("t", Source(5000), length=5000, qos=1)
+            await client.publish("t", "behind", qos=1)
+            print("through, connects", client.stats.connects)
+        """,
+        max_packet=512,
+    )
+    assert "through, connects 2" in out
+    assert "no progress" not in out
