@@ -43,8 +43,15 @@ def declared(ids, again, sub, subs):
     if len(ids) > len(subs) + 1:  # some were taken back
         for name in set(ids) - {each.filter for each in subs + [sub]}:
             del ids[name]
+    name = sub.filter
+    head = name.split("+", 1)[0].split("#", 1)[0].rstrip("/")
+    if name.startswith("$share/"):
+        head = ""
     for other in subs:
-        if not overlap(other.filter, sub.filter):
+        there = other.filter[: len(head)]  # most of many differ there
+        if there == head or "+" in there or "#" in there or there[:1] == "$":
+            there = head
+        if there != head or not overlap(other.filter, name):
             continue
         for each in (other, sub):
             # one of the app's own may be that of an earlier Subscription to it
@@ -83,7 +90,6 @@ def wanting(ids, subs, said):
             for an identifier that an earlier program left: it is for all then
     """
     numbers = said["subscription_identifier"]
-    given = [ids.get(sub.filter, 0) for sub in subs]
     named = [sub for sub in subs if abs(ids.get(sub.filter, 0)) in numbers]
     own = [  # it is granted, or may be so any moment
         sub
@@ -100,7 +106,7 @@ def wanting(ids, subs, said):
     elif own and [number for number in ids.values() if abs(number) in numbers]:
         subs = named  # it is the copy of a filter that was taken back
         common = False
-    numbers = [n for n in numbers if n not in given]
+    numbers = [n for n in numbers if n not in ids.values()]
     if numbers:
         said["subscription_identifier"] = numbers
     else:

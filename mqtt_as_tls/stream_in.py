@@ -326,6 +326,7 @@ def wanting(client, message):
     """
     subs = [sub for sub in client.dispatcher.subscriptions if matches(sub.filter, message.topic)]
     wants = client.five.wanting(subs, message.properties)[0] if client.five else subs
+    message.properties = message.properties or None
     subs = [sub for sub in subs if isinstance(sub.handler, StreamHandler)]
     mine = [sub for sub in subs if sub in wants]
     return mine if subs and (mine or not [sub for sub in wants if sub.handler]) else None
