@@ -42,7 +42,8 @@ FEW = 6
 # What the device does to itself, and what it says when that is over
 PLACED = {"memory": "memory is back", "interrupt": "interrupts are over"}
 ENQUEUED = 10  # numbers from here on are those of interrupts
-HARMLESS = ("dribble", "garbage")  # while nothing is under way, the connection may live on
+# while nothing is under way, the connection may live on
+HARMLESS = ("dribble", "garbage", "oversized")
 SILENT = ("stall-up", "stall-down", "drop", "link-down", "link-silent", "move")
 
 
@@ -461,6 +462,10 @@ class Lane:
         self._proxy.dribble()
         self._let_go()
 
+    def _oversized(self, unit):
+        self._peer.publish(f"down/{self._id}/1", bytes(6000), qos=1, retain=True)
+        self._let_go()
+
     def _garbage(self, unit):
         if self.case.moment == "dns":
             self._dns.fault, self._dns.faults = "garbage", 0
@@ -560,6 +565,9 @@ class Lane:
         self._settle()
         if case.fault == "interrupt":
             self._check_enqueued(report)
+        if case.fault == "oversized":
+            got = report["oversized"], report["connects"]
+            assert got == (1, 1), f"{got[0]} messages were passed over, {got[1]} connections"
         for qos, count in ((0, 2), (1, 3), (2, 3)):
             for number in range(1, count + 1):
                 fate = report["fate"].get(f"{qos} {number}", "forgotten")

@@ -84,6 +84,7 @@ FAULTS = {
     "move": "the broker's name has another address; the old one is silent",
     "memory": "every allocation fails for a moment, with MemoryError",
     "interrupt": "interrupts enqueue, in the midst of what the client does then",
+    "oversized": "a retained message larger than max_packet is published to what it subscribes to",
 }
 
 SIDES = ("before", "after")
@@ -116,7 +117,7 @@ def nonsense(case):
         )
     if fault == "interrupt" and moment in inside_tls:
         return "mbedTLS is at work, and interrupts wait until it has returned"
-    if fault == "interrupt" and moment == "disconnect":
+    if fault in ("interrupt", "oversized") and moment == "disconnect":
         return "the client takes nothing any more"
     return None
 
