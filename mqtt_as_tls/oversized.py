@@ -91,8 +91,9 @@ async def receive(client, connection, first):
         topic = await rest.take(length)
         cut = length > len(topic)
         if cut:  # the last character may be there in part
-            while topic and topic[-1] > 127:
+            while len(topic) > 1 and topic[-1] & 0xC0 == 0x80:
                 topic = topic[:-1]
+            topic = topic[:-1]
         topic = text(topic)
         if qos:
             packet_id = int.from_bytes(await rest.take(2), "big")
