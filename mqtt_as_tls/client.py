@@ -215,12 +215,16 @@ class MQTTClient:
         self.error = self._said = None
         self.connection = Connection(self, self.connection)
         self.clients.append(self)
+        reserve = self.connection.reserve
         try:
-            self._task = asyncio.create_task(self._run())
+            runs = self._run()
+            self._task = asyncio.create_task(reserve.guard(self, runs) if reserve else runs)
         except MemoryError:
             self.clients.remove(self)  # it does not run
             raise
         self.running = True
+        if reserve:
+            reserve.hold(True)
         return self
 
     async def __aexit__(self, *exc):

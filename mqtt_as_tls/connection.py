@@ -9,6 +9,7 @@ and from there nowhere.
 """
 
 import asyncio
+import gc
 import time
 
 from micropython import const
@@ -42,6 +43,7 @@ _CLOSED = const(7)
 
 _LINK_S = const(120)
 _EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
+_ROOM = const(36_000)  # bytes of heap: in less there is no reserve
 _REPLIES = const(16)  # that wait to be sent
 _TURN_MS = const(20)  # between looks whether handlers have made room
 _BUFFER = const(512)  # of the decoder: a packet that is larger needs a piece of memory of its own
@@ -79,7 +81,10 @@ class Connection:
     up_ms      ticks when it was made, or None
     ended_in   str, the one of STATES in which it ended; None before
     transport  Transport; None before TCP, and when it is over
+    reserve    Reserve, the client's memory for the next one; None in a small heap
     """
+
+    reserve = None
 
     def __init__(self, client, before):
         self._client = client
@@ -97,10 +102,15 @@ class Connection:
         if before:
             if before._host == self._host:
                 self.address = before.address  # if nobody knows a newer one
+            if before.reserve:
+                self.reserve = before.reserve
             self._unsure = before._unsure
             self._odd = before._odd
             self._asked_clock = before._asked_clock
             self.no_memory = before.no_memory
+        # a smaller heap has no more than a handshake needs
+        if not (self.reserve or client.running) and gc.mem_free() > _ROOM:
+            self.reserve = load("reserve").Reserve(client.tls)
 
     def is_up(self):
         """Return whether the client is connected."""
@@ -134,7 +144,10 @@ class Connection:
             self.transport = t = Transport(asyncio.core.cur_task, client)
             start = time.ticks_ms()
             try:
-                present = await asyncio.wait_for(self._open(t), client.connect_timeout_s)
+                opens = self._open(t)
+                if self.reserve:
+                    opens = self.reserve.guard(client, opens)
+                present = await asyncio.wait_for(opens, client.connect_timeout_s)
             except asyncio.TimeoutError:
                 raise ConnectError(
                     "%s port %d: no answer within %d s (%s)"
@@ -181,7 +194,10 @@ class Connection:
                 if reset:
                     await asyncio.wait_for(link.reset(), _LINK_S)
             if not link.is_up():
-                remark = await asyncio.wait_for(link.up(), _LINK_S)
+                up = link.up()
+                if self.reserve:
+                    up = self.reserve.guard(client, up)
+                remark = await asyncio.wait_for(up, _LINK_S)
                 client.say("link up" + (remark and ": " + remark or ""))
         except asyncio.TimeoutError:
             raise LinkError("the link did not come up within %d s" % _LINK_S)
@@ -206,7 +222,7 @@ class Connection:
         await t.dial(self.address, client.port)
         client.retry.unanswered = 0  # whatever comes now, the link works
         self._enter(_TLS if client.tls else _CONNECT)
-        await t.handshake(client.tls, client.host, connect)
+        await t.handshake(client.tls, client.host, connect, self.reserve)
         self._enter(_CONNECT)
         # without an answer the broker may have begun a session that we know nothing of
         unsure = self._unsure
@@ -280,17 +296,21 @@ class Connection:
             self.ended_in = STATES[self.state]
             self.state = _CLOSED
             self.linking = False
-            client.up.clear()
-            if client.failover:
-                client.failover.closed()
             if self._reader:
                 self._reader.cancel()
                 self._reader = None
             if self.transport:
                 self.transport.close()
                 self.transport = None  # the next handshake needs its memory
+                if self.reserve:
+                    self.reserve.back()
+            client.up.clear()
+            if client.failover:
+                client.failover.closed()
             client.dispatcher.down()
             client.outbox.down()
+        if self.reserve and not self._client.running:
+            self.reserve.hold(False)
 
     # In
 

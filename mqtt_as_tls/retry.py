@@ -28,7 +28,9 @@ _PUBCOMP = const(0x70)
 # on an esp32; 48, 49 on macOS), buffers (105; 55)
 _OWN = const(b"\x0c\x17\x18\x62\x63\x69\x7d\x30\x31\x37")
 _OWN_MS = const(10_000)  # the longest back-off then: nobody is asked but the board
-_HANDSHAKE = const(40_000)  # bytes of heap: with less, memory may be what is wrong
+# Bytes of heap; with less, memory may be what is wrong. Of them the reserve holds
+_HANDSHAKE = const(40_000)
+_HELD = const(22_000)
 
 
 class Retry:
@@ -85,7 +87,8 @@ def failed(client, error, old):
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
         gc.collect()
-        stubborn = load("dns", "clock").plausible() and gc.mem_free() > _HANDSHAKE
+        free = gc.mem_free() + (_HELD if connection.reserve else 0)
+        stubborn = load("dns", "clock").plausible() and free > _HANDSHAKE
     failover = client.failover
     hosts = len(failover.hosts) if failover else 1
     if stubborn:

@@ -159,13 +159,14 @@ class Transport:
         except OSError as e:
             raise ConnectError("cannot connect to %s port %d: %r" % (address, port, e), e.errno)
 
-    async def handshake(self, tls, host, connect):
+    async def handshake(self, tls, host, connect, reserve):
         """
         Do the TLS handshake and send CONNECT. The caller sets the deadline.
 
         tls    TLS or None
         host   str, the name that the certificate must have
         connect  bytes-like, the CONNECT packet: the handshake runs inside its write
+        reserve  Reserve, memory for it, or None
 
         Raises ConnectError, TLSError, CertificateError.
         """
@@ -173,7 +174,10 @@ class Transport:
         start = time.ticks_ms()
         try:
             if tls:
-                gc.collect()
+                if reserve:
+                    reserve.lend()
+                else:
+                    gc.collect()
                 self.sock = s = tls.wrap(s, host)
             io = core._io_queue
             # not `s`: the unix port polls TLS once a ms, and TLS takes one record at a time, so
@@ -187,6 +191,9 @@ class Transport:
                 await self.writable
         except (OSError, ValueError, MemoryError) as e:
             if tls:
+                self.close()
+                if reserve:
+                    reserve.back()
                 raise tls.failure(e)
             raise closed(e)
         self.rx_ms = time.ticks_ms()

@@ -16,6 +16,7 @@ TAKES = """
 import socket
 from tests.device.links import Cable, Modem
 import mqtt_as_tls.dns, mqtt_as_tls.explain, mqtt_as_tls.lifecycle  # to load them takes a file
+import mqtt_as_tls.reserve
 
 keep_loaded()
 held = [None] * 100

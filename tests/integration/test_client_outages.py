@@ -52,6 +52,9 @@ def test_a_connect_over_tcp_collects_garbage_once_after_what_it_has_loaded(broke
         class Counting:
             count = 0
             mem_free = gc.mem_free
+            isenabled = gc.isenabled
+            enable = gc.enable
+            disable = gc.disable
 
             def collect():
                 Counting.count += 1

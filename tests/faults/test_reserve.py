@@ -1,0 +1,249 @@
+"""
+An app that takes all the memory there is, in whatever way, is connected again once the broker is
+back: the memory of the next handshake is held for it.
+
+The interpreter is the 32-bit one, whose TLS takes its memory from the heap as on a Pico W.
+"""
+
+import random
+
+import pytest
+
+from tests.support import secure
+from tests.support.broker import Broker
+from tests.support.secure import files
+
+# the first test may have to build the interpreter
+pytestmark = pytest.mark.timeout(900)
+
+# Chains, as holding things takes no list that grows. Some of the smallest holes are spared: in the
+# 32-bit unix port asyncio itself takes memory for each event of a socket; not so on an RP2040.
+APP = """
+import random
+
+kept = {}
+
+def crumbs():
+    chain = None
+    for _ in range(20):
+        chain = (chain, bytearray(16))
+    return chain
+
+def fill(name, *sizes):
+    "Take all memory there is in pieces of `sizes` bytes, one size after the other."
+    spare = crumbs()
+    for size in sizes:
+        try:
+            while True:
+                kept[name] = kept[name], bytearray(size)
+        except MemoryError:
+            pass
+    spare = None
+    gc.collect()
+
+def shatter(name, size):
+    "Take all memory and give back every second piece."
+    spare = crumbs()
+    chain = None
+    try:
+        while True:
+            chain = chain, bytearray(size), bytearray(size)
+    except MemoryError:
+        pass
+    spare = None
+    try:
+        while chain:
+            kept[name] = kept[name], chain[1]
+            chain = chain[0]
+    except MemoryError:
+        pass
+    gc.collect()
+
+def grow(name):
+    spare = crumbs()
+    table = kept[name] = {}
+    try:
+        while True:
+            table[len(table)] = bytes(random.randrange(60))
+    except MemoryError:
+        pass
+
+async def hungry(name, ms):
+    "Fill the memory again and again, and keep it."
+    while True:
+        fill(name, 4000, 500, 100, 16)
+        await asyncio.sleep_ms(ms)
+
+async def greedy(name):
+    "Fill it, and give all back."
+    while True:
+        fill(name, 8000, 500, 16)
+        await asyncio.sleep_ms(15)
+        kept[name] = None
+
+async def churn(name):
+    slots = [None] * 400
+    while True:
+        for _ in range(20):
+            try:
+                i = random.randrange(400)
+                slots[i] = None
+                slots[i] = bytearray(random.choice((8, 40, 100, 400, 1000, 3000)))
+            except MemoryError:
+                pass
+        await asyncio.sleep_ms(7)
+
+def enqueue(client):
+    try:
+        while client.enqueue("t/v", "12.3", qos=1):
+            pass
+    except MemoryError:
+        pass
+
+async def publishes(client):
+    while True:
+        try:
+            task = client.publish("t/v", "12.3", qos=1)
+            asyncio.create_task(task)
+        except Exception:  # no memory, or too many that wait
+            pass
+        await asyncio.sleep_ms(10)
+
+async def wait(name, ms):
+    await asyncio.sleep_ms(ms)
+
+def prepared(client, what):
+    "Return what is to be called: all that can is made before memory is short."
+    name, *numbers = what.split()
+    kept[what] = None
+    function = globals()[name]
+    arguments = [client] if name in ("enqueue", "publishes") else [what]
+    arguments += [int(n) for n in numbers]
+    made = None
+    if name in ("hungry", "greedy", "churn", "publishes", "wait"):
+        made = function(*arguments)
+
+    def act():
+        try:
+            if name == "wait":
+                return made
+            if made:
+                asyncio.create_task(made)
+            else:
+                function(*arguments)
+        except MemoryError:
+            pass
+
+    return act
+
+async def main():
+    random.seed(SEED)
+    asyncio.get_event_loop().set_exception_handler(lambda loop, context: None)
+    client = make(tls=tls_given(), host="localhost", protocol=PROTOCOL, client_id="hungry")
+    online, offline = [[prepared(client, what) for what in part] for part in (ONLINE, OFFLINE)]
+    async with client:
+        await client.wait_connected()
+        for act in online:
+            made = act()
+            if made:
+                await made
+        print("ready")
+        while client.connected:
+            await asyncio.sleep_ms(50)
+        for act in offline:
+            made = act()
+            if made:
+                await made
+        print("offline")
+        last = client.error
+        while not client.connected and client.error is last:
+            await asyncio.sleep_ms(50)
+        print("tried")
+        while not client.connected:
+            await asyncio.sleep_ms(50)
+        print("back")
+        while True:
+            await asyncio.sleep_ms(50)
+"""
+
+
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory, pki):
+    with Broker(tmp_path_factory.mktemp("broker"), "mtls", pki=pki) as running:
+        yield running
+
+
+def comes_back(broker, pki, online, offline, protocol=4, seed=0, device="device"):
+    """Run the app; check that it is back within a minute after the broker."""
+    app = APP
+    for name, value in (
+        ("SEED", seed),
+        ("ONLINE", online),
+        ("OFFLINE", offline),
+        ("PROTOCOL", protocol),
+    ):
+        app = app.replace(name, repr(value))
+    given = files(pki.ca, getattr(pki, device))
+    with secure.start(app, broker.ports["mtls"], given, heap="190K") as app:
+        app.wait_for("^ready")
+        broker.stop()
+        try:
+            app.wait_for("^offline")
+            app.wait_for("^tried")
+            broker.start()
+            app.wait_for("^back", 60)
+        finally:
+            if not broker.running:
+                broker.start()
+
+
+ALL = "fill 30000 8000 2000 500 100 32 16"
+PATTERNS = {
+    "takes all at once": ([], [ALL]),
+    "had taken all": ([ALL], []),
+    "takes all a while later": ([], ["wait 1500", ALL]),
+    "took the small pieces first": ([], ["fill 32", "fill 64", "fill 16"]),
+    "leaves every second of 2000 bytes": ([], ["shatter 2000"]),
+    "leaves every second of 300 bytes": ([], ["shatter 300"]),
+    "left every second of 15000 bytes": (["shatter 15000", "fill 500"], []),
+    "a dict that grows": ([], ["grow"]),
+    "takes all that it can get, ever again": ([], ["hungry 20"]),
+    "takes and gives back": ([], ["greedy"]),
+    "churns": ([], ["churn"]),
+    "enqueues till it is full": ([], ["enqueue", ALL]),
+    "a task for each publish": ([], ["publishes", ALL]),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_whatever_an_app_does_with_memory_it_is_back_with_the_broker(
+    on_pico, stopping, pki, pattern
+):
+    online, offline = PATTERNS[pattern]
+    comes_back(stopping, pki, online, offline, protocol=4 + (len(pattern) & 1))
+
+
+def test_a_key_of_rsa_has_what_it_needs_more(on_pico, stopping, pki):
+    comes_back(stopping, pki, [], [ALL], device="device_rsa")
+
+
+@pytest.mark.parametrize("turn", range(6))
+def test_any_sequence_of_such_patterns_ends_connected(on_pico, stopping, pki, turn):
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    chance = random.Random(seed)
+    kinds = (
+        lambda: f"fill {chance.choice((16, 100, 700, 5000, 30000))}",
+        lambda: f"shatter {chance.choice((100, 1000, 4000, 17000))}",
+        lambda: "grow",
+        lambda: f"hungry {chance.choice((20, 300))}",
+        lambda: "greedy",
+        lambda: "churn",
+        lambda: "enqueue",
+        lambda: "publishes",
+        lambda: f"wait {chance.choice((5, 100, 700))}",
+    )
+    online = [chance.choice(kinds)() for _ in range(chance.randrange(3))]
+    offline = [chance.choice(kinds)() for _ in range(chance.randrange(1, 5))]
+    print(online, offline)
+    comes_back(stopping, pki, online, offline, chance.choice((4, 5)), seed)
