@@ -859,7 +859,8 @@ class MQTTClient:
             ConnectError: A stream that gives nothing for 10 s, or has no `seek()` and was sent in
                 part. What a stream raises comes here, too.
             asyncio.TimeoutError: After `timeout_s`.
-            MQTTError: The client was stopped meanwhile, or gave up (`give_up_after`).
+            MQTTError: The client was stopped meanwhile, or gave up (`give_up_after`); MQTT 5: the
+                message expired while it waited.
         """
 
     def enqueue(

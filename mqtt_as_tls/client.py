@@ -263,7 +263,7 @@ class MQTTClient:
         Raises TypeError, ValueError and RuntimeError (not running; max_waiting calls wait already)
         at the call; RefusedError
         (MQTT 5); DeliveryUnknown (QoS 2, the broker lost the session); asyncio.TimeoutError;
-        MQTTError when the client is stopped meanwhile.
+        MQTTError when the client is stopped meanwhile, or the message expired (MQTT 5).
         """
         self.check_running(timeout_s)
         if qos and self.dispatcher.held:

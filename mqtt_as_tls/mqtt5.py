@@ -9,8 +9,8 @@ import time
 from micropython import const
 
 from . import load, packet5
-from .errors import ConnectError, ProtocolError, RefusedError
-from .properties import encode
+from .errors import ConnectError, MQTTError, ProtocolError, RefusedError
+from .properties import encode, length, size
 from .reasons import words
 
 _CONNECT = const(0x10)
@@ -21,6 +21,9 @@ _AUTH = const(0xF0)
 
 _EXPIRY_S = const(3600)
 _FILTERS = const(8)
+_TICKS = const(0x3FFFFFFF)
+_LONGEST_S = const(1_000_000)  # that a message waits on flash, less than those
+_EXPIRY = const("message_expiry_interval")
 # reason codes that a client may put into PUBACK and PUBREC (5.0 section 3.4.2.1)
 _ACK_CODES = const((0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
 # and into DISCONNECT (section 3.14.2.1)
@@ -123,8 +126,10 @@ class Wire:
         if not properties:
             return packet5.publish(topic, payload, qos, retain, b"", more)
         properties = pairs(properties)
-        for name, _ in properties:
-            if name in ("topic_alias", "subscription_identifier"):
+        for i, (name, _) in enumerate(properties):
+            if name == _EXPIRY:
+                properties.insert(0, properties.pop(i))  # where `_count_down` looks for it
+            elif name in ("topic_alias", "subscription_identifier"):
                 raise ValueError(
                     "%s: not in a PUBLISH of an app%s"
                     % (name, ", use topic_aliases=" if name == "topic_alias" else "")
@@ -264,30 +269,78 @@ class Wire:
         if not t.blocked:
             t.send(packet5.disconnect(error.code or 130))
 
+    @staticmethod
+    def expires(properties):
+        """
+        Return from when on the message expiry counts (ticks) of a message that is made now with
+        these properties; None: it has none.
+        """
+        return time.ticks_ms() & _TICKS if _EXPIRY in dict(pairs(properties)) else None
+
+    @staticmethod
+    def dated(out):
+        """Return the packet of `out` as it is stored: behind what expires its time (4 bytes)."""
+        if out.since is None:
+            return out.packet
+        waited_s = (time.ticks_ms() - out.since & _TICKS) // 1000
+        return out.packet + (int(time.time()) - waited_s & 0xFFFFFFFF).to_bytes(4, "big")
+
+    @staticmethod
+    def restored(buf):
+        """Return the packet that was stored as `buf`, and from when on its expiry counts."""
+        n = length(buf, 1, 5)
+        n += 1 + size(n)
+        if n == len(buf):
+            return buf, None
+        then = int.from_bytes(buf[n:], "big")
+        waited_s = int(time.time()) - then
+        if waited_s < 0 or time.gmtime(then)[0] < 2026:  # the clock is not set, or was not
+            waited_s = 0
+        return buf[:n], time.ticks_ms() - min(waited_s, _LONGEST_S) * 1000 & _TICKS
+
+    @staticmethod
+    def _count_down(out):
+        # take the time that it waited off its message expiry (3.3.2.3.3); return what is left
+        waited_s = (time.ticks_ms() - out.since & _TICKS) // 1000
+        buf = out.packet
+        at = packet5.first_property(buf, out.qos) + 1
+        left = int.from_bytes(buf[at : at + 4], "big") - waited_s
+        if left <= 0 and out.id:
+            left = 1  # the broker may have it: sent it has to be
+        if left > 0:
+            buf[at : at + 4] = left.to_bytes(4, "big")
+            out.aged(waited_s)
+        return left
+
     def sending(self, out):
         """
         Return the bytes to be sent for the outgoing message `out`, the first that waits; None when
-        the broker said that it takes no such message: it has failed then.
+        it expired, or the broker said that it takes no such message: it has failed then.
         """
-        size = len(out.packet) + out.length
+        if out.since is not None and self._count_down(out) <= 0:
+            self._fail(out, MQTTError("it expired (message_expiry_interval) while it waited"))
+            return None
+        total = len(out.packet) + out.length
         code = 0
         if out.qos > self._maximum_qos:
             code = 155
         elif out.packet[0] & 1 and not self._retain:
             code = 154
-        elif size > self._maximum_packet_size:
+        elif total > self._maximum_packet_size:
             code = 149
         if code:
-            undelivered = load("texts").undelivered
-            client = self._client
-            client.session.drop(out)
-            client.outbox.drop(out)
-            error = RefusedError("the broker takes no such message: " + words(code), code)
-            undelivered(client, out, error)
+            self._fail(out, RefusedError("the broker takes no such message: " + words(code), code))
             return None
         if out.qos or not (self._free_aliases or self._aliases):
             return out.packet
         return self._aliased(out.packet)
+
+    def _fail(self, out, error):
+        client = self._client
+        undelivered = load("texts").undelivered
+        client.session.drop(out)
+        client.outbox.drop(out)
+        undelivered(client, out, error)
 
     def _aliased(self, buf):
         topic = packet5.topic(buf)

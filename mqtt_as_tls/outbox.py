@@ -16,6 +16,7 @@ _ROW = const(16)
 _TURN_MS = const(5)
 # a publish() counts once for so many bytes of its packet; what did not begin in time never will
 _SHARE = const(512)
+_TICKS = const(0x3FFFFFFF)
 _BEGIN_MS = const(1000)
 
 
@@ -50,6 +51,10 @@ class Delivery(Signal):
             self.awaited = False
         if since is not None:
             self.since = since
+
+    def aged(self, seconds):
+        """So much of its message expiry is counted."""
+        self.since = (self.since + seconds * 1000) & _TICKS
 
 
 class Outbox:
@@ -103,7 +108,8 @@ class Outbox:
         )
         if len(buf) > client.max_packet:
             router.wrong("size", len(buf), client.max_packet, "max_packet")
-        return Delivery(buf, qos)
+        since = client.five.expires(properties) if properties else None
+        return Delivery(buf, qos, None, True, since)
 
     def begin(self, out):
         """

@@ -111,6 +111,13 @@ def publish(topic, payload, qos=0, retain=False, properties=b"", more=0):
     return packet.publish(topic, payload, qos, retain, properties, more)
 
 
+def first_property(buf, qos):
+    """Return the offset of the first property of an encoded PUBLISH packet that has some."""
+    at = 1 + size(length(buf, 1, 5))
+    at += 2 + (buf[at] << 8 | buf[at + 1]) + (2 if qos else 0)
+    return at + size(length(buf, at, len(buf)))
+
+
 def aliased(buf, alias, first):
     """
     Return an encoded PUBLISH packet of QoS 0 (`buf`) as a new one with a topic alias (section

@@ -331,21 +331,22 @@ def enqueue(client, topic, payload=b"", *, qos=0, retain=False, properties=None,
         wrong("full", full)
     out = outbox.encode(topic, payload, qos, retain, properties)
     data = out.packet
+    size = len(data) if out.since is None else len(data) + 4
     elsewhere = elsewhere or interrupted()
     kept = None
     t = outbox.transport
     queue = outbox.queue
     rings = outbox.rings
     if store is not None:
-        if len(data) > store.largest:
-            wrong("size", len(data), store.largest, "a quarter of max_bytes")
+        if size > store.largest:
+            wrong("size", size, store.largest, "a quarter of max_bytes")
         if not elsewhere:
             kept = not rings or rings[0].keep()
             if kept:
                 kept = client.session.keep(out, t and not (t.blocked or queue))
     if kept is None:
-        if len(data) > client.max_queue:
-            wrong("size", len(data), client.max_queue, "max_queue")
+        if size > client.max_queue:
+            wrong("size", size, client.max_queue, "max_queue")
         if not rings:
             rings.append(Ring(client))
             del rings[1:]  # an interrupt made one

@@ -31,7 +31,7 @@ class StoredSession(Session):
         for entry, buf in store.inflight():
             out = self._outgoing(entry, buf)
             out.id = entry[2]
-            packet.set_id(buf, out.id)
+            packet.set_id(out.packet, out.id)
             (self.awaiting_pubcomp if entry[3] else self.inflight).append(out)
         if store.restored and client.failover:
             client.failover.restored()
@@ -39,7 +39,15 @@ class StoredSession(Session):
             self.awaiting_pubrel[n] = True
 
     def _outgoing(self, entry, buf):
-        return Delivery(buf, buf[0] >> 1 & 3, entry)
+        since = None
+        five = self.client.five
+        if five:
+            buf, since = five.restored(buf)
+        return Delivery(buf, buf[0] >> 1 & 3, entry, False, since)
+
+    def _stored(self, out):
+        five = self.client.five
+        return five.dated(out) if five else out.packet
 
     def keep(self, out, at_once):
         """
@@ -56,7 +64,7 @@ class StoredSession(Session):
             or len(out.packet) > self.client.max_queue
         ):
             return None
-        return self._store.put(out.packet)
+        return self._store.put(self._stored(out))
 
     def fetch(self):
         """
@@ -66,12 +74,20 @@ class StoredSession(Session):
         store = self._store
         if not (store.waiting or store.again):
             return None
-        out = self._outgoing(True, b"\2")  # before one is given out: there may be no memory
+        out = Delivery(b"", 1, True)  # before one is given out: there may be no memory
         found = store.next()
         if not found:
             return None
         entry, buf = found
-        out.__init__(buf, buf[0] >> 1 & 3, entry)  # in the places that it has
+        since = None
+        five = self.client.five
+        if five:
+            try:
+                buf, since = five.restored(buf)
+            except MemoryError:
+                store.again.insert(0, entry)
+                raise
+        out.__init__(buf, buf[0] >> 1 & 3, entry, False, since)  # in the places that it has
         if not out.qos:
             try:
                 self.forget(out)
@@ -93,7 +109,7 @@ class StoredSession(Session):
         if out.entry:
             self._store.sent(out.entry, out.id)
         elif not out.length:
-            out.entry = self._store.add(out.packet, out.id)
+            out.entry = self._store.add(self._stored(out), out.id)
 
     def acknowledged(self, kind, packet_id, now_ms=0, refused=False):
         out = super().acknowledged(kind, packet_id, now_ms, refused)

@@ -70,7 +70,8 @@ class Upload(Delivery):
         buf = client.wire.publish(router.topic(topic), b"", qos, retain, properties, more=length)
         if len(buf) > client.max_packet:
             wrong("size", len(buf), client.max_packet, "max_packet")
-        super().__init__(buf, qos)
+        since = client.five.expires(properties) if properties else None
+        super().__init__(buf, qos, None, True, since)
         self.length = length
         self._client = client
         self._source = source

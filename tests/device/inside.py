@@ -421,3 +421,22 @@ class Filters:
         for sub in self._dispatcher.subscriptions:
             sub.queue.clear()
         return after - before
+
+
+class _Later:
+    seconds = 0
+
+    def ticks_ms(self):
+        return time.ticks_ms() + self.seconds * 1000
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+
+def later(seconds):
+    """For messages with a message expiry it is so many seconds later from now on (MQTT 5)."""
+    from mqtt_as_tls import mqtt5
+
+    if mqtt5.time is time:
+        mqtt5.time = _Later()
+    mqtt5.time.seconds += seconds

@@ -318,6 +318,158 @@ def test_a_log_that_enqueues_comes_between_no_message(broker, tmp_path):
     assert "t/log" in [topic for topic, _ in peer.received]
 
 
+# Message expiry: MQTT 5.0 section 3.3.2.3.3
+
+
+def expiry(packet):
+    """Return the seconds of message expiry in a PUBLISH, which come first of its properties."""
+    at = 2 + 2 + len(packet.topic) + (2 if packet.qos else 0) + 1
+    assert packet.raw[at] == 2
+    return int.from_bytes(packet.raw[at + 1 : at + 5], "big")
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("way", ["publish", "enqueue", "stream", "interrupt"])
+def test_message_expiry_is_counted_down_while_a_message_waits(proxy, broker, way, qos):
+    peer = broker.peer("up/#", qos=2)
+    proxy.refuse()
+    with Device(
+        proxy,
+        """
+        import io
+        import micropython
+
+        def expires(seconds):
+            return [("user_property", ("a", "b")), ("message_expiry_interval", seconds)]
+
+        def one(topic, seconds):
+            options = {"qos": QOS, "properties": expires(seconds)}
+            if WAY == "publish":
+                return asyncio.create_task(client.publish(topic, "x", **options))
+            if WAY == "stream":
+                return asyncio.create_task(
+                    client.publish(topic, io.BytesIO(b"x"), length=1, **options)
+                )
+            if WAY == "enqueue":
+                return client.enqueue(topic, "x", **options)
+            micropython.schedule(lambda _: client.enqueue(topic, "x", **options), None)
+            for _ in range(200):  # it interrupts this
+                pass
+
+        async with client:
+            events = client.events()
+            await until(lambda: client.error)
+            old = one("up/old", 60), one("up/over", 20)
+            later(25)
+            new = one("up/new", 30)
+            later(2)
+            print("all wait")
+            await told("go")
+            if WAY in ("publish", "stream"):
+                await old[0]
+                with raises(MQTTError, "expired"):
+                    await old[1]
+                await new
+            else:
+                event = await next_event(events, "Undelivered")
+                assert event.topic == "up/over" and "expired" in str(event.error)
+            await until(lambda: not to_send(client) and client.stats.sent == 2)
+            assert waiting(client) == 0
+        """,
+        protocol=5,
+        names={"QOS": qos, "WAY": way},
+    ) as device:
+        device.wait_for("all wait")
+        proxy.heal()
+        device.send("go")
+        device.finish()
+    peer.wait_for(2)
+    sent = {each.topic: expiry(each) for each in proxy.seen("PUBLISH", "up")}
+    assert sent == {"up/old": 33, "up/new": 28}
+
+
+def test_message_expiry_counts_on_until_the_broker_has_the_message(proxy, broker):
+    """What was sent before is sent again, though it has expired: the broker may have it."""
+    proxy.swallow("PUBACK", "down")
+    with Device(
+        proxy,
+        """
+        async with client:
+            tasks = [
+                asyncio.create_task(
+                    client.publish("up", "x", qos=1, properties={"message_expiry_interval": n}))
+                for n in (100, 10)
+            ]
+            await until(lambda: in_flight(client) == 2)
+            later(40)
+            print("now")
+            await asyncio.gather(*tasks)
+        """,
+        protocol=5,
+    ) as device:
+        proxy.wait_for("PUBLISH", "up", 2)
+        device.wait_for("now")
+        proxy.heal()
+        proxy.rst()
+        device.finish()
+    sent = [(each.dup, expiry(each)) for each in proxy.seen("PUBLISH", "up")]
+    assert sent == [(False, 100), (False, 10), (True, 60), (True, 1)]
+
+
+@pytest.mark.parametrize("way", ["queue", "flight"])
+def test_message_expiry_is_counted_down_on_flash(broker, proxy, tmp_path, way):
+    """By the clock, when it was right both times."""
+    peer = broker.peer("up/#", qos=2)
+    proxy.refuse()
+    program = """
+        from mqtt_as_tls import mqtt5
+        clock = [CLOCK]
+
+        class Clock:
+            def time(self):
+                return clock[0]
+            def __getattr__(self, name):
+                return getattr(time, name)
+
+        mqtt5.time = Clock()
+        client = make(store=store, protocol=5, session_expiry_s=9999)
+        if CLOCK == AT:
+            async with client:
+                if WAY == "flight":
+                    await told("go")
+                    await client.wait_connected()
+                for topic, seconds in (("up/old", 1000), ("up/over", 100)):
+                    properties = {"message_expiry_interval": seconds}
+                    client.enqueue(topic, "x", qos=1, properties=properties)
+                clock[0] = 1_600_000_000  # not set
+                properties = {"message_expiry_interval": 50}
+                client.enqueue("up/then", "x", qos=1, properties=properties)
+                await until(lambda: store.waiting + in_flight(client) == 3)
+                print("waits")
+                await told("end")
+        async with client:
+            await until(lambda: client.stats.connects and not to_send(client) and not len(store))
+    """
+    at = 1_900_000_000
+    options = {"store": tmp_path / "store"}
+    with Device(proxy, program, names={"CLOCK": at, "AT": at, "WAY": way}, **options) as device:
+        if way == "flight":
+            proxy.heal()
+            proxy.swallow("PUBACK", "down")
+            device.send("go")
+        device.wait_for("waits")
+        device.kill()
+    proxy.packets.clear()
+    proxy.heal()
+    Device.check(proxy, program, names={"CLOCK": at + 300, "AT": at, "WAY": way}, **options)
+    sent = {each.topic: expiry(each) for each in proxy.seen("PUBLISH", "up")}
+    if way == "queue":
+        assert sent == {"up/old": 700, "up/then": 50}
+        peer.wait_for(2)
+    else:  # the broker may have them
+        assert sent == {"up/old": 700, "up/over": 1, "up/then": 50}
+
+
 # Interrupts and threads
 
 # a second thread does what a timer does: it hands a function to the scheduler

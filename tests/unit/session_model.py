@@ -25,6 +25,9 @@ from mqtt_as_tls.store_session import StoredSession  # noqa: E402
 PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x30, 0x40, 0x50, 0x62, 0x70
 SUBSCRIBE, SUBACK = 0x82, 0x90
 REFUSED = 0x97
+NOTHING_EXPIRES = types.SimpleNamespace(  # of mqtt5.Wire
+    dated=lambda out: out.packet, restored=lambda buf: (buf, None)
+)
 STRAY = 30000  # packet ids from here on are nobody's
 WRAP = 1 << 30  # of ticks
 TOPIC = b"topic"
@@ -219,7 +222,7 @@ class World:
                 max_queue=8192,
                 client_id="me",
                 clean_start=False,
-                five=self.five or None,
+                five=self.five and NOTHING_EXPIRES or None,
                 failover=None,
                 say=lambda text: None,
             )
