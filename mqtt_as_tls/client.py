@@ -347,14 +347,15 @@ class MQTTClient:
         return task
 
     def check_running(self, timeout_s):
-        self.check_timeout(timeout_s)
+        self.check_wait(timeout_s)
         if self not in self.clients:  # leaving, it still sends
             wrong("not_running")
 
-    def check_timeout(self, timeout_s):
-        if timeout_s is not None and not (
-            isinstance(timeout_s, (int, float)) and abs(timeout_s) <= 500_000
-        ):
+    def check_wait(self, timeout_s):
+        good = (
+            timeout_s is None or isinstance(timeout_s, (int, float)) and abs(timeout_s) <= 500_000
+        )
+        if not good:
             wrong("option", "timeout_s", timeout_s)
 
     def report(self, what, name, error):

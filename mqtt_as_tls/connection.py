@@ -5,7 +5,7 @@ dies with this object. The reader, the acknowledgements, and every deadline are 
     LINK -> CLOCK -> RESOLVE -> TCP -> TLS -> CONNECT -> UP -> CLOSED
 
 CLOCK and TLS are passed over where they are not needed. From each it goes forward or to CLOSED,
-and from there nowhere.
+and from there nowhere. Where MQTT 3.1.1 needs a new session, it goes once from CONNECT to TCP.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ _UNSUBACK = const(0xB0)
 _PINGRESP = const(0xD0)
 _AUTH = const(0xF0)
 _PINGREQ = const(b"\xc0\0")
+_DISCONNECT = const(b"\xe0\0")
 
 STATES = const(("LINK", "CLOCK", "RESOLVE", "TCP", "TLS", "CONNECT", "UP", "CLOSED"))
 _LINK = const(0)
@@ -78,6 +79,7 @@ class Connection:
     linking    bool, it brings the link up
     behind     bool, a message was not taken as handlers are behind (max_backlog)
     waiting    bool, the reader waits until handlers have made room
+    clean_start  bool, the broker has no session now: the next CONNECT begins one that lasts
     up_ms      ticks when it was made, or None
     ended_in   str, the one of STATES in which it ended; None before
     transport  Transport; None before TCP, and when it is over
@@ -96,6 +98,7 @@ class Connection:
         self._session = client.session
         self._host = client.host
         self.address = self._asked_clock = None
+        self.clean_start = False
         self._odd = False  # it was told that the broker answers as if with another QoS
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
         self.no_memory = [0, 0]
@@ -140,19 +143,27 @@ class Connection:
                 if not self.address:  # the last good one may still serve
                     raise
             unload("clock", "dns")  # TLS needs the memory
-            self._enter(_TCP)
-            self.transport = t = Transport(asyncio.core.cur_task, client)
             start = time.ticks_ms()
-            try:
-                opens = self._open(t)
+            while True:
+                self._enter(_TCP)
+                self.transport = t = Transport(asyncio.core.cur_task, client)
+                try:
+                    opens = self._open(t)
+                    if self.reserve:
+                        opens = self.reserve.guard(client, opens)
+                    present = await asyncio.wait_for(opens, client.connect_timeout_s)
+                except asyncio.TimeoutError:
+                    raise ConnectError(
+                        "%s port %d: no answer within %d s (%s)"
+                        % (self.address, client.port, client.connect_timeout_s, STATES[self.state])
+                    )
+                if not self.clean_start:
+                    break
+                t.send(_DISCONNECT)
+                t.close()
+                self._unsure = True  # should it say that it has one
                 if self.reserve:
-                    opens = self.reserve.guard(client, opens)
-                present = await asyncio.wait_for(opens, client.connect_timeout_s)
-            except asyncio.TimeoutError:
-                raise ConnectError(
-                    "%s port %d: no answer within %d s (%s)"
-                    % (self.address, client.port, client.connect_timeout_s, STATES[self.state])
-                )
+                    self.reserve.back()
             t.decoder.partial = True
             self._enter(_UP)
             self._reader = asyncio.create_task(self._read(t))
@@ -215,8 +226,10 @@ class Connection:
             why = "another broker"
         if client.clean_start and not five:
             why = ""
-        clean = why is not None
-        self._new = "new: " + why if why else "new"
+        first = not self.clean_start
+        clean = first and why is not None
+        if first:
+            self._new = "new: " + why if why else "new"
         connect = await five.connect_packet() if five else client.connect_packet
         packet.set_clean(connect, clean)
         await t.dial(self.address, client.port)
@@ -252,6 +265,8 @@ class Connection:
         session.discard = None if present else ""  # until our side of it is new, too
         session.resume(present, time.ticks_ms(), unsure)
         self._unsure = False
+        # one that begins clean ends with its connection (3.1.1 section 3.1.2.4)
+        self.clean_start = clean and not (five or client.clean_start)
         self._keepalive_s = await five.accepted(decoder) if five else client.keepalive_s
         return present
 

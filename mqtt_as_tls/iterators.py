@@ -133,7 +133,7 @@ class _Iterator:
 
         The awaited call raises asyncio.TimeoutError, and StopAsyncIteration when the client stops.
         """
-        self._client.check_timeout(timeout_s)
+        self._client.check_wait(timeout_s)
         self._call = call = self._next(timeout_s)
         return call
 
