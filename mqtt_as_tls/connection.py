@@ -153,10 +153,7 @@ class Connection:
                         opens = self.reserve.guard(client, opens)
                     present = await asyncio.wait_for(opens, client.connect_timeout_s)
                 except asyncio.TimeoutError:
-                    raise ConnectError(
-                        "%s port %d: no answer within %d s (%s)"
-                        % (self.address, client.port, client.connect_timeout_s, STATES[self.state])
-                    )
+                    raise load("texts").unanswered(client, STATES[self.state])
                 if not self.clean_start:
                     break
                 t.send(_DISCONNECT)
@@ -255,13 +252,13 @@ class Connection:
             else:
                 break
         if first != _CONNACK:
-            raise ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
+            raise load("texts").out_of_place(first)
         present, code = decoder.connack()
         self._unsure = unsure
         if code:
             raise load("texts").refusal(client, code)
         if present and clean:
-            raise ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+            raise load("texts").out_of_place(0)
         session.discard = None if present else ""  # until our side of it is new, too
         session.resume(present, time.ticks_ms(), unsure)
         self._unsure = False
@@ -380,7 +377,7 @@ class Connection:
                             session.postpone(time.ticks_ms())
                             t.due(0)
                 elif kind < _PUBLISH:
-                    raise ProtocolError("a second CONNACK (section 3.2)")
+                    raise load("texts").out_of_place(first)
                 elif kind < _SUBACK:
                     n = decoder.answer()
                     code = decoder.code
@@ -466,7 +463,7 @@ class Connection:
                 t.send(wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
                 session.inbound.remove(ready)
             if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:
-                t.lost(ConnectError("handlers are done: connecting anew for what did not fit"))
+                t.lost(load("texts").behind())
         except MemoryError:  # it is sent on the next connection
             t.lost(MemoryError)
 

@@ -15,6 +15,9 @@ from .router import wrong
 from .transport import STALL_MS, closed
 
 _CHUNK = const(1024)  # bytes of memory that a transfer takes, and of a TLS record
+_TURN_MS = const(10)  # between looks for an answer
+_PINGREQ = const(b"\xc0\0")
+_NO_LIMIT = const(1 << 20)
 
 
 class Parts:
@@ -97,6 +100,8 @@ class Upload(Delivery):
         reading = False  # what happens is the stream's doing, not the connection's
         try:
             chunk = memoryview(bytearray(min(_CHUNK, left)))
+            if t.unheard:
+                await self._alone(t)
             while True:
                 await self._send(t, part)
                 if not left:
@@ -117,6 +122,7 @@ class Upload(Delivery):
                 part = chunk[:n]
                 left -= n
                 reading = False
+            await self._alone(t)
             # what waits for an answer was behind it
             client.session.postpone(time.ticks_ms())
             t.due(client.ack_timeout_s * 1000)
@@ -131,9 +137,19 @@ class Upload(Delivery):
         finally:
             t.streams.remove(self)
         try:
-            await t.drain()
+            await t.drain(False)
         except MemoryError as e:  # for the coroutine: what waits would wait for ever
             t.lost(e)
+
+    async def _alone(self, t):
+        # no ping can ask within it whether the path lives, so nothing else is on the way with it
+        if t.room > _NO_LIMIT:
+            return
+        stats = self._client.stats
+        before = stats.bytes_in
+        await self._send(t, _PINGREQ)
+        while stats.bytes_in == before and t.readable.waits:
+            await asyncio.sleep_ms(_TURN_MS)
 
     async def _send(self, t, part):
         at = 0

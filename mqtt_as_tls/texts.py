@@ -6,7 +6,7 @@ when something did.
 import sys
 
 from . import load, packet
-from .errors import DeliveryUnknown, RefusedError
+from .errors import ConnectError, DeliveryUnknown, ProtocolError, RefusedError
 
 
 def tell(client, kind, value):
@@ -30,6 +30,39 @@ def refusal(client, code, filter=None):
     error = RefusedError(what, code)
     error.properties = properties
     return error
+
+
+def no_broker(data):
+    """Return the ConnectError for the other side of TCP that sent `data` (bytes), or closed."""
+    if data:
+        return ConnectError("the other side speaks first: no MQTT broker on this port")
+    return ConnectError("closed at once by the other side")
+
+
+def out_of_place(first):
+    """
+    Return the ProtocolError for a packet of the broker that must not come now.
+
+    first  int, its first byte; 0: CONNACK with a session that was not asked for
+    """
+    if not first:
+        return ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+    if first >> 4 == 2:
+        return ProtocolError("a second CONNACK (section 3.2)")
+    return ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)
+
+
+def unanswered(client, state):
+    """Return the ConnectError for an attempt that took too long in the state `state` (str)."""
+    return ConnectError(
+        "%s port %d: no answer within %d s (%s)"
+        % (client.connection.address, client.port, client.connect_timeout_s, state)
+    )
+
+
+def behind():
+    """Return the ConnectError that ends a connection on which handlers could not keep up."""
+    return ConnectError("handlers are done: connecting anew for what did not fit")
 
 
 def undelivered(client, out, error=None):

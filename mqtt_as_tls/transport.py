@@ -14,11 +14,19 @@ from asyncio import core
 
 from micropython import const
 
+from . import load
 from .errors import ConnectError
 
 STALL_MS = const(10_000)  # the longest time without progress in sending, or in a stream
 _EINPROGRESS = const((115, 119, 36))  # Linux and lwIP, esp32, macOS
 _NOTHING = const((11, 35))  # EAGAIN
+# MicroPython's lwIP waits up to 10 s within a write when its 32 buffers or 8000 B for what is not
+# acknowledged are used up: what a packet takes besides its bytes, and what may be on the way until
+# a ping asks whether the path lives; twice that, until its answer is waited for
+_BUFFER = const(180)
+_UNHEARD = const(2100)
+_TURN_MS = const(10)  # between looks for an answer
+_PINGREQ = const(b"\xc0\0")
 
 _STOP = StopIteration()
 
@@ -64,22 +72,24 @@ class _Poll:
     """
     `await poll` returns when the socket is ready; waiting takes no memory of its own.
 
-    more  bool: there is input that the socket does not know of, nothing is to be waited for
+    more   bool: there is input that the socket does not know of, nothing is to be waited for
+    waits  bool: a task waits
     """
 
     def __init__(self, enqueue, sock):
         self._enqueue = enqueue
         self.sock = sock
-        self._armed = self.more = False
+        self.more = self.waits = False
 
     def __iter__(self):
-        self._armed = not self.more
+        self.waits = self.more
         return self
 
     def __next__(self):
-        if not self._armed:
+        if self.waits:
+            self.waits = False
             _stop()
-        self._armed = False
+        self.waits = True
         self._enqueue(self.sock)
 
 
@@ -95,6 +105,9 @@ class Transport:
     error      what ended it, or None
     out        list of the packets that wait to be sent
     blocked    bool, nothing can be sent at once
+    unheard    int, what was written since a byte was received last, each packet with _BUFFER
+    limit      int, of that: `room`, or twice that when a ping was sent since
+    room       int, _UNHEARD where that matters; tests change it
     moved_ms   ticks when a blocked write last made progress
     rx_ms      ticks of the last byte received
     tx_ms      ticks of the last packet written
@@ -108,13 +121,15 @@ class Transport:
 
     error = None
     tls_ms = 0
+    room = _UNHEARD if hasattr(socket, "reset") else 1 << 28  # only that lwIP has reset()
 
     def __init__(self, owner, client):
         self._owner = owner
         self._queue = core._task_queue  # that of its event loop
         self._client = client
         self._raw = self.sock = self.writer = self.wake_ms = None
-        self._sent = 0
+        self._sent = self.unheard = 0
+        self.limit = self.room
         self.blocked = False
         self.out = []
         self.streams = []
@@ -150,9 +165,8 @@ class Transport:
             await _Poll(core._io_queue.queue_write, s)
             # a refused connection shows here, apart from what TLS makes of it
             try:
-                if s.recv(1):
-                    raise ConnectError("the other side speaks first: no MQTT broker on this port")
-                raise ConnectError("closed at once by the other side")
+                data = s.recv(1)
+                raise load("texts").no_broker(data)
             except OSError as e:
                 if e.errno not in _NOTHING:
                     raise
@@ -214,6 +228,8 @@ class Transport:
             self.decoder.fed(n)
             self._client.stats.bytes_in += n
             self.rx_ms = time.ticks_ms()
+            self.unheard = 0
+            self.limit = self.room
         elif n == 0:
             raise ConnectError("the broker closed the connection")
         return more
@@ -226,30 +242,45 @@ class Transport:
         Returns whether all of it is sent.
         """
         self.tx_ms = time.ticks_ms()
-        self._client.stats.bytes_out += len(buf)
+        size = len(buf)
+        self._client.stats.bytes_out += size
         if self.blocked:
             self.out.append(buf)
             return False
         try:
-            n = self.sock.write(buf)
-            if n == len(buf):
+            # DISCONNECT goes at once, as its sender closes then
+            n = (self.unheard + size <= self.limit or buf[0] > 0xDF) and self.sock.write(buf)
+            if n == size:
+                self.unheard += size + _BUFFER
                 return True
             self.blocked = True
             self.moved_ms = self.tx_ms
             self.out.append(buf)
             self._sent = n or 0
-            self.writer = asyncio.create_task(self.drain())
+            self.writer = asyncio.create_task(self.drain(n is not False))
             self.due(STALL_MS)
         except Exception as e:  # a tuple of those that are meant would take memory
             self.blocked = True
             self.lost(e)
         return False
 
-    async def drain(self):
-        """Send what waits in `out`."""
+    async def drain(self, begun):
+        """Send what waits in `out`; `begun` (bool): the first one was tried, it goes first."""
         out = self.out
         try:
-            while out:
+            while True:
+                size = len(out[0]) if out else 0
+                if not begun and self.unheard and self.unheard + size > self.limit:
+                    if self.limit == self.room and self.decoder.partial:  # not before CONNACK
+                        self.limit *= 2
+                        out.insert(0, _PINGREQ)
+                        self._client.stats.bytes_out += 2
+                    elif size and self.readable.waits:  # else an answer may be there, unread
+                        await asyncio.sleep_ms(_TURN_MS)
+                        continue
+                if not out:
+                    break
+                begun = True
                 await self.writable
                 n = self.sock.write(memoryview(out[0])[self._sent :])
                 if n:
@@ -257,7 +288,9 @@ class Transport:
                     self.tx_ms = self.moved_ms = time.ticks_ms()
                     if self._sent == len(out[0]):
                         out.pop(0)
+                        self.unheard += self._sent + _BUFFER
                         self._sent = 0
+                        begun = False
             self.blocked = False
             self._client.outbox.drained()
         except (OSError, MemoryError) as e:

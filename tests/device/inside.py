@@ -268,6 +268,17 @@ def collect_before_connect():
     connection.Transport.handshake = collected
 
 
+def as_on_lwip():
+    """Write no more without a word of the broker than a board has room for."""
+    connection.Transport.room = 2100
+
+
+def waits_for_a_word(client):
+    """Tell whether it writes nothing more until something comes."""
+    t = client.connection.transport
+    return bool(t and t.blocked and t.limit > t.room and t.unheard + len(t.out[0]) > t.limit)
+
+
 def is_slow(client):
     """Tell whether it tries again rarely, as what fails does not heal by itself."""
     return client.retry.slow

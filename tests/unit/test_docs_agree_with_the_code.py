@@ -33,6 +33,7 @@ OTHERS = {
     "queueing._TIMED",
     "session._TICKS",
     "store._ENOSPC",
+    "stream_out._NO_LIMIT",
 }
 _RECORDS = "MAGIC VERSION HEAD QUEUED DIRECT SENT RECEIVED DONE INBOUND RELEASED FRESH SUSPECT"
 OTHERS |= {

@@ -1,5 +1,7 @@
 """The link of the examples, PPP: shared, and brought up again when the other side ended it."""
 
+import pytest
+
 from tests.virtual_pico.pico import LINK_UP
 
 
@@ -36,3 +38,15 @@ def test_a_soft_reset_while_ppp_connects_leaves_nothing_of_it(desk):
         pico.soft_reset()
     pico.heal()
     assert pico.run(LINK_UP + "print(ppp.ifconfig()[0])") == "10.77.0.2"
+
+
+@pytest.mark.parametrize("size", [20, 300, 1500])
+@pytest.mark.parametrize("tls", [False, True])
+def test_messages_with_qos_0_on_a_path_that_died_stop_no_other_task(desk, tls, size):
+    pico = desk.pico
+    desk.install("chatter")
+    pico.start(f"import asyncio, chatter; asyncio.run(chatter.run({tls}, {size}))")
+    pico.wait_for("^chattering")
+    pico.fault(link="silent")
+    _, longest_ms = pico.wait_for("^longest").split()
+    assert int(longest_ms) < 1000  # lwIP waits 10 s when it has no room
