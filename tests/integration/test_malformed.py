@@ -349,10 +349,10 @@ def test_messages_without_end_that_the_server_never_releases_end_the_connection(
     def script(connection):
         connection.accept(connack(protocol, connection.number > 1))
         if connection.number == 1:
-            for n in range(1, 257):
+            for n in range(1, 513):
                 connection.send(message(protocol, b"t", b"x", 2, n))
                 assert connection.packet() == (0x50, n.to_bytes(2, "big"))
-            connection.send(message(protocol, b"t", b"x", 2, 257))
+            connection.send(message(protocol, b"t", b"x", 2, 513))
         ends.append((connection.number, connection.until_closed()))
 
     out = Device.against(
