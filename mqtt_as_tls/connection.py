@@ -44,7 +44,7 @@ _CLOSED = const(7)
 
 _LINK_S = const(120)
 _EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
-_ROOM = const(36_000)  # bytes of heap: in less there is no reserve
+_ROOM = const(80_000)  # bytes of heap: in less there is no reserve
 _REPLIES = const(16)  # that wait to be sent
 _TURN_MS = const(20)  # between looks whether handlers have made room
 _BUFFER = const(512)  # of the decoder: a packet that is larger needs a piece of memory of its own

@@ -451,3 +451,10 @@ def later(seconds):
     if mqtt5.time is time:
         mqtt5.time = _Later()
     mqtt5.time.seconds += seconds
+
+
+def no_reserve():
+    """Let clients hold no memory for the next connection: what they take can be counted then."""
+    from mqtt_as_tls import reserve
+
+    reserve.Reserve = lambda tls: None

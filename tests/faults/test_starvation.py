@@ -43,7 +43,7 @@ HEAPS = {
     "3.1.1 mtls frozen plain": (14, 20, 34, 50, 60),
     "5.0 tcp .mpy plain": (30, 48, 60, 80),
     "3.1.1 tls .py plain": (60, 90, 130),
-    "3.1.1 mtls frozen sensor": (40, 84),
+    "3.1.1 mtls frozen sensor": (40, 96),  # with 17 KB of tests/fakes/network.py
 }
 
 
@@ -335,6 +335,8 @@ def test_a_call_that_found_no_memory_can_be_made_again(broker):
                         failed[i] += 1
                     except asyncio.TimeoutError:
                         pass  # the connection may have been what there was no memory for
+                    except asyncio.CancelledError:
+                        pass  # wait_for() had no memory to say that it is over
                     hunger.end()
                     await client.wait_connected(20)
                     result = call(n, n % 3)

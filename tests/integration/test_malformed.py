@@ -22,7 +22,7 @@ ROOM = 8192 + 2 * bad.MAX_PACKET
 
 APP = """
 from tests.device.inside import (
-    collect_before_connect, doubt_nothing, explain_nothing, keep_loaded, watch_failures
+    collect_before_connect, doubt_nothing, explain_nothing, keep_loaded, no_reserve, watch_failures
 )
 
 class Watched:
@@ -30,6 +30,7 @@ class Watched:
 
     def __init__(self):
         keep_loaded()
+        no_reserve()
         doubt_nothing()  # it is to be subscribed in every case
         import mqtt_as_tls.oversized  # or what it takes would seem to be lost
 
