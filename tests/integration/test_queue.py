@@ -120,8 +120,8 @@ def test_the_ring_gives_what_it_took_in_order(oldest, interrupts, seed):
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_publish_and_enqueue_keep_the_order_of_the_calls(proxy, broker, protocol):
-    peer = broker.peer("t", qos=2)
+def test_publish_and_enqueue_keep_the_order_of_the_calls(proxy, protocol):
+    """Looked at where it passes: a broker's QoS 0 overtakes its QoS 1 on the way to others."""
     proxy.refuse()
     with Device(
         proxy,
@@ -144,8 +144,8 @@ def test_publish_and_enqueue_keep_the_order_of_the_calls(proxy, broker, protocol
         device.wait_for("all wait")
         proxy.heal()
         device.finish()
-    peer.wait_for(60)
-    assert [int(payload) for _, payload in peer.received] == list(range(60))
+    passed = [int(each.payload[protocol - 4 :]) for each in proxy.seen("PUBLISH", "up")]
+    assert passed == list(range(60))
 
 
 def test_what_waits_takes_the_memory_that_max_queue_says(proxy, broker):
