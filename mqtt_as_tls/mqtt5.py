@@ -128,7 +128,9 @@ class Wire:
         properties = pairs(properties)
         for i, (name, _) in enumerate(properties):
             if name == _EXPIRY:
-                properties.insert(0, properties.pop(i))  # where `_count_down` looks for it
+                # where `_count_down` looks for it
+                first = int(properties[0][0] == "payload_format_indicator")
+                properties.insert(first, properties.pop(i))
             elif name in ("topic_alias", "subscription_identifier"):
                 raise ValueError(
                     "%s: not in a PUBLISH of an app%s"
@@ -303,7 +305,8 @@ class Wire:
         # take the time that it waited off its message expiry (3.3.2.3.3); return what is left
         waited_s = (time.ticks_ms() - out.since & _TICKS) // 1000
         buf = out.packet
-        at = packet5.first_property(buf, out.qos) + 1
+        at = packet5.first_property(buf, out.qos)
+        at += 1 if buf[at] == 2 else 3  # behind payload_format_indicator
         left = int.from_bytes(buf[at : at + 4], "big") - waited_s
         if left <= 0 and out.id:
             left = 1  # the broker may have it: sent it has to be
