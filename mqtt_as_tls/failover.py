@@ -14,9 +14,8 @@ from .errors import ConnectError
 from .transport import Transport
 
 _SHORT = const(3)  # connections in a row that did not last: the next broker has its turn
-_DIAL_S = const(
-    10
-)  # for the first broker to take a connection, when it is asked whether it is back
+# for the first broker to take a connection, when it is asked whether it is back
+_DIAL_S = const(10)
 _STAYS_MS = const(500)  # how long it must keep it
 _LONGEST_S = const(86400)  # between two such questions, when going back has failed again and again
 _TURN_MS = const(20)  # between looks whether the last acknowledgement has come

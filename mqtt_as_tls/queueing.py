@@ -271,10 +271,8 @@ class Ring:
         try:
             asyncio.create_task(self._go())
             _ring_bell()
-        except (
-            MemoryError
-        ):  # the next one does it, or the connection when it looks at its deadlines
-            self.woken = False
+        except MemoryError:
+            self.woken = False  # the next one does it, or the connection at its next deadline
 
     async def _go(self):
         self.woken = False

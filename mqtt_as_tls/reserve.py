@@ -21,7 +21,6 @@ _OTHERS = const(
     b"\3\3\3\3\3\3\3\3\3\3\3\3\3\3\3\3"
 )
 _TCP = const(16)  # the first piece that plain TCP has use for
-_FLOOR = const(12288)  # bytes that stay free where the heap is small
 _WORD = const((0,))
 
 
@@ -40,14 +39,12 @@ class Reserve:
     """
 
     def __init__(self, tls):
-        # Each a tuple, one block of memory; None: to be taken; 0: not so far; (): never
-        self._pieces = pieces = [0] * (2 + len(_OTHERS))
+        # Each a tuple, one block of memory; None: to be taken; (): never
+        self._pieces = pieces = [None] * (2 + len(_OTHERS))
         self._lent = False  # TLS has the buffers
-        at = 2
         if not tls or sys.maxsize >> 31 or sys.platform == "esp32":
-            at = _TCP  # 64-bit ports and the esp32 have other memory for TLS
-        for i in range(at):
-            pieces[i] = () if at > 2 else None
+            for i in range(_TCP):  # 64-bit ports and the esp32 have other memory for TLS
+                pieces[i] = ()
 
     def _take(self, at, end):
         """Take the pieces from `at` to `end` that are to be taken; return whether one lacks."""
@@ -63,17 +60,6 @@ class Reserve:
             at += 1
         return lacking
 
-    def _want(self):
-        """Have what was not taken so far be taken, as far as there is room for it."""
-        pieces = self._pieces
-        if 0 in pieces:
-            spare = gc.mem_free() - _FLOOR
-            for at in range(2, len(pieces)):
-                if pieces[at] == 0:
-                    spare -= _OTHERS[at - 2] * 32
-                    if spare > 0:
-                        pieces[at] = None
-
     def hold(self, wanted):
         """
         Hold what is not in use.
@@ -86,8 +72,6 @@ class Reserve:
         automatic = gc.isenabled()
         gc.disable()  # or each piece that lacks would have it collect
         at = 2 if self._lent else 0
-        self._take(at, 2)
-        self._want()
         if self._take(at, len(self._pieces)):
             gc.collect()
             self._take(at, len(self._pieces))
