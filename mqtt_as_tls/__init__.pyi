@@ -351,7 +351,7 @@ class TLS:
     def __init__(
         self,
         ca: _Data | Sequence[_Data],
-        cert: _Data | None = None,
+        cert: _Data | Sequence[_Data] | None = None,
         key: _Data | None = None,
         *,
         server_hostname: str | None = None,
@@ -362,8 +362,9 @@ class TLS:
             ca: Whom to trust: the certificate of the CA that signed the broker's, or the broker's
                 own if that is self-signed. A path, the content (bytes, or a str with the PEM
                 text), or a list of these; PEM or DER, each with one certificate or several.
-            cert: The device's certificate, for brokers that want one (mutual TLS): a path or the
-                content. Of a chain only the first certificate is used.
+            cert: The device's certificate, for brokers that want one (mutual TLS), and those of
+                the CAs between it and the root, where the broker does not have them; given as
+                `ca` is. All are sent, in their order: the device's own first.
             key: Its private key, not encrypted: a path or the content.
             server_hostname: The name that must be in the broker's certificate, where that is not
                 the host that is dialled. It is also sent to the broker (SNI, RFC 6066).
@@ -379,7 +380,7 @@ class TLS:
     @classmethod
     def unverified(
         cls,
-        cert: _Data | None = None,
+        cert: _Data | Sequence[_Data] | None = None,
         key: _Data | None = None,
         *,
         server_hostname: str | None = None,

@@ -1,7 +1,5 @@
 """A TLS context from PEM or DER that always verifies, and the errors of a handshake by name."""
 
-from binascii import a2b_base64
-
 from micropython import const
 
 try:
@@ -9,85 +7,12 @@ try:
 except ImportError:
     import ssl as tls  # MicroPython 1.22 has the C module under this name
 
-from . import load
+from . import load, unload
 from .errors import CertificateError, TLSError
-
-_CERTIFICATE = const(b"CERTIFICATE")
-_KEY = const(b"PRIVATE KEY")
-_BEGIN = const(b"-----BEGIN ")
-
-# How a P-256 and an RSA-2048 public key begin in DER, in a certificate and in its key alike.
-_PUBLIC = const((b"\x03B\0\x04", b"\x02\x82\x01\x01\0"))
 
 # Out of memory in the modules of mbedTLS, each error divided by -128: SSL, cipher, MD, ECP,
 # RSA private, RSA public, PK, a key, X.509.
 _MEMORY = const(b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51")
-
-
-def _wrong(name, problem, detail=None):
-    return load("argument_errors").file(name, problem, detail)
-
-
-def _load(what, source, label, use=None):
-    # Call `use` with the DER of each `label` in `source`; without `use` return the name of
-    # `source` for messages and the first DER. One by one, because mbedTLS reads only the first of
-    # several in DER; as DER, because releases up to 1.28 read nothing else.
-    name = what
-    if isinstance(source, str):
-        if "-----B" in source:
-            source = source.encode()
-        else:
-            name += " " + source
-            try:
-                with open(source, "rb") as file:
-                    source = file.read()
-            except OSError as error:
-                raise _wrong(name, "open", error)
-    elif not isinstance(source, (bytes, bytearray, memoryview)):
-        raise TypeError(what + " must be a path or bytes")
-    data = bytes(source)
-    problem = "cut"
-    found = False
-    at = max(data.find(_BEGIN), 0)
-    try:
-        while 0 <= at < len(data):
-            if data[at] == 45:  # "-": PEM
-                head = data.index(b"-----", at + 11)
-                end = data.index(b"-----END ", head + 5)
-                encrypted = b"ENCRYPTED" in data[at:end]
-                at = data.find(_BEGIN, end)
-                if not data[:head].endswith(label):
-                    continue
-                if encrypted:
-                    problem = "encrypted"
-                    raise ValueError
-                der = a2b_base64(data[head + 5 : end])
-            else:
-                # Each element begins with its length (X.690 section 8.1.3).
-                head = at + 2
-                size = data[at + 1]
-                if size > 127:
-                    head += size & 127
-                    size = int.from_bytes(data[at + 2 : head], "big")
-                # A key begins with its version, an INTEGER; a certificate, an encrypted key don't.
-                if data[at] != 48 or (data[head] == 2) != (label == _KEY):
-                    problem = "der"
-                    raise ValueError
-                der = data[at : head + size]
-                at = head + size
-                if at > len(data):
-                    raise ValueError
-            if not use:
-                return name, der
-            found = True
-            problem = "read"
-            use(der)
-            problem = "cut"
-        if not found:
-            problem = "find" if data else "empty"
-            raise ValueError
-    except (ValueError, IndexError):
-        raise _wrong(name, problem, label.decode())
 
 
 class TLS:
@@ -97,8 +22,9 @@ class TLS:
     ca    whom to trust: the certificate of the CA that signed the broker's, or the broker's own
           if it is self-signed. A path (str), the content (bytes-like, or str with the PEM text),
           or a list of these; PEM or DER, each with one certificate or several
-    cert  the device's certificate, for brokers that want one (mutual TLS); a path or the content.
-          Of a chain only the first certificate is used: the broker needs the intermediate ones
+    cert  the device's certificate, for brokers that want one (mutual TLS), and those of the CAs
+          between it and the root, where the broker does not have them; given as `ca` is. All are
+          sent, in their order: the device's own first
     key   its private key, not encrypted; a path or the content
     server_hostname
           str, the name that must be in the broker's certificate, where that is not the host that
@@ -114,36 +40,15 @@ class TLS:
     """
 
     def __init__(self, ca=None, cert=None, key=None, *, server_hostname=None, ntp="pool.ntp.org"):
-        if not ca:
-            raise _wrong("no ca", "ca")
-        if (cert is None) != (key is None):
-            raise ValueError("give both cert and key, or none")
         self.server_hostname = server_hostname and server_hostname + ""  # TypeError unless str
         self.ntp = ntp
         self.verified = ca is not TLS
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-        context.verify_mode = tls.CERT_REQUIRED
-        if not self.verified:
-            context.verify_mode = tls.CERT_NONE
-            ca = ()
-        elif not isinstance(ca, (list, tuple)):
-            ca = (ca,)
+        context.verify_mode = tls.CERT_REQUIRED if self.verified else tls.CERT_NONE
         if hasattr(context, "verify_callback"):
             context.verify_callback = self._see
-        for source in ca:
-            _load("ca", source, _CERTIFICATE, context.load_verify_locations)
-        if cert is not None:
-            name, cert = _load("cert", cert, _CERTIFICATE)
-            key_name, key = _load("key", key, _KEY)
-            for mark in _PUBLIC:
-                at = key.find(mark)
-                # mbedTLS takes any two, and then the broker hangs up.
-                if 0 <= at < 99 and key[at : at + 60] not in cert:
-                    raise _wrong(key_name, "key", name)
-            try:
-                context.load_cert_chain(cert, key)
-            except ValueError:
-                raise _wrong(name + ", " + key_name, "read")
+        load("tls_files").fill(context, ca, cert, key)
+        unload("tls_files")
 
     @classmethod
     def unverified(cls, cert=None, key=None, **options):

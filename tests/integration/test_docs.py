@@ -536,6 +536,7 @@ async def test():
     "mutual": _CONNECT_WITH_TLS,
     "ntp": '\nprint("ok")\n',
     "several CAs": _CONNECT_WITH_TLS,
+    "chain": _CONNECT_WITH_TLS,
     "pinned": '\nprint(tls.verified)\nprint("ok")\n',
     "unverified": '\nprint(tls.verified)\nprint("ok")\n',
     "methods as handlers": """
@@ -774,6 +775,7 @@ def both_brokers(tmp_path, pki):
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_fragment(name, board, both_brokers, pki):
     shutil.copy(pki.ca.cert_der, board.directory / "certs/next-ca.der")
+    shutil.copy(pki.intermediate_ca.cert_der, board.directory / "certs/issuing-ca.der")
     shutil.copy(pki.broker_self_signed.cert_pem, board.directory / "certs/broker.crt")
     after = FRAGMENTS[name]
     before = _BEFORE

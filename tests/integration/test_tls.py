@@ -316,16 +316,45 @@ def test_a_key_behind_its_parameters_is_found(mtls_broker, pki, tmp_path):
     assert_connected(handshake(mtls_broker.port, **arguments))
 
 
-def test_of_a_chain_the_device_sends_its_own_certificate(mosquitto, pki):
-    """The intermediate is the broker's to know: it is not sent, as DER holds one certificate."""
-    device = pki.issue("device by intermediate", "client", issuer=pki.intermediate_ca)
-    arguments = files("pem", pki.ca, device, cert=device.chain_pem)
-    arguments["cert"] = device.chain_pem
-    result = handshake(mosquitto("mtls").port, **arguments)
+@pytest.fixture(scope="module")
+def below_two(pki):
+    """A device whose CA is below a CA below that of the broker; [it, its CA, the next]."""
+    root = pki.issue("root of chains", "ca", path_length=2)
+    upper = pki.issue("upper ca", "ca", issuer=root, path_length=1)
+    lower = pki.issue("lower ca", "ca", issuer=upper)
+    return root, [pki.issue("device below two", "client", issuer=lower), lower, upper]
+
+
+def test_the_device_sends_its_whole_chain(mosquitto, pki, below_two):
+    root, chain = below_two
+    arguments = files("pem", pki.ca, chain[0])
+    port = mosquitto("mtls", client_ca=root).port
+    result = handshake(port, **arguments)
     assert_failed(result, "TLSError", "wants a certificate of the device", "cafile")
-    both = Identity(pki.directory, "both cas", pki.ca.certificate, pki.ca.key)
-    both.__dict__["cert_pem"] = pki.bundle(pki.ca, pki.intermediate_ca)
-    assert_connected(handshake(mosquitto("mtls", client_ca=both).port, **arguments))
+    for given in (
+        pki.bundle(*chain),
+        pki.bundle(*chain, der=True),
+        [each.cert_der for each in chain],
+        [chain[0].cert_pem, pki.bundle(*chain[1:])],
+        pki.bundle(*chain[::-1]),  # its own last: found by its key
+    ):
+        assert_connected(handshake(port, **{**arguments, "cert": given}))
+
+
+@pytest.mark.timeout(900)  # the interpreter may have to be built
+def test_an_older_firmware_sends_the_whole_chain_too(mosquitto, pki, below_two, monkeypatch):
+    monkeypatch.setenv("MICROPYTHON", str(freeze.unix(32)))
+    monkeypatch.setenv("MQTT_FROZEN", "1")
+    assert mpy.check("import sys; print(sys.implementation[1][1])") == "25\n"
+    root, chain = below_two
+    arguments = files("der", pki.ca, chain[0], cert=[each.cert_der for each in chain])
+    assert_connected(handshake(mosquitto("mtls", client_ca=root).port, **arguments))
+
+
+def test_a_chain_without_the_devices_own_certificate_is_refused(pki, below_two):
+    _, chain = below_two
+    arguments = files("pem", pki.ca, chain[0], cert=pki.bundle(*chain[1:]))
+    assert "not the key of cert" in refusal(**arguments)
 
 
 def test_the_content_may_be_given_as_bytes(mtls_broker, pki):
@@ -648,13 +677,30 @@ def test_a_device_that_the_broker_refuses_is_told_so(mtls_broker, pki, form, dev
     )
 
 
-def test_a_key_of_another_certificate_is_refused_by_the_broker(mtls_broker, pki):
-    """P-256 and RSA-2048 are noticed when TLS is made; the rest only here."""
-    one, other = (pki.issue(f"p384 {n}", "client", issuer=pki.ca, key="p384") for n in (1, 2))
-    arguments = {**files("der", pki.ca, one), "key": other.key_der}
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "rsa2048", "rsa3072", "rsa4096"])
+def test_a_key_of_another_certificate_is_refused(pki, kind):
+    one, other = (
+        odd(pki, f"{kind} {n}", key=new_key(kind), extensions=[]) for n in ("one", "other")
+    )
+    for form in ("key_der", "pkcs8_der"):
+        given = files("der", pki.ca, one)
+        assert refusal(**{**given, "key": getattr(one, form)}) == "accepted"
+        assert "not the key of cert" in refusal(**{**given, "key": getattr(other, form)})
+
+
+def test_a_key_of_another_certificate_is_refused_by_the_broker(mtls_broker, pki, tmp_path):
+    """A key without its public half tells nothing before the handshake."""
+    one, other = (pki.issue(f"half {n}", "client", issuer=pki.ca) for n in (1, 2))
+    half = tmp_path / "half.der"
+    numbers = other.key.private_numbers().private_value.to_bytes(32, "big")
+    curve = bytes.fromhex("a00a06082a8648ce3d030107")
+    body = b"\x02\x01\x01\x04\x20" + numbers + curve  # RFC 5915 section 3
+    half.write_bytes(b"\x30" + bytes((len(body),)) + body)
+    arguments = {**files("der", pki.ca, one), "key": str(half)}
     result = handshake(mtls_broker.port, **arguments)
     assert_failed(result, "TLSError", "wants a certificate of the device", "a pair")
     assert "bad signature" in mtls_broker.log()
+    assert_connected(handshake(mtls_broker.port, **{**arguments, "cert": other.cert_der}))
 
 
 def test_a_certificate_of_the_device_beyond_its_buffer_is_explained(mtls_broker, pki):

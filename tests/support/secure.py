@@ -18,7 +18,7 @@ def files(ca=None, device=None, form="der", **more):
     if ca:
         arguments["ca"] = getattr(ca, f"cert_{form}")
     if device:
-        arguments["cert"] = getattr(device, f"cert_{form}")
+        arguments.setdefault("cert", getattr(device, f"cert_{form}"))
         arguments["key"] = getattr(device, f"key_{form}")
     return arguments
 

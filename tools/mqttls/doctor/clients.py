@@ -16,10 +16,11 @@ from .causes import problem, remark
 from .peek import BOARD_OUT
 
 
-def judge(certificate, private, authorities=(), crls=(), when=None):
+def judge(certificate, private, authorities=(), crls=(), when=None, chain=()):
     """
     Return the findings about the certificate that a device shows.
 
+    chain        those of the CAs above it (x509.Certificate) that the device sends, too
     private      Key, or None to leave the pair unchecked
     authorities  CAs (x509.Certificate) that the broker takes clients from; empty: unknown
     crls         lists (x509.CertificateRevocationList) that the broker reads
@@ -46,12 +47,10 @@ def judge(certificate, private, authorities=(), crls=(), when=None):
     if usage is not None and not usage.digital_signature:
         fact = f"the keyUsage of {whose} lacks digitalSignature"
         out.append(problem(25, fact, cure="reissue it with keyUsage digitalSignature"))
-    if authorities and not any(
-        each.subject == certificate.issuer and reading.signed_by(certificate, each)
-        for each in authorities
-    ):
+    top = path(certificate, chain, authorities)[-1]
+    if authorities and not _issuer(top, authorities):
         names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
-        issuer = reading.issuer_of(certificate)
+        issuer = reading.issuer_of(top)
         fact = f"{whose} is from {issuer}; the broker takes those from {names}"
         out.append(
             problem(25, fact, cure="issue it from the broker's CA, or add its CA to cafile")
@@ -64,10 +63,33 @@ def judge(certificate, private, authorities=(), crls=(), when=None):
         cause = f"a broker with a crlfile refuses clients of a CA without a list: {issuer}"
         cure = f"append the list of {issuer} to it (mqttls renew)"
         out.append(problem(26, fact, cause=cause, cure=cure))
-    if reading.size(certificate) + 10 > BOARD_OUT:
-        fact = f"{whose} has {reading.size(certificate)} bytes; a board sends 4096 at most"
+    size = sum(3 + reading.size(each) for each in (certificate, *chain))
+    if size + 7 > BOARD_OUT:
+        with_chain = f" with its chain of {len(chain)}" if chain else ""
+        fact = f"{whose}{with_chain} has {size} bytes; a board sends 4096 at most"
         out.append(problem(32, fact, stage="client certificate"))
     return out
+
+
+def path(certificate, chain, authorities=()):
+    """
+    Return the certificates (list) from a device's own upwards, as far as `chain` has them and
+    none of `authorities` signed one.
+    """
+    found = [certificate]
+    while not _issuer(found[-1], authorities):
+        above = _issuer(found[-1], [each for each in chain if each not in found])
+        if above is None:
+            break
+        found.append(above)
+    return found
+
+
+def _issuer(certificate, candidates):
+    for each in candidates:
+        if each.subject == certificate.issuer and reading.signed_by(certificate, each):
+            return each
+    return None
 
 
 def revoked(crl, certificate):

@@ -91,6 +91,7 @@ class _Diagnosis:
         self.case, self.dialler = case, dialler
         self.verdict = Verdict()
         self.trusted, self.certificate, self.private = [], None, None
+        self.chain = []  # of CAs that the device sends behind its own certificate
         self.authorities, self.crls, self.known = [], [], []
         self.named, self.acl = case.named, case.acl
         self.watch = log.Watch(case.log) if case.log else None
@@ -152,12 +153,13 @@ class _Diagnosis:
         if target.cert:
             with self.readable():
                 loaded, findings = lint.device_certificates(target.cert, "cert")
-                self.certificate = loaded[0]
+                self.certificate, *self.chain = loaded
                 self.add(*findings)
         if target.key:
             with self.readable():
                 self.private = reading.load_key(target.key)
                 self.add(*lint.device_key(self.private, target.key))
+                self.own_first()
         if (target.cert is None) != (target.key is None):
             missing = "key" if target.key is None else "certificate"
             fact = (
@@ -171,6 +173,14 @@ class _Diagnosis:
                 self.stage("files", "failed", problems[0].fact)
             else:
                 self.stage("files", "ok", f"{count} of the device")
+
+    def own_first(self):
+        """Take the certificate that the key is of for the device's own, as a board does."""
+        every = [self.certificate, *self.chain] if self.chain else []
+        own = [each for each in every if reading.is_pair(each, self.private.private)]
+        if own:
+            self.certificate = own[0]
+            self.chain = [each for each in every if each is not own[0]]
 
     @contextlib.contextmanager
     def readable(self):
@@ -269,18 +279,19 @@ class _Diagnosis:
 
     def judge_client(self, answer):
         authorities = self.authorities
-        findings = clients.judge(self.certificate, self.private, authorities, self.crls)
+        findings = clients.judge(
+            self.certificate, self.private, authorities, self.crls, chain=self.chain
+        )
         if answer is not None and not answer.wants_certificate:
             findings = [
                 dataclasses.replace(each, level="remark") if each.row in (25, 26) else each
                 for each in findings
             ]
         if answer is not None and answer.authorities and not authorities:
-            names = [x509.Name.public_bytes(self.certificate.issuer)]
+            shown = clients.path(self.certificate, self.chain)
+            names = [x509.Name.public_bytes(each.issuer) for each in shown]
             if not set(names) & set(answer.authorities):
-                fact = (
-                    f"the broker does not list {reading.issuer_of(self.certificate)} among its CAs"
-                )
+                fact = f"the broker does not list {reading.issuer_of(shown[-1])} among its CAs"
                 findings.append(problem(25, fact))
         self.add(*findings)
         if answer is None:
