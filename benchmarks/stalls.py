@@ -20,6 +20,11 @@ class Link:
     def is_up(self):
         return True
 
+    async def up(self):
+        pass
+
+    reset = up
+
     def dns_servers(self):
         return [(HOST, PORT)]
 

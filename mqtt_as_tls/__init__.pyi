@@ -287,8 +287,8 @@ class Will:
             properties: Of the will (MQTT 5, 5.0 section 3.1.3.2).
 
         Raises:
-            ValueError: A topic with wildcards, or a QoS that is none.
-            TypeError: A topic or payload of another type.
+            ValueError: A topic with wildcards, a QoS that is none, `delay_s` out of its range.
+            TypeError: A topic, payload or birth of another type.
         """
 
 class FileStore:
@@ -663,7 +663,7 @@ class MQTTClient:
             clean_start: Forget the session at every connect (MQTT 5: at the first), 3.1.1 section
                 3.1.2.4.
             give_up_after: Fail a message after which so many connections in a row broke, or on
-                which it was not acknowledged; None: never.
+                which it was not acknowledged, 1 to 65535; None: never.
             protocol: 4 is MQTT 3.1.1, 5 is MQTT 5.0.
             store: `FileStore(...)`: the session and the queue of `enqueue()` survive a reset.
             shared_session: The brokers of the list are one cluster, which shares the session.

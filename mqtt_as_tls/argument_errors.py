@@ -3,19 +3,50 @@ The caller's mistakes in words: what is wrong and what to do. Imported when one 
 """
 
 _ANEW = "; after Ctrl-C call asyncio.new_event_loop()"
+_FIVE = (
+    "properties auth reason topic_aliases request respond no_local retain_as_published"
+    " retain_handling"
+)
+_LONG = 40  # characters of a value that are shown
 
 
-def payload(value):
-    """Return the TypeError for a payload that is none."""
-    return TypeError(
-        "payload: bytes-like or str, not %s: str(value) or json.dumps(value) makes one"
-        % type(value).__name__
-    )
+def shown(value):
+    """Return `value` as it is shown: in short, and with nothing of what may be a secret in it."""
+    if isinstance(value, str) and "-----B" not in value:
+        return repr(value[:_LONG]) + "..." * (len(value) > _LONG)
+    if value is None or isinstance(value, (bool, float)):
+        return repr(value)
+    if isinstance(value, int) and abs(value) < 1 << 70:
+        return repr(value)
+    return "a " + type(value).__name__
+
+
+def payload(value, what="payload"):
+    """Return the TypeError for the argument `what` (str), which is no payload."""
+    why = "" if what == "password" else ": str(value) or json.dumps(value) makes one"
+    return TypeError("%s: bytes-like or str, not %s%s" % (what, type(value).__name__, why))
 
 
 def qos(value):
     """Return the ValueError for a QoS that is none."""
-    return ValueError("qos %r: 0, 1 or 2" % (value,))
+    return ValueError("qos %s: 0, 1 or 2" % shown(value))
+
+
+def properties(value):
+    """Return the TypeError for properties that are none."""
+    return TypeError(
+        "properties: a dict, or a list of pairs (name, value), not %s" % type(value).__name__
+    )
+
+
+def auth(value):
+    """Return the TypeError for an `auth` that is none."""
+    return TypeError("auth: (method str, step function), not %s" % shown(value))
+
+
+def request(value):
+    """Return the TypeError for what is no message that respond() could answer."""
+    return TypeError("respond: the Message of a request, not %s" % shown(value))
 
 
 def size(value, limit, name):
@@ -28,7 +59,7 @@ def size(value, limit, name):
 def full(value):
     """Return the ValueError for enqueue(full=value)."""
     return ValueError(
-        "full %r: newest or oldest; with a store, FileStore(full=...) alone" % (value,)
+        "full %s: newest or oldest; with a store, FileStore(full=...) alone" % shown(value)
     )
 
 
@@ -50,7 +81,9 @@ def thread():
 def stream(source, length):
     """Return the error for publish(topic, source, length=length), which cannot be sent."""
     if not isinstance(length, int) or isinstance(length, bool):
-        return TypeError("length: bytes to be read from the stream, an int, not %r" % (length,))
+        return TypeError(
+            "length: bytes to be read from the stream, an int, not %s" % shown(length)
+        )
     if not 0 <= length <= 268_435_455:
         return ValueError("length %d: 0 to 268435455 bytes (section 2.2.3)" % length)
     if not hasattr(source, "readinto"):
@@ -65,28 +98,50 @@ def stream(source, length):
 
 
 def number(name, value, low, high):
-    """Return the ValueError for an option out of its range."""
-    return ValueError("%s: a number from %d to %d, not %r" % (name, low, high, value))
+    """Return the ValueError for an argument out of its range."""
+    whole = "whole " if isinstance(value, float) and low <= value <= high else ""
+    return ValueError(
+        "%s: a %snumber from %d to %d, not %s" % (name, whole, low, high, shown(value))
+    )
 
 
 def text(name, value):
     """Return the ValueError for a name that MQTT cannot carry."""
     hint = ": .decode() makes one" if isinstance(value, bytes) else ""
+    n = len(value.encode()) if isinstance(value, str) else 0
+    what = "%d bytes" % n if n > 65535 else shown(value)
     return ValueError(
-        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %r%s" % (name, value, hint)
+        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %s%s" % (name, what, hint)
     )
+
+
+def subscription(options):
+    """Return the error for `options` (dict) of subscribe() or on(), with MQTT 3.1.1."""
+    for name in sorted(options):
+        if name not in _FIVE.split():
+            return unknown(name)
+    return option(name, None)
+
+
+def unknown(name):
+    """Return the TypeError for the argument `name` (str) of subscribe() or on(): it has none."""
+    hint = ""
+    if name in ("stream", "timeout_s"):
+        hint = ": it is one of %s" % ("on()" if name == "stream" else "subscribe()")
+    elif "call" in name or "handler" in name:
+        hint = ": write @client.on(filter, qos) before a function"
+    return TypeError("subscribe() and on() have no argument %r%s" % (name, hint))
 
 
 def option(name, value):
     """Return the error for an argument of MQTTClient that cannot be taken."""
     if name == "protocol":
-        return ValueError("protocol %r: 4 is MQTT 3.1.1, 5 is MQTT 5.0" % (value,))
+        return ValueError("protocol %s: 4 is MQTT 3.1.1, 5 is MQTT 5.0" % shown(value))
     if name == "session_expiry_s":
         return ValueError("session_expiry_s: MQTT 5 only; with 3.1.1 the broker decides")
-    five = (
-        "properties auth reason topic_aliases request no_local retain_as_published retain_handling"
-    )
-    if name in five.split():
+    if name == "will" and hasattr(value, "birth"):
+        name = "delay_s of the will" if value.delay_s else "properties of the will"
+    if name in _FIVE.split() or " of the will" in name:
         return ValueError("%s: MQTT 5 only: give MQTTClient protocol=5" % name)
     if name in ("shared_session", "balance", "prefer_first_s"):
         return ValueError("%s: for a list of hosts, not for one" % name)
@@ -94,23 +149,36 @@ def option(name, value):
         return ValueError("password without user: give user= too [MQTT-3.1.2-22]")
     hints = {
         "tls": "TLS(ca=...) or None",
-        "link": "WiFi(...), another link, or None",
+        "link": "WiFi(...), another link with up() is_up() reset() dns_servers(), or None",
         "will": "Will(...) or None",
         "store": "FileStore(...) or None",
         "log": "a function that takes a line, or None",
         "handler": "a function that takes a message",
         "on_connect": "an async function without arguments",
-        "give_up_after": "a number of connections, or None",
-        "timeout_s": "seconds, up to 500000 (the broker is the first argument of MQTTClient)",
+        "timeout_s": "seconds, up to 500000",
     }
     if name in hints:
-        return TypeError("%s: %s, not %r" % (name, hints[name], value))
+        more = ""
+        if name == "timeout_s" and isinstance(value, str):
+            more = " (the broker is the first argument of MQTTClient)"
+        return TypeError("%s: %s, not %s%s" % (name, hints[name], shown(value), more))
     return TypeError("MQTTClient has no argument %r" % name)
 
 
 def store():
     """Return the ValueError for a store of a client whose id is another one at every start."""
     return ValueError("store: give client_id=: this board has no id of its own to find it again")
+
+
+def file_store(directory, max_bytes, full, least):
+    """Return the ValueError for the arguments of FileStore; `least` is of max_bytes."""
+    if not isinstance(directory, str) or not directory:
+        why = "directory: a path, not " + shown(directory)
+    elif full not in ("newest", "oldest"):
+        why = "full: newest or oldest, not " + shown(full)
+    else:
+        why = "max_bytes: a whole number from %d on, not %s" % (least, shown(max_bytes))
+    return ValueError("FileStore: " + why)
 
 
 def store_taken(directory, user):
@@ -150,21 +218,24 @@ def _name(what, name):
         return TypeError("%s: a str, not %s" % (what, type(name).__name__))
     if not name:
         return ValueError("%s: empty [MQTT-4.7.3-1]" % what)
-    if "\0" in name:
-        return ValueError("%s %r: has a NUL character [MQTT-4.7.3-2]" % (what, name))
-    for c in name:
-        if 0xD800 <= ord(c) < 0xE000:
-            return ValueError("%s %r: has a surrogate [MQTT-1.5.3-1]" % (what, name))
     size = len(name.encode())
     if size > 65535:
         return ValueError("%s: %d bytes, at most 65535 [MQTT-4.7.3-3]" % (what, size))
+    if "\0" in name:
+        return ValueError("%s %s: has a NUL character [MQTT-4.7.3-2]" % (what, shown(name)))
+    for c in name:
+        if 0xD800 <= ord(c) < 0xE000:
+            return ValueError("%s %s: has a surrogate [MQTT-1.5.3-1]" % (what, shown(name)))
     return None
 
 
-def topic(name):
-    """Return the TypeError or ValueError for `name`, which is no topic (router.topic)."""
-    return _name("topic", name) or ValueError(
-        "topic %r: + and # are for subscribing only [MQTT-3.3.2-2]" % name
+def topic(name, what="topic"):
+    """
+    Return the TypeError or ValueError for `name`, the argument `what` (str), which is no topic
+    (router.topic).
+    """
+    return _name(what, name) or ValueError(
+        "%s %s: + and # are for subscribing only [MQTT-3.3.2-2]" % (what, shown(name))
     )
 
 
@@ -180,17 +251,24 @@ def filter(name):
             why = "+ stands for a whole level, as in a/+/b [MQTT-4.7.1-3]"
     if "#" in name and (name.find("#") < len(name) - 1 or levels[-1] != "#"):
         why = "# stands alone and last, as in a/# [MQTT-4.7.1-2]"
-    return ValueError("topic filter %r: %s" % (name, why))
+    return ValueError("topic filter %s: %s" % (shown(name), why))
 
 
 def file(name, problem, detail):
     """
-    Return the ValueError for a certificate or key that TLS cannot take.
+    Return the error for a certificate, key or name that TLS cannot take.
 
     name     str, which one
-    problem  str, a key of the table below
+    problem  str, a key of the table below, or "pair", "type", "name"
     detail   str that its sentence names, or None
     """
+    name = name[:250] + "..." * (len(name) > 250)
+    if problem == "pair":
+        return ValueError("give both cert and key, or none")
+    if problem == "type":
+        return TypeError("%s must be a path or bytes" % name)
+    if problem == "name":
+        return TypeError("%s: a str or None, not %s" % (name, shown(detail)))
     why = {
         "ca": "give the CA of the broker's certificate",
         "cut": "damaged: copy it again",

@@ -135,7 +135,7 @@ class MQTTClient:
             mqtt5 = load("properties", "packet5", "reasons", "mqtt5")
             self.wire = self.five = mqtt5.Wire(self, options)
         elif will and (will.properties or will.delay_s):
-            wrong("option", "properties", will.properties)
+            wrong("option", "will", will)
         if options:
             arguments.refuse("options", options)
         if self.clients:
@@ -146,7 +146,7 @@ class MQTTClient:
             int(self.keepalive_s),
             False,
             None if user is None else arguments.text("user", user),
-            None if password is None else router.payload(password),
+            arguments.secret(password),
             will and (will.topic.encode(), will.payload, will.qos, will.retain),
         )
         if store is None:

@@ -3,7 +3,7 @@ The caller's mistakes in MQTTClient(...) in words: names of other libraries, a b
 written another way. Imported when one was made.
 """
 
-from .argument_errors import option
+from .argument_errors import option, shown
 
 # The names of mqtt_as, umqtt, paho, aiomqtt, Adafruit's MiniMQTT, ChuMicro and chance, and ours
 _NAMES = (
@@ -110,13 +110,25 @@ def _umqtt(host, port):
 
 def port(host, value):
     """Return the ValueError for the port of the broker `host` (str)."""
-    more = ", not " + (type(value).__name__ if isinstance(value, (str, bytes)) else repr(value))
+    more = ", not " + (type(value).__name__ if isinstance(value, str) else shown(value))
     if isinstance(value, str):
         if value.isdigit():
             more = ": write %s, not %r" % (value, value)
         elif "." in value and "@" not in value:
             more = _umqtt(host, value)
     return ValueError("port: a number from 1 to 65535" + more)
+
+
+def password(n):
+    """Return the ValueError for a password of `n` bytes."""
+    return ValueError("password: %d bytes, at most 65535 (section 3.1.3.5)" % n)
+
+
+def ntp(value):
+    """Return the TypeError for `value`, which is no server of the time."""
+    return TypeError(
+        "ntp: a name, an address, a pair (address, port), or None, not %s" % shown(value)
+    )
 
 
 def hosts(value):

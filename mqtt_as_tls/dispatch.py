@@ -161,7 +161,7 @@ class Dispatcher:
         sub = old or Subscription(filter, data, qos)
         if options:
             if not client.five:
-                wrong("option", *list(options.items())[0])
+                wrong("subscription", options)
             client.five.subscription(sub, options)
         if not old:
             if client.five:

@@ -23,8 +23,7 @@ async def connect(client, timeout_s=30):
     Raises the MQTTError (or other exception) that keeps it from connecting; the client is stopped
     then.
     """
-    if not isinstance(timeout_s, (int, float)):
-        raise load("argument_errors").option("timeout_s", timeout_s)
+    client.check_wait("" if timeout_s is None else timeout_s)
     end = time.ticks_add(time.ticks_ms(), int(timeout_s * 1000))
     if not client.running:
         await client.__aenter__()
@@ -71,7 +70,7 @@ async def disconnect(client, reason=0, properties=None):
     goodbye = _DISCONNECT
     if reason or properties:
         if not client.five:
-            raise load("argument_errors").option("reason", reason)
+            raise load("argument_errors").option("reason" if reason else "properties", None)
         goodbye = client.wire.disconnect(reason, properties)
     client.running = False
     outbox = client.outbox

@@ -10,8 +10,9 @@ from micropython import const
 
 from . import load, packet5
 from .errors import ConnectError, MQTTError, ProtocolError, RefusedError
-from .properties import encode, length, size
+from .properties import encode, length, pairs, size
 from .reasons import words
+from .router import wrong
 
 _CONNECT = const(0x10)
 _PUBLISH = const(0x30)
@@ -28,13 +29,6 @@ _EXPIRY = const("message_expiry_interval")
 _ACK_CODES = const((0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
 # and into DISCONNECT (section 3.14.2.1)
 _END_CODES = const(b"\x00\x04\x80\x81\x82\x83\x90\x93\x94\x95\x96\x97\x98\x99")
-
-
-def pairs(properties):
-    """Return `properties` (dict, list of pairs, or None) as a new list of pairs."""
-    if isinstance(properties, dict):
-        properties = properties.items()
-    return list(properties or ())
 
 
 class Wire:
@@ -60,17 +54,21 @@ class Wire:
         self._client = client
         self._auth = options.pop("auth", None)
         self._most_aliases = most = options.pop("topic_aliases", 0)
-        if not isinstance(most, int) or not 0 <= most <= 65535:
-            raise ValueError("topic_aliases: 0 to 65535, not %r" % (most,))
         given = pairs(options.pop("properties", None))
         expiry_s = options.pop("session_expiry_s", None)
+        for name, value, high in (
+            ("topic_aliases", most, 65535),
+            ("session_expiry_s", 0 if expiry_s is None else expiry_s, 0xFFFFFFFF),
+        ):
+            if not isinstance(value, int) or not 0 <= value <= high:
+                wrong("number", name, value, 0, high)
         if self._auth is not None:
             try:
                 method, step = self._auth
                 if not callable(step):
                     raise ValueError
             except (TypeError, ValueError):
-                raise TypeError("auth: (method str, step function), not %r" % (self._auth,))
+                wrong("auth", self._auth)
             given.append(("authentication_method", method))
         names = [name for name, _ in given]
         self._sized = "maximum_packet_size" in names  # the app's own
@@ -144,10 +142,10 @@ class Wire:
             return packet5.ack(first, packet_id)
         data = b""
         try:
-            if first < 0x60 and code not in _ACK_CODES:
-                wrong = code
+            if first < 0x60 and (code not in _ACK_CODES or not isinstance(code, int)):
+                bad = code
                 code = 131  # implementation specific error
-                raise ValueError("ack_code %r is none of PUBACK" % (wrong,))
+                raise ValueError("ack_code %r is none of PUBACK" % (bad,))
             data = encode(properties, first)
         except (TypeError, ValueError) as e:
             self._client.report("%s", "acknowledgement", e)
@@ -366,8 +364,8 @@ class Wire:
         """
         options = dict(options)
         handling = options.pop("retain_handling", 0)
-        if handling not in (0, 1, 2):
-            raise ValueError("retain_handling %r: 0, 1 or 2" % (handling,))
+        if handling not in (0, 1, 2) or not isinstance(handling, int):
+            wrong("number", "retain_handling", handling, 0, 2)
         flags = handling << 4
         if options.pop("retain_as_published", False):
             flags |= 8
@@ -378,7 +376,7 @@ class Wire:
         properties = options.pop("properties", None)
         data = encode(properties, _SUBSCRIBE)
         for name in options:
-            raise TypeError("a subscription has no option %r" % name)
+            wrong("unknown", name)
         number = dict(pairs(properties)).get("subscription_identifier", 0)
         if number or sub.filter in self.ids:
             self.ids[sub.filter] = -number

@@ -20,7 +20,14 @@ ATTRIBUTES = (
 )
 OTHERS = const((("protocol", 4), ("client_id", None), ("user", None), ("password", None)))
 # what an object must have to be one
-METHODS = const((("tls", "wrap"), ("link", "is_up"), ("will", "birth"), ("store", "put")))
+METHODS = const(
+    (
+        ("tls", "wrap"),
+        ("link", "up is_up reset dns_servers"),
+        ("will", "birth"),
+        ("store", "put"),
+    )
+)
 # name, default, least, most
 NUMBERS = const(
     (
@@ -80,11 +87,33 @@ def server(host, port, usual, kind):
     return host, port
 
 
+def number(name, value, low, high):
+    """
+    Raise ValueError unless `value` is a number from `low` to `high` (int); only seconds, of which
+    the name ends in _s, may be a fraction.
+    """
+    kinds = (int, float) if name[-2:] == "_s" else int
+    if not isinstance(value, kinds) or not low <= value <= high:
+        wrong("number", name, value, low, high)
+
+
 def text(name, value):
     """Return the argument `name` (str) as UTF-8 bytes. TypeError and ValueError if it is none."""
     data = router.encode(value)
     if data is None:
         wrong("text", name, value)
+    return data
+
+
+def secret(value):
+    """Return the password as bytes, None for none. TypeError and ValueError if it is none."""
+    if value is None:
+        return None
+    if not isinstance(value, (bytes, bytearray, memoryview, str)):
+        wrong("payload", value, "password")
+    data = router.payload(value)
+    if len(data) > 65535:
+        refuse("password", len(data))
     return data
 
 
@@ -101,22 +130,23 @@ def taken(host, port, options):
     protocol, client_id, user, password = [options.pop(name, value) for name, value in OTHERS]
     for name, value, low, high in NUMBERS:
         value = options.pop(name, value)
-        if not isinstance(value, (int, float)) or not low <= value <= high:
-            wrong("number", name, value, low, high)
+        number(name, value, low, high)
         found[name] = value
+    if found["give_up_after"] is not None:
+        number("give_up_after", found["give_up_after"], 1, 65535)
     if found["max_backlog"] < found["max_packet"]:
         wrong("number", "max_backlog", found["max_backlog"], found["max_packet"], 268435455)
     for name, value, good in (
         ("protocol", protocol or 0, protocol in (4, 5)),
         ("password", password, user is not None or protocol == 5),
-        ("give_up_after", found["give_up_after"], isinstance(found["give_up_after"], int)),
         ("log", found["log"], callable(found["log"])),
     ):
         if not good and value is not None:
             wrong("option", name, value)
-    for name, method in METHODS:
-        if found[name] is not None and not hasattr(found[name], method):
-            wrong("option", name, found[name])
+    for name, methods in METHODS:
+        for method in methods.split():
+            if found[name] is not None and not hasattr(found[name], method):
+                wrong("option", name, found[name])
     found["clean_start"] = bool(found["clean_start"])
     tls = found["tls"]
     usual = 8883 if tls else 1883
@@ -147,6 +177,8 @@ def taken(host, port, options):
     if ntp:
         if isinstance(ntp, str):
             ntp = ntp, None
+        elif not isinstance(ntp, (list, tuple)) or len(ntp) != 2:
+            refuse("ntp", ntp)
         server(ntp[0], ntp[1], 123, "ntp")
     return protocol, client_id, user, password, found
 

@@ -7,6 +7,7 @@ from micropython import const
 
 from .errors import ProtocolError
 from .packet import text as _text
+from .router import wrong
 
 _MALFORMED = const(0x81)
 _PROTOCOL_ERROR = const(0x82)
@@ -248,6 +249,20 @@ def decode(buf, at, end, packet):
     return values, stop
 
 
+def pairs(properties):
+    """
+    Return `properties` (dict, list of pairs, or None) as a new list of pairs; TypeError for what
+    is none of these.
+    """
+    given = properties
+    if isinstance(properties, dict):
+        properties = properties.items()
+    try:
+        return [(name, value) for name, value in properties or ()]
+    except (TypeError, ValueError):
+        return wrong("properties", given)
+
+
 def encode(properties, packet):
     """
     Encode `properties` as a client sends them (section 2.2.2), without their Property Length.
@@ -263,11 +278,9 @@ def encode(properties, packet):
     slot = packet >> 4
     if packet in (0x30, 0xE0):
         slot = 12 if slot == 3 else 13
-    if isinstance(properties, dict):
-        properties = properties.items()
     out = b""
     seen = set()
-    for name, value in properties or ():
+    for name, value in pairs(properties):
         if not name or name not in _NAMES:
             raise ValueError("no property of MQTT 5 is %r (5.0 section 2.2.2.2)" % (name,))
         i = _NAMES.index(name)
@@ -328,7 +341,8 @@ def _value(name, kind, value):
         except (ProtocolError, ValueError):
             _wrong(name, "not %r [MQTT-1.5.4-1, -2, -3.3.2-14]" % value)
     elif n == _TEXT or not isinstance(value, (bytes, bytearray, memoryview)):
-        _wrong(name, "%s, not %r" % ("str" if n == _TEXT else "bytes", value), TypeError)
+        what = "str" if n == _TEXT else "bytes"
+        _wrong(name, "%s, not %s" % (what, type(value).__name__), TypeError)
     n = len(data)
     if n > 65535:
         _wrong(name, "%d bytes, over 65535" % n)

@@ -5,7 +5,7 @@ from os import urandom
 
 from . import router
 from .errors import MQTTError, RefusedError
-from .mqtt5 import pairs
+from .properties import pairs
 from .transport import Signal
 
 _WAITING = 16  # requests that wait for their response at a time
@@ -54,10 +54,10 @@ class Requests:
             request.set()
 
 
-def _five(client, timeout_s):
+def _five(client, what, timeout_s):
     client.check_running(timeout_s)
     if not client.five:
-        router.wrong("option", "request", None)
+        router.wrong("option", what, None)
 
 
 def request(
@@ -80,10 +80,12 @@ def request(
     16 wait already; RefusedError, when no one is subscribed to `topic` too (code 16; QoS 1 and
     2); asyncio.TimeoutError; MQTTError when the client is stopped meanwhile.
     """
-    _five(client, timeout_s)
+    _five(client, "request", timeout_s)
     client.dispatcher.asks()
     if response_topic is not None:
-        router.topic(response_topic)
+        bad = router.encode(response_topic) is None
+        if bad or "+" in response_topic or "#" in response_topic:
+            router.wrong("topic", response_topic, "response_topic")
     own = pairs(properties)
     for name, _ in own:
         if name in ("response_topic", "correlation_data"):
@@ -135,7 +137,9 @@ def respond(client, message, payload=b"", *, qos=None, properties=None):
     The awaited call returns as publish does. Raises as it does, and ValueError for a message that
     asks for no response.
     """
-    _five(client, None)
+    _five(client, "respond", None)
+    if not hasattr(message, "properties"):
+        router.wrong("request", message)
     said = message.properties or {}
     topic = said.get("response_topic")
     if not topic:

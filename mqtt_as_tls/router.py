@@ -77,7 +77,7 @@ def payload(data):
 
 def qos(qos):
     """Return `qos` (int, 0 to 2). Raises ValueError for anything else."""
-    if qos not in (0, 1, 2):
+    if qos not in (0, 1, 2) or not isinstance(qos, int):
         wrong("qos", qos)
     return qos
 

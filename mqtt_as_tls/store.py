@@ -107,10 +107,7 @@ class FileStore:
             or max_bytes < _LEAST
             or full not in ("newest", "oldest")
         ):
-            raise ValueError(
-                "FileStore(%r, %r, %r): a path, a number from %d on, newest or oldest"
-                % (directory, max_bytes, full, _LEAST)
-            )
+            raise load("argument_errors").file_store(directory, max_bytes, full, _LEAST)
         self.directory = directory
         self.max_bytes = max_bytes
         self.largest = min(max_bytes // 4, 65000)

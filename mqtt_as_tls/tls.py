@@ -40,14 +40,14 @@ class TLS:
     """
 
     def __init__(self, ca=None, cert=None, key=None, *, server_hostname=None, ntp="pool.ntp.org"):
-        self.server_hostname = server_hostname and server_hostname + ""  # TypeError unless str
+        self.server_hostname = server_hostname
         self.ntp = ntp
         self.verified = ca is not TLS
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         context.verify_mode = tls.CERT_REQUIRED if self.verified else tls.CERT_NONE
         if hasattr(context, "verify_callback"):
             context.verify_callback = self._see
-        load("tls_files").fill(context, ca, cert, key)
+        load("tls_files").fill(context, ca, cert, key, server_hostname)
         unload("tls_files")
 
     @classmethod

@@ -47,7 +47,7 @@ def _load(what, source, label, use=None):
             except OSError as error:
                 raise _wrong(name, "open", error)
     elif not isinstance(source, (bytes, bytearray, memoryview)):
-        raise TypeError(what + " must be a path or bytes")
+        raise _wrong(what, "type", source)
     data = bytes(source)
     problem = "cut"
     found = False
@@ -98,7 +98,7 @@ def _listed(source):
     return source if isinstance(source, (list, tuple)) else (source,)
 
 
-def fill(context, ca, cert, key):
+def fill(context, ca, cert, key, server_hostname):
     """
     Give an SSLContext of a client whom it trusts and who it is, as TLS takes them.
 
@@ -106,11 +106,13 @@ def fill(context, ca, cert, key):
 
     Raises ValueError and TypeError: see TLS.
     """
+    if server_hostname is not None and not isinstance(server_hostname, str):
+        raise _wrong("server_hostname", "name", server_hostname)
     verifies = context.verify_mode
     if verifies and not ca:
         raise _wrong("no ca", "ca")
     if (cert is None) != (key is None):
-        raise ValueError("give both cert and key, or none")
+        raise _wrong("cert and key", "pair")
     for source in _listed(ca) if verifies else ():
         _load("ca", source, _CERTIFICATE, context.load_verify_locations)
     if cert is None:

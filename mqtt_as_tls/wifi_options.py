@@ -32,6 +32,8 @@ def taken(ssid, password, networks, country, hostname, static, power_save):
         make = network.WLAN
     except (ImportError, AttributeError):
         raise _wrong("WLAN")
+    if networks and not isinstance(networks, (tuple, list)):
+        raise _wrong("networks")
     pairs = list(networks or ((ssid, password),))
     mixed = networks and (ssid or password)
     for pair in pairs:

@@ -36,7 +36,13 @@ class Will:
         self.payload = router.payload(payload)
         self.qos = router.qos(qos)
         self.retain = bool(retain)
-        self.birth = None if birth is None else router.payload(birth)
+        if birth is not None:
+            if not isinstance(birth, (bytes, bytearray, memoryview, str)):
+                router.wrong("payload", birth, "birth")
+            birth = router.payload(birth)
+        self.birth = birth
         self.goodbye = goodbye
+        if not isinstance(delay_s, int) or not 0 <= delay_s <= 0xFFFFFFFF:
+            router.wrong("number", "delay_s", delay_s, 0, 0xFFFFFFFF)
         self.delay_s = delay_s
         self.properties = properties

@@ -40,6 +40,10 @@ def number(name, low, high, *values):
         for value in values
     ]
 
+class Half:  # a link that lacks the rest
+    def is_up(self):
+        return True
+
 async def main():
   check([
     (new(client_id=""), ValueError, "client_id: a str"),
@@ -47,8 +51,8 @@ async def main():
     (new(client_id=7), ValueError, "client_id: a str", "not 7"),
     (new(client_id="x" * 70000), ValueError, "client_id: a str"),
     (new(user=b"ann"), ValueError, "user: a str"),
-    (new(user="ann", password=5), TypeError, "bytes-like or str, not int"),
-    (new(user="ann", password="x" * 65536), ValueError, ""),
+    (new(user="ann", password=1234), TypeError, "password: bytes-like or str, not int"),
+    (new(user="ann", password="x" * 65536), ValueError, "password: 65536 bytes, at most 65535"),
     (new(will=Will("t", bytes(65536)), max_packet=90000, max_backlog=90000), ValueError, ""),
     (new(password="secret"), ValueError, "password without user: give user= too"),
     (new(protocol=3), ValueError, "protocol 3: 4 is MQTT 3.1.1, 5 is MQTT 5.0"),
@@ -61,10 +65,12 @@ async def main():
     (new(will=Will("t", "x", properties={"content_type": "a"})), ValueError, "MQTT 5 only"),
     (new(tls="ca.pem"), TypeError, "tls: TLS(ca=...) or None, not 'ca.pem'"),
     (new(tls=True), TypeError, "tls: TLS(ca=...) or None"),
-    (new(link="my-ssid"), TypeError, "link: WiFi(...), another link, or None"),
+    (new(link="my-ssid"), TypeError, "link: WiFi(...), another link with up() is_up() reset()"),
+    (new(link=Half()), TypeError, "link: WiFi(...), another link with up() is_up() reset()"),
+    (new(link=("home", "secret")), TypeError, "or None, not a tuple"),
+    (new(tls="-----BEGIN EC PRIVATE KEY-----"), TypeError, "tls: TLS(ca=...) or None, not a str"),
     (new(will=("t", "gone")), TypeError, "will: Will(...) or None"),
     (new(log="yes"), TypeError, "log: a function that takes a line, or None"),
-    (new(give_up_after="3"), TypeError, "give_up_after: a number of connections, or None"),
     (new(nonsense=60), TypeError, "MQTTClient has no argument 'nonsense'"),
     (new(client_id=b"me"), ValueError, "client_id: a str", ".decode() makes one"),
     (new(will=Will("t", bytes(5000))), ValueError, "max_packet is 4096: raise max_packet"),
@@ -81,6 +87,14 @@ async def main():
     + number("max_inflight", 1, 65535, 0, 65536)
     + number("max_queue", 0, 268435455, -1)
     + number("max_waiting", 1, 65535, 0, 65536)
+    + number("give_up_after", 1, 65535, 0, -1, 65536, "3")
+    + [
+        (new(**{name: 999.5}), ValueError, name + ": a whole number from ", "not 999.5")
+        for name in (
+            "max_packet", "max_backlog", "max_inflight", "max_queue", "max_waiting",
+            "give_up_after",
+        )
+    ]
 )
 """)
 
@@ -318,7 +332,13 @@ async def main():
     (new("t", None), TypeError, "payload: bytes-like or str"),
     (new("t", "x", qos=3), ValueError, "qos 3: 0, 1 or 2"),
     (new("t", "x", qos="2"), ValueError, "qos '2': 0, 1 or 2"),
-    (new("t", "x", birth=5), TypeError, "payload: bytes-like or str"),
+    (new("t", "x", qos=1.0), ValueError, "qos 1.0: 0, 1 or 2"),
+    (new("t", "x", birth=5), TypeError, "birth: bytes-like or str"),
+    (new("t", "x", delay_s=-1), ValueError, "delay_s: a number from 0 to 4294967295, not -1"),
+    (new("t", "x", delay_s="5"), ValueError, "delay_s: a number from 0 to"),
+    (new("x" * 65536, "x"), ValueError, "topic: 65536 bytes, at most 65535"),
+    (new("a" + chr(0) * 99, "x"), ValueError, "topic 'a\\\\x00", "...: has a NUL character"),
+    (new("a" + chr(0xD800), "x"), ValueError, "has a surrogate [MQTT-1.5.3-1]"),
 ])
 """)
 

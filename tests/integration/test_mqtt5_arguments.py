@@ -66,7 +66,7 @@ def test_wrong_values_raise_at_the_call(broker):
             make(protocol=3)
         wrong(ValueError, "session_expiry", session_expiry_s=-1)
         wrong(ValueError, "session_expiry", session_expiry_s=1 << 32)
-        wrong(TypeError, "session_expiry", session_expiry_s="x")
+        wrong(ValueError, "session_expiry_s: a number from 0", session_expiry_s="x")
         wrong(ValueError, "give one", session_expiry_s=1,
               properties={"session_expiry_interval": 1})
         wrong(ValueError, "receive_maximum", properties={"receive_maximum": 0})
@@ -81,7 +81,8 @@ def test_wrong_values_raise_at_the_call(broker):
         wrong(ValueError, "auth=", properties={"authentication_method": "x"})
         wrong(ValueError, "auth=", properties={"authentication_data": b"x"})
         wrong(ValueError, "not in a will", will=Will("w", "", properties={"topic_alias": 1}))
-        wrong(ValueError, "will_delay_interval", will=Will("w", "", delay_s=-1))
+        wrong(TypeError, "properties: a dict, or a list of pairs", properties="x")
+        wrong(TypeError, "properties: a dict", will=Will("w", "", properties=[1]))
         wrong(TypeError, "no argument 'nonsense'", nonsense=1)
 
         def on(kind, text, filter="t", **options):

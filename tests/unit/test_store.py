@@ -591,8 +591,15 @@ def test_a_full_store_does_not_grow_by_resets():
 
 
 def test_arguments_out_of_range_raise():
-    for args in ((None,), ("",), (b"/x",), ("/x", 8191), ("/x", "big"), ("/x", 8192, "both")):
-        with raises(ValueError, "a number from 8192 on"):
+    for text, *args in (
+        ("directory: a path, not None", None),
+        ("directory: a path, not ''", ""),
+        ("directory: a path, not a bytes", b"/x"),
+        ("max_bytes: a whole number from 8192 on, not 8191", "/x", 8191),
+        ("max_bytes: a whole number from 8192 on, not 'big'", "/x", "big"),
+        ("full: newest or oldest, not 'both'", "/x", 8192, "both"),
+    ):
+        with raises(ValueError, text):
             FileStore(*args)
 
 

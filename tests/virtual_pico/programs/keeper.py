@@ -22,6 +22,11 @@ class Nowhere:
     async def up(self):
         await asyncio.sleep(3600)
 
+    reset = up
+
+    def dns_servers(self):
+        return []
+
 
 def make(link=config.link, **options):
     store = FileStore("/kept", 32768)
