@@ -8,9 +8,10 @@ from tests.support import mpy
 from tests.support.board import WIFI
 from tests.support.broker import mosquitto
 from tests.support.pty_board import PtyBoard
-from tools.mqttls import board_files, certificates, handshakes, micropython
+from tools.mqttls import board_files, handshakes, micropython
 from tools.mqttls.board import Board
 from tools.mqttls.cli import main
+from tools.mqttls.names import KEY_KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def test_every_kind_shakes_hands_with_and_without_a_client_certificate(capsys):
     found = json.loads(out)
     assert status == 0, out
     assert [(row["kind"], row["mutual"]) for row in found["rows"]] == [
-        (kind, mutual) for kind in certificates.KEY_KINDS for mutual in (False, True)
+        (kind, mutual) for kind in KEY_KINDS for mutual in (False, True)
     ]
     for row in found["rows"]:
         assert row["seconds"] > 0 and len(row["times"]) == 1 and not row["error"]

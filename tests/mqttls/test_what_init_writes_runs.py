@@ -394,8 +394,8 @@ def test_root_and_the_owner_start_the_broker_where_it_was_made(base, pki, maker,
     mqttls(pki, "device", "add", "kitchen")
     if maker:
         give_away(pki)
-        mqttls(pki, "broker-conf")  # by root, but the folder's owner counts
-        give_away(pki)
+        as_maker = ["setpriv", f"--reuid={maker}", f"--regid={maker}", "--clear-groups"]
+        mqttls(pki, "broker-conf", wrapper=as_maker)
     assert pki.stat().st_mode & 0o777 == 0o700 and pki.stat().st_uid == maker
     command = [mosquitto(), "-c", str(pki / "broker/mosquitto.conf"), "-v"]
     with (base / "broker.log").open("wb") as log:

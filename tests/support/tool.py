@@ -6,6 +6,7 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -143,6 +144,13 @@ def give_away(folder):
             os.chown(path, NOBODY, NOBODY)
 
 
+def take_back(folder):
+    """Make us the owner of `folder` and what is in it again: mqttls acts in its user's only."""
+    if os.geteuid() == 0:
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, 0, 0)
+
+
 def make_directory(path, pki, port, identity=None, name="kitchen"):
     """
     Make the folder `path` (Path) with no more in it than what `provision` needs; return it.
@@ -179,7 +187,7 @@ class Mosquitto:
     A mosquitto that runs the configuration at `conf` as an unprivileged user, in a `with`.
 
     conf    Path of mosquitto.conf; its folder must be reachable by that user (see open_folder)
-    folder  what is given to that user, when we are root, before each start and reload
+    folder  what is given to that user, when we are root, while it starts and reloads
     command instead of mosquitto itself; it is started as we are (list of str)
     """
 
@@ -221,6 +229,7 @@ class Mosquitto:
             if self._child.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"mosquitto did not start:\n{self.log()}")
             time.sleep(0.02)
+        take_back(self.folder)
 
     def stop(self):
         process.end(self._child, grace_s=patience.stretched(5))
@@ -239,6 +248,12 @@ class Mosquitto:
         while self.log().count("Reloading config") == before:
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.02)
+        # whom it answers it has accepted after it read them all
+        with socket.create_connection(("127.0.0.1", self.port), patience.stretched(10)) as sock:
+            sock.sendall(b"no TLS")
+            with contextlib.suppress(ConnectionResetError):
+                sock.recv(100)
+        take_back(self.folder)
 
     def log(self):
         """Return all that it said since construction (str)."""

@@ -1,6 +1,6 @@
 """Arguments that several commands take: what argparse makes of their texts, a board's port."""
 
-from .names import is_address
+from .names import LONGEST_DAYS, is_address
 
 
 def port(text):
@@ -21,7 +21,7 @@ def address(text):
 def days(text):
     """Return a number of days (int), for argparse."""
     number = int(text)
-    if not 0 < number <= 36500:
+    if not 0 < number <= LONGEST_DAYS:
         raise ValueError
     return number
 

@@ -115,7 +115,7 @@ class Authority:
         Begin a roll-over: make a new CA, its key encrypted where that of the old one is. The old
         one stays trusted; if it has ended it is of no use, and goes.
 
-        kind   of its key, one of certificates.KEY_KINDS
+        kind   of its key, one of names.KEY_KINDS
         until  datetime of its end
 
         Return the new one (certificates.Identity).

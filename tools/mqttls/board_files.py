@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from . import library
-from .files import read_json
+from .files import read_tls_json
 from .library import bytecode
 from .messages import Failure, command
 
@@ -55,7 +55,7 @@ def settings(folder):
     Raises Failure when a file is missing or damaged.
     """
     folder = Path(folder)
-    tls = _tls_json(folder / "tls.json")
+    tls = read_tls_json(folder)
     tls = {key: value for key, value in tls.items() if not key.startswith("own_")}
     files = {}
 
@@ -76,26 +76,6 @@ def settings(folder):
             tls[each] = take(tls[each])
     files[TLS_JSON] = _json(tls)
     return files
-
-
-def _tls_json(path):
-    try:
-        tls = read_json(path)
-        if tls["host"] and tls["ca"] and tls["port"]:
-            return tls
-    except FileNotFoundError:
-        pass
-    except (KeyError, TypeError):
-        raise Failure(
-            f"{path} is damaged: it needs host, port and ca",
-            f"make it anew with: {command('device', 'add', path.parent.name)}",
-            stage="files",
-        ) from None
-    raise Failure(
-        f"{path} is missing",
-        f"make it with: {command('device', 'add', path.parent.name)}",
-        stage="files",
-    )
 
 
 def wifi(ssid, password, country=None):

@@ -221,7 +221,19 @@ def new_password():
 
 def password_line(user, password):
     """Return the line of mosquitto's password file: PBKDF2 with SHA-512, as mosquitto_passwd."""
-    salt = os.urandom(12)
+    return _password_line(user, password, os.urandom(12))
+
+
+def _password_line(user, password, salt):
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
     salt, digest = (base64.b64encode(each).decode() for each in (salt, digest))
     return f"{user}:$7$101${salt}${digest}\n"
+
+
+def is_password_line(line, user, password):
+    """Tell whether `line` (str, of the password file) lets the user in with that password."""
+    try:
+        salt = base64.b64decode(line.split("$")[3], validate=True)
+    except (IndexError, ValueError):
+        return False
+    return line == _password_line(user, password, salt)

@@ -20,7 +20,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from .messages import Failure, command
 from .names import is_address
 
-KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
 VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
 _RELEASED = datetime.datetime(2025, 1, 1, tzinfo=datetime.timezone.utc)  # a clock before is wrong
 CA, SERVER, CLIENT = "ca", "server", "client"
@@ -42,7 +41,7 @@ def now():
 
 
 def new_key(kind="p256"):
-    """Return a new private key; `kind` is one of KEY_KINDS."""
+    """Return a new private key; `kind` is one of names.KEY_KINDS."""
     if kind in _CURVES:
         return ec.generate_private_key(_CURVES[kind]())
     return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
@@ -157,7 +156,7 @@ def issue(name, use, kind, until, *, issuer=None, names=(), valid_from=VALID_FRO
 
     name    its common name, at most 64 characters
     use     CA, SERVER or CLIENT
-    kind    of its key, one of KEY_KINDS
+    kind    of its key, one of names.KEY_KINDS
     until   datetime of its end; the issuer's, when that comes first
     issuer  Identity of the authority; None: signed with its own key
     names   of a server: host names and IP addresses (str); the latter go in as both forms,

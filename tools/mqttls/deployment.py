@@ -10,7 +10,7 @@ import json
 
 from . import acl, board_files, broker, certificates, system
 from .authority import Authority, ends_in, expired
-from .files import SETTINGS, read_json, write
+from .files import SETTINGS, read_json, read_tls_json, write
 from .messages import Failure
 
 _BOARD = "board.json"
@@ -119,7 +119,7 @@ class Deployment:
             self.authority.put_crl(change)
 
     def _passwords(self, wanted, gone):
-        """Return the broker's password file; lines that are there stay as they are."""
+        """Return the broker's password file; lines that are right stay as they are."""
         path = self.path / "broker" / "passwords"
         lines = {}
         if path.exists():
@@ -130,7 +130,9 @@ class Deployment:
             if name not in wanted:
                 wanted[name] = self.device_settings(name).get("password")
         return "".join(
-            lines.get(name) or broker.password_line(name, password)
+            lines[name]
+            if broker.is_password_line(lines.get(name, ""), name, password)
+            else broker.password_line(name, password)
             for name, password in sorted(wanted.items())
             if password and name not in gone
         )
@@ -138,9 +140,10 @@ class Deployment:
     # Devices
 
     def device_settings(self, name):
-        """Return the dict of the device's tls.json, {} where there is none."""
-        path = self.directory.device(name) / "tls.json"
-        return read_json(path) if path.exists() else {}
+        """Return the dict of the device's tls.json, {} where there is none or a damaged one."""
+        with contextlib.suppress(Failure):
+            return read_tls_json(self.directory.device(name))
+        return {}
 
     def device_certificate(self, name):
         """Return the device's certificate; None where devices have passwords."""
@@ -153,10 +156,9 @@ class Deployment:
         """Return why the device must be made anew (str), or "" if it is good."""
         folder = self.directory.device(name)
         try:
+            said = read_tls_json(folder)
             if self.settings["server_only"]:
-                if not self.device_settings(name).get("password"):
-                    return "it has no password"
-                return ""
+                return "" if said.get("password") else "it has no password"
             found = certificates.load_identity(folder / "cert.crt", folder / "key.der")
             if (folder / "cert.der").read_bytes() != certificates.cert_der(found.certificate):
                 return f"{folder}/cert.der is not what cert.crt is"

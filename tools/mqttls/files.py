@@ -13,20 +13,27 @@ The folder in which everything is kept, and how it is written.
 A command changes it in one `Change`: new files are written beside the old ones, into `.new`; a
 rename of that folder to `.commit` decides; then they move to their places. Whoever is killed
 before the rename has changed nothing; who is killed after it is finished off by the next command.
+
+Such a rest may be one that somebody else has put there. It can do no more than what could have
+been put there in the first place: a folder with links in it is refused (guard), and of a change
+only paths that stay in the folder are taken.
 """
 
 import contextlib
 import json
 import os
+import re
+import stat
 from pathlib import Path
 
 import filelock
 
-from . import system
+from . import guard, system
 from .messages import Failure, command
-from .names import check_device_name, is_device_name
+from .names import check_device_name, is_device_name, is_port, settings_problem
 
-SETTINGS = "settings.json"
+SETTINGS, TLS_JSON = "settings.json", "tls.json"
+_MAY_HAVE = ("client_id", "server_hostname", "user", "password", "own_host")
 LOCK_WAIT_S = 60
 _AT_ONCE = 25
 LARGEST = 16 << 20  # bytes of a file that the user names
@@ -44,6 +51,8 @@ _SETTINGS = {
 }
 
 _LOCK, _NEW, _COMMIT, _TREE, _REMOVALS = ".lock", ".new", ".commit", "tree", "remove.json"
+# A change has no hidden names, none that leads upwards, none from the root
+_PLACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,7}")
 
 
 def write(path, data):
@@ -110,10 +119,46 @@ def read_json(path, shape=dict):
     except (ValueError, RecursionError):
         found, why = None, "it is not JSON"
     if not _fits(found, shape):
-        raise Failure(
-            f"{path} is damaged: {why}", "put it back from a backup of the folder", stage="files"
-        )
+        raise _damaged(path, why)
     return found
+
+
+def read_tls_json(folder):
+    """
+    Return what the tls.json in the folder of a device (Path) holds (dict).
+
+    Raises Failure when it is missing or damaged: what it names are files of that folder.
+    """
+    path = folder / TLS_JSON
+    anew = command("device", "add", folder.name)
+    try:
+        found = read_json(path, {"host": str, "port": int, "ca": [str]})
+    except FileNotFoundError:
+        fact = f"{path} is missing"
+        raise Failure(fact, f"make it with: {anew}", stage="files") from None
+    except Failure as failure:
+        fact = f"{failure.fact}: it needs host, port and ca"
+        raise Failure(fact, f"make it anew with: {anew}", stage="files") from None
+    named = [*found["ca"], *(found[each] for each in ("cert", "key") if found.get(each))]
+    others = [found.get(each) for each in _MAY_HAVE]
+    wrong = "a file of another folder" if not all(map(_is_file_name, named)) else ""
+    if not all(each is None or isinstance(each, str) for each in others):
+        wrong = "something else than text"
+    if not is_port(str(found["port"])) or not is_port(str(found.get("own_port", 1))):
+        wrong = "a port that is none"
+    if wrong or not found["ca"] or not found["host"].isprintable():
+        fact = f"{path} is damaged: it has {wrong or 'no CA, or no host'}"
+        raise Failure(fact, f"make it anew with: {anew}", stage="files")
+    return found
+
+
+def _is_file_name(text):
+    return isinstance(text, str) and _PLACE.fullmatch(text) is not None and "/" not in text
+
+
+def _damaged(path, why):
+    cure = "put it back from a backup of the folder"
+    return Failure(f"{path} is damaged: {why}", cure, stage="files")
 
 
 def _fits(value, shape):
@@ -148,10 +193,12 @@ class Directory:
         create  make it (0700) where there is none
         write   False for a command that only looks: works on a read-only disk, too
 
-        Raises Failure when it is not there, not one of ours, or busy for LOCK_WAIT_S; OSError.
+        Raises Failure when it is not there, not one of ours, not safe from others (see guard), or
+        busy for LOCK_WAIT_S; OSError.
         """
         self = cls(path)
         new = False
+        guard.check_place(path)
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.path, 0o700)
@@ -163,6 +210,7 @@ class Directory:
         if create and not (self.path / _LOCK).exists():
             self._refuse_strangers()  # nothing of ours may be left in their folder
         try:
+            guard.check_folder(self.path)
             with self._locked(write):
                 try:
                     self._recover()
@@ -202,6 +250,7 @@ class Directory:
     @contextlib.contextmanager
     def _locked(self, write):
         # It ends with the process, however that ends; the file stays.
+        guard.check_alone(self.path / _LOCK)
         lock = filelock.FileLock(self.path / _LOCK, LOCK_WAIT_S, mode=0o600)
         try:
             lock.acquire()
@@ -221,7 +270,11 @@ class Directory:
 
     @property
     def settings(self):
-        return read_json(self.path / SETTINGS, _SETTINGS)
+        found = read_json(self.path / SETTINGS, _SETTINGS)
+        why = settings_problem(found)
+        if why:
+            raise _damaged(self.path / SETTINGS, why)
+        return found
 
     def device(self, name):
         """Return the Path of the device's folder, there or not; Failure on an impossible name."""
@@ -280,7 +333,7 @@ class Directory:
         if (done / _REMOVALS).exists():
             for number, each in enumerate(read_json(done / _REMOVALS, [str])):
                 with contextlib.suppress(FileNotFoundError):  # done before, or never there
-                    system.replace(self.path / each, done / str(number))
+                    system.replace(self.path / _checked(each), done / str(number))
         system.sync_folder(self.path)
         system.remove_tree(done)
 
@@ -292,15 +345,36 @@ def _is_of_a_change(folder):
     )
 
 
-def _move_into(source, target):
+def _checked(path):
+    """Return `path` (str); raise Failure when it is no place in the folder for a change."""
+    if not _PLACE.fullmatch(path):
+        raise Failure(
+            f"a change that was begun in this folder is none of mqttls: it names {path!r}",
+            f"delete the folder {_COMMIT} in it; but if it comes from somebody else, use none of "
+            "it",
+            stage="files",
+        )
+    return path
+
+
+def _move_into(source, target, above=""):
     """Move what is in the folder `source` into `target`; folders that are new move as a whole."""
     for each in sorted(source.iterdir()):
         place = target / each.name
-        if each.is_dir() and place.is_dir():
-            _move_into(each, place)
+        path = _checked(above + each.name)
+        if _is_folder(each) and _is_folder(place):
+            _move_into(each, place, f"{path}/")
         else:
             system.replace(each, place)
     system.sync_folder(target)
+
+
+def _is_folder(path):
+    """Tell whether `path` is a folder, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 class Change:
@@ -314,7 +388,7 @@ class Change:
 
     def put(self, path, data, mode=0o600):
         """Have the file `path` hold `data` (bytes or str)."""
-        new = self._tree / path
+        new = self._tree / _checked(path)
         _make_folder(new.parent)
         new.unlink(missing_ok=True)
         system.create(new, _bytes(data), mode)
@@ -337,7 +411,7 @@ class Change:
 
     def remove(self, path):
         """Have the file or folder `path` gone."""
-        self._removals.append(str(path))
+        self._removals.append(_checked(path))
 
     def seal(self):
         """Have all of it on the disk; see Directory.change."""

@@ -10,6 +10,9 @@ DEVICE_NAME_RULE = (
     "Windows keeps for itself (CON, NUL, COM1, …)"
 )
 
+KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
+LONGEST_DAYS = 36500  # that a certificate may live
+
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
 _RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -42,11 +45,15 @@ def parse_host(text):
 
     Raises Failure when it can be neither.
     """
+    cure = "give a host name or an IP address only"
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         pass
-    cure = "give a host name or an IP address only"
+    else:
+        if "%" in text:  # of this PC's network card; no certificate has it
+            raise Failure(f"{text!r} has a zone behind the address", f"{cure}, without %…")
+        return str(address)
     if "@" in text:  # maybe behind a password, which is not shown
         raise Failure("a name with @ is that of a user, too", cure)
     if "://" in text or "/" in text:
@@ -64,12 +71,40 @@ def parse_host(text):
 
 
 def is_address(name):
-    """Tell whether `name` is an IP address."""
+    """Tell whether `name` is an IP address, without a zone (%eth0), which may be any text."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
         return False
-    return True
+    return "%" not in name
+
+
+def settings_problem(settings):
+    """
+    Return what is wrong with the values of settings.json (dict, its types as `files` checks them),
+    "" if nothing: they go into configurations and commands.
+    """
+    for key in ("port", *settings["days"]):
+        value = settings["days"].get(key, settings["port"])
+        most = 65535 if key == "port" else LONGEST_DAYS
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            return f"`{key}` is {value!r}"
+    if settings["bind"] is not None and not is_address(settings["bind"]):
+        return f"`bind` is {settings['bind']!r}, which is no address"
+    if settings["key"] not in KEY_KINDS:
+        return f"`key` is {settings['key']!r}"
+    if not settings["names"] or not all(map(_is_host, settings["names"])):
+        return "`names` is not a list of names and addresses"
+    if not all(map(is_device_name, settings["admins"])):
+        return "`admins` is not a list of devices"
+    return ""
+
+
+def _is_host(text):
+    try:
+        return parse_host(text) == text
+    except Failure:
+        return False
 
 
 def is_port(text):

@@ -10,7 +10,7 @@ from ..doctor import on_board
 from ..doctor.attempt import Target
 from ..doctor.causes import STAGES
 from ..doctor.diagnose import Case, diagnose
-from ..files import Directory, read_json
+from ..files import Directory, read_tls_json
 from ..messages import Failure, Usage, command
 from ..names import is_port, parse_host
 from ..passphrase import first_line
@@ -204,27 +204,19 @@ def _of_device(path, name):
 
 def _read_device(folder):
     name = folder.name
-    damaged = Failure(
-        f"{folder}/tls.json is missing or damaged",
-        f"make it anew with: {command('device', 'add', name)}",
-        stage="files",
+    said = read_tls_json(folder)
+    one = {each: str(folder / said[each]) for each in ("cert", "key") if said.get(each)}
+    return Target(
+        said["host"],
+        said["port"],
+        said.get("server_hostname"),
+        [str(folder / each) for each in said["ca"]],
+        one.get("cert"),
+        one.get("key"),
+        f"{said.get('client_id') or name}-doctor",
+        said.get("user"),
+        said.get("password"),
     )
-    try:
-        said = read_json(folder / "tls.json")
-        one = {each: str(folder / said[each]) for each in ("cert", "key") if said.get(each)}
-        return Target(
-            str(said["host"]),
-            int(said["port"]),
-            said.get("server_hostname"),
-            [str(folder / each) for each in said["ca"]],
-            one.get("cert"),
-            one.get("key"),
-            f"{said.get('client_id') or name}-doctor",
-            said.get("user"),
-            said.get("password"),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, FileNotFoundError):
-        raise damaged from None
 
 
 def _all_of(arguments):

@@ -7,7 +7,7 @@ from ..broker import install_command
 from ..deployment import Deployment
 from ..files import SETTINGS, Directory
 from ..messages import Failure, Usage, command
-from ..names import parse_host
+from ..names import KEY_KINDS, parse_host
 
 NAME = "init"
 SUMMARY = "make the authority, the broker's certificate and its configuration"
@@ -25,7 +25,7 @@ def add(parser):
         help="a name or IP address that devices reach the broker under; give it for each one, "
         "the first is what devices use",
     )
-    parser.add_argument("--key", choices=certificates.KEY_KINDS, help="kind of all keys (p256)")
+    parser.add_argument("--key", choices=KEY_KINDS, help="kind of all keys (p256)")
     parser.add_argument("--port", type=port, help="port of the broker (8883)")
     parser.add_argument("--bind", type=address, help="the only address that the broker listens on")
     parser.add_argument(

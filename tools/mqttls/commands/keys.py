@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 
-from .. import certificates, handshakes, library
+from .. import handshakes, library
 from ..arguments import add_serial_port
+from ..names import KEY_KINDS
 
 NAME = "keys"
 SUMMARY = "handshake times by kind of key, measured on this PC or on a board"
@@ -24,7 +25,7 @@ def add(parser):
     parser.add_argument(
         "--key",
         action="append",
-        choices=certificates.KEY_KINDS,
+        choices=KEY_KINDS,
         dest="kinds",
         help="only this kind of key; give it for each one (default: all)",
     )
@@ -44,7 +45,7 @@ def _runs(text):
 
 
 def run(arguments, report):
-    names = arguments.kinds or list(certificates.KEY_KINDS)
+    names = arguments.kinds or list(KEY_KINDS)
     modes = _MODES[arguments.mode]
     client = None if arguments.board else handshakes.OnPC()
     handshakes.find_mosquitto()
