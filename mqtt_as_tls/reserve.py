@@ -70,13 +70,15 @@ class Reserve:
             self._free(0)
             return
         automatic = gc.isenabled()
-        gc.disable()  # or each piece that lacks would have it collect
-        at = 2 if self._lent else 0
-        if self._take(at, len(self._pieces)):
-            gc.collect()
-            self._take(at, len(self._pieces))
-        if automatic:
-            gc.enable()
+        try:  # Ctrl-C may come at any time
+            gc.disable()  # or each piece that lacks would have it collect
+            at = 2 if self._lent else 0
+            if self._take(at, len(self._pieces)):
+                gc.collect()
+                self._take(at, len(self._pieces))
+        finally:
+            if automatic:
+                gc.enable()
 
     def _free(self, at):
         pieces = self._pieces
