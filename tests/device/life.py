@@ -12,6 +12,7 @@ The number of a message is the first byte of its payload, so that a handler need
 import asyncio
 import gc
 import json
+import os
 import socket
 import sys
 import time
@@ -19,6 +20,7 @@ from asyncio import core
 
 import micropython
 
+import mqtt_as_tls
 from mqtt_as_tls import MQTTClient, connection, packet, retry, transport
 from mqtt_as_tls import client as client_module
 from mqtt_as_tls.errors import DeliveryUnknown
@@ -465,6 +467,7 @@ async def play(case, given):
         "oversized": life.client.stats.oversized,
         "failed": failed.count,
         "ticks": ticker.ticks,
+        "held": sum([len(piece) for piece in life.client.connection.reserve._pieces if piece]),
         "longest_ms": ticker.longest_ms,
     }
 
@@ -537,22 +540,11 @@ async def main():
         print(json.dumps(report))
 
 
-# The words of failures are loaded now, and stay, so that the heap does not grow by them later
-for name in (
-    "retry",
-    "lifecycle",
-    "on_connect",
-    "iterators",
-    "will",
-    "clock",
-    "dns",
-    "explain",
-    "options",
-    "queueing",
-    "reasons",
-    "mqtt5",
-):
-    __import__("mqtt_as_tls." + name)
+# All that a life may load is loaded now, and stays, so that the heap does not grow by it later
+for name in os.listdir(mqtt_as_tls.__path__):
+    name, dot, kind = name.partition(".")
+    if kind == "py" and not name.startswith(("_", "wifi")):
+        __import__("mqtt_as_tls." + name)
 for module in (client_module, connection, retry):
     module.unload = lambda *names: None
 client_module.asyncio = Hurried()

@@ -597,6 +597,7 @@ class Lane:
         self._heaps.append(report["heap"])
         grown = min(self._heaps[-FEW:]) - min(self._heaps)
         assert grown < HEAP, f"the heap grew by {grown} bytes over {len(self._heaps)} cases"
+        assert not report["held"], f"{report['held']} words are held for a next connection"
         if report["tasks"]:
             self._end_device()
         lines = self._lines
