@@ -140,6 +140,15 @@ def test_a_program_that_runs_is_interrupted(pty_board):
         assert board.run("print(3)", "x") == "3\n"
 
 
+def test_a_program_that_took_all_memory_is_no_obstacle(tmp_path):
+    with PtyBoard(tmp_path / "flash", heap="200K") as full:
+        with Board(full.port) as board, pytest.raises(BoardRaised, match="MemoryError"):
+            board.run("held = None\nwhile True: held = held, bytearray(16)", "filling it")
+        with Board(full.port) as board:
+            board.put({"/a": BIG})
+            assert board.info()["version"]
+
+
 def test_a_board_that_hangs_is_not_waited_for(pty_board):
     pty_board.signal(signal.SIGSTOP)
     with pytest.raises(BoardGone, match="no answer from the board") as caught:

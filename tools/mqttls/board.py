@@ -116,7 +116,10 @@ def find_port(port="auto"):
 
 class Board:
     """
-    A connection to a board's raw REPL; what ran on it is interrupted. Use it in a `with`.
+    A connection to a board's raw REPL. Use it in a `with`.
+
+    What ran on it is interrupted and a soft reset takes its memory away, as that may be nearly all
+    of it: boot.py runs anew, main.py does not. A boot.py that does not end is interrupted, too.
 
     port  path of its serial port, or "auto"
 
@@ -135,6 +138,12 @@ class Board:
         try:
             self._transport.serial.write_timeout = _WAIT_S
             self._enter()
+            try:
+                self.fresh()
+            except BoardGone:
+                self._enter()
+            # a program may have switched the collector off, and a soft reset leaves it so
+            self.run("import gc\ngc.enable()", "preparing it")
         except BaseException:
             self.close()
             raise

@@ -83,7 +83,6 @@ def run(arguments, report):
         if arguments.dry_run:
             _dry_run(changed, wanted, obsolete, report)
             return 0
-        board.fresh()  # what ran there gives its memory back
         board.put(wanted, report.progress)
         board.remove(obsolete)
         _wrote(changed, wanted, obsolete, report)

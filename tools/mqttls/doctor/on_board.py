@@ -150,7 +150,7 @@ class _Dialler:
 
     def __call__(self, target, timeout_s):
         try:
-            self.board.fresh()  # the memory of the program that ran there is free
+            self.board.fresh()  # what looking took is free, and its boot.py comes to an end
             attempt = self.attempt(target, timeout_s)
         except BoardRaised as error:
             kind, _, text = error.error.partition(": ")
