@@ -88,7 +88,7 @@ def test_the_package_takes_at_most_125_kb_of_flash(firmware, plain_firmware):
     # a limit is what was reached, with 1 % to spare: smaller is welcome, lower it then
     assert added <= 125_000
     said = re.search(r"flash, everything frozen \| (\d+) KB", PAGE.read_text())
-    assert int(said[1]) == round(added / 1000), PAGE
+    assert abs(int(said[1]) * 1000 - added) <= 1000, PAGE
 
 
 def test_the_sizes_are_told_as_json(firmware, plain_firmware):
