@@ -2,7 +2,7 @@
 Place every fault at every moment of a connection's life, in every combination that makes sense:
 the whole of the matrix of which tests/faults runs a part.
 
-    python -m benchmarks.faults                    all of it: 3,000 cases, a quarter of an hour
+    python -m benchmarks.faults                    all of it: 3,700 cases, a quarter of an hour
     python -m benchmarks.faults 'puback.*-tls'     those whose name matches
     python -m benchmarks.faults --list             only name them
     python -m benchmarks.faults --lanes 2          so many at a time (6)

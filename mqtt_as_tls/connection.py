@@ -246,6 +246,8 @@ class Connection:
                 try:
                     t.read()
                 except OSError as e:
+                    if self.reserve:
+                        self.reserve.regain()
                     raise closed(e)
             elif first == _AUTH:  # MQTT 5
                 await five.challenged(t, decoder)

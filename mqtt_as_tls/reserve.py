@@ -93,10 +93,14 @@ class Reserve:
         self._free(0)
         gc.collect()
 
-    def back(self):
-        """TLS gave its buffers back just now; the rest is for what has to be told."""
+    def regain(self):
+        """TLS may have given its buffers back just now, as it does when it fails."""
         self._lent = False
         self._take(0, 2)
+
+    def back(self):
+        """TLS gave its buffers back just now; the rest is for what has to be told."""
+        self.regain()
         self._free(2)
 
     def guard(self, client, coroutine):

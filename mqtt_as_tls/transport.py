@@ -322,6 +322,9 @@ class Transport:
         if isinstance(error, MemoryError):
             error = MemoryError  # the instance may be one that MicroPython has for the next, too
         self.error = self.error or error
+        reserve = self._client.connection.reserve
+        if reserve:
+            reserve.regain()
         self.due(0)
 
     def close(self):

@@ -20,12 +20,12 @@ from asyncio import core
 
 import micropython
 
-import mqtt_as_tls
 from mqtt_as_tls import MQTTClient, connection, packet, retry, transport
 from mqtt_as_tls import client as client_module
 from mqtt_as_tls.errors import DeliveryUnknown
 from tests.device import rtc  # noqa: F401 - its RTC is that of `machine` now
 from tests.device.app import soonest
+from tests.device.hunger import Hunger
 from tests.device.links import Cable
 from tests.device.secure import tls_given
 from tests.device.watch import open_files
@@ -124,6 +124,61 @@ class Interrupts:
         micropython.schedule(self.step, jumps - 1)
 
 
+class Sockets:
+    """Takes all sockets that the program may have, and those that become free, until `free`."""
+
+    def __init__(self):
+        self._held = [None] * 100
+        self._taking = False
+
+    def take(self):
+        self._taking = True
+        try:
+            for i in range(len(self._held)):
+                if not self._held[i]:
+                    self._held[i] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        except OSError:
+            return
+        raise AssertionError("there are more sockets than can be taken")
+
+    def free(self):
+        self._taking = False
+        for i in range(len(self._held)):
+            if self._held[i]:
+                self._held[i].close()
+                self._held[i] = None
+
+    async def run(self):
+        while True:
+            if self._taking:
+                self.take()
+            await asyncio.sleep_ms(5)
+
+
+class Pieces:
+    """Leaves the heap in pieces, and does so with larger ones that `again` finds, until `end`."""
+
+    def __init__(self):
+        self._hunger = Hunger(1000)
+        self._going = False
+
+    def begin(self):
+        self._going = True
+        self._hunger.shatter(2000)
+
+    def again(self):
+        if self._going:
+            try:
+                bytearray(6000)
+            except MemoryError:
+                return
+            self._hunger.shatter(2000)
+
+    def end(self):
+        self._going = False
+        self._hunger.end()
+
+
 class OnPurpose(Exception):
     pass
 
@@ -144,6 +199,8 @@ class Failed:
 ticker = Ticker()
 memory = Memory()
 interrupts = Interrupts()
+sockets = Sockets()
+pieces = Pieces()
 failed = Failed()
 
 
@@ -338,6 +395,14 @@ class Life:
             self.link.there = True
         elif word == "reset soon":
             self.client.retry.reset_at = 1
+        elif word == "take sockets":
+            sockets.take()
+        elif word == "free sockets":
+            sockets.free()
+        elif word == "shatter":
+            pieces.begin()
+        elif word == "gather":
+            pieces.end()
         elif word != "turn":
             self.words[word] = True
             return
@@ -390,6 +455,7 @@ class Life:
         async for event in events:
             if getattr(event, "error", None):
                 print("lost after", ticker.ticks - ticker.mark)
+                pieces.again()  # of what the connection had, too
 
     async def run(self):
         client = self.client
@@ -460,6 +526,8 @@ async def play(case, given):
     ticker.stats = life.client.stats
     await life.run()
     given.life = ticker.stats = interrupts.life = None
+    sockets.free()
+    pieces.end()
     return {
         "fate": life.fate,
         "got": [[n for n in range(64) for _ in range(each[n])] for each in life.got],
@@ -512,6 +580,7 @@ async def main():
     asyncio.get_event_loop().set_exception_handler(failed.handle)
     asyncio.create_task(ticker.run())
     asyncio.create_task(memory.run())
+    asyncio.create_task(sockets.run())
     given = Input()
     asyncio.create_task(given.run())
     tasks = Tasks()
@@ -541,7 +610,8 @@ async def main():
 
 
 # All that a life may load is loaded now, and stays, so that the heap does not grow by it later
-for name in os.listdir(mqtt_as_tls.__path__):
+# (frozen modules cannot be listed)
+for name in os.listdir(sys.argv[0].split("/tests/")[0] + "/mqtt_as_tls"):
     name, dot, kind = name.partition(".")
     if kind == "py" and not name.startswith(("_", "wifi")):
         __import__("mqtt_as_tls." + name)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import queue
 import random
+import resource
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from tests.faults import matrix
 from tests.support import faketime, mpy, patience, pki, secure, udp
 from tests.support.broker import HOST, Broker
 from tests.support.proxy import Proxy
+from tools import freeze
 
 DEVICE = mpy.ROOT / "tests/device/life.py"
 ELSEWHERE = "127.0.0.2"
@@ -65,6 +67,44 @@ def broker_identity(keys):
     )
 
 
+class Device:
+    """
+    A program that lives lives.
+
+    bits  int, 64 or 32 of its interpreter; env  dict, its environment
+
+    news   Queue of (what, value): its lines, None when it has ended, and what is held
+    files  int, how many it has open between two lives; heaps  list of int, bytes that it had after
+           each; both are for the lane
+    """
+
+    FILES = 64  # that it may have
+
+    def __init__(self, bits, env):
+        options = {"heap": "4M", "env": env}
+        if bits == 32:
+            path = {"MICROPYPATH": f".frozen:{mpy.ROOT}", "TLS": env["TLS"]}
+            options = {"heap": "700K", "env": path, "by": freeze.unix(32)}
+        self._program = program = mpy.start(DEVICE, **options)
+        self.send, self.report, self.kill = program.send, program.report, program.kill
+        self.news = news = queue.Queue()
+        self.files = None
+        self.heaps = []
+        program.wait_for("ready")
+        with contextlib.suppress(AttributeError):  # not Linux
+            most = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(program.pid, resource.RLIMIT_NOFILE, (self.FILES, most))
+
+        def follow():
+            try:
+                while True:
+                    news.put(("line", program.wait_for("", timeout_s=3600)))
+            except AssertionError:
+                news.put(("line", None))
+
+        threading.Thread(target=follow, daemon=True).start()
+
+
 class Names(udp.DNS):
     """A DNS server that can hold its answer."""
 
@@ -99,8 +139,8 @@ class Lane:
 
     def __init__(self, directory, keys, identity):
         directory.mkdir(parents=True, exist_ok=True)
-        self._news = queue.Queue()  # (what, value): lines of the device, and what is held
         self._count = 0
+        self._devices = {}  # by their bits
         self._device = self._peer = None
         self._broker = Broker(
             directory / "broker",
@@ -125,6 +165,8 @@ class Lane:
             socket.create_server((ELSEWHERE, 0)).close()
         except OSError as reason:
             self._unable["move"] = f"loopback has no address {ELSEWHERE}: {reason}"
+        if not hasattr(resource, "prlimit"):
+            self._unable["sockets-full"] = "the files of a program can be limited on Linux only"
         arguments = secure.files(keys.ca, keys.device, ntp=(self._sntp.host, self._sntp.port))
         self._env = {
             "TLS": json.dumps(arguments),
@@ -132,7 +174,8 @@ class Lane:
         }
 
     def close(self):
-        self._end_device()
+        for device in self._devices.values():
+            device.kill()
         self._proxy.close()
         self._dns.release()
         self._dns.close()
@@ -142,25 +185,19 @@ class Lane:
         self._broker.close()
 
     def _start_device(self):
-        self._device = device = mpy.start(DEVICE, env=self._env, heap="4M")
-        self._news = news = queue.Queue()
-        self._files = None
-        self._heaps = []
-        device.wait_for("ready")
-
-        def follow():
+        bits = 32 if self.case.fault == "fragmented" else 64
+        self._device = self._devices.get(bits)
+        if not self._device:
             try:
-                while True:
-                    news.put(("line", device.wait_for("", timeout_s=3600)))
-            except AssertionError:
-                news.put(("line", None))
-
-        threading.Thread(target=follow, daemon=True).start()
+                self._device = self._devices[bits] = Device(bits, self._env)
+            except freeze.Unavailable as reason:
+                raise Unable(str(reason)) from reason
 
     def _end_device(self):
-        if self._device:
-            self._device.kill()
-            self._device = None
+        for bits, device in list(self._devices.items()):
+            if device is self._device:
+                device.kill()
+                del self._devices[bits]
 
     # A case
 
@@ -182,8 +219,7 @@ class Lane:
         self._lines = []
         over = False
         try:
-            if not self._device:
-                self._start_device()
+            self._start_device()
             self._prepare()
             report = self._live()
             over = True
@@ -289,7 +325,7 @@ class Lane:
                 and unit.connection in (connection or unit.connection,)
             )
 
-        news = self._news
+        news = self._device.news
         self._armed = True
         self._proxy.hold(match, lambda unit: news.put(("held", unit)), after=case.side == "after")
 
@@ -298,7 +334,7 @@ class Lane:
         if case.fault in PLACED:
             pass  # the device places it itself
         elif case.moment == "dns":
-            self._dns.held = lambda: self._news.put(("held", None))
+            self._dns.held = lambda: self._device.news.put(("held", None))
         elif case.moment == "tcp" and case.fault in ("rst", "stall-up"):
             # no packet of the connection passes: it has to be there before
             self._struck = True
@@ -322,7 +358,7 @@ class Lane:
     def _event(self):
         try:
             left_s = self._deadline - time.monotonic()
-            what, value = self._news.get(timeout=max(0.01, left_s))
+            what, value = self._device.news.get(timeout=max(0.01, left_s))
         except queue.Empty:
             raise AssertionError("not over in time") from None
         assert left_s > 0, "not over in time"
@@ -466,6 +502,26 @@ class Lane:
         self._peer.publish(f"down/{self._id}/1", bytes(6000), qos=1, retain=True)
         self._let_go()
 
+    def _sockets_full(self, unit):
+        self._tell("take sockets")
+        self._said = said = f"# mqtt broker.lan:{self._proxy.port}: not connected: all "
+        self._then[said] = lambda: (self._heal(), self._device.send("free sockets"))
+        if self.case.moment == "dns":
+            self._dns.fault = "silent"  # or its socket is that of TCP
+        self._lose()
+
+    def _fragmented(self, unit):
+        self._tell("shatter")
+        then = self._then.get("connected")
+        self._then["connected"] = lambda: (self._device.send("gather"), then and then())
+        self._lose()
+
+    def _lose(self):
+        """The connection is over."""
+        if self.case.moment != "dns":
+            self._proxy.rst()
+        self._let_go()
+
     def _garbage(self, unit):
         if self.case.moment == "dns":
             self._dns.fault, self._dns.faults = "garbage", 0
@@ -565,6 +621,10 @@ class Lane:
         self._settle()
         if case.fault == "interrupt":
             self._check_enqueued(report)
+        if case.fault == "sockets-full":
+            assert "line link reset" not in self._lines, "the link was reset for it"
+            if not [line for line in self._lines if line.startswith(f"line {self._said}")]:
+                raise Missed("sockets were enough")
         if case.fault == "oversized":
             got = report["oversized"], report["connects"]
             assert got == (1, 1), f"{got[0]} messages were passed over, {got[1]} connections"
@@ -591,12 +651,14 @@ class Lane:
         # those of the app are, when disconnect() raised for want of memory
         left = 4 if "line stopped without memory" in self._lines else 0
         assert report["tasks"] <= left, f"{report['tasks']} tasks are left: {report['left']}"
-        if self._files is None:
-            self._files = report["files"]
-        assert report["files"] == self._files, f"{report['files']} files, not {self._files}"
-        self._heaps.append(report["heap"])
-        grown = min(self._heaps[-FEW:]) - min(self._heaps)
-        assert grown < HEAP, f"the heap grew by {grown} bytes over {len(self._heaps)} cases"
+        device = self._device
+        if device.files is None:
+            device.files = report["files"]
+        assert report["files"] == device.files, f"{report['files']} files, not {device.files}"
+        heaps = device.heaps
+        heaps.append(report["heap"])
+        grown = min(heaps[-FEW:]) - min(heaps)
+        assert grown < HEAP, f"the heap grew by {grown} bytes over {len(heaps)} cases"
         assert not report["held"], f"{report['held']} words are held for a next connection"
         if report["tasks"]:
             self._end_device()

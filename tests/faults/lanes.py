@@ -43,8 +43,9 @@ class Lanes:
             thread.join(patience.stretched(60))
 
     def result(self, case, timeout_s=110):
-        """Return the report of `case`; raise what its run raised."""
-        return self._futures[case].result(patience.stretched(timeout_s))
+        """Return the report of `case`; raise what its run raised. `timeout_s` None: no limit."""
+        limit_s = None if timeout_s is None else patience.stretched(timeout_s)
+        return self._futures[case].result(limit_s)
 
     def _work(self, lane):
         try:

@@ -85,6 +85,10 @@ FAULTS = {
     "memory": "every allocation fails for a moment, with MemoryError",
     "interrupt": "interrupts enqueue, in the midst of what the client does then",
     "oversized": "a retained message larger than max_packet is published to what it subscribes to",
+    "sockets-full": "the app takes all sockets there are until the client has said so, and the"
+    " connection is reset",
+    "fragmented": "the app leaves the heap in pieces of 2,000 bytes, what the connection had too,"
+    " until it is connected again, and the same; on 32 bits, where TLS has its memory from it",
 }
 
 SIDES = ("before", "after")
@@ -119,6 +123,8 @@ def nonsense(case):
         return "mbedTLS is at work, and interrupts wait until it has returned"
     if fault in ("interrupt", "oversized") and moment == "disconnect":
         return "the client takes nothing any more"
+    if fault in ("sockets-full", "fragmented") and moment == "disconnect":
+        return "it does not connect any more"
     return None
 
 

@@ -532,7 +532,7 @@ def test_it_goes_back_to_its_first_broker_once_that_answers_and_loses_nothing(
         Proxy(a.port) as first,
         Proxy((a if shared else b).port) as second,
     ):
-        at_a, at_b = a.peer("t", qos=2), b.peer("t", qos=2)
+        at_a, at_b = a.peer("t", "end", qos=2), b.peer("t", "end", qos=2)
         first.refuse()
         with Device(
             [first, second],
@@ -551,8 +551,11 @@ def test_it_goes_back_to_its_first_broker_once_that_answers_and_loses_nothing(
             device.wait_for("at home")
             last = int(device.wait_for("published").split()[1])
             out = device.finish()
-        at_a.wait_for(1)
-        got = [int(payload) for peer in (at_b, at_a) for _, payload in peer.received]
+        for peer in (at_b, at_a):  # what the brokers have may still be on its way to them
+            peer.publish("end", qos=2)
+            peer.wait_for(1, topic="end")
+        received = at_b.received + at_a.received
+        got = [int(payload) for topic, payload in received if topic == "t"]
         assert got == list(range(1, last + 1))
     assert "sent again" not in out
     [goodbye] = second.seen("DISCONNECT")

@@ -140,10 +140,10 @@ def test_a_board_unplugged_half_way_says_so_and_the_next_run_goes_on(provision, 
         status, out = provision(port=again.port)
         assert status == 0, out
         rest = again.passed - passed
+        assert not [path for path in files_on(again.port) if path.endswith(".new")]
     with PtyBoard(tmp_path / "another") as whole:
         assert provision(port=whole.port)[0] == 0
         assert rest < whole.passed - 25_000  # it went on where it was
-        assert not [path for path in files_on(again.port) if path.endswith(".new")]
 
 
 def test_a_config_of_the_users_own_stays(provision, board):

@@ -70,15 +70,16 @@ def search_root():
     return _frozen_root
 
 
-def command(program, *args, heap=None):
+def command(program, *args, heap=None, by=None):
     """
     Return the command line (list of str) that runs `program` with `args`.
 
     program  source text, or the path of a file: a Path, or a str that ends in .py
     heap     bytes (int), or a str like "190K" or "48Kw"; None is the interpreter's default
+    by       path of an interpreter, None for interpreter()
     """
     heap = heap or os.environ.get("MICROPYTHON_HEAP")
-    line = [interpreter()]
+    line = [str(by or interpreter())]
     if heap:
         line += ["-X", f"heapsize={heap}"]
     if isinstance(program, Path) or ("\n" not in program and program.endswith(".py")):
@@ -97,12 +98,12 @@ def environment(extra=None):
 class Program:
     """A MicroPython program that runs beside the test. Use it in a `with`: leaving ends it."""
 
-    def __init__(self, program, *args, heap=None, env=None, cwd=None):
+    def __init__(self, program, *args, heap=None, env=None, cwd=None, by=None):
         self.lines = []  # of stdout, as far as they were read
         self.errors = []  # of stderr
         self._news = queue.Queue()
         self._child = process.spawn(
-            command(program, *args, heap=heap),
+            command(program, *args, heap=heap, by=by),
             env=environment(env),
             cwd=cwd or (search_root() if frozen() else None),
             stdin=subprocess.PIPE,
@@ -227,9 +228,9 @@ class Program:
         return Result(out, err, self._child.returncode)
 
 
-def start(program, *args, heap=None, env=None, cwd=None):
+def start(program, *args, heap=None, env=None, cwd=None, by=None):
     """Start a program (see `command`) and return a Program to follow it."""
-    return Program(program, *args, heap=heap, env=env, cwd=cwd)
+    return Program(program, *args, heap=heap, env=env, cwd=cwd, by=by)
 
 
 def run(program, *args, timeout_s=30, heap=None, env=None, cwd=None):

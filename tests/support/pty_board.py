@@ -91,7 +91,9 @@ class PtyBoard:
         for fd in (theirs, far):
             tty.setraw(fd)
         self.port = os.ttyname(far)
-        self._far = far  # kept open: the port is there while nobody has it open
+        # kept open until `close`: the port is there while nobody has it open, and its name is not
+        # given to another one once this is unplugged
+        self._far = far
         boot = _BOOT.format(
             fakes=str(mpy.ROOT / "tests/fakes"),
             modules=[*fakes],
@@ -179,7 +181,7 @@ class PtyBoard:
 
     def _unplug(self):
         process.end(self._child)
-        for fd in (self._host, self._far, self._board, self._theirs):
+        for fd in (self._host, self._board, self._theirs):
             with contextlib.suppress(OSError):
                 os.close(fd)
 
@@ -218,5 +220,7 @@ class PtyBoard:
         with contextlib.suppress(OSError):
             os.close(self._stopped)
         self._bridge.join(patience.stretched(10))
+        with contextlib.suppress(OSError):
+            os.close(self._far)
         with contextlib.suppress(OSError):
             os.close(self._stop)
