@@ -46,7 +46,7 @@ ROWS = (
         "unacceptable",
         -9570,
         "the board cannot read or trust the form of the broker's certificate|"
-        "reissue it with P-256 and SHA-256, without nameConstraints",
+        "reissue it with P-256 by its name and SHA-256, a short chain, without nameConstraints",
     ),
     (
         "out of memory",
@@ -69,8 +69,12 @@ ROWS = (
     ),
     (
         "memoryerror",
-        12,
         "memory ran out or is in pieces|hold less at a time, freeze the package, connect early",
+    ),
+    (
+        12,
+        "memory ran out: the heap, or the network stack's own (sockets)|"
+        "hold less at a time, close sockets, freeze the package, connect early",
     ),
     (
         "invalid cert",
@@ -81,18 +85,21 @@ ROWS = (
     ("server_hostname", "no name to check the certificate against|pass server_hostname="),
     (-30336, "no CA is loaded|pass ca="),
     (-27136, "the device's certificate is over 4 KB|use a P-256 one without its chain"),
-    (-28928, "the broker's certificates are over 16 KB|use P-256, a shorter chain"),
+    (
+        -28928,
+        -28800,
+        "the broker's certificates are over 16 KB, or come in pieces|use P-256, a shorter chain",
+    ),
     (-29184, "something else than TLS on this port, such as HTTP|use the broker's TLS port, 8883"),
     (-28288, "the broker has no TLS 1.2|update it, or set its tls_version to tlsv1.2"),
     (
         "off (-30592",
         -26112,
         -28160,
-        -28800,
         -30464,
         -31104,
         -31488,
-        "no TLS version, cipher or curve in common|"
+        "no TLS version, cipher or curve in common: it may have TLS 1.3 only|"
         "let the broker have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",
     ),
     (
@@ -103,13 +110,19 @@ ROWS = (
     (
         "as server name",
         "the broker takes no address as server name (SNI), or no TLS version or cipher|"
-        "dial its name, or pass one of its certificate as server_hostname=; else let it"
-        " have TLS 1.2, AES-GCM, P-256 or RSA (see its log)",
+        "dial its name, or set server_hostname= to one of its certificate; else let it"
+        " have TLS 1.2 (not 1.3 alone), P-256 or RSA (see its log)",
     ),
     (
         -30592,
         "the broker refused the TLS handshake|"
         "see its log: client certificate (cert=, key=), or no TLS 1.2 with P-256 or RSA",
+    ),
+    (
+        "no connack",
+        "the broker hung up instead of answering CONNECT|"
+        "see its log: a TLS port without tls=, a port for ALPN (443: use 8883), its ACL or policy,"
+        " a client id used twice",
     ),
     (-29312, "no TLS on this port, or the broker hung up|use its TLS port, 8883, or see its log"),
     ("(tls)", "silence in the TLS handshake|is it the TLS port? does the broker allow P-256?"),
@@ -217,6 +230,11 @@ ROWS = (
         "check user=, password=, the broker's ACL (certificates: use_identity_as_username)",
     ),
     ("code 128", "the subscription is not allowed|check the broker's ACL"),
+    (
+        "packet 0x48",
+        "a web server or a WebSocket port answers (0x48 is the H of HTTP)|"
+        "use the broker's port for MQTT, 8883 with TLS",
+    ),
     ("max_packet", "more than this client takes|raise max_packet=, or have less sent"),
     (
         "protocolerror",
@@ -225,7 +243,7 @@ ROWS = (
 )
 
 
-def explain(error, *, year=None, rows=ROWS, platform=None):
+def explain(error, *, year=None, rows=ROWS, platform=None, state=None):
     """
     Return (cause, cure), two str of one line each, "" where nothing is known.
 
@@ -235,6 +253,7 @@ def explain(error, *, year=None, rows=ROWS, platform=None):
     rows   the table; a tool on the PC may put rows of its own before these
     platform  str, sys.platform of where the error is from, as error numbers differ; None: this
               one for an exception, unknown for a text
+    state  str, of connection.STATES the one in which a connection ended, or None
     """
     text = repr(error).lower()
     code = getattr(error, "code", None)
@@ -269,7 +288,9 @@ def explain(error, *, year=None, rows=ROWS, platform=None):
             code += 1000
         elif 0 < module < 256 and module in b"\xfe\xc3\xa3\x9b\x86\x85\x7f\x76\x51":  # as in tls
             text = "out of memory"
-        elif 64 < module < 84 and code != -9984 or 114 < module < 127:  # X.509, keys
+        elif code != -9984 and (64 < module < 84 or 114 < module < 127 or 149 < module < 160):
+            code = -9570  # X.509, keys, curves
+        elif code == -12288:  # a chain of too many
             code = -9570
         elif code == 104 and "cannot connect" in text:
             code = 111  # as lwIP says it
@@ -281,6 +302,8 @@ def explain(error, *, year=None, rows=ROWS, platform=None):
             code = 104
         elif code in (32, 104) and "tls" in text:
             code = -29312
+    if state == "CONNECT" and ("closed" in text or "broken off: " in text):
+        text, code = "no connack", None
     for row in rows:
         for key in row[:-1]:
             if key == code or isinstance(key, str) and key in text:

@@ -6,6 +6,7 @@ def explain(
     year: int | None = None,
     rows: tuple[tuple[int | str, ...], ...] = ...,
     platform: str | None = None,
+    state: str | None = None,
 ) -> tuple[str, str]:
     """
     Look up an error in the table of docs/tls.md, "What each error means".
@@ -17,6 +18,8 @@ def explain(
         rows: Another table: keys, then "cause|cure".
         platform: `sys.platform` of the device that the error is from: 113 is another error on an
             esp32 than elsewhere. By default this one for an exception, unknown for a text.
+        state: In which a connection ended, such as "CONNECT", "UP": hung up before CONNACK is
+            another thing than later.
 
     Returns:
         The cause and the cure, one line each, "" where nothing is known.

@@ -130,7 +130,7 @@ def failed(client, error, old):
             error if isinstance(error, errors.MQTTError) else repr(error),
         )
         if not (lasted and isinstance(error, errors.ConnectError)):  # else it was set up rightly
-            known.why += _explained(error)
+            known.why += _explained(error, connection.ended_in)
         # a refusal says so itself
         bare = isinstance(error, errors.MQTTError) and not isinstance(error, errors.RefusedError)
         if client.five and connection.ended_in == "CONNECT" and bare and not known.connects:
@@ -232,10 +232,11 @@ def _search(client, now, error):
         known.strikes = 0
 
 
-def _explained(error):
+def _explained(error, state):
     """Return cause and cure, as the end of a line; note the cure on `error`."""
     try:
-        cause, cure = load("explain").explain(error, year=time.localtime()[0])
+        year = time.localtime()[0]
+        cause, cure = load("explain").explain(error, year=year, state=state)
     except (ImportError, MemoryError):
         return ""  # the number is printed
     if isinstance(error, errors.MQTTError):

@@ -62,20 +62,6 @@ def test_row_14_expired(tmp_path, pki):
         assert 14 in doctor(None, "--conf", conf_of(broker)).rows
 
 
-def test_row_14_an_expired_ca(tmp_path, pki):
-    old = forge(
-        pki,
-        "old ca",
-        "",
-        basic=(True, 0),
-        key_usage="key_cert_sign crl_sign",
-        valid_to=made.days(-2),
-    )
-    below = forge(pki, "broker of old ca", issuer=old)
-    with shown_by(tmp_path, pki, below) as broker:
-        doctor(broker.port, ca=old).names(14, "dates", "old ca", "expired")
-
-
 def test_a_certificate_that_soon_expires_is_remarked(tmp_path, pki):
     soon = forge(pki, "broker soon", issuer=pki.ca, valid_to=made.days(10))
     with shown_by(tmp_path, pki, soon) as broker:

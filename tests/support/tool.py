@@ -229,7 +229,18 @@ class Mosquitto:
             if self._child.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"mosquitto did not start:\n{self.log()}")
             time.sleep(0.02)
+        self._until_it_answers()
         take_back(self.folder)
+
+    def _until_it_answers(self):
+        # It listens before it reads its files; whom it answers it has accepted after that.
+        with (
+            contextlib.suppress(ConnectionResetError),
+            socket.create_connection(("127.0.0.1", self.port), patience.stretched(10)) as sock,
+        ):
+            sock.sendall(b"no TLS")
+            sock.recv(100)
+        assert self._child.poll() is None, f"mosquitto did not start:\n{self.log()}"
 
     def stop(self):
         process.end(self._child, grace_s=patience.stretched(5))
@@ -248,11 +259,7 @@ class Mosquitto:
         while self.log().count("Reloading config") == before:
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.02)
-        # whom it answers it has accepted after it read them all
-        with socket.create_connection(("127.0.0.1", self.port), patience.stretched(10)) as sock:
-            sock.sendall(b"no TLS")
-            with contextlib.suppress(ConnectionResetError):
-                sock.recv(100)
+        self._until_it_answers()
         take_back(self.folder)
 
     def log(self):

@@ -24,6 +24,7 @@ RAW = (
     (ValueError("invalid key"), "cannot read", "not encrypted"),
     (ValueError("CERT_REQUIRED requires server_hostname"), "no name", "server_hostname="),
     (MemoryError("memory allocation failed, allocating 16717 bytes"), "memory", "freeze"),
+    (OSError(12), "network stack", "close sockets"),
     (OSError(12), "memory", "freeze"),
     (OSError(23), "socket", "close"),
     (OSError(24), "socket", "close"),
@@ -50,7 +51,9 @@ RAW = (
     (OSError(-14720, "MBEDTLS_ERR_PK_FEATURE_UNAVAILABLE"), "form", "P-256"),
     (OSError(-28160, "MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE"), "in common", "TLS 1.2"),
     (OSError(-26112, "MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER"), "in common", "TLS 1.2"),
-    (OSError(-28800, "MBEDTLS_ERR_SSL_FEATURE_UNAVAILABLE"), "in common", "P-256"),
+    (OSError(-28800, "MBEDTLS_ERR_SSL_FEATURE_UNAVAILABLE"), "16 KB", "P-256"),
+    (OSError(-20096, "MBEDTLS_ERR_ECP_FEATURE_UNAVAILABLE"), "form", "P-256 by its name"),
+    (OSError(-12288), "form", "short chain"),
     (OSError(-30464, "MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE"), "in common", "TLS 1.2"),
     (OSError(-31104), "in common", "TLS 1.2"),  # MBEDTLS_ERR_SSL_BAD_HS_SERVER_HELLO, up to 2.28
     (OSError(-31488), "in common", "TLS 1.2"),  # its SERVER_KEY_EXCHANGE
@@ -189,6 +192,11 @@ OURS = (
     (errors.RefusedError("the broker refused", 2), "client id", "client_id="),
     (errors.RefusedError("the broker refused", 1), "no MQTT 3.1.1", "update"),
     (errors.RefusedError("the broker refused 't': code 128", 128), "subscription", "ACL"),
+    (
+        errors.ProtocolError("packet 0x48 with Remaining Length 84 (sections 2.2, 3)"),
+        "web server or a WebSocket port",
+        "8883",
+    ),
     (errors.ProtocolError("reserved bits set [MQTT-3.3.1-4]"), "no MQTT", "port"),
 )
 
@@ -280,6 +288,27 @@ def test_what_is_unknown_has_neither_cause_nor_cure():
         "something else",
     ):
         assert explain(error) == ("", ""), error
+
+
+def test_a_broker_that_hangs_up_instead_of_connack_is_told_apart():
+    for error in (
+        errors.ConnectError("the broker closed the connection"),
+        errors.ConnectError("broken off: OSError(104,)", 104),
+    ):
+        cause, cure = explain(error, state="CONNECT")
+        assert "instead of answering CONNECT" in cause
+        assert "ALPN" in cure and "policy" in cure and "tls=" in cure
+        assert "hung up" in explain(error, state="UP")[0]
+        assert "CONNECT" not in explain(error, state="UP")[0]
+    refused = errors.RefusedError("the broker refused: code 5", 5)
+    assert explain(refused, state="CONNECT") == explain(refused)
+
+
+def test_tls_1_3_alone_is_named():
+    off = "TLS handshake broken off (-30592)"
+    assert "TLS 1.3 only" in explain(errors.TLSError(off, -30592))[0]
+    at = "TLS handshake broken off at the address 10.0.0.7 as server name (-30592)"
+    assert "not 1.3 alone" in explain(errors.TLSError(at, -30592))[1]
 
 
 def test_an_errno_is_not_taken_for_a_return_code():

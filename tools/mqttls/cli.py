@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import pkgutil
+import re
 import sys
 
 from . import commands, library, system
@@ -13,6 +14,8 @@ from .report import Report
 from .screen import stop_writing
 
 DIRECTORY = "./mqtt-pki"
+
+_HEXADECIMAL = re.compile(r"-0[xX][0-9a-fA-F]{1,8}")
 
 EXAMPLES = (
     (
@@ -106,6 +109,8 @@ def as_typed(script):
 
 def _main(arguments, program):
     report = Report("--json" in arguments, program=program)
+    # no option, but an error's number for `explain`
+    arguments = [f" {each}" if _HEXADECIMAL.fullmatch(each) else each for each in arguments]
     if not arguments:
         report.examples([(command(*words), what) for words, what in EXAMPLES])
         report.say()

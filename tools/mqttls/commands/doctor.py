@@ -1,7 +1,6 @@
 """`mqttls doctor`: why a board does not connect, stage by stage."""
 
 import argparse
-import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -104,6 +103,7 @@ def _cases(arguments, device):
             crls=_there(folder / "crl.pem"),
             broker_ca=_there(folder / "broker/ca.crt"),
             acl=next(iter(_there(folder / "broker/acl")), None),
+            known=_there(folder / "broker/broker.crt"),
         )
     own = arguments.ca or arguments.cert or arguments.key
     if target:
@@ -278,14 +278,40 @@ def _tell(report, title, case, verdict, several):
 
 
 def _all_well(report, case, verdict):
-    with contextlib.suppress(AttributeError):
-        if verdict.attempt.ok:
-            denied = any(state == "denied" for state, _ in verdict.stages.values())
-            word = "it connects, and may do a part" if denied else "all is well"
-            report.say(word, tone="wait" if denied else "good")
-            return
-    if case.target and case.online and not case.target.ca:
-        where = f"{case.target.host}:{case.target.port}"
+    attempt = verdict.attempt
+    if attempt and attempt.ok:
+        denied = any(state == "denied" for state, _ in verdict.stages.values())
+        word = "it connects, and may do a part" if denied else "all is well"
+        report.say(word, tone="wait" if denied else "good")
+        return
+    target = case.target
+    if target and case.online and not target.ca:
+        where = f"{target.host}:{target.port}"
         report.next(command("doctor", where, "--device", "NAME"), "checks the chain, and connects")
-    else:
-        report.say("nothing wrong in these files")
+        return
+    if target and case.online:
+        open_ones = [stage for stage, (state, _) in verdict.stages.items() if state == "unknown"]
+        report.say(f"nothing wrong as far as it was looked; not seen: {', '.join(open_ones)}")
+        return
+    report.say(
+        "nothing wrong in these files; not seen in them: does the broker run with them, is it "
+        "reached, does it let the board in"
+    )
+    if target and target.host:
+        words = ("--device", target.client_id.removesuffix("-doctor"))
+        report.next(command("doctor", f"{target.host}:{target.port}", *words), "tries it")
+    elif target or case.conf:
+        report.next(command("doctor", "HOST:PORT", *_own_files(case)), "tries it")
+
+
+def _own_files(case):
+    words = []
+    if case.target:
+        for each in case.target.ca:
+            words += ["--ca", each]
+        for name in ("cert", "key"):
+            if getattr(case.target, name):
+                words += [f"--{name}", getattr(case.target, name)]
+    if case.conf:
+        words += ["--conf", case.conf]
+    return words

@@ -267,6 +267,124 @@ ROWS = {
         "start it as the owner of the folder; or write the configuration anew, for which root "
         "becomes that owner (mqttls broker-conf); or install it (sudo sh broker/install.sh)",
     ),
+    46: (
+        "files",
+        "the file is of another kind than the one that is asked for",
+        "convert it as said, or give the right one",
+    ),
+    47: (
+        "files",
+        "the device's key is of a kind or form that MicroPython does not know",
+        "make a P-256 key for the device, and have a certificate issued for it "
+        "(openssl ecparam -name prime256v1 -genkey -noout; or mqttls device add NAME)",
+    ),
+    48: (
+        "TLS",
+        "the broker's key stands in its certificate in a form that boards do not take: as a "
+        "compressed point, or with explicit curve parameters",
+        "make the broker's key anew (openssl ecparam -name prime256v1 -genkey -noout), and "
+        "reissue its certificate",
+    ),
+    49: (
+        "TLS",
+        "the broker's `ciphers` has none for the kind of its key: those with ECDSA are for EC "
+        "keys, those with RSA for RSA keys",
+        "remove `ciphers` from mosquitto.conf, or add ECDHE-ECDSA-AES128-GCM-SHA256 for an EC "
+        "key, ECDHE-RSA-AES128-GCM-SHA256 for an RSA key",
+    ),
+    50: (
+        "TLS",
+        "behind TLS this port speaks HTTP: a web server, a proxy for one, or MQTT over WebSocket, "
+        "which boards do not know",
+        "use the port of MQTT over TLS, usually 8883",
+    ),
+    51: (
+        "TLS",
+        "this port tells its protocols apart by ALPN, which MicroPython's TLS does not have",
+        "use a port without it, usually 8883 (AWS IoT: 8883 with certificates; 443 wants ALPN)",
+    ),
+    52: (
+        "client certificate",
+        "the client's certificate has no common name (CN), and the broker takes the user name "
+        "from it",
+        "reissue it with the device's name as CN (mqttls device add NAME), or drop "
+        "use_identity_as_username",
+    ),
+    53: (
+        "client certificate",
+        "the broker's cafile holds the CA that issued the client, but not the root above it: "
+        "OpenSSL wants the whole chain",
+        "append the root's certificate to the broker's cafile, and restart the broker",
+    ),
+    54: (
+        "dates",
+        "the CA that the board holds has expired",
+        "put the CA that replaced it on the board (mqttls provision); a new certificate for the "
+        "broker does not help",
+    ),
+    55: (
+        "files",
+        "the first certificate in the file is not the one of the device's key: mqtt_as_tls looks "
+        "for that one, other programs take the first",
+        "put the device's own certificate first, those of CAs after it",
+    ),
+    56: (
+        "files",
+        "what is given as the CA is the certificate of a broker or a device: it signed nothing",
+        "give the certificate of the CA that signed the broker's",
+    ),
+    57: (
+        "configuration",
+        "mosquitto does not know this line, and does not start",
+        "mend it, or drop it",
+    ),
+    58: (
+        "configuration",
+        "the file is not where the configuration says",
+        "put it there, or mend the path; a relative one counts from the folder in which mosquitto "
+        "is started",
+    ),
+    59: (
+        "configuration",
+        "without certfile a listener is a plain one up to mosquitto 2.0.20, and later ones do not "
+        "start",
+        "add certfile with the broker's certificate",
+    ),
+    60: (
+        "configuration",
+        "mosquitto takes one value of tls_version, the lowest version that it allows, and does "
+        "not start with another",
+        "tls_version tlsv1.2 (TLS 1.3 is allowed with it, too), or leave the line out",
+    ),
+    61: (
+        "configuration",
+        "only in lines with `pattern` mosquitto puts a name in the place of %u and %c; after "
+        "`topic` they stand for themselves",
+        "write `pattern` in the place of `topic`, outside of any `user`",
+    ),
+    62: (
+        "configuration",
+        "mosquitto 2.1 says that this option goes with version 3, or it is gone already",
+        "replace it while there is time",
+    ),
+    63: (
+        "configuration",
+        "the broker runs with files that it read before: mosquitto reads them anew when told to",
+        "sudo systemctl reload mosquitto (or kill -HUP), and a restart for cafile and crlfile",
+    ),
+    64: (
+        "CONNACK",
+        "with use_username_as_clientid the doctor has the client id of the device, and throws a "
+        "live one out",
+        "try it with the device switched off: --client-id ID says that it may be thrown out",
+    ),
+    65: (
+        "chain",
+        "the broker sends its certificates in a wrong order: PCs sort them, MicroPython looks for "
+        "the one that signed another only behind it",
+        "put them into the broker's certfile in this order: its own, the one that signed it, the "
+        "one that signed that",
+    ),
 }
 
 

@@ -15,8 +15,10 @@ from . import lint, reading
 from .causes import problem, remark
 from .peek import BOARD_OUT
 
+_MOST_ABOVE = 10
 
-def judge(certificate, private, authorities=(), crls=(), when=None, chain=()):
+
+def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(), named=False):
     """
     Return the findings about the certificate that a device shows.
 
@@ -24,6 +26,7 @@ def judge(certificate, private, authorities=(), crls=(), when=None, chain=()):
     private      Key, or None to leave the pair unchecked
     authorities  CAs (x509.Certificate) that the broker takes clients from; empty: unknown
     crls         lists (x509.CertificateRevocationList) that the broker reads
+    named        the broker takes the user name from the certificate
     """
     name = reading.name_of(certificate)
     whose = f"the client certificate of {name}"
@@ -34,7 +37,15 @@ def judge(certificate, private, authorities=(), crls=(), when=None, chain=()):
     ]
     for at, each in enumerate(out):
         if each.row in (13, 14) and each.level == "problem":
-            out[at] = dataclasses.replace(each, row=25)
+            cure = "issue a new one (mqttls renew, then mqttls provision)"
+            out[at] = dataclasses.replace(each, row=25, cure=cure)
+        elif each.row in (9, 33, 48):
+            cause = "MicroPython cannot use the device's certificate" if each.row == 33 else None
+            cure = "reissue the device's" + each.cure.removeprefix("reissue it") if cause else None
+            out[at] = problem(47, each.fact, stage="client certificate", cause=cause, cure=cure)
+    if named and not certificates.common_name(certificate):
+        subject = reading.name_of(certificate)
+        out.append(problem(52, f"the client certificate has no CN, only {subject}"))
     if private is not None and not reading.is_pair(certificate, private.private):
         out.append(problem(27, f"the key does not belong to {whose}"))
     purposes = reading.extension(certificate, x509.ExtendedKeyUsage)
@@ -47,14 +58,7 @@ def judge(certificate, private, authorities=(), crls=(), when=None, chain=()):
     if usage is not None and not usage.digital_signature:
         fact = f"the keyUsage of {whose} lacks digitalSignature"
         out.append(problem(25, fact, cure="reissue it with keyUsage digitalSignature"))
-    top = path(certificate, chain, authorities)[-1]
-    if authorities and not _issuer(top, authorities):
-        names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
-        issuer = reading.issuer_of(top)
-        fact = f"{whose} is from {issuer}; the broker takes those from {names}"
-        out.append(
-            problem(25, fact, cure="issue it from the broker's CA, or add its CA to cafile")
-        )
+    out += _issuers(certificate, whose, authorities, chain)
     for each in crls:
         out += revoked(each, certificate)
     if crls and all(each.issuer != certificate.issuer for each in crls):
@@ -85,11 +89,64 @@ def path(certificate, chain, authorities=()):
     return found
 
 
+def _issuers(certificate, whose, authorities, chain):
+    """Return the findings about the way from a client's certificate to a root of the broker's."""
+    if not authorities:
+        return []
+    at, on_the_way = certificate, []
+    while at.issuer != at.subject and len(on_the_way) < _MOST_ABOVE:
+        above = _issuer(at, [*authorities, *chain])
+        if above is None:
+            break
+        on_the_way.append(above)
+        at = above
+    names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
+    if not on_the_way:
+        issuer = reading.issuer_of(certificate)
+        cure = "issue it from the broker's CA, or add its CA to cafile"
+        if at.issuer == at.subject:
+            if at in authorities:
+                return []  # the broker takes this very one
+            cure = "add it itself to the broker's cafile, or issue one from the broker's CA"
+        fact = f"{whose} is from {issuer}; the broker takes those from {names}"
+        return [problem(25, fact, cure=cure)]
+    if at.issuer == at.subject and at in authorities:
+        return []
+    if not any(each in authorities for each in on_the_way):
+        fact = f"{whose} is from {reading.name_of(on_the_way[-1])}, which is not in the broker's "
+        return [problem(25, f"{fact}cafile ({names})", cure="add the root above it to cafile")]
+    missing = reading.issuer_of(at)
+    fact = f"{whose} is from {reading.name_of(at)}, and that one from {missing}, which is not in "
+    return [problem(53, f"{fact}the broker's cafile ({names})", cure=root_to_cafile(missing))]
+
+
+def root_to_cafile(name):
+    """Return the cure (str) of row 53: `name` is that of the missing CA."""
+    return f"append the certificate of {name} to the broker's cafile, and restart the broker"
+
+
 def _issuer(certificate, candidates):
     for each in candidates:
-        if each.subject == certificate.issuer and reading.signed_by(certificate, each):
+        if reading.same_name(each.subject, certificate.issuer) and reading.signed_by(
+            certificate, each
+        ):
             return each
     return None
+
+
+def rootless(authorities):
+    """
+    Return the CAs of a broker's cafile from which there is no way to a root in it: OpenSSL
+    believes no client that they issued.
+    """
+    out = []
+    for each in authorities:
+        at, seen = each, 0
+        while at is not None and at.issuer != at.subject and seen < _MOST_ABOVE:
+            at, seen = _issuer(at, authorities), seen + 1
+        if at is None:
+            out.append(each)
+    return out
 
 
 def revoked(crl, certificate):

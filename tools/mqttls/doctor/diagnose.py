@@ -12,14 +12,20 @@ import time
 
 from cryptography import x509
 
-from .. import acl, system
-from . import clients, conf, lint, log, outside, reading, topic
+from .. import acl, certificates, system
+from . import clients, conf, conf_lint, lint, log, outside, python_ssl, reading, topic
 from .attempt import PYTHON, Attempt, Target
-from .causes import ROWS, STAGES, problem, remark
+from .causes import ROWS, STAGES, Finding, problem, remark
 from .dial import dial
 
 _LOG_S = 0.5  # a broker writes its log a little later
 _CONNACK = {1: 0, 2: 37, 3: 0, 4: 36, 5: 35}
+# What would keep a broker from starting
+_NO_START = (39, 45, 57, 58, 60)
+# What Python's ssl does not notice, which takes more than a board
+_ONLY_OF_BOARDS = (9, 32, 33, 47, 48, 65)
+_UNKNOWN = "not known: the peek, the chain and the device's files were looked at, and nothing is "
+_UNKNOWN += "wrong in them; what the broker does with its own files and rules cannot be seen"
 
 
 @dataclasses.dataclass
@@ -93,6 +99,9 @@ class _Diagnosis:
         self.trusted, self.certificate, self.private = [], None, None
         self.chain = []  # of CAs that the device sends behind its own certificate
         self.authorities, self.crls, self.known = [], [], []
+        self.on_disk = []  # the certificate in the broker's certfile
+        self.renames = False  # the broker makes the user name the client id
+        self.looked = None
         self.named, self.acl = case.named, case.acl
         self.watch = log.Watch(case.log) if case.log else None
 
@@ -120,7 +129,8 @@ class _Diagnosis:
 
     def look(self):
         """Look from outside; return the peek's Answer when it got as far as ServerHelloDone."""
-        looked = outside.Look(self.case.target, self.case.timeout_s)
+        hints = self.has_problem("configuration", "TLS")
+        looked = self.looked = outside.Look(self.case.target, self.case.timeout_s, hints)
         self.add(*looked.findings)
         self.verdict.stages.update(looked.stages)
         self.verdict.peek = looked.data
@@ -150,16 +160,19 @@ class _Diagnosis:
                 loaded, findings = lint.device_certificates(path, "ca")
                 self.trusted += loaded
                 self.add(*findings)
+        if not self.case.online:
+            self.add(*lint.held(self.trusted))
+        loaded = []
         if target.cert:
             with self.readable():
                 loaded, findings = lint.device_certificates(target.cert, "cert")
-                self.certificate, *self.chain = loaded
                 self.add(*findings)
         if target.key:
             with self.readable():
                 self.private = reading.load_key(target.key)
                 self.add(*lint.device_key(self.private, target.key))
-                self.own_first()
+        if loaded:
+            self.own_certificate(target.cert, loaded)
         if (target.cert is None) != (target.key is None):
             missing = "key" if target.key is None else "certificate"
             fact = (
@@ -174,13 +187,19 @@ class _Diagnosis:
             else:
                 self.stage("files", "ok", f"{count} of the device")
 
-    def own_first(self):
+    def own_certificate(self, path, loaded):
         """Take the certificate that the key is of for the device's own, as a board does."""
-        every = [self.certificate, *self.chain] if self.chain else []
-        own = [each for each in every if reading.is_pair(each, self.private.private)]
-        if own:
-            self.certificate = own[0]
-            self.chain = [each for each in every if each is not own[0]]
+        own = loaded[0]
+        if self.private and not reading.is_pair(own, self.private.private):
+            for each in loaded[1:]:
+                if reading.is_pair(each, self.private.private):
+                    first = reading.name_of(own)
+                    fact = f"the first certificate in {path} is {first}; the key belongs to "
+                    self.add(remark(55, fact + reading.name_of(each)))
+                    own = each
+                    break
+        self.certificate = own
+        self.chain = [each for each in loaded if each is not own]
 
     @contextlib.contextmanager
     def readable(self):
@@ -204,15 +223,17 @@ class _Diagnosis:
         listener = configuration.listener(port)
         if listener is not None:
             self.named = listener.is_on("use_identity_as_username")
+            self.renames = listener.is_on("use_username_as_clientid")
             self.acl = configuration.file(configuration.of(listener, "acl_file"))
             if listener.is_on("use_subject_as_username"):
                 self.acl = None  # its users are not told by their names
-        findings, files = conf.judge(configuration, port, name)
+        findings, files = conf_lint.judge(configuration, port, name)
         if target and target.host in ("localhost", "127.0.0.1"):  # that is how it is meant
             findings = [each for each in findings if (each.row, each.level) != (2, "remark")]
         self.add(*findings)
         if files:
             self.authorities, self.crls, self.known = files.authorities, files.crls, files.known
+            self.on_disk = files.chain[:1]
         problems = [each for each in findings if each.level == "problem"]
         detail = problems[0].fact if problems else str(self.case.conf)
         self.stage("configuration", "failed" if problems else "ok", detail)
@@ -249,6 +270,7 @@ class _Diagnosis:
             findings = lint.form(leaf, "the broker's certificate")
             findings += lint.dates(leaf, "the broker's certificate")
         findings += lint.named(leaf, target.name) + lint.server(leaf, answer.cipher)
+        findings += self.not_reloaded(leaf, findings)
         if not self.trusted and target.ca:  # its file is damaged, and that was said
             findings = [each for each in findings if each.row != 21]
         known = {(each.row, each.level) for each in self.verdict.findings if each.row in (12, 16)}
@@ -256,10 +278,11 @@ class _Diagnosis:
         self.add(*findings)
         names = " < ".join(reading.name_of(each) for each in sent)
         sizes = sum(len(each) for each in answer.chain)
+        taken = [each for each, _ in lint.path(sent, self.trusted)] if self.trusted else [leaf]
         details = {
             "chain": f"{names} ({sizes} bytes)",
             "name": f"{target.name} is in the certificate",
-            "dates": f"until {lint.day(min(each.not_valid_after_utc for each in sent))}",
+            "dates": f"until {lint.day(min(each.not_valid_after_utc for each in taken))}",
         }
         for stage, detail in details.items():
             wrong = [each for each in findings if each.stage == stage and each.level == "problem"]
@@ -275,16 +298,39 @@ class _Diagnosis:
         if any(each.row == 17 for each in findings) and self.trusted:
             self.add(remark(22, "the board does not trust this broker"))
 
+    def not_reloaded(self, leaf, findings):
+        """Return the finding about a broker that shows another certificate than its file has."""
+        on_disk = self.on_disk or [
+            each
+            for each in self.known
+            if each.subject == leaf.subject and each.issuer == leaf.issuer
+            if each.not_valid_after_utc > leaf.not_valid_after_utc
+        ]
+        if not on_disk or leaf in on_disk:
+            return []
+        other = on_disk[0]
+        fact = f"the broker shows a certificate until {lint.day(leaf.not_valid_after_utc)}, "
+        fact += f"its file has another, until {lint.day(other.not_valid_after_utc)}"
+        wrong = any(each.level == "problem" and each.stage != "CONNACK" for each in findings)
+        if wrong and self.on_disk:
+            return [problem(63, fact, stage="TLS")]
+        return [remark(63, fact)]
+
     # The client certificate, and the real attempt
 
     def judge_client(self, answer):
         authorities = self.authorities
         findings = clients.judge(
-            self.certificate, self.private, authorities, self.crls, chain=self.chain
+            self.certificate,
+            self.private,
+            authorities,
+            self.crls,
+            chain=self.chain,
+            named=bool(self.named),
         )
         if answer is not None and not answer.wants_certificate:
             findings = [
-                dataclasses.replace(each, level="remark") if each.row in (25, 26) else each
+                dataclasses.replace(each, level="remark") if each.row in (25, 26, 53) else each
                 for each in findings
             ]
         if answer is not None and answer.authorities and not authorities:
@@ -293,6 +339,8 @@ class _Diagnosis:
             if not set(names) & set(answer.authorities):
                 fact = f"the broker does not list {reading.issuer_of(shown[-1])} among its CAs"
                 findings.append(problem(25, fact))
+        if any(each.row == 47 for each in self.has_problem()):  # that of its key
+            findings = [each for each in findings if each.row != 47]
         self.add(*findings)
         if answer is None:
             return
@@ -318,11 +366,20 @@ class _Diagnosis:
             else:
                 self.stage("client certificate", "unknown", f"{fact}; the device has none")
         elif "client certificate" not in self.verdict.stages:
-            self.stage("client certificate", "ok", "the broker asks for none")
+            if answer.wants_certificate:
+                fact = f"the broker asks for one, and {target.cert} cannot be used"
+                self.stage("client certificate", "failed", fact)
+            else:
+                self.stage("client certificate", "ok", "the broker asks for none")
         if not self.trusted:
             self.stage("CONNACK", "unknown", "not tried: there is no CA (--ca, --device)")
             if self.watch:
                 self.read_log(self.watch.before(), "remark")
+            return
+        if self.renames and target.client_id.endswith("-doctor"):
+            self.stage("CONNACK", "unknown", "not tried: it would throw out a live device")
+            fact = f"the broker takes the user name as client id ({self.case.conf})"
+            self.add(remark(64, fact))
             return
         if self.watch:
             time.sleep(_LOG_S)
@@ -390,12 +447,16 @@ class _Diagnosis:
     def all_the_same(self, attempt):
         # What was predicted did not happen: nothing is reported as failed that worked.
         for at, each in enumerate(self.verdict.findings):
-            stays = each.stage in ("files", "configuration") or each.row == 26
-            if each.level == "problem" and not stays:  # (a list is read when the broker starts)
+            # (a list is read when the broker starts)
+            stays = each.stage == "configuration" or each.row == 26
+            stays = stays and each.row not in _NO_START
+            stays = stays or attempt.by == PYTHON and each.row in _ONLY_OF_BOARDS
+            if each.level == "problem" and not stays:
                 fact = f"{each.fact}; {attempt.by} connected all the same"
                 self.verdict.findings[at] = dataclasses.replace(each, fact=fact, level="remark")
+        wrong = {each.stage for each in self.verdict.problems}
         for stage, (state, detail) in list(self.verdict.stages.items()):
-            if state == "failed" and stage not in ("files", "configuration"):
+            if state == "failed" and stage not in wrong:
                 self.stage(stage, "ok", detail)
 
     def failed_attempt(self, attempt, answer):
@@ -416,12 +477,14 @@ class _Diagnosis:
                 for each in log.judge(self.watch.since())
                 if each.level == "problem" and each.row not in (14, 15, 17)
             ]  # alerts of the device's own say no more than its error
-        if any(each.stage in ("chain", "name", "dates", "TLS") for each in expected):
+        foretelling = {"chain", "name", "dates", "TLS"} | ({"files"} & {attempt.stage})
+        if any(each.stage in foretelling for each in expected):
             return
         finding = self.from_attempt(attempt, answer, evidence)
-        same = [each for each in expected if each.row in (finding.row, 24, 25, 26, 27, 32)]
-        if finding.stage == "client certificate" and same:
-            self.add(remark(finding.row, shown, cause=finding.cause))
+        foretold = any(each.stage in ("client certificate", "files") for each in expected)
+        no_name = any(each.row == 52 for each in expected) and finding.stage == "CONNACK"
+        if no_name or foretold and finding.stage == "client certificate":
+            self.add(Finding(0, finding.stage, shown, "", "", "remark"))
             return
         self.fails(finding)
         for each in evidence:
@@ -437,13 +500,7 @@ class _Diagnosis:
         if "out of memory" in text or attempt.error == "MemoryError":
             return problem(34, shown)
         if attempt.error == "RefusedError":
-            row = _CONNACK.get(attempt.code, 0)
-            others = {"cause": attempt.cause, "cure": attempt.cure} if not row else {}
-            if row == 37:
-                others["cure"] = self.other_id(row)
-            if row == 35 and self.case.target.user is None and self.certificate is None:
-                others["cause"] = f"{ROWS[35][1]} (it gave no user name)"
-            return problem(row, shown, stage="CONNACK", **others)
+            return self.refused(attempt, shown)
         if attempt.stage == "chain":
             return problem(20, shown)
         in_handshake = attempt.stage in ("TLS", "client certificate")
@@ -451,27 +508,81 @@ class _Diagnosis:
         closed = attempt.error == "ConnectError" and attempt.stage == "CONNACK" and not silent
         if (in_handshake or closed) and evidence:
             first = evidence[0]
-            if first.row in (24, 25, 26, 27):
-                return problem(first.row, shown, cause=first.cause, cure=first.cure)
-            if closed and first.row in (4, 35, 36, 37, 38):
-                row = 38 if first.row == 4 else first.row
-                return problem(row, shown)
+            if closed and first.row == 4:
+                return problem(38, shown)
+            if closed and first.row in (35, 36, 37, 38):
+                return problem(first.row, shown)
+            if first.row == 25:
+                return self.refused_certificate(shown, first.cause)
             return problem(first.row, shown, cause=first.cause, cure=first.cure)
         # A broker that checks the certificate last may seem to close after CONNECT.
         if answer.wants_certificate and (in_handshake or closed):
             if self.certificate is None:
                 return problem(24, f"the broker asks for one, the device has none; {shown}")
-            return problem(
-                25,
-                shown,
-                cause="the broker refuses this certificate: of a CA that is not in its cafile, "
-                "revoked, or its CRL has expired (from the device's files nothing is wrong)",
-                cure="give --log or --conf, which tell them apart; or issue a new certificate",
+            return self.refused_certificate(shown)
+        if attempt.stage == "CONNACK":
+            behind = self.looked.behind_tls(
+                shown, lambda alpn: python_ssl.connack(self.case.target, alpn, self.case.timeout_s)
             )
+            if behind:
+                return behind
         if closed:
             return problem(38, shown, cure=self.other_id(38))
         others = {"cause": attempt.cause, "cure": attempt.cure}
+        if not attempt.cause:
+            others = {"cause": _UNKNOWN, "cure": "give --log and --conf, which tell more"}
         return problem(0, shown, stage=attempt.stage, **others)
+
+    def refused(self, attempt, shown):
+        """Return the Finding about a CONNACK that says no."""
+        row, user = _CONNACK.get(attempt.code, 0), self.case.target.user
+        others = {"cause": attempt.cause, "cure": attempt.cure} if not row else {}
+        nameless = self.certificate is not None and not certificates.common_name(self.certificate)
+        if row in (35, 36) and nameless and self.named is not False:
+            subject = reading.name_of(self.certificate)
+            return problem(52, f"{shown}; the device's certificate has no CN, only {subject}")
+        if row == 37:
+            others["cure"] = self.other_id(row)
+        elif row == 35 and user is not None:
+            others["cause"] = (
+                "user name or password is wrong (mosquitto answers 5 to that), or this client is "
+                "not authorised"
+            )
+        elif row == 35 and self.certificate is None:
+            others["cause"] = f"{ROWS[35][1]} (it gave no user name)"
+        elif row == 36 and user is None and self.certificate is None:
+            others["cause"] = (
+                "it gave neither a user name nor a certificate: the broker wants one of them, and "
+                "may take the name from a certificate that it does not demand"
+            )
+            others["cure"] = (
+                "give the device user and password; or a certificate (mqttls device add), with "
+                "require_certificate true beside use_identity_as_username"
+            )
+        return problem(row, shown, stage="CONNACK", **others)
+
+    def refused_certificate(self, shown, cause=None):
+        """Return the Finding about a broker that refuses a certificate that looks right."""
+        issuer = reading.issuer_of(self.certificate)
+        between = any(
+            reading.same_name(each.subject, self.certificate.issuer)
+            and each.issuer != each.subject
+            for each in (*self.chain, *self.authorities, *self.trusted, *self.known)
+        )
+        why = f"it is of another CA ({issuer}) than those in its cafile, or that CA is there "
+        why += "without its root"
+        if between:
+            why = f"its cafile lacks {issuer} or the root above it, as OpenSSL wants both"
+        return problem(
+            25,
+            shown,
+            cause=f"the broker refuses this certificate: {why}; or it is revoked, or the "
+            "broker's CRL has expired (from the device's files nothing is wrong)"
+            if cause is None or not self.authorities
+            else cause,
+            cure=f"see that the broker's cafile has {issuer} and the root above it; --log and "
+            "--conf, on the broker's machine, tell which it is",
+        )
 
     def other_id(self, row):
         """Return the cure of a `row` about client ids, which the doctor's own may have caused."""

@@ -24,7 +24,7 @@ from mqtt_as_tls import MQTTClient, TLS, WiFi
 
 async def main(o):
     r = {"version": ".".join(str(each) for each in sys.implementation[1][:3]), "ok": False}
-    error = None
+    error = client = None
     said = []
     try:
         tls = TLS(ca=o["ca"], cert=o["cert"], key=o["key"],
@@ -60,7 +60,8 @@ async def main(o):
         r["error"] = type(error).__name__
         r["text"] = str(error)
         r["code"] = code
-        r["cause"], r["cure"] = explain(error, year=time.gmtime()[0])
+        state = getattr(client.connection, "ended_in", None) if client else None
+        r["cause"], r["cure"] = explain(error, year=time.gmtime()[0], state=state)
     print("\\nmqttls:" + json.dumps(r))
 
 asyncio.run(main(json.loads(%s)))

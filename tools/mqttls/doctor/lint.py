@@ -3,14 +3,16 @@ The broker's certificates, and the files of a device, judged by the rules of the
 boards have. `when` is an aware datetime, "now" in all but tests.
 """
 
+import dataclasses
 import datetime
+import hashlib
 import ipaddress
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from .. import certificates
 from . import reading
@@ -26,14 +28,15 @@ _MANY_BYTES = 1500
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # What mbedTLS understands of what may be critical (RFC 5280 section 4.2).
-_UNDERSTOOD = (
-    ExtensionOID.BASIC_CONSTRAINTS,
-    ExtensionOID.KEY_USAGE,
-    ExtensionOID.EXTENDED_KEY_USAGE,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-    ExtensionOID.SUBJECT_KEY_IDENTIFIER,
-    ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+_READ = (
+    x509.BasicConstraints,
+    x509.KeyUsage,
+    x509.ExtendedKeyUsage,
+    x509.SubjectAlternativeName,
+    x509.SubjectKeyIdentifier,
+    x509.AuthorityKeyIdentifier,
 )
+_UNDERSTOOD = {each.oid.dotted_string for each in _READ} | {"2.16.840.1.113730.1.1"}  # nsCertType
 
 
 def day(when):
@@ -46,16 +49,27 @@ def minute(when):
     return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def form(certificate, whose):
+def form(certificate, whose, trusted=False):
     """
     Return the findings about what mbedTLS cannot read or trust in a certificate at all.
 
-    whose  str for messages, such as "the broker's certificate"
+    whose    str for messages, such as "the broker's certificate"
+    trusted  the board holds it: then its own signature and the strength of it do not matter
     """
     out = []
     public = reading.public_key(certificate)
     kind = reading.key_name(public) if public is not None else "of an unknown kind"
-    if isinstance(public, rsa.RSAPublicKey):
+    odd = reading.odd_public_key(certificate)
+    if odd == reading.COMPRESSED:
+        # mbedTLS may read it, but no server may choose it for a board, which does not offer it.
+        out.append(problem(48, f"{whose} has its EC key {odd}"))
+    elif odd == reading.EXPLICIT:
+        out.append(problem(48, f"{whose} has an EC key {odd}"))
+    elif odd == reading.PSS:
+        cause = "a key of this kind signs with RSA-PSS alone, which MicroPython does not have"
+        cure = "reissue it with a P-256 key, or a plain RSA key (rsaEncryption)"
+        out.append(problem(9, f"{whose} has a key {odd}", cause=cause, cure=cure))
+    elif isinstance(public, rsa.RSAPublicKey):
         if public.key_size < 2048:
             out.append(
                 problem(
@@ -77,19 +91,23 @@ def form(certificate, whose):
     oid = certificate.signature_algorithm_oid
     if oid == x509.SignatureAlgorithmOID.RSASSA_PSS:
         out.append(problem(33, f"{whose} is signed with RSA-PSS, which MicroPython does not have"))
-    elif not isinstance(hashed, _HASHES) and certificate.issuer != certificate.subject:
+    elif not (isinstance(hashed, _HASHES) or trusted or certificate.issuer == certificate.subject):
         how = hashed.name.upper() if hashed else reading.oid_name(oid)
         out.append(problem(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
-    try:
-        extensions = list(certificate.extensions)
-    except (ValueError, KeyError, TypeError, x509.DuplicateExtension) as error:
-        out.append(problem(33, f"the extensions of {whose} are damaged ({str(error)[:80]})"))
-        extensions = []
-    for each in extensions:
-        if each.critical and each.oid not in _UNDERSTOOD:
-            out.append(
-                problem(33, f"{whose} has a critical extension {reading.oid_name(each.oid)}")
-            )
+    found = reading.extensions(certificate)
+    for kind in _READ:
+        oid = kind.oid.dotted_string
+        if sum(each[0] == oid for each in found) > 1:
+            fact = f"{whose} has the extension {reading.oid_name(oid)} twice"
+            out.append(problem(33, fact, cure="reissue it with that extension once"))
+        elif reading.is_damaged(certificate, kind):
+            fact = f"the extension {reading.oid_name(oid)} of {whose} cannot be read"
+            cure = "reissue it: what is in that extension does not follow RFC 5280"
+            out.append(problem(33, fact, cure=cure))
+    for oid, critical, _ in found:
+        if critical and oid not in _UNDERSTOOD:
+            fact = f"{whose} has a critical extension {reading.oid_name(oid)}"
+            out.append(problem(33, fact))
     return out
 
 
@@ -100,7 +118,8 @@ def dates(certificate, whose, when=None):
     if start > when:
         return [problem(13, f"{whose} is valid from {minute(start)} on; now it is {minute(when)}")]
     if end < when:
-        return [problem(14, f"{whose} expired on {minute(end)}", cause=f"{whose} has expired")]
+        cause = f"{whose.rstrip(',')} has expired"
+        return [problem(14, f"{whose} expired on {minute(end)}", cause=cause)]
     out = []
     if start > UNSET_CLOCK:
         out.append(
@@ -190,6 +209,50 @@ def _key_id(certificate, kind):
     return digest.hex() if digest else ""
 
 
+def path(sent, trusted, when=None):
+    """
+    Return the certificates that mbedTLS takes on its way from the broker's own (`sent[0]`) to one
+    that the board trusts, each with whether the board holds it: [(certificate, bool)].
+
+    It takes a parent from what the board trusts first, then from what the broker sent behind the
+    child. The last pair is (…, False) where it finds none.
+    """
+    when = when or certificates.now()
+    at, held, selves = 0, False, 0
+    out = [(sent[0], False)]
+    while len(out) <= _MOST_ABOVE + 1:
+        child = out[-1][0]
+        if held or len(out) == 1 and child.issuer == child.subject and child in trusted:
+            out[-1] = (child, True)
+            return out
+        above = len(out) - 1 - selves
+        parent = _parent(child, trusted, above, True, when)
+        held = parent is not None
+        if not held:
+            parent = _parent(child, sent[at + 1 :], above, False, when)
+            if parent is None:
+                return out
+            at = sent.index(parent, at + 1)
+        selves += len(out) > 1 and child.issuer == child.subject
+        out.append((parent, held))
+    return out
+
+
+def _parent(child, candidates, above, trusted, when):
+    later = None
+    for each in candidates:
+        if not reading.same_name(each.subject, child.issuer) or not reading.is_ca(each, trusted):
+            continue
+        constraints = reading.extension(each, x509.BasicConstraints)
+        limit = constraints.path_length if constraints else None
+        if limit is not None and limit < above or not reading.signed_by(child, each):
+            continue
+        if each.not_valid_before_utc <= when <= each.not_valid_after_utc:
+            return each
+        later = later or each  # with wrong dates it is taken only where there is no other
+    return later
+
+
 def chain(sent, trusted, when=None, known=()):
     """
     Return the findings about whether a board that trusts `trusted` accepts the chain `sent`.
@@ -198,75 +261,138 @@ def chain(sent, trusted, when=None, known=()):
     trusted  list of those that the board has; empty means that it has none
     known    other certificates that were found, to tell a missing intermediate
     """
-    out = form(sent[0], "the broker's certificate")
-    at, whose, above = sent[0], "the broker's certificate", 0
+    leaf = "the broker's certificate"
     if not trusted:
-        return [*out, problem(21, "the board has no CA"), *dates(at, whose, when)]
-    while above <= _MOST_ABOVE:
-        out += dates(at, whose, when)
-        if at in trusted and (above or at.issuer == at.subject):
-            return out  # a trusted root, or a pinned self-signed broker
-        parent = _parent(at, trusted, above) or _parent(at, sent[1:], above)
-        if parent is None or parent == at:
-            return [*out, _why_no_parent(at, whose, sent, trusted, known)]
-        if above:
-            whose = f"the CA {reading.name_of(parent)}"
-        else:
-            whose = f"the certificate of {reading.name_of(parent)}, which signed the broker's,"
-        out += form(parent, whose)
-        at, above = parent, above + 1
-    return [
-        *out,
-        problem(33, f"the chain has more than {_MOST_ABOVE} certificates above the broker"),
-    ]
+        return [
+            *form(sent[0], leaf),
+            problem(21, "the board has no CA"),
+            *dates(sent[0], leaf, when),
+        ]
+    taken = path(sent, trusted, when)
+    out, whose = [], leaf
+    for number, (each, held) in enumerate(taken):
+        if number == 1:
+            whose = f"the certificate of {reading.name_of(each)}, which signed the broker's,"
+        if held and number:
+            whose = f"the CA {reading.name_of(each)}"
+        elif number > 1:
+            whose = f"the certificate of the CA {reading.name_of(each)}"
+        out += form(each, whose, held)
+        out += _dates_in_chain(each, whose, when, held and number, number)
+    for at, each in enumerate(out):
+        if each.row == 54 and each.level == "problem" and len(taken) > 1:
+            below = reading.name_of(taken[-2][0])
+            if len(taken) > 2:  # it came signed by that old CA, and is one itself by now
+                cure = f"put the CA {below} on the board in its place, or what replaced it "
+                out[at] = problem(54, each.fact, cure=f"{cure}(mqttls provision)")
+    if any(each.row == 54 and each.level == "problem" for each in out):
+        # what replaces that CA makes those that it signed needless
+        out = [
+            dataclasses.replace(each, level="remark") if each.row == 14 else each for each in out
+        ]
+    for each in sent[1:]:
+        if all(each != one for one, _ in taken):
+            whose = f"the certificate of {reading.name_of(each)}, which the broker sends along,"
+            out += [
+                one for one in form(each, whose) if one.row != 33 or "signed with" not in one.fact
+            ]
+    child, held = taken[-1]
+    if held:
+        return out
+    if len(taken) > _MOST_ABOVE + 1:
+        fact = f"the chain has more than {_MOST_ABOVE} certificates above the broker"
+        return [*out, problem(33, fact, cure="use a shorter chain")]
+    whose = leaf if child is sent[0] else f"the certificate of the CA {reading.name_of(child)}"
+    return [*out, _why_no_parent(child, whose, sent, trusted, known, len(taken) - 1)]
 
 
-def _parent(child, candidates, above):
-    for each in candidates:
-        if each.subject == child.issuer and reading.is_ca(each) and reading.signed_by(child, each):
-            limit = reading.extension(each, x509.BasicConstraints).path_length
-            if limit is None or limit >= above:
-                return each
-    return None
+def _dates_in_chain(certificate, whose, when, held, number):
+    out = dates(certificate, whose, when)
+    if held:
+        return [_held_ca(each) if each.row == 14 else each for each in out]
+    if not number:
+        return out
+    for at, each in enumerate(out):
+        if each.row == 14 and each.level == "problem":
+            cure = "put the one that replaced it into the broker's certfile, and have it loaded"
+            out[at] = dataclasses.replace(each, cure=cure)
+    return out
 
 
-def _why_no_parent(child, whose, sent, trusted, known):
+def _held_ca(finding):
+    # A finding about dates, of a CA that the board holds
+    if finding.level == "problem":
+        return problem(54, finding.fact)
+    return remark(54, finding.fact, cause=finding.cause)
+
+
+def _why_no_parent(child, whose, sent, trusted, known, above):
     issuer = reading.issuer_of(child)
-    names = ", ".join(sorted({reading.name_of(each) for each in trusted}))
+    names = _names(trusted)
     wanted = _key_id(child, x509.AuthorityKeyIdentifier)
+    if child in trusted and child.issuer != child.subject:
+        fact = f"{whose} itself is given as the CA; it is signed by {issuer}"
+        cure = f"give the certificate of the CA {issuer}"
+        return problem(56, fact, stage="chain", cure=cure)
     for each in [*trusted, *sent[1:]]:
-        if each.subject != child.issuer or each == child:
+        if not reading.same_name(each.subject, child.issuer) or each == child:
             continue
         if reading.signed_by(child, each):
-            if not reading.is_ca(each):
+            if not reading.is_ca(each, each in trusted):
                 missing = "keyCertSign" if reading.says_ca(each) else "CA:TRUE"
                 return problem(18, f"{reading.name_of(each)} signed {whose}, but has no {missing}")
+            if each in sent and each not in trusted and sent.index(each) < sent.index(child):
+                order = " < ".join(map(reading.name_of, sent))
+                return problem(65, f"the broker sends {order}")
             return problem(
                 18,
                 f"the path length of the CA {reading.name_of(each)} forbids the CA below it",
                 cause="the CA's certificate allows fewer CAs below it than there are",
+                cure="make that CA anew with a larger path length, or none; or issue the broker's "
+                "certificate without the CA in between",
             )
     for each in trusted:
-        if each.subject == child.issuer:
-            have = _key_id(each, x509.SubjectKeyIdentifier) or "none"
+        if reading.same_name(each.subject, child.issuer):
+            have = _key_id(each, x509.SubjectKeyIdentifier)
+            if not have or not wanted:  # a key has an id without one in the certificate, too
+                have, wanted = _thumb(each), "that of another key"
             return problem(
                 17,
                 f"the board has another CA named {issuer}: key id {have[:16]}, while {whose} is "
-                f"signed by {wanted[:16] or 'an unnamed one'}",
+                f"signed by {wanted[:16] if ' ' not in wanted else 'another key'}",
             )
     for each in known:
-        if each.subject == child.issuer and reading.signed_by(child, each) and each not in trusted:
-            above = [other for other in trusted if other.subject == each.issuer]
-            if any(reading.signed_by(each, other) for other in above):
+        if (
+            reading.same_name(each.subject, child.issuer)
+            and reading.signed_by(child, each)
+            and each not in trusted
+        ):
+            above_it = [one for one in trusted if reading.same_name(one.subject, each.issuer)]
+            if any(reading.signed_by(each, one) for one in above_it):
                 return problem(
                     19,
                     f"{whose} is signed by the intermediate {issuer}, which the broker does not "
-                    f"send, and that one by {reading.name_of(above[0])}",
+                    f"send, and that one by {reading.name_of(above_it[0])}",
                 )
-    if child.issuer == child.subject and child is not sent[0]:
-        return problem(17, f"the broker's chain ends at the CA {issuer}; the board trusts {names}")
+    if not any(reading.is_ca(each, True) or each.issuer == each.subject for each in trusted):
+        fact = (
+            f"the board has no CA, but the certificate of {names}; {whose} is signed by {issuer}"
+        )
+        cure = f"give the certificate of the CA {issuer}"
+        return problem(56, fact, stage="chain", cure=cure)
+    if child.issuer == child.subject and above:
+        return problem(
+            17,
+            f"the broker's chain ends at the CA {issuer}; the board trusts {names}",
+            cure=f"put the CA {issuer} on the board, if you trust it (mqttls provision)",
+        )
     if child.issuer == child.subject:
-        return problem(17, f"{whose} is signed by itself ({issuer}); the board trusts {names}")
+        return problem(
+            17,
+            f"{whose} is signed by itself ({issuer}); the board trusts {names}",
+            cure="put the broker's own certificate on the board in the place of a CA, which pins "
+            "it; or have a CA sign it",
+        )
     return problem(
         17,
         f"{whose} is signed by {issuer}; the board trusts {names}",
@@ -275,6 +401,47 @@ def _why_no_parent(child, whose, sent, trusted, known):
         cure=f"put the CA {issuer} on the board (mqttls provision); or, if {issuer} is below "
         f"{names}, append its certificate to the broker's certfile",
     )
+
+
+def _names(found, most=4):
+    names = sorted({reading.name_of(each) for each in found})
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _thumb(certificate):
+    return hashlib.sha1(reading.public_bytes(certificate)).hexdigest()
+
+
+def held(trusted, when=None):
+    """
+    Return the findings about the dates of the CAs that a board holds, and whether they are CAs.
+
+    Of a bundle some may have expired: what is of no use any more does no harm.
+    """
+    when = when or certificates.now()
+    out, expired = [], [each for each in trusted if each.not_valid_after_utc < when]
+    if expired and len(expired) == len(trusted):
+        for each in expired:
+            out += [_held_ca(one) for one in dates(each, f"the CA {reading.name_of(each)}", when)]
+    elif expired:
+        fact = f"of the {len(trusted)} CAs of the board {len(expired)} have expired: "
+        cause = "a broker below them is refused"
+        out.append(remark(54, fact + _names(expired), cause=cause, stage="files"))
+    for each in trusted:
+        if each.not_valid_before_utc > when:
+            out += dates(each, f"the CA {reading.name_of(each)}", when)
+    if trusted and not any(reading.is_ca(each, True) for each in trusted):
+        own = [each for each in trusted if each.issuer == each.subject]
+        for each in trusted:
+            if each not in own:
+                fact = (
+                    f"{reading.name_of(each)}, given as the CA, has no CA:TRUE: it is signed by "
+                )
+                fact += reading.issuer_of(each)
+                cure = f"give the certificate of the CA {reading.issuer_of(each)}"
+                out.append(problem(56, fact, cure=cure))
+    return out
 
 
 def flight(lengths, largest=0):
@@ -298,7 +465,13 @@ def device_key(private, path):
     out = []
     kind = reading.key_name(private.private.public_key())
     if not isinstance(private.private, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-        out.append(problem(9, f"{path} is a key {kind}", stage="files", cure="make a P-256 key"))
+        out.append(problem(47, f"{path} is a key of the kind {kind}"))
+    elif private.odd:
+        out.append(problem(47, f"{path} is a key {private.odd}"))
+    elif isinstance(private.private, ec.EllipticCurvePrivateKey) and not isinstance(
+        private.private.curve, _CURVES
+    ):
+        out.append(problem(47, f"{path} is a key on the curve {kind}"))
     elif kind not in ("P-256", "P-384"):
         out.append(remark(40, f"{path} is a key of {kind}: on a Pico W seconds, not one"))
     if private.pem:

@@ -5,6 +5,7 @@ A log holds much that is long past. `Watch` gives what was added since it was ma
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -26,10 +27,11 @@ _LINES = tuple(
          "client and broker have no TLS version in common: the broker may want TLS 1.3, "
          "MicroPython has 1.2"),
         (r"no shared cipher|no suitable key share|no suitable groups|no shared group", 10,
-         "no cipher or curve in common, or the broker's certificate does not allow it "
-         "(keyUsage without digitalSignature)"),
+         "no cipher or curve in common: `ciphers` has none for the kind of the broker's key "
+         "(ECDSA for EC, RSA for RSA), or its certificate may not sign (keyUsage without "
+         "digitalSignature), or has its key as a compressed point"),
         (r"no suitable signature algorithm|no shared signature algorithms", 9, None),
-        (r"peer did not return a certificate", 24, None),
+        (r"peer did not return a certificate|certificate required", 24, None),
         (r"crl (has )?expired", 26, None),
         (r"certificate verify failed", 25,
          "the client's certificate is expired, revoked, of another CA or not for clients, or the "
@@ -51,7 +53,16 @@ _LINES = tuple(
          "the file is not PEM, or not what it should be"),
         (r"bad decrypt|problems getting password|bad password read|empty password", 39,
          "the broker's key has a passphrase"),
-        (r"Permission denied", 39, "the broker may not read one of its files"),
+        (r"Permission denied", 45, "the broker may not read one of its files"),
+        (r"No such file or directory", 58, None),
+        (r"Both certfile and keyfile must be provided|(cafile|capath) specified without", 59,
+         "TLS wants certfile and keyfile, both: mosquitto does not start with one of them"),
+        (r"Unsupported tls_version", 60, None),
+        (r"Unable to set TLS ciphers|no cipher match|Unable to set TLS 1.3 ciphersuites", 10,
+         "the broker's OpenSSL knows none of the names in `ciphers`"),
+        (r"certificate/key are inconsistent", 39,
+         "key and certificate of the broker are not a pair"),
+        (r"is now deprecated|no longer available|no longer required", 62, None),
         (r"(ee|ca) key too small|ca md too weak", 33,
          "the broker's OpenSSL finds a key or signature too weak"),
         (r"Unable to load server key file", 39, None),
@@ -64,31 +75,73 @@ _LINES = tuple(
         (r"Unable to open (acl_file|pwfile|password_file)|opening (acl|password) file", 45, None),
         (r"Unable to drop privileges", 45,
          "the user that mosquitto is to become when root starts it is not on this machine"),
-        (r"Unknown configuration variable|Error found at .*:\d|Invalid .* value", 39,
-         "the broker does not start: a line of its configuration is wrong"),
+        (r"Unknown configuration variable|Error found at .*:\d|(Invalid|Empty|Duplicate) .* value|"
+         r"option requires a .* to be defined|must be set before any other security|"
+         r"Invalid line in|Unable to open (config file|include_dir)|Invalid ACL", 57,
+         "the broker does not start: a line of its configuration is wrong, or stands in a wrong "
+         "place"),
         (r"Starting in local only mode", 2,
          "without a listener in its configuration mosquitto 2 takes clients of its own PC only"),
         (r"Address already in use", 2,
          "another program, perhaps another broker, has the port"),
         (r"already connected, closing old connection", 38,
          "two clients have the same client id and throw each other out"),
-        (r"disconnected, not authorised", 35, None),
+        (r"disconnected[,:] not authori[sz]ed|Connection Refused: not authori[sz]ed", 35, None),
         (r"bad username or password|Bad user name", 36, None),
-        (r"(invalid|bad) client ?id|identifier rejected", 37, None),
+        (r"(invalid|bad) client ?id|identifier (rejected|not valid)", 37, None),
+        (r"session taken over", 38,
+         "two clients have the same client id and throw each other out"),
+        (r"exceeded timeout|has exceeded timeout", 0,
+         "the client was silent for longer than its keepalive: it lost its network or its power, "
+         "or its program blocks"),
+        (r"disconnected[,:] (due to )?(oversize p|packet too large)", 0,
+         "the client sent more than the broker takes (max_packet_size, message_size_limit)"),
+        (r"disconnected[,:] (due to )?out of memory|disconnected[,:] quota exceeded", 0,
+         "the broker has no memory or quota left for this client"),
+        (r"disallowed feature|QoS too high or retain", 0,
+         "the client used a QoS, or retain, that the broker was told not to take"),
+        (r"administrative action|client banned|connection rate exceeded|server (busy|unavail)", 0,
+         "the broker was told to end this connection, or has too many of them"),
+        (r"max_connections exceeded|Unable to accept new connection", 0,
+         "the broker has as many clients as it was told to take, or no file handles left"),
         (r"Denied (PUBLISH|SUBSCRIBE)", 44, None),
-        (r"disconnected due to protocol error|disconnected due to malformed packet", 4,
+        (r"disconnected(:| due to) (protocol error|malformed packet)", 4,
+         "what came was no MQTT: TLS on a plain port, a handshake broken off, or another program"),
+        (r"Bad socket read/write on client .*: (Invalid|malformed)", 4,
          "what came was no MQTT: TLS on a plain port, or another program"),
-        (r"unexpected eof while reading", 6,
+        (r"connection closed by client|closed its connection|Socket error on client|"
+         r"disconnected: (bad socket|connection (reset|timed out))", 0,
+         "the client went without a DISCONNECT: it lost its network or its power, was reset, or "
+         "did not trust the broker"),
+        (r"unexpected eof while reading|peer closed connection without|SSL_accept:error", 6,
          "a client hung up in the middle of the handshake: it did not trust the broker, ran out "
          "of memory, or only looked"),
     )
 )  # fmt: skip
 
+_SAID = "the broker's log: "
+_LOOK = "see the device's own log, and the broker's lines before this one"
+_CURES = {
+    pattern.pattern: cure
+    for pattern, _, _ in _LINES
+    for word, cure in (
+        ("no cipher match", "remove `ciphers` and `ciphers_tls1.3` from mosquitto.conf"),
+        ("exceeded timeout", "is its Wi-Fi good? does its program block longer than keepalive_s?"),
+        ("oversize p", "raise max_packet_size and message_size_limit, or send less"),
+        ("max_connections", "raise max_connections, and the broker's limit of open files"),
+        ("certfile and keyfile must", "give both certfile and keyfile to the listener"),
+    )
+    if word in pattern.pattern
+}
+
 _DENIED = re.compile(r"Denied PUBLISH from (.+?) \(d\d, q\d, r\d, m\d+, '(.*)', ")
 
 # OpenSSL's own words after a line of mosquitto that names only the file: they say more.
+_END = re.compile("disconnected.*protocol error", re.IGNORECASE)
 _VAGUE = re.compile("Unable to load", re.IGNORECASE)
-_TIME = re.compile(r"^(\d{9,11}|\d{4}-\d\d-\d\d[T ][\d:+Z.-]+): ")
+_TIME = re.compile(
+    r"^(\d{4,11}|\d{4}-\d\d-\d\d[T ][\d:+Z.,-]+|[A-Z][a-z]{2} [ \d]\d [\d:]{8} \S+ \S+?):? "
+)
 
 
 def judge_line(line):
@@ -97,8 +150,12 @@ def judge_line(line):
     for pattern, row, cause in _LINES:
         if pattern.search(line):
             text = _TIME.sub("", line.strip())
-            cure = _cure_of_denied(text) if row == 44 else None
-            return problem(row, f"the broker's log: {text}", cause=cause, cure=cure)
+            cure = _cure_of_denied(text) if row == 44 else _CURES.get(pattern.pattern)
+            if not row and not cure:
+                cure = _LOOK
+            stage = "CONNACK" if not row else None
+            fact = f"{_SAID}{text}"
+            return problem(row, fact, cause=cause, cure=cure, stage=stage)
     return None
 
 
@@ -127,16 +184,20 @@ def judge(lines):
 
     What only looked (a peek, a port scan) leaves lines, too: they become remarks.
     """
-    kinds, vague = {}, None
+    kinds, vague, before = {}, None, ""
     for line in lines[-_MOST_LINES:]:
         finding = judge_line(line)
         if finding is None:
             continue
+        if _END.search(line) and "SSL" in before:  # the line before says why
+            continue
+        before = line
         if _VAGUE.search(line):
-            vague = (finding.row, finding.cause)
-        elif finding.row == 39 and vague:
-            kinds.pop(vague, None)  # the next line says why
-            vague = None
+            vague = finding
+        elif vague and finding.row in (39, 45, 58):
+            kinds.pop((vague.row, vague.cause), None)  # the next line says why
+            fact = f"{vague.fact}; {finding.fact.removeprefix(_SAID)}"
+            finding, vague = dataclasses.replace(finding, fact=fact), None
         kinds.pop((finding.row, finding.cause), None)
         kinds[(finding.row, finding.cause)] = finding
     out = list(kinds.values())[::-1]

@@ -16,6 +16,7 @@ class Look:
     A look at the broker of `target` (attempt.Target) from outside: resolve, connect, peek.
 
     timeout_s  for each of them
+    hints      list of Finding of the broker's configuration: what it says of ciphers and keys
 
     answer    peek.Answer where it got as far as ServerHelloDone and a board could go on, or None
     data      dict of what the peek saw, for --json
@@ -23,8 +24,9 @@ class Look:
     findings  list of Finding
     """
 
-    def __init__(self, target, timeout_s):
-        self.target, self.timeout_s = target, timeout_s
+    def __init__(self, target, timeout_s, hints=()):
+        self.target, self.timeout_s, self.hints = target, timeout_s, hints
+        self.address = None
         self.stages, self.findings, self.data = {}, [], {}
         self.answer = self._look()
 
@@ -43,6 +45,7 @@ class Look:
             self._fails(problem(1, str(error)))
             return None
         self._stage("resolve", "ok", address)
+        self.address = address
         try:
             answer = self._peek(address, target.name)  # raises only where it cannot connect
             self._stage("connect", "ok", f"port {target.port}")
@@ -121,6 +124,8 @@ class Look:
         fact = f"{where} refuses a board's ClientHello: {answer.alert_name}"
         if answer.alert == 112:
             return problem(42, f"{where} does not know the name {name}")
+        if answer.alert == 120 or self._try_peek(address, name, "alpn").end == "done":
+            return problem(51, f"{fact}, without ALPN")
         newer = self._try_peek(address, name, "tls13")
         if answer.alert == 70:
             if newer.end == "tls13":
@@ -133,13 +138,62 @@ class Look:
             return self._what_it_wants(more, fact)
         if self._answers_only_with_other_name(answer, address):
             return problem(42, f"{fact} for the name {name}")
-        # Not even a PC's long list of ciphers has one for it: then it is the certificate.
-        cause = "the broker's certificate cannot sign a handshake: its keyUsage lacks "
-        cause += "digitalSignature"
-        if newer.end == "tls13":
-            cause += "; or its settings leave nothing but TLS 1.3"
-        fact += ", and all other ciphers and curves of TLS 1.2"
-        return problem(11, fact, cause=cause)
+        # Not even a PC's long list of ciphers has one for it.
+        return self._why_none(newer, f"{fact}, and all other ciphers and curves of TLS 1.2")
+
+    def _why_none(self, newer, fact):
+        """
+        Return the Finding about a broker that finds no cipher of TLS 1.2 for its certificate.
+
+        newer  peek.Answer to TLS 1.3, in which a cipher does not depend on the kind of key
+        """
+        der = peek.certificate_of_a_pc(
+            self.address, self.target.port, self.target.name, self.timeout_s
+        )
+        with contextlib.suppress(ValueError):
+            leaf = reading.parse(der)
+            self._believe_the_peek()
+            found = lint.form(leaf, "the broker's certificate") + lint.server(leaf)
+            for each in found:
+                if each.row in (9, 11, 48):
+                    return dataclasses.replace(each, fact=f"{fact}; {each.fact}", stage="TLS")
+            kind = reading.key_name(reading.public_key(leaf))
+            more = f"ECDHE-{'RSA' if kind[:3] == 'RSA' else 'ECDSA'}-AES128-GCM-SHA256"
+            cure = f"remove `ciphers` from mosquitto.conf, or add {more} to it"
+            return problem(49, f"{fact}; its key is {kind}", cure=cure)
+        for each in self.hints:
+            if each.row in (9, 10, 11, 48, 49) and each.level == "problem":
+                return dataclasses.replace(each, fact=f"{fact}; {each.fact}", stage="TLS")
+        if newer.end == "tls13" or newer.alert not in (-1, 70):
+            return problem(11, f"{fact}, and of TLS 1.3")
+        return problem(
+            49,
+            fact,
+            cause="its `ciphers` has none for the kind of its key; or the certificate may not "
+            "sign a handshake (keyUsage without digitalSignature), or holds its key as a "
+            "compressed point",
+            cure="give --conf, which tells them apart; remove `ciphers` from mosquitto.conf; "
+            "reissue the certificate with a P-256 key and keyUsage digitalSignature",
+        )
+
+    def behind_tls(self, shown, connack):
+        """
+        Return the Finding about a port on which TLS works and MQTT does not: HTTP, or ALPN; None
+        where neither is seen.
+
+        shown    str, what happened
+        connack  function (protocol of ALPN) -> bool: does MQTT work when that is asked for?
+        """
+        port, name = self.target.port, self.target.name
+        chosen = self._try_peek(self.address, name, "alpn").alpn
+        if chosen and not chosen.startswith("h") and (port == 443 or connack(chosen)):
+            return problem(51, f"{shown}; offered ALPN, the server chooses {chosen!r}")
+        http = peek.speaks_http(self.address, port, name, self.timeout_s)
+        if http:
+            return problem(50, f"{shown}; to HTTP it answers {http!r}")
+        if chosen.startswith("h"):
+            return problem(50, f"{shown}; offered ALPN, the server chooses {chosen!r}")
+        return None
 
     def _what_it_wants(self, more, fact):
         """Return the Finding about what the broker chose when offered more than a board has."""

@@ -1,6 +1,7 @@
 """
 A look at what a broker answers to a board: send the ClientHello that MicroPython's mbedTLS sends,
 read the answer up to ServerHelloDone, close. No key is used, nothing is decrypted or believed.
+Where that is not enough, Python's ssl looks, which believes nothing either.
 
 Only the standard library. Every wait, size and count has a bound: the other side can be anything.
 """
@@ -9,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -164,6 +166,7 @@ class Answer:
 
     end: str = "silence"
     detail: str = ""
+    alpn: str = ""  # the protocol that it chose of those that were offered
     first: bytes = b""
     version: int = 0
     cipher: int = 0
@@ -232,6 +235,10 @@ def _extension(kind, body):
     return struct.pack(">HH", kind, len(body)) + body
 
 
+# What the brokers of clouds and web servers know of ALPN (RFC 7301).
+ALPN = ("mqtt", "x-amzn-mqtt-ca", "http/1.1", "h2")
+
+
 def client_hello(name=None, offer="board"):
     """
     Return the bytes (one TLS record) of a ClientHello (RFC 5246 section 7.4.1.2).
@@ -239,12 +246,12 @@ def client_hello(name=None, offer="board"):
     name   str for the server name indication, as a board sends it, also for an IP address;
            None sends none
     offer  "board" exactly what MicroPython sends; "more" TLS 1.2 with all that a PC knows besides;
-           "tls13" TLS 1.3 alone
+           "tls13" TLS 1.3 alone; "alpn" as a board, with the protocols of ALPN, which it lacks
 
     Raises ValueError for a name over 255 bytes.
     """
     ciphers, groups, signatures = BOARD_CIPHERS, BOARD_GROUPS, BOARD_SIGNATURES
-    if offer != "board":
+    if offer not in ("board", "alpn"):
         ciphers += _MORE_CIPHERS
         groups += _MORE_GROUPS
         signatures += _MORE_SIGNATURES
@@ -256,6 +263,9 @@ def client_hello(name=None, offer="board"):
         extensions += _extension(0, struct.pack(">HBH", len(host) + 3, 0, len(host)) + host)
     extensions += _extension(10, _list16(groups))
     extensions += _extension(13, _list16(signatures))
+    if offer == "alpn":
+        protocols = b"".join(bytes((len(each),)) + each.encode() for each in ALPN)
+        extensions += _extension(16, struct.pack(">H", len(protocols)) + protocols)
     if offer == "tls13":
         ciphers = _CIPHERS_13
         extensions += _extension(43, b"\x02\x03\x04")  # supported_versions
@@ -398,6 +408,9 @@ class Reader:
                 kind, value = extensions.number(2), _Fields(extensions.vector(2))
                 if kind == 43:
                     answer.version = value.number(2)
+                elif kind == 16:
+                    chosen = _Fields(value.vector(2)).vector(1)
+                    answer.alpn = chosen.decode("ascii", "replace")
 
     def _certificate(self, fields):
         chain = _Fields(fields.vector(3))
@@ -508,6 +521,45 @@ def peek(address, port, name=None, *, offer="board", timeout_s=10):
 
 # CONNECT of MQTT 3.1.1, clean session, without user; the client id is of the doctor.
 _CONNECT = b"\x10\x18\0\x04MQTT\x04\x02\0\x0a\0\x0cmqttls-doctr"
+
+
+def _unverified():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
+def certificate_of_a_pc(address, port, name, timeout_s=5):
+    """
+    Return the certificate (DER) that the server shows to a PC, which speaks TLS 1.3, too; b""
+    where not even that gets one. Nothing of it is believed. Never raises OSError.
+    """
+    with (
+        contextlib.suppress(OSError, ValueError),
+        connect(address, port, timeout_s) as raw,
+        _unverified().wrap_socket(raw, server_hostname=name or None) as sock,
+    ):
+        return sock.getpeercert(True) or b""
+    return b""
+
+
+def speaks_http(address, port, name, timeout_s=5):
+    """
+    Return the first line (str) that the server answers to an HTTP request within TLS; "" where it
+    is no HTTP. Never raises OSError.
+    """
+    answer = b""
+    host = name if name and name.isascii() and name.isprintable() else address
+    with (
+        contextlib.suppress(OSError, ValueError),
+        connect(address, port, timeout_s) as raw,
+        _unverified().wrap_socket(raw, server_hostname=name or None) as sock,
+    ):
+        sock.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        answer = sock.recv(200)
+    return answer.split(b"\r")[0][:60].decode("latin-1") if answer[:5] == b"HTTP/" else ""
 
 
 def speaks_mqtt(address, port, timeout_s=5):

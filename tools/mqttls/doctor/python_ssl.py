@@ -49,6 +49,20 @@ def _load_pair(context, target):
         context.load_cert_chain(path)
 
 
+def connack(target, alpn, timeout_s):
+    """Tell whether the broker answers CONNECT when the protocol `alpn` (str) is asked for."""
+    with contextlib.suppress(OSError, ValueError):
+        made = context(target)
+        made.set_alpn_protocols([alpn])
+        with (
+            socket.create_connection((target.host, target.port), timeout_s) as raw,
+            made.wrap_socket(raw, server_hostname=target.name) as sock,
+        ):
+            sock.sendall(connect_packet(target))
+            return sock.recv(1) == b"\x20"
+    return False
+
+
 def dial(target, timeout_s):
     """Return the Attempt to connect to `target`, an attempt.Target."""
     tls_ms = 0
@@ -56,7 +70,8 @@ def dial(target, timeout_s):
     stage = "TCP"
 
     def failed(error, text, code=None):
-        cause, cure = library.explain(f"{error}({text!r}, {code})")
+        state = "CONNECT" if stage == "MQTT" else None
+        cause, cure = library.explain(f"{error}({text!r}, {code})", state=state)
         return Attempt(False, PYTHON, error, text, code, cause, cure, tls_ms)
 
     try:
@@ -83,7 +98,8 @@ def dial(target, timeout_s):
                         return failed("ConnectError", "the broker closed the connection")
                     answer += more
                 if answer[:2] != b"\x20\x02":
-                    return failed("ProtocolError", "the answer to CONNECT is no CONNACK")
+                    text = f"packet 0x{answer[0]:02x} in the place of CONNACK"
+                    return failed("ProtocolError", text)
                 if answer[3]:
                     said = CODES.get(answer[3], "unknown")
                     text = f"CONNACK {answer[3]}: {said}"

@@ -5,6 +5,7 @@ say, however odd they are.
 
 import base64
 import dataclasses
+import warnings
 from pathlib import Path
 
 from cryptography import x509
@@ -14,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from .. import certificates
+from . import file_kinds
 from .causes import problem
 
 _MOST_FILE = 1024 * 1024
-MOST_CERTIFICATES = 100
+MOST_CERTIFICATES = 1000  # a system's bundle has some 150
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
 
 
@@ -49,6 +51,25 @@ def read(path, stage="files"):
     if len(data) > _MOST_FILE:
         raise wrong(stage, f"{path} is over 1 MB", "name a file with certificates")
     return data
+
+
+def is_utf16(data):
+    """Tell whether `data` (bytes) is a text in UTF-16, which neither board nor broker reads."""
+    return data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] in (b"-\0-\0", b"\0-\0-")
+
+
+def another_kind(path, data, stage):
+    """
+    Return the Unreadable for a file that is neither PEM nor DER of a certificate or a key, which
+    says what it is; None for what is not known.
+    """
+    labels = [label for label, _ in blocks(data)]
+    found = file_kinds.recognise(path, data, labels)
+    if found is None:
+        return None
+    what, cure = found
+    cause = "neither board nor broker reads that"
+    return Unreadable(problem(46, f"{path} is {what}", stage=stage, cause=cause, cure=cure))
 
 
 def blocks(data):
@@ -98,9 +119,12 @@ def parse(der):
     Raises ValueError.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        for field in ("version", "subject", "issuer", "serial_number", "signature_algorithm_oid"):
-            getattr(certificate, field)
+        with warnings.catch_warnings():  # of serial numbers that mbedTLS takes
+            warnings.simplefilter("ignore")
+            certificate = x509.load_der_x509_certificate(der)
+            for field in ("version", "subject", "issuer", "serial_number"):
+                getattr(certificate, field)
+        certificate.signature_algorithm_oid  # noqa: B018
         name_of(certificate)
         issuer_of(certificate)
         if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
@@ -115,8 +139,11 @@ def load_all(path, stage="files"):
     data = read(path, stage)
     if is_pem(data):
         labels = blocks(data)
-        ders = [der for label, der in labels if label.endswith("CERTIFICATE")]
+        ders = [_first(der) for label, der in labels if label.endswith("CERTIFICATE")]
         if not ders:
+            other = another_kind(path, data, stage)
+            if other and other.finding.cure != _OTHER_FILE:
+                raise other
             have = labels[0][0].lower() if labels else "a damaged block"
             raise wrong(stage, f"{path} has no certificate, but {have}", "name the other file")
     else:
@@ -126,21 +153,33 @@ def load_all(path, stage="files"):
         try:
             out.append(parse(der))
         except ValueError as error:
+            other = None if is_pem(data) else another_kind(path, data, stage)
+            if other:
+                raise other from None
+            number = f"certificate {len(out) + 1} in {path}" if out else path
             raise wrong(
                 stage,
-                f"{path} is damaged or no certificate ({error})",
+                f"{number} is damaged or no certificate ({error})",
                 "make it again, or copy it again in binary mode",
             ) from None
     return out
 
 
+def _first(der):
+    # "TRUSTED CERTIFICATE" of openssl has more behind the certificate
+    return _split_der(der)[0] if der else der
+
+
 @dataclasses.dataclass
 class Key:
-    """A private key in a file: `form` is "PKCS#8", "SEC1" or "PKCS#1"."""
+    """
+    A private key in a file: `form` is "PKCS#8", "SEC1" or "PKCS#1"; `odd` as odd_key() has it.
+    """
 
     private: object
     form: str
     pem: bool
+    odd: str = ""
 
 
 def load_key(path, stage="files"):
@@ -150,19 +189,146 @@ def load_key(path, stage="files"):
     if pem:
         keys = [each for each in blocks(data) if each[0].endswith("PRIVATE KEY")]
         if not keys:
+            other = another_kind(path, data, stage)
+            if other and other.finding.cure != _OTHER_FILE:
+                raise other
             raise wrong(stage, f"{path} has no private key", "name the key's file")
         label, der = keys[0]
+        if label == "OPENSSH PRIVATE KEY":
+            raise another_kind(path, data, stage)
     if label == "ENCRYPTED PRIVATE KEY" or _looks_encrypted(der):
         raise Unreadable(problem(30, f"{path} is encrypted", stage=stage))
     try:
         private = serialization.load_der_private_key(der, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        kind = odd_key(der)
+        if kind:
+            fact = f"{path} is a key {kind}"
+            raise Unreadable(problem(47, fact, stage=stage)) from None
+        other = None if pem else another_kind(path, data, stage)
+        if other and other.finding.cure != _OTHER_FILE:
+            raise other from None
         raise wrong(
             stage,
             f"{path} is damaged or no private key ({str(error)[:80] or 'cut off'})",
             "make it again, or copy it again in binary mode",
         ) from None
-    return Key(private, _form(der, private), pem)
+    return Key(private, _form(der, private), pem, odd_key(der))
+
+
+_OTHER_FILE = "name the other file"
+
+# In the DER of keys and certificates: the type of a field, which stands where a curve has its
+# parameters in the place of its name (RFC 3279 section 2.3.5); RSASSA-PSS as the kind of a key
+_PRIME_FIELD = bytes.fromhex("06072a8648ce3d0101")
+_EC_KEY = bytes.fromhex("06072a8648ce3d0201")
+_RSA_PSS = bytes.fromhex("06092a864886f70d01010a")
+EXPLICIT = "with explicit curve parameters in the place of the curve's name"
+COMPRESSED = "as a compressed point"
+PSS = "for RSA-PSS only"
+
+
+def odd_key(der):
+    """
+    Return in words what is odd about the form of the key in `der` (bytes, of a private key or a
+    SubjectPublicKeyInfo), "" where nothing is.
+    """
+    if _PRIME_FIELD in der[:96]:  # SEC1 has the private number before it
+        return EXPLICIT
+    return PSS if _RSA_PSS in der[:40] else ""
+
+
+def odd_public_key(certificate):
+    """Return the same of the key in a certificate; COMPRESSED, too."""
+    der = _fields(certificate)[1]
+    if _EC_KEY in der[:24]:
+        _, bits = _elements(_element(der)[1])[:2]
+        if bits[2:3] == b"\0" and bits[3:4] in (b"\2", b"\3"):
+            return COMPRESSED
+    return odd_key(der)
+
+
+def _element(der):
+    """Return (head, content, rest) of the first element in `der`; ValueError where it is cut."""
+    size, head = der[1] if len(der) > 1 else 0, 2
+    if size > 127:
+        head = 2 + (size & 127)
+        size = int.from_bytes(der[2:head], "big")
+    if len(der) < head + size or not der:
+        raise ValueError("cut off")
+    return der[:head], der[head : head + size], der[head + size :]
+
+
+def _elements(content):
+    out = []
+    while content:
+        head, inner, content = _element(content)
+        out.append(head + inner)
+    return out
+
+
+def _packed(tag, content):
+    size = len(content)
+    if size < 128:
+        return bytes((tag, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 128 | len(length))) + length + content
+
+
+def _fields(certificate):
+    """
+    Return (the fields of the certificate's TBSCertificate, its SubjectPublicKeyInfo), DER each;
+    ([], b"") where they cannot be told apart.
+    """
+    try:
+        fields = _elements(_element(certificate.tbs_certificate_bytes)[1])
+    except ValueError:
+        return [], b""
+    at = 6 if fields[:1] and fields[0][:1] == b"\xa0" else 5  # the version may be left out
+    return fields, fields[at] if len(fields) > at else b""
+
+
+def extensions(certificate):
+    """
+    Return [(dotted OID, critical, DER of the value)] of all extensions of a certificate, whether
+    anybody can read what is in them or not.
+    """
+    out = []
+    for field in _fields(certificate)[0]:
+        if field[:1] != b"\xa3":
+            continue
+        try:
+            for each in _elements(_element(_element(field)[1])[1]):
+                oid, *rest = _elements(_element(each)[1])
+                out.append(
+                    (_dotted(_element(oid)[1]), len(rest) > 1 and rest[0][2:] != b"\0", each)
+                )
+        except (ValueError, IndexError):
+            return out
+    return out
+
+
+def _dotted(body):
+    numbers, value = [], 0
+    for byte in body:
+        value = value << 7 | byte & 127
+        if byte < 128:
+            numbers.append(value)
+            value = 0
+    first = min(numbers[0] // 40, 2) if numbers else 0
+    return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]])) if numbers else ""
+
+
+def _with_one_extension(certificate, kind):
+    # `cryptography` reads all extensions or none: one that is damaged hides the others.
+    wanted = kind.oid.dotted_string
+    whole = _elements(_element(certificates.cert_der(certificate))[1])
+    fields = [each for each in _fields(certificate)[0] if each[:1] != b"\xa3"]
+    found = [each for oid, _, each in extensions(certificate) if oid == wanted]
+    if found:
+        fields.append(_packed(0xA3, _packed(0x30, found[0])))
+    body = _packed(0x30, b"".join(fields)) + b"".join(whole[1:])
+    return x509.load_der_x509_certificate(_packed(0x30, body))
 
 
 def _looks_encrypted(der):
@@ -188,6 +354,12 @@ def _form(der, private):
 
 # as RFC 5280 calls them (sections 4.2.1 and 4.2.1.12), and algorithms without a hash
 _OID_NAMES = {
+    ExtensionOID.BASIC_CONSTRAINTS: "basicConstraints",
+    ExtensionOID.KEY_USAGE: "keyUsage",
+    ExtensionOID.EXTENDED_KEY_USAGE: "extendedKeyUsage",
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME: "subjectAltName",
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER: "subjectKeyIdentifier",
+    ExtensionOID.AUTHORITY_KEY_IDENTIFIER: "authorityKeyIdentifier",
     ExtensionOID.NAME_CONSTRAINTS: "nameConstraints",
     ExtensionOID.CERTIFICATE_POLICIES: "certificatePolicies",
     ExtensionOID.POLICY_MAPPINGS: "policyMappings",
@@ -223,7 +395,9 @@ def _short(name):
 
 
 def oid_name(oid):
-    """Return an x509.ObjectIdentifier for messages: "clientAuth", or its numbers."""
+    """Return an x509.ObjectIdentifier, or its dotted str, for messages: "clientAuth"."""
+    if isinstance(oid, str):
+        oid = x509.ObjectIdentifier(oid)
     return _OID_NAMES.get(oid, oid.dotted_string)
 
 
@@ -231,8 +405,24 @@ def extension(certificate, kind):
     """Return an extension of a class of cryptography.x509, None where it is not or is damaged."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError, KeyError, TypeError):
+    except x509.ExtensionNotFound:
         return None
+    except _DAMAGED:
+        pass
+    try:
+        found = _with_one_extension(certificate, kind)
+        return found.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, *_DAMAGED):
+        return None
+
+
+_DAMAGED = (x509.DuplicateExtension, ValueError, KeyError, TypeError, AttributeError)
+
+
+def is_damaged(certificate, kind):
+    """Tell whether a certificate has an extension of the class `kind` that cannot be read."""
+    there = any(oid == kind.oid.dotted_string for oid, _, _ in extensions(certificate))
+    return there and extension(certificate, kind) is None
 
 
 def alternative_names(certificate):
@@ -264,13 +454,30 @@ def public_key(certificate):
         return None
 
 
-def is_ca(certificate):
-    """Tell whether mbedTLS lets this certificate sign others."""
+def public_bytes(certificate):
+    """Return the DER of its SubjectPublicKeyInfo (bytes), b"" where it cannot be found."""
+    return _fields(certificate)[1]
+
+
+def is_ca(certificate, trusted=False):
+    """
+    Tell whether mbedTLS lets this certificate sign others.
+
+    trusted  the board holds it: then the old version 1, which has no extensions, will do
+    """
     if certificate.version == x509.Version.v1:
-        return False
+        return trusted
     constraints = extension(certificate, x509.BasicConstraints)
     usage = extension(certificate, x509.KeyUsage)
     return bool(constraints and constraints.ca and (usage is None or usage.key_cert_sign))
+
+
+def same_name(one, other):
+    """Tell whether two x509.Name are the same to mbedTLS, which ignores capitals."""
+    if one == other:
+        return True
+    one, other = ([(each.oid, str(each.value).lower()) for each in name] for name in (one, other))
+    return one == other
 
 
 def signed_by(certificate, issuer):

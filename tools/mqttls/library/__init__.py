@@ -61,11 +61,12 @@ def table():
     return module
 
 
-def explain(error, year=None):
+def explain(error, year=None, state=None):
     """
     Return (cause, cure) of an error, each "" where the table does not know it.
 
     error  an exception, or what a console shows of one, such as "OSError(-30592, …)"
     year   what the board's clock says, where that is known
+    state  in which a connection ended, such as "CONNECT" (str), where that is known
     """
-    return table().explain(error, year=year)
+    return table().explain(error, year=year, state=state)

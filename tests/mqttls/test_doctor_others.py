@@ -1,0 +1,652 @@
+"""The doctor and what others made: their files, authorities, ports and configurations."""
+
+import contextlib
+import datetime
+import shlex
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+
+from tests.support import pki as made
+from tests.support.broker import Broker
+from tests.support.doctoring import (
+    bare,
+    conf_of,
+    doctor,
+    explained,
+    forge,
+    log_of,
+    server_context,
+    tls_server,
+)
+from tests.support.server import server
+from tools.mqttls.cli import main
+from tools.mqttls.micropython import interpreter
+
+pytestmark = pytest.mark.usefixtures("micropython")
+
+PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
+
+with_openssl = pytest.mark.skipif(
+    not shutil.which("openssl"), reason="the program openssl is not installed"
+)
+
+
+def openssl(*words, cwd=None):
+    return subprocess.run(
+        ["openssl", *map(str, words)], check=True, capture_output=True, cwd=cwd, timeout=60
+    ).stdout
+
+
+def files(*arguments):
+    return doctor(None, *arguments)
+
+
+def cured(word, folder, *more):
+    """Run the command that the first problem's cure names (str), in `folder`."""
+    line = word.first["cure"].partition(": ")[2]
+    done = subprocess.run(
+        f"{line} {' '.join(more)}", shell=True, cwd=folder, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, (line, done.stderr)
+
+
+# Files of another kind
+
+
+@pytest.fixture
+def device_files(pki):
+    return "--ca", pki.ca.cert_der, "--cert", pki.device.cert_der, "--key", pki.device.key_der
+
+
+@with_openssl
+@pytest.mark.parametrize("old", [False, True])
+def test_row_46_a_pfx_and_the_command_that_opens_it(tmp_path, pki, old):
+    path = tmp_path / "my device.pfx"
+    lock = serialization.BestAvailableEncryption(b"x")
+    if old:
+        lock = (
+            serialization.PrivateFormat.PKCS12.encryption_builder()
+            .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
+            .hmac_hash(hashes.SHA1())
+            .build(b"x")
+        )
+    data = pkcs12.serialize_key_and_certificates(
+        b"d", pki.device.key, pki.device.certificate, [pki.ca.certificate], lock
+    )
+    path.write_bytes(data)
+    word = files("--ca", pki.ca.cert_der, "--cert", path, "--key", path)
+    word.names(46, "files", "PFX", "openssl pkcs12", "-nodes", *(["-legacy"] if old else []))
+    assert word.rows == [46], "once, not for the certificate and for the key"
+    cured(word, tmp_path, "-passin pass:x")
+    made_of_it = tmp_path / "my device.pem"
+    assert files("--ca", pki.ca.cert_der, "--cert", made_of_it, "--key", made_of_it).rows == []
+
+
+@with_openssl
+@pytest.mark.parametrize("form", [PEM, DER])
+def test_row_46_a_p7b_and_the_command_that_opens_it(tmp_path, pki, form):
+    path = tmp_path / "ca.p7b"
+    path.write_bytes(pkcs7.serialize_certificates([pki.ca.certificate], form))
+    word = files("--ca", path).names(46, "files", "PKCS#7", "-print_certs")
+    cured(word, tmp_path)
+    assert files("--ca", tmp_path / "ca.pem").problems == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_row_46_text_in_utf_16_and_the_command_that_converts_it(tmp_path, pki, encoding):
+    path = tmp_path / "ca.crt"
+    path.write_bytes(pki.ca.certificate.public_bytes(PEM).decode().encode(encoding))
+    word = files("--ca", path).names(46, "files", "UTF-16", "iconv")
+    if encoding == "utf-16" and shutil.which("iconv"):
+        cured(word, tmp_path)
+        assert files("--ca", tmp_path / "ca.utf8.crt").problems == []
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b'{"certificatePem": "-"}', "JSON"),
+        (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA me", "SSH"),
+        (b"PK\x03\x04" + bytes(50), "ZIP"),
+        (b"\xfe\xed\xfe\xed" + bytes(50), "Java"),
+        (b"https://letsencrypt.org/certs/isrgrootx1.pem", "address"),
+        (b"base64", "base64 without"),
+        (b"request", "signing request"),
+        (b"public", "public key"),
+        (b"openssh", "OpenSSH"),
+    ],
+)
+def test_row_46_what_else_people_give(tmp_path, pki, data, words):
+    key = pki.device.key
+    if data == b"base64":
+        data = b"".join(pki.ca.certificate.public_bytes(PEM).split(b"\n")[1:-2])
+    elif data == b"request":
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "d")])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+        data = builder.sign(key, hashes.SHA256()).public_bytes(PEM)
+    elif data == b"public":
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        data = key.public_key().public_bytes(PEM, form)
+    elif data == b"openssh":
+        form = serialization.PrivateFormat.OpenSSH
+        data = key.private_bytes(PEM, form, serialization.NoEncryption())
+    path = tmp_path / "given"
+    path.write_bytes(data)
+    files("--ca", path).names(46, "files", words)
+    word = files("--ca", pki.ca.cert_der, "--cert", pki.device.cert_der, "--key", path)
+    assert 46 in word.rows, word
+
+
+def test_an_unreadable_certificate_is_not_told_as_one_that_nobody_wants(tmp_path, pki):
+    path = tmp_path / "device.csr"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "d")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    path.write_bytes(builder.sign(pki.device.key, hashes.SHA256()).public_bytes(PEM))
+    with Broker(tmp_path / "b", "mtls", pki=pki) as broker:
+        word = doctor(broker.port, "--cert", path, "--key", pki.device.key_der, ca=pki.ca).names(
+            46, "files", "signing request"
+        )
+    assert word.rows == [46], "the attempt, which the file stops, says no more"
+    stage = word.json["stages"]["client certificate"]
+    assert stage["state"] == "failed"
+    assert "asks for one" in stage["detail"]
+
+
+# Kinds of keys
+
+
+def test_row_47_an_ed25519_key_of_the_device(tmp_path, pki):
+    ed = forge(pki, "device ed", "client", issuer=pki.ca, key="ed25519")
+    word = files("--ca", pki.ca.cert_der, "--cert", ed.cert_der, "--key", ed.key_der)
+    word.names(47, "files", "Ed25519", "device's key", "prime256v1")
+    assert word.rows == [47], word
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory, pki):
+    """A function that returns the paths (certificate, key) of an odd kind, from the CA of pki."""
+    folder = tmp_path_factory.mktemp("odd")
+    curve = ("ecparam", "-name", "prime256v1", "-genkey", "-noout")
+    kinds = {
+        "explicit": (*curve, "-param_enc", "explicit"),
+        "compressed": curve,
+        "pss": ("genpkey", "-algorithm", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"),
+    }
+
+    def of(kind):
+        key, request, cert = (folder / f"{kind}.{end}" for end in ("key", "csr", "crt"))
+        if not cert.exists():
+            openssl(*kinds[kind], "-out", key)
+            if kind == "compressed":
+                openssl("ec", "-in", key, "-conv_form", "compressed", "-out", key)
+            openssl("req", "-new", "-key", key, "-subj", "/CN=odd", "-out", request)
+            (folder / "ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+            sign = ("-CA", pki.ca.cert_pem, "-CAkey", pki.ca.key_pem, "-set_serial", "7")
+            more = ("-days", "99", "-sha256", "-extfile", folder / "ext", "-out", cert)
+            openssl("x509", "-req", "-in", request, *sign, *more)
+        return cert, key
+
+    return of
+
+
+@with_openssl
+@pytest.mark.parametrize(("kind", "words"), [("explicit", "explicit"), ("pss", "RSA-PSS")])
+def test_row_47_a_device_s_key_of_an_odd_form(pki, odd, kind, words):
+    cert, key = odd(kind)
+    word = files("--ca", pki.ca.cert_der, "--cert", cert, "--key", key)
+    word.names(47, "files", words, "prime256v1")
+    assert word.rows == [47], word
+
+
+@with_openssl
+@pytest.mark.parametrize("kind", ["explicit", "compressed"])
+def test_row_48_a_broker_s_key_of_an_odd_form(pki, odd, kind):
+    cert, key = odd(kind)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with tls_server(context) as port:
+        word = doctor(port, ca=pki.ca, host="localhost").names(48, "TLS", kind, "prime256v1")
+        assert 11 not in word.rows
+        assert explained(bare(port, pki.ca.cert_der))
+
+
+# Ciphers
+
+
+@pytest.mark.parametrize(
+    ("kind", "ciphers"),
+    [("p256", "ECDHE-RSA-AES128-GCM-SHA256"), ("rsa2048", "ECDHE-ECDSA-AES128-GCM-SHA256")],
+)
+def test_row_49_ciphers_without_one_for_this_kind_of_key(tmp_path, pki, kind, ciphers):
+    identity = pki.broker_rsa if kind == "rsa2048" else pki.broker
+    fits = ciphers.replace("RSA", "*").replace("ECDSA", "RSA").replace("*", "ECDSA")
+    if kind == "rsa2048":
+        fits = "ECDHE-RSA-AES128-GCM-SHA256"
+    more = {"pki": pki, "identity": identity}
+    with Broker(tmp_path / "b", "tls", lines=[f"ciphers {ciphers}"], **more) as broker:
+        doctor(broker.port, ca=pki.ca).names(49, "TLS", "its key is", fits)
+        word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca)
+        assert set(word.rows) == {49}, word
+        doctor(None, "--conf", conf_of(broker)).names(49, "configuration", fits)
+        assert explained(bare(broker.port, pki.ca.cert_der))
+    with Broker(tmp_path / "c", "tls", lines=[f"ciphers {ciphers}:{fits}"], **more) as broker:
+        assert doctor(broker.port, ca=pki.ca).problems == []
+
+
+def test_row_49_without_tls_1_3_both_causes_are_named(pki):
+    context = server_context(pki.broker)
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with tls_server(context) as port:
+        word = doctor(port, ca=pki.ca).names(49, "TLS", "ciphers", "digitalSignature")
+        assert word.rows == [49]
+
+
+# Ports of other protocols behind TLS
+
+
+def test_row_50_a_web_server_behind_tls(pki):
+    answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+    with tls_server(server_context(pki.broker), answer) as port:
+        word = doctor(port, ca=pki.ca).names(50, "TLS", "HTTP/1.1 400", "WebSocket", "8883")
+        assert word.rows == [50]
+        assert "0x48" in word.attempt["text"]
+        assert "web server or a WebSocket" in word.attempt["cause"]
+
+
+def alpn_server(pki, protocol):
+    """A server that closes unless `protocol` of ALPN was asked for."""
+    context = server_context(pki.broker)
+    context.set_alpn_protocols([protocol])
+
+    def handle(connection):
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(connection, server_side=True) as sock,
+        ):
+            if sock.selected_alpn_protocol() and sock.recv(1000):
+                sock.sendall(b"\x20\x02\0\0")
+
+    return server(handle)
+
+
+def test_row_51_a_port_that_wants_alpn(pki):
+    with alpn_server(pki, "x-amzn-mqtt-ca") as port:
+        word = doctor(port, ca=pki.ca).names(51, "TLS", "ALPN", "x-amzn-mqtt-ca", "8883")
+        assert word.rows == [51]
+        assert "ALPN" in word.attempt["cure"]
+
+
+def test_a_broker_that_hangs_up_and_knows_alpn_is_not_accused_of_it(pki):
+    context = server_context(pki.broker)
+    context.set_alpn_protocols(["mqtt"])
+    with tls_server(context, b"") as port:
+        doctor(port, ca=pki.ca).names(38, "CONNACK", "policy")
+
+
+# The client's certificate
+
+
+def without_a_name(pki):
+    """A device's certificate whose subject has an organisation, and no CN, as mkcert's."""
+    if "nameless" not in pki.__dict__:
+        key = made.new_key()
+        name = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "a development")])
+        now = made.days(0)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(pki.ca.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(9)
+            .not_valid_before(now - datetime.timedelta(1))
+            .not_valid_after(now + datetime.timedelta(99))
+            .add_extension(x509.ExtendedKeyUsage([made.USES["client"]]), False)
+            .sign(pki.ca.key, hashes.SHA256())
+        )
+        identity = made.Identity(pki.directory, "nameless", certificate, key, pki.ca)
+        pki.__dict__["nameless"] = identity
+    return pki.__dict__["nameless"]
+
+
+def test_row_52_a_client_certificate_without_a_common_name(tmp_path, pki):
+    device = without_a_name(pki)
+    with Broker(tmp_path / "b", "mtls", pki=pki, identity_as_user=True) as broker:
+        word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=device)
+        word.names(52, "client certificate", "no CN", "a development", "CN")
+        assert word.rows == [52]
+        word = doctor(broker.port, ca=pki.ca, device=device)
+        word.names(52, "client certificate", "no CN")
+    with Broker(tmp_path / "c", "mtls", pki=pki) as broker:
+        assert doctor(broker.port, ca=pki.ca, device=device).problems == []
+
+
+def test_row_53_a_cafile_with_the_issuing_ca_only(tmp_path, pki):
+    device = pki.issue("below", "client", issuer=pki.intermediate_ca)
+    with Broker(tmp_path / "b", "mtls", pki=pki, client_ca=pki.intermediate_ca) as broker:
+        word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=device)
+        word.names(53, "client certificate", "intermediate ca", "cafile", "certificate of ca ")
+        assert set(word.rows) == {53}, word
+        doctor(None, "--conf", conf_of(broker)).names(53, "configuration", "certificate of ca ")
+        word = doctor(broker.port, ca=pki.ca, device=device)
+        word.names(25, "client certificate", "the root above it", "--conf")
+        both = pki.bundle(pki.intermediate_ca, pki.ca)
+        text = broker.configuration().replace(pki.intermediate_ca.cert_pem, both)
+        broker.stop()
+        broker.configuration = lambda: text
+        broker.start()
+        word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=device)
+        assert word.problems == [], "the cure cures"
+
+
+# The board's CA
+
+
+def test_row_54_the_ca_that_the_board_holds_has_expired(tmp_path, pki):
+    old = forge(
+        pki,
+        "old ca",
+        "",
+        basic=(True, 0),
+        key_usage="key_cert_sign crl_sign",
+        valid_to=made.days(-2),
+    )
+    below = forge(pki, "broker of old ca", issuer=old)
+    with Broker(tmp_path / "b", "tls", pki=pki, identity=below) as broker:
+        word = doctor(broker.port, ca=old).names(54, "dates", "old ca", "expired", "board")
+        assert word.rows == [54]
+        assert "expired" in explained(bare(broker.port, old.cert_der))
+    files("--ca", old.cert_der).names(54, "dates", "old ca")
+    word = files("--ca", old.cert_der, "--ca", pki.ca.cert_der)
+    assert word.problems == []
+    assert "1 have expired" in word.remarks[54]["fact"]
+
+
+def cross_signed(pki, old, until):
+    """The CA of pki, signed by another, `old`, until a date."""
+    key_usage = made.key_usage("key_cert_sign crl_sign")
+    extensions = [(x509.BasicConstraints(True, 1), True), (key_usage, True)]
+    certificate = made.signed("ca", pki.ca.key, old, extensions, valid_to=until)
+    return made.Identity(pki.directory, f"cross {until:%y}", certificate, pki.ca.key, old)
+
+
+def test_row_54_the_old_root_of_a_cross_sign(tmp_path, pki):
+    old = forge(
+        pki, "DST Root", "", basic=(True, 2), key_usage="key_cert_sign", valid_to=made.days(-9)
+    )
+    cross = cross_signed(pki, old, made.days(-3))
+    chain = pki.bundle(pki.broker, cross)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, pki.broker.key_pem)
+    with tls_server(context) as port:
+        word = doctor(port, ca=old).names(54, "dates", "DST Root", "put the CA ca on the board")
+        assert word.rows == [54], word
+        word = doctor(port, ca=pki.ca)
+        assert word.problems == [], "a cross-sign that is merely sent along does no harm"
+        assert word.json["stages"]["dates"]["detail"] > "until 2030"
+
+
+def test_row_55_a_file_with_the_root_first(tmp_path, pki):
+    path = tmp_path / "all.pem"
+    parts = pki.bundle(pki.ca, pki.device), pki.device.key_pem
+    path.write_bytes(b"".join(Path(each).read_bytes() for each in parts))
+    word = files("--ca", pki.ca.cert_der, "--cert", path, "--key", path)
+    assert word.problems == [], "mqtt_as_tls takes the one of the key"
+    fact = word.remarks[55]["fact"]
+    assert "the first certificate" in fact and "is ca; the key belongs to device" in fact
+    assert "first" in word.remarks[55]["cure"]
+
+
+def test_row_56_the_broker_s_own_certificate_given_as_the_ca(tmp_path, pki):
+    files("--ca", pki.broker.cert_der).names(56, "files", "broker", "the CA ca")
+    with Broker(tmp_path / "b", "tls", pki=pki) as broker:
+        doctor(broker.port, ca=pki.broker).names(56, "chain", "itself is given", "the CA ca")
+        doctor(broker.port, ca=pki.device).names(56, "chain", "device", "the CA ca")
+
+
+def test_row_65_a_chain_in_a_wrong_order(pki):
+    root = pki.issue("order root", "ca", path_length=2)
+    upper = pki.issue("order upper", "ca", issuer=root, path_length=1)
+    lower = pki.issue("order lower", "ca", issuer=upper)
+    leaf = pki.issue("order leaf", issuer=lower)
+
+    def shown(*chain):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pki.bundle(*chain), leaf.key_pem)
+        return tls_server(context)
+
+    with shown(leaf, upper, lower) as port:
+        doctor(port, ca=root).names(65, "chain", "order leaf < order upper < order lower")
+        assert "not from the CA" in explained(bare(port, root.cert_der))
+    with shown(leaf, lower, upper) as port:
+        assert doctor(port, ca=root).problems == []
+
+
+def test_a_bundle_of_150_cas_is_read_whole(tmp_path, pki):
+    path = tmp_path / "bundle.pem"
+    some = pki.other_ca.certificate.public_bytes(PEM)
+    path.write_bytes(some * 150 + pki.ca.certificate.public_bytes(PEM))
+    with Broker(tmp_path / "b", "tls", pki=pki) as broker:
+        word = doctor(broker.port, "--ca", path)
+        assert word.problems == []
+        assert 17 not in word.remarks
+
+
+def test_extensions_that_nobody_can_read(tmp_path, pki):
+    oid = x509.ObjectIdentifier
+    junk = x509.UnrecognizedExtension(
+        oid("1.3.6.1.5.5.7.1.1"), b"\x30\x03\xff\xff\xff"
+    )  # where its CA is
+    harmless = forge(pki, "broker junk", issuer=pki.ca, more=[(junk, False)])
+    with Broker(tmp_path / "b", "tls", pki=pki, identity=harmless) as broker:
+        assert doctor(broker.port, ca=pki.ca).problems == []
+        assert doctor(None, "--conf", conf_of(broker)).problems == []
+
+
+# The configuration, as mosquitto reads it
+
+
+@pytest.fixture
+def conf(tmp_path, pki):
+    """A function that writes a mosquitto.conf and returns its path; `{}` is the port."""
+
+    own = f"certfile {pki.broker.cert_pem}", f"keyfile {pki.broker.key_pem}"
+
+    def write(*lines):
+        if not any(each.startswith(("certfile", "keyfile", "Certfile")) for each in lines):
+            lines = (*own, *lines)
+        path = tmp_path / "mosquitto.conf"
+        text = "\n".join(("user root", "allow_anonymous true", "listener 18830", *lines, ""))
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("require_certificates true", "require_certificate"),
+        ("Certfile x", "certfile"),
+        ("require_certificate yes", "true or false"),
+        ("use_identity_as_username\ttrue", "tab"),
+        ("per_listener_settings true", "first line"),
+        ("keyfile a\nkeyfile b", "twice"),
+    ],
+)
+def test_row_57_a_line_that_mosquitto_does_not_know(conf, line, words):
+    word = files("--conf", conf(line))
+    row = word.rows.index(57)
+    found = word.problems[row]
+    assert words in f"{found['fact']} {found['cure']}", found
+    assert found["stage"] == "configuration"
+    assert word.json["exit"] == 1
+
+
+def test_row_57_lines_of_an_acl_that_mosquitto_does_not_know(conf, tmp_path):
+    acl = tmp_path / "acl"
+    acl.write_text("topics readwrite #\ntopic all a/b\n")
+    word = files("--conf", conf(f"acl_file {acl}"))
+    assert [each["row"] for each in word.problems].count(57) == 2, word
+
+
+def test_row_58_paths_that_lead_nowhere(conf, tmp_path, pki):
+    good = f"certfile {pki.broker.cert_pem}", f"keyfile {pki.broker.key_pem}"
+    word = files("--conf", conf(*good, "cafile /etc/nothing/ca.crt"))
+    word.names(58, "configuration", "/etc/nothing/ca.crt", "not there")
+    (tmp_path / "ca.crt").write_bytes(Path(pki.ca.cert_pem).read_bytes())
+    word = files("--conf", conf(*good, "cafile /etc/nothing/ca.crt"))
+    word.names(58, "configuration", "beside the configuration", f"{tmp_path}/ca.crt")
+    word = files("--conf", conf(*good, f"cafile {pki.ca.cert_pem} # ours"))
+    word.names(58, "configuration", "comment")
+    word = files("--conf", conf(*good, f'cafile "{pki.ca.cert_pem}"'))
+    word.names(58, "configuration", "quotes")
+
+
+def test_row_58_the_paths_of_a_container_are_found_beside(conf, tmp_path, pki):
+    certs = tmp_path / "certs"
+    certs.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    for name, path in (("b.crt", pki.broker.cert_pem), ("b.key", pki.broker.key_pem)):
+        (certs / name).write_bytes(Path(path).read_bytes())
+        (certs / name).chmod(0o644)
+    at = "/mosquitto/config/certs"
+    word = files("--conf", conf(f"certfile {at}/b.crt", f"keyfile {at}/b.key"))
+    assert word.problems == [], word
+    (certs / "b.key").chmod(0o600)
+    word = files("--conf", conf(f"certfile {at}/b.crt", f"keyfile {at}/b.key"))
+    found = {**word.remarks, **{each["row"]: each for each in word.problems}}
+    assert "1883" in found[39]["fact"], word
+
+
+def test_row_59_cafile_and_keyfile_without_certfile(conf, pki):
+    word = files("--conf", conf(f"cafile {pki.ca.cert_pem}", f"keyfile {pki.broker.key_pem}"))
+    word.names(59, "configuration", "no certfile", "add certfile")
+
+
+def test_row_60_a_list_in_tls_version(conf, pki):
+    good = f"certfile {pki.broker.cert_pem}", f"keyfile {pki.broker.key_pem}"
+    word = files("--conf", conf(*good, "tls_version tlsv1.2 tlsv1.3"))
+    word.names(60, "configuration", "tlsv1.2 tlsv1.3", "one value")
+    assert "TLS 1.3 only" not in str(word)
+
+
+def test_row_61_a_name_in_a_topic_line(conf, tmp_path, pki):
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite devices/%u/#\n")
+    word = files("--conf", conf(f"acl_file {acl}"))
+    found = next(each for each in word.problems if each["row"] == 61)
+    assert "pattern readwrite devices/%u/#" in found["cure"]
+    acl.write_text("pattern readwrite devices/%u/#\n")
+    assert 61 not in files("--conf", conf(f"acl_file {acl}")).rows
+
+
+def test_row_62_lines_that_go_with_mosquitto_3(tmp_path, pki):
+    path = tmp_path / "mosquitto.conf"
+    path.write_text(
+        "per_listener_settings true\nuser root\nlistener 8883\nallow_anonymous true\n"
+        f"certfile {pki.broker.cert_pem}\nkeyfile {pki.broker.key_pem}\ndhparamfile x\n"
+    )
+    word = files("--conf", path)
+    assert word.problems == [], word
+    notes = [each for each in word.json["findings"] if each["row"] == 62]
+    assert [each["level"] for each in notes] == ["remark", "remark"]
+    assert "listener_allow_anonymous" in notes[0]["cure"]
+
+
+def test_row_63_renewed_on_disk_and_not_reloaded(tmp_path, pki):
+    old = pki.issue("to be renewed", issuer=pki.ca, valid_to=made.days(-1))
+    new = pki.issue("to be renewed 2", issuer=pki.ca)
+    with Broker(tmp_path / "b", "tls", pki=pki, identity=old) as broker:
+        text = broker.configuration().replace(old.chain_pem, new.cert_pem)
+        text = text.replace(old.key_pem, new.key_pem)
+        path = tmp_path / "mosquitto.conf"
+        path.write_text(text)
+        word = doctor(broker.port, "--conf", path, ca=pki.ca)
+        word.names(63, "TLS", "its file has another", "reload")
+        assert word.rows == [63, 14]
+
+
+def test_row_64_a_broker_that_takes_the_user_name_as_client_id(tmp_path, pki):
+    lines = ["use_username_as_clientid true"]
+    with Broker(tmp_path / "b", "mtls", pki=pki, identity_as_user=True, lines=lines) as broker:
+        word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=pki.device)
+        assert word.problems == []
+        assert word.attempt is None, "a live device is not thrown out"
+        assert "throws a live one out" in word.remarks[64]["cause"]
+        word = doctor(
+            broker.port,
+            *("--conf", conf_of(broker), "--client-id", "device"),
+            ca=pki.ca,
+            device=pki.device,
+        )
+        assert word.attempt["ok"]
+
+
+# The log of mosquitto 2.1
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        ("Client x [10.0.0.7:1] disconnected: not authorised.", 35),
+        ("Client x [10.0.0.7:1] disconnected: bad username or password.", 36),
+        ("Client x [10.0.0.7:1] disconnected: Protocol error.", 4),
+        ("Client x [10.0.0.7:1] disconnected: client identifier not valid.", 37),
+        ("Client x [10.0.0.7:1] disconnected: session taken over.", 38),
+        ("Error: Both certfile and keyfile must be provided to enable a TLS listener.", 59),
+        ("Error: cafile specified without certfile and keyfile.", 59),
+        ('Error: Unsupported tls_version "tlsv1.2 tlsv1.3".', 60),
+        ("Error: Unknown configuration variable 'x'.", 57),
+        ("Error: The 'cafile' option requires a listener to be defined first.", 57),
+        ("OpenSSL Error[0]: error:80000002:system library::No such file or directory", 58),
+        ("OpenSSL Error[0]: error:8000000D:system library::Permission denied", 45),
+        ("The 'port' option is now deprecated and will be removed in version 3.0.", 62),
+    ],
+)
+def test_lines_of_mosquitto_2_1(tmp_path, line, row):
+    log = tmp_path / "log"
+    for stamp in ("", "1795991842: ", "2026-11-30T10:00:00: ", "1795: "):
+        log.write_text(f"{stamp}{line}\n")
+        word = doctor(None, "--log", log)
+        found = [each for each in word.json["findings"] if each["row"] == row]
+        assert found, (stamp, word)
+        assert explained(stamp + line) == f"{found[0]['cause']} | {found[0]['cure']}"
+
+
+def test_the_line_of_openssl_says_why_a_file_was_not_loaded(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        '1: Error: Unable to load CA certificates. Check cafile "/etc/nothing/ca.crt".\n'
+        "1: OpenSSL Error[0]: error:80000002:system library::No such file or directory\n"
+    )
+    word = doctor(None, "--log", log).names(58, "configuration", "/etc/nothing/ca.crt")
+    assert word.rows == [58]
+
+
+# What is said where nothing is wrong
+
+
+def test_nothing_wrong_in_files_says_what_was_not_seen(pki, capsys):
+    assert main(["doctor", "--ca", pki.ca.cert_der]) == 0
+    said = capsys.readouterr().out
+    assert "nothing wrong in these files; not seen in them" in said
+    assert f"doctor HOST:PORT --ca {shlex.quote(pki.ca.cert_der)}" in said
+
+
+def test_without_micropython_what_only_boards_refuse_is_a_problem(tmp_path, pki, monkeypatch):
+    monkeypatch.setenv("MICROPYTHON", "")
+    interpreter.cache_clear()
+    ed = forge(pki, "device ed 2", "client", issuer=pki.ca, key="ed25519")
+    with Broker(tmp_path / "b", "mtls", pki=pki) as broker:
+        word = doctor(broker.port, ca=pki.ca, device=ed).names(47, "files", "Ed25519")
+        assert word.attempt["ok"], "Python's ssl connects with it"
+        assert log_of(broker)
