@@ -126,7 +126,6 @@ class MQTTClient:
         for name in found:
             setattr(self, name, found[name])
         store = self.store
-        will = self.will
         if client_id is None:
             client_id = _own_id = _own_id or arguments.default_id(store)
         self.client_id = client_id
@@ -134,21 +133,11 @@ class MQTTClient:
         if protocol == 5:
             mqtt5 = load("properties", "packet5", "reasons", "mqtt5")
             self.wire = self.five = mqtt5.Wire(self, options)
-        elif will and (will.properties or will.delay_s):
-            wrong("option", "will", will)
         if options:
             arguments.refuse("options", options)
         if self.clients:
             load("lifecycle").make_way(self, False)
-        own = client_id != "" or not (protocol == 5 or self.clean_start)
-        self.connect_packet = self.wire.connect(
-            arguments.text("client_id", client_id) if own else b"",
-            int(self.keepalive_s),
-            False,
-            None if user is None else arguments.text("user", user),
-            arguments.secret(password),
-            will and (will.topic.encode(), will.payload, will.qos, will.retain),
-        )
+        self.connect_packet = arguments.connect(self, user, password)
         if store is None:
             self.session = Session(self.max_inflight, self.five is not None)
         else:
@@ -156,9 +145,6 @@ class MQTTClient:
         self.dispatcher = Dispatcher(self)
         self.outbox = Outbox(self)
         self.stats = Stats()
-        if will:
-            for data in (will.payload, will.birth or b""):
-                self.outbox.encode(will.topic, data, will.qos, will.retain, None)  # too large?
         unload("options")
 
     @property

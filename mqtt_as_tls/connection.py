@@ -99,7 +99,7 @@ class Connection:
         self._host = client.host
         self.address = self._asked_clock = None
         self.clean_start = False
-        self._odd = False  # it was told that the broker answers as if with another QoS
+        self._told = 0  # of what is odd about the broker's acknowledgements
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
         self.no_memory = [0, 0]
         if before:
@@ -108,7 +108,7 @@ class Connection:
             if before.reserve:
                 self.reserve = before.reserve
             self._unsure = before._unsure
-            self._odd = before._odd
+            self._told = before._told
             self._asked_clock = before._asked_clock
             self.no_memory = before.no_memory
         # a smaller heap has no more than a handshake needs
@@ -391,19 +391,16 @@ class Connection:
                     out = session.acknowledged(kind, n, now, code > 127)
                     if code and out and kind != _PUBCOMP:
                         out.code = code
-                    if kind == _PUBREC and code < 128:
+                    if kind == _PUBREC and code < 128 and out is not False:
                         t.send(client.wire.ack(_PUBREL, n, 0 if out else 146))
-                        if out and out.qos == 2:
-                            continue
-                    if out is not None:
-                        if not self._odd and (kind == _PUBACK) != (out.qos == 1):
-                            self._odd = True
-                            load("texts").odd(client, out.qos)
+                    if out and out not in session.awaiting_pubcomp:
                         client.stats.round_trip_ms = time.ticks_diff(now, out.sent_ms)
                         if code > 127 and code != 146:
                             load("texts").undelivered(client, out, code)
                         out.set()
-                        client.outbox.pump()
+                    if len(session.odd) > self._told:
+                        self._told = load("texts").odd(client, self._told)
+                    client.outbox.pump()
                 elif kind <= _UNSUBACK:
                     client.dispatcher.answered(decoder.packet_id(), kind, decoder.suback())
                     if client.callbacks:
@@ -464,6 +461,8 @@ class Connection:
                 wire = self._client.wire
                 t.send(wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
                 session.inbound.remove(ready)
+            if len(session.odd) > self._told:
+                self._told = load("texts").odd(self._client, self._told)
             if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:
                 t.lost(load("texts").behind())
         except MemoryError:  # it is sent on the next connection

@@ -183,6 +183,35 @@ def taken(host, port, options):
     return protocol, client_id, user, password, found
 
 
+def connect(client, user, password):
+    """
+    Return the CONNECT packet (bytearray) of the MQTTClient `client`.
+
+    user  str or None; password  str, bytes or None
+
+    Raises TypeError and ValueError for these, the client id, and the will.
+    """
+    will = client.will
+    if will:
+        if not client.five and (will.properties or will.delay_s):
+            wrong("option", "will", will)
+        topic = will.topic.encode()
+        for data in (will.payload, will.birth or b""):
+            size = len(client.wire.publish(topic, data, will.qos, will.retain, None))
+            if size > client.max_packet:
+                wrong("size", size, client.max_packet, "max_packet")
+        will = topic, will.payload, will.qos, will.retain
+    own = client.client_id != "" or not (client.five or client.clean_start)
+    return client.wire.connect(
+        text("client_id", client.client_id) if own else b"",
+        int(client.keepalive_s),
+        False,
+        None if user is None else text("user", user),
+        secret(password),
+        will,
+    )
+
+
 def default_id(store):
     """
     Return an id (str) that is this board's, or a random one where there is none of the hardware:

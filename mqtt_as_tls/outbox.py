@@ -200,8 +200,14 @@ class Outbox:
                         return
                     queue.append(out)
             out = queue[0]
-            if out.qos and self._session.full():
-                return
+            if out.qos:
+                if out.qos == 2 and self._session.leftover and not self._session.releasing:
+                    buf = self._session.release(time.ticks_ms())
+                    if buf:
+                        t.send(buf)
+                        t.due(client.ack_timeout_s * 1000)
+                if self._session.full():
+                    return
             buf = client.five.sending(out) if client.five else out.packet
             if buf is None:  # it failed
                 continue
@@ -224,15 +230,9 @@ class Outbox:
     def up(self, t):
         """There is a connection, the Transport `t`: the will's birth goes first."""
         self.transport = t
-        session = self._session
-        will = self._client.will
-        if will and will.birth is not None:
-            out = self._birth
-            if out not in self.queue + session.inflight + session.awaiting_pubcomp:
-                self._birth = out = self.encode(
-                    will.topic, will.birth, will.qos, will.retain, None
-                )
-                self.add(out, True)
+        client = self._client
+        if client.will:
+            self._birth = client.will.up(client, self._birth)
         self.pump()
 
     def drained(self):

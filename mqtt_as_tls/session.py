@@ -12,13 +12,16 @@ changes them: who gives a message up calls `drop`.
 from micropython import const
 
 from . import packet
-from .errors import ProtocolError
 
 _PUBACK = const(0x40)
 _PUBREC = const(0x50)
+_PUBREL = const(0x62)
 _PUBCOMP = const(0x70)
 
-_AWAITING_PUBREL = const(512)  # the most QoS 2 messages that may wait for their PUBREL
+_AWAITING_PUBREL = const(256)  # QoS 2 messages that wait for their PUBREL: more are forgotten
+_REPEATS = const(32)  # PUBRECs in a row that no PUBLISH waits for, and that are answered
+_FORGOTTEN = const(-65536)  # in `odd`
+_FEW = const(16)  # packet ids that QoS 2 takes: so few that what a program left can be released
 _TICKS = const(0x3FFFFFFF)  # time.ticks_ms() wraps at a power of two, not below this one
 
 
@@ -45,10 +48,20 @@ class Session:
     """
 
     stray = 0  # acknowledgements that nothing waits for
+    _repeats = 0  # PUBRECs in a row that no PUBLISH waited for
 
     def __init__(self, max_inflight=8, anew=False):
         self._id = 0  # the packet id that was used last
         self._free = 0  # how many after it are known to be free
+        self._two = -1  # that of the first ones which QoS 2 used last; -1: no connection so far
+        # what is odd about the broker's acknowledgements, for texts.odd: each kind once, as
+        # `kind << 16` and a packet id
+        self.odd = []
+        # bit n: the broker may still have that id, from a QoS 2 message of an earlier program
+        self.leftover = 0
+        # what `leftover` was when PUBREL went out for it on this connection; 0: it did not;
+        # -1: the broker does not answer that
+        self.releasing = 0
         self.unsure = False  # that of this connection may have begun after ours
         # why the next CONNECT has to be clean, the broker's side being another than ours (str, for
         # people); None: it has not
@@ -60,37 +73,48 @@ class Session:
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
         self.asked_ms = 0  # when the last of those was sent
         self.inbound = []  # messages not acknowledged yet, in the order of their arrival
-        # packet ids of QoS 2 messages acknowledged with PUBREC; no set: MicroPython's is broken by
-        # a MemoryError in add()
-        self.awaiting_pubrel = {}
+        self.awaiting_pubrel = []  # packet ids of QoS 2 messages that had their PUBREC
         # QoS 2 messages of a lost session, maybe delivered: who tells of one takes it off
         self.unknown = []
 
     def full(self):
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
+        if self.releasing > 0:
+            return True
         sent = len(self.inflight) + len(self.awaiting_pubcomp) - len(self.to_resend)
         return sent >= self.max_inflight
 
-    def _next_id(self):
-        # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2])
+    def _next_id(self, qos):
+        # 1 to 65535, none that is in use ([MQTT-2.3.1-1, -2]). The first are QoS 2's when the
+        # others are beyond them, and stay there: what was acknowledged just before, and is once
+        # more, has another
+        if qos == 2 and self._id >= _FEW and not self.leftover:
+            flying = self.inflight + self.awaiting_pubcomp
+            for _ in range(_FEW):
+                self._two = n = self._two % _FEW + 1
+                if n not in self.requests and not _find(flying, n):
+                    return n
         while not self._free:
             self._look()
         self._free -= 1
-        self._id = n = self._id % 65535 + 1
-        return n
+        self._id += 1
+        return self._id
 
     def _look(self):
         # how many of the next ids are free; when it is none, pass over the next one
         n = self._id
-        free = 65535
+        if n == 65535:
+            n = self._id = _FEW
+        free = 65535 - n
         for out in self.inflight + self.awaiting_pubcomp:
-            if out.id:
-                free = min(free, (out.id - n - 1) % 65535)
+            if out.id > n:
+                free = min(free, out.id - n - 1)
         for used in self.requests:
-            free = min(free, (used - n - 1) % 65535)
+            if used > n:
+                free = min(free, used - n - 1)
         self._free = free
         if not free:
-            self._id = n % 65535 + 1
+            self._id = n + 1
 
     def publish(self, out, now_ms):
         """
@@ -100,7 +124,7 @@ class Session:
         again = out in self.to_resend
         out.sent_ms = now_ms
         if not out.id:
-            n = self._next_id()
+            n = self._next_id(out.qos)
             out.id = 0  # a place for it: till here, and in the next line, there may be no memory
             if not again:
                 self.inflight.append(out)
@@ -115,7 +139,7 @@ class Session:
         stands for.
         """
         self.asked_ms = now_ms
-        n = self._next_id()
+        n = self._next_id(1)
         self.requests[n] = record
         return n
 
@@ -133,34 +157,77 @@ class Session:
         refused  bool, its reason code says no (MQTT 5)
 
         Returns the outgoing message that it is for; None when there is none: late and repeated
-        ones are counted. After a PUBREC that is not `refused` a message with QoS 2 waits for
-        PUBCOMP. What brokers without this QoS answer instead ends the delivery, or the message
-        would be sent for ever: a PUBACK with QoS 2, a PUBREC with QoS 1, and a PUBCOMP instead of
-        the PUBREC for what was sent twice.
+        ones are counted; False when it is for what an earlier program left. After a PUBREC that is
+        not `refused` a message with QoS 2 waits for PUBCOMP. What brokers without this QoS answer
+        instead ends the delivery, or the message would be sent for ever: a PUBACK with QoS 2, a
+        PUBREC with QoS 1, a PUBCOMP instead of the PUBREC for what was sent twice, and PUBREC to
+        PUBREL again and again. `odd` says so.
         """
-        waiting = self.awaiting_pubcomp if kind == _PUBCOMP else self.inflight
-        out = _find(waiting, packet_id)
-        if out is not None:
-            if kind == _PUBCOMP:
-                waiting.remove(out)
-                return out
-            if kind == _PUBREC and out.qos == 2 and not refused:
-                out.sent_ms = now_ms
-                self.awaiting_pubcomp.append(out)
-            self.drop(out)
+        out = _find(self.awaiting_pubcomp if kind == _PUBCOMP else self.inflight, packet_id)
+        if out is None or (kind == _PUBACK) != (out.qos == 1):
+            return self._unexpected(kind, packet_id, refused)
+        if kind == _PUBCOMP:
+            self.awaiting_pubcomp.remove(out)
             return out
-        if kind == _PUBREC:
-            out = _find(self.awaiting_pubcomp, packet_id)  # repeated
-            if out and refused:
-                self.awaiting_pubcomp.remove(out)
-        elif kind == _PUBCOMP:
-            out = _find(self.inflight, packet_id)
-            if out and not out.packet[0] & 8:  # no DUP
-                out = None
-            self.drop(out)
+        if kind == _PUBREC and not refused:
+            out.sent_ms = now_ms
+            self.awaiting_pubcomp.append(out)
+            self._repeats = 0
+        self.drop(out)
+        return out
+
+    def _unexpected(self, kind, packet_id, refused):
+        # an acknowledgement for which no message waits, or one with another QoS
+        if kind == _PUBCOMP and self.releasing > 0 and self.leftover >> packet_id & 1:
+            self.leftover ^= 1 << packet_id
+            if not self.leftover:
+                self.releasing = 0
+            return False
+        out = _find(self.inflight, packet_id) or _find(self.awaiting_pubcomp, packet_id)
+        if out and kind == _PUBCOMP and not out.packet[0] & 8:
+            out = None  # it was sent once only
+        odd = kind + out.qos if out else kind
+        if kind == _PUBREC and odd != _PUBREC + 1:
+            self._repeats += 1
+            if self._repeats > _REPEATS:
+                odd = 3  # without end
+            elif out and not refused:
+                return out  # it was repeated
+        new = not (out and refused)  # else it is no more than that
+        for each in self.odd:
+            # what nothing waits for may follow from what was noted
+            new = new and each >> 16 != odd and odd & 3
+        if new:
+            self.odd.append(odd << 16 | packet_id)  # first: there may be no memory
         if not out:
             self.stray += 1
+            return False if odd == 3 else None
+        if out in self.awaiting_pubcomp:
+            self.awaiting_pubcomp.remove(out)
+        self.drop(out)
         return out
+
+    def release(self, now_ms):
+        """
+        Return PUBREL for the ids that an earlier program may have left (section 4.3.3), one behind
+        the other (bytearray). Until each has its PUBCOMP, known to the broker or not, `full` says
+        True.
+
+        The broker keeps a message whose PUBREL never came, and its packet id. mosquitto counts it
+        against max_inflight_messages (20), and throws away what is beyond that, with a PUBREC as
+        if it had taken it.
+        """
+        left = self.leftover
+        for out in self.inflight + self.awaiting_pubcomp:
+            if out.qos == 2 and left >> out.id & 1:  # not left over, but ours
+                left ^= 1 << out.id
+        buf = bytearray()
+        for n in range(1, _FEW + 1):
+            if left >> n & 1:
+                buf.extend(packet.ack(_PUBREL, n))
+        self.leftover = self.releasing = left
+        self.asked_ms = now_ms
+        return buf
 
     def drop(self, out):
         """The outgoing message `out` is not to be sent any more, if it was in flight."""
@@ -179,6 +246,8 @@ class Session:
     def oldest_ms(self, now_ms):
         """Return how long the oldest message in flight has waited, in ms; -1: there is none."""
         age = -1
+        if self.releasing > 0:
+            age = (now_ms - self.asked_ms) & _TICKS
         for waiting in (self.inflight, self.awaiting_pubcomp):
             if waiting:
                 age = max(age, (now_ms - waiting[0].sent_ms) & _TICKS)
@@ -198,10 +267,14 @@ class Session:
         `unknown`.
         """
         kept = []
+        self._repeats = 0
         self.requests = {}
         self.unsure = unsure
         self._free = 0
+        if self.releasing > 0:  # once more, if some were answered
+            self.releasing = -(self.releasing == self.leftover)
         if not present:
+            self.leftover = self.releasing = 0
             unknown = self.unknown + self.awaiting_pubcomp
             again = []
             for out in self.inflight:
@@ -209,11 +282,14 @@ class Session:
             self.inflight, self.awaiting_pubcomp, self.awaiting_pubrel, self.unknown = (
                 again,
                 [],
-                {},
+                [],
                 unknown,
             )
-        elif not self._id:  # some that an earlier program used may still be taken at the broker
-            self._id = now_ms * 7919 % 65535  # spread: each boot comes here after as long
+        elif self._two < 0:  # what an earlier program used may still be taken at the broker
+            # spread: each boot comes here after as long
+            self._id = now_ms * 7919 % (65535 - _FEW) + _FEW
+            self.leftover = (1 << _FEW) - 1 << 1
+        self._two = max(self._two, 0)
         self.to_resend = list(self.inflight)
         for out in self.to_resend:
             if not present:
@@ -222,7 +298,7 @@ class Session:
         self.postpone(now_ms)
         for message in self.inbound if present else ():
             if message.done and message.qos == 2 and message.ack_code in (0, 16):
-                self.awaiting_pubrel[message.id] = True  # handled: only its PUBREC is missing
+                self._await_pubrel(message.id)  # handled: only its PUBREC is missing
             # what was handled and not delivered again on a whole connection never will be
             elif not (message.stale and message.done):
                 message.stale = True
@@ -240,8 +316,6 @@ class Session:
 
         Returns True when it is new and has to be handled; False for a redelivery of one that is
         being handled or was handled ([MQTT-4.3.3-2]).
-
-        Raises ProtocolError when over 512 messages with QoS 2 wait for PUBREL.
         """
         message.done = message.stale = False
         inbound = self.inbound
@@ -255,13 +329,8 @@ class Session:
                     inbound.append(old)
                 return False
             inbound.remove(old)  # the broker forgot it and uses its id again
-        if message.qos == 2:
-            if message.id in self.awaiting_pubrel:
-                message.done = dup or not self.unsure
-            elif len(self.awaiting_pubrel) >= _AWAITING_PUBREL:
-                raise ProtocolError(
-                    "QoS 2 messages without end and no PUBREL (section 4.3.3)", 147
-                )
+        if message.qos == 2 and message.id in self.awaiting_pubrel:
+            message.done = dup or not self.unsure
         inbound.append(message)
         return not message.done
 
@@ -288,16 +357,26 @@ class Session:
             if not message.done:
                 break
             if message.qos == 2 and message.ack_code in (0, 16):  # else it is refused
-                self.awaiting_pubrel[message.id] = True
+                self._await_pubrel(message.id)
             return message
         return None
+
+    def _await_pubrel(self, n):
+        waiting = self.awaiting_pubrel
+        if n not in waiting:
+            if len(waiting) >= _AWAITING_PUBREL:
+                if _FORGOTTEN not in self.odd:
+                    self.odd.append(_FORGOTTEN)
+                waiting.pop(0)  # the one that is least likely to come again
+            waiting.append(n)
 
     def released(self, packet_id):
         """
         Note a PUBREL; it is answered with PUBCOMP, known or not (section 4.3.3). Returns whether
         it was known.
         """
-        if self.awaiting_pubrel.pop(packet_id, False):
+        if packet_id in self.awaiting_pubrel:
+            self.awaiting_pubrel.remove(packet_id)
             message = _find(self.inbound, packet_id)
             if message:  # delivered again meanwhile: no PUBREC is due any more
                 self.inbound.remove(message)

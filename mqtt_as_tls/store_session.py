@@ -35,8 +35,7 @@ class StoredSession(Session):
             (self.awaiting_pubcomp if entry[3] else self.inflight).append(out)
         if store.restored and client.failover:
             client.failover.restored()
-        for n in store.inbound:
-            self.awaiting_pubrel[n] = True
+        self.awaiting_pubrel = list(store.inbound)
 
     def _outgoing(self, entry, buf):
         since = None
@@ -61,6 +60,7 @@ class StoredSession(Session):
             self.to_resend
             or self._store.waiting
             or self.full()
+            or (self.leftover and not self.releasing)  # that comes first
             or len(out.packet) > self.client.max_queue
         ):
             return None
@@ -130,8 +130,14 @@ class StoredSession(Session):
             self._inbound_id(n)
 
     def _inbound_id(self, n):
-        if n not in self._store.inbound:
-            self._store.inbound_add(n)
+        store = self._store
+        if n not in store.inbound:
+            if len(store.inbound) >= len(self.awaiting_pubrel):  # one was forgotten for it
+                for old in store.inbound:
+                    if old not in self.awaiting_pubrel:
+                        store.inbound_remove(old)
+                        break
+            store.inbound_add(n)
 
     def next_ack(self):
         message = super().next_ack()

@@ -86,13 +86,43 @@ def undelivered(client, out, error=None):
     out.set()
 
 
-def odd(client, qos):
-    """The broker acknowledged a message with `qos` (int) as if with the other one, 1 or 2."""
-    client.say(
-        "the broker answers QoS %d as if it were QoS %d: that message is delivered, maybe twice"
-        % (qos, 3 - qos)
-        + (qos == 2 and ": it has no QoS 2, publish with qos=1" or "")
-    )
+def odd(client, told):
+    """
+    Tell what is odd about the broker's acknowledgements (section 4.3): what the session has noted
+    in `odd` from the entry `told` (int) on. Returns their number.
+
+    Of each the kind is an int: the first byte of an acknowledgement and the QoS of its message, or
+    0 when none waits for it; 3: PUBREC without end; -1: PUBREL is missing.
+    """
+    noted = client.session.odd
+    for each in noted[told:]:
+        kind = each >> 16
+        qos = kind & 3
+        if kind < 0:
+            text = (
+                "too many QoS 2 messages without PUBREL: the oldest are forgotten, and handled"
+                " again if the broker sends them again"
+            )
+        elif kind == 3:
+            text = (
+                "the broker answers PUBREL with PUBREC without end: it gets no answer any more,"
+                " and its message counts as delivered"
+            )
+        elif kind == 0x72:
+            continue  # sent twice, and taken the first time
+        elif qos:
+            text = "the broker answers QoS %d as if it were QoS %d: " % (qos, 3 - qos)
+            text += "that message is delivered, maybe twice"
+            if qos == 2:
+                text += ": it has no QoS 2, publish with qos=1"
+        else:
+            name = "PUBACK" if kind == 0x40 else "PUBREC" if kind == 0x50 else "PUBCOMP"
+            text = "the broker acknowledges what was not sent: %s with packet id %d" % (
+                name,
+                each & 65535,
+            )
+        client.say(text)
+    return len(noted)
 
 
 def unawaited(client, out):

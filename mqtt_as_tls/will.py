@@ -46,3 +46,17 @@ class Will:
             router.wrong("number", "delay_s", delay_s, 0, 0xFFFFFFFF)
         self.delay_s = delay_s
         self.properties = properties
+
+    def up(self, client, out):
+        """
+        The MQTTClient `client` is connected: have it send the birth first. Returns its Delivery;
+        that is `out`, the one before (or None), while that is under way.
+        """
+        outbox = client.outbox
+        session = client.session
+        if self.birth is not None and (
+            out not in outbox.queue + session.inflight + session.awaiting_pubcomp
+        ):
+            out = outbox.encode(self.topic, self.birth, self.qos, self.retain, None)
+            outbox.add(out, True)
+        return out

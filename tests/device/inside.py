@@ -139,7 +139,7 @@ def to_receive(client):
 
 def next_id(client, packet_id):
     """Have the next message take `packet_id`, or the first after it that is free."""
-    client.session._id = (packet_id - 2) % 65535 + 1
+    client.session._id = packet_id - 1
     client.session._free = 0
 
 

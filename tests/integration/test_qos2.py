@@ -12,6 +12,7 @@ from tests.support import five
 from tests.support.broker import HOST
 from tests.support.device import Device
 from tests.support.fake_broker import CONNACK, RESUMED, Connection, FakeBroker
+from tests.support.proxy import Proxy
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 
@@ -782,10 +783,15 @@ def test_a_program_that_is_started_again_takes_no_id_that_the_broker_may_still_h
     the same id as one that they have.
     """
     ids = []
+    released = []
 
     def script(connection):
         connection.accept(CONNACK if connection.number == 1 else RESUMED)
-        _, body = connection.packet()
+        first, body = connection.packet()
+        while first == 0x62:  # what may be left is released
+            released.append(body)
+            connection.send(b"\x70\2" + body)
+            first, body = connection.packet()
         ids.append(body[body.index(b"t") + 1 : body.index(b"t") + 3])
         if connection.number == 1:
             connection.until_closed()
@@ -809,7 +815,8 @@ def test_a_program_that_is_started_again_takes_no_id_that_the_broker_may_still_h
                 time.sleep(0.01)
             device.kill()
         Device.check(fake, program, store=store)
-    assert len(ids) == 2 and ids[0] == b"\0\1" != ids[1], ids
+    assert ids == [b"\0\1"] * 2
+    assert released == [bytes([0, n]) for n in range(1, 17)]
 
 
 @pytest.mark.parametrize("dup", [False, True], ids=["new", "again"])
@@ -914,8 +921,10 @@ def test_what_a_broker_publishes_again_after_its_pubrel_is_handled_again(proxy, 
     assert got(device) == ["x"] * (1 + broker.published_again("device"))
 
 
-ODD = {
+ODD = {  # QoS, the answers to PUBLISH and to PUBREL
     "QoS 2: PUBACK": (2, 0x40, None),
+    "QoS 2: PUBACK to PUBREL": (2, 0x50, 0x40),
+    "QoS 2: PUBREC to PUBREL": (2, 0x50, 0x50),
     "QoS 1: PUBREC": (1, 0x50, 0x70),
     "QoS 2: PUBCOMP": (2, 0x70, None),
     "QoS 1: PUBCOMP": (1, 0x70, None),
@@ -964,12 +973,95 @@ def test_what_a_broker_acknowledges_as_if_with_another_qos_is_delivered(
     assert out.count("code 0") == 3
     if again:
         assert published == [dup + each for each in b"1 2 3".split() for dup in (b"\0", b"\x08")]
+        assert out.count("acknowledges what was not sent: PUBCOMP with packet id 1\n") == 1, out
     else:
         assert published == [b"\0" + each for each in b"1 2 3 4".split()]
         assert len(fake.connections) == 1
         wanted = f"answers QoS {qos} as if it were QoS {3 - qos}"
+        if second == 0x50:
+            wanted = "answers PUBREL with PUBREC without end"
         assert out.count(wanted) == 1, out
-        assert ("publish with qos=1" in out) == (qos == 2)
+        assert ("publish with qos=1" in out) == (qos == 2 and second != 0x50)
+    assert out.count("the broker a") == (2 if again and qos == 1 else 1), out
+
+
+@BOTH
+def test_a_broker_that_acknowledges_everything_twice_costs_no_message(protocol):
+    """What comes a second time is not taken for the next message's, which may have its id."""
+    got = []
+
+    def script(connection):
+        connection.accept(five.connack() if protocol == 5 else CONNACK)
+        held = {}
+        while True:
+            kind, body = connection.packet()
+            n = body[3:5] if kind & 0xF0 == 0x30 else body[:2]
+            if kind == 0x32:
+                got.append(body[-1:])
+                connection.send((b"\x40\2" + n) * 2)
+            elif kind == 0x34:
+                assert n not in held
+                held[n] = body[-1:]
+                connection.send((b"\x50\2" + n) * 2)
+            elif kind == 0x62:
+                if n in held:
+                    assert len(body) == 2
+                    got.append(held.pop(n))
+                connection.send((b"\x70\2" + n) * 2)
+            elif kind == 0x82:
+                assert protocol == 5 or body[2:] == b"\0\1f\0"
+                code = b"\x90\4" + n + b"\0\0" if protocol == 5 else b"\x90\3" + n + b"\0"
+                # as if it were a PUBLISH, then twice rightly
+                connection.send(b"\x40\2" + n + b"\x50\2" + n + code * 2)
+
+    with FakeBroker(script) as fake:
+        out = Device.check(
+            fake,
+            """
+            async with client:
+                await client.subscribe("f")
+                for n in range(30):
+                    for qos in (1, 2):
+                        assert await client.publish("t", chr(65 + n), qos=qos) == 0
+                for n in range(8):
+                    client.enqueue("t", str(n), qos=1 + n % 2)
+            assert to_send(client) == 0
+            """,
+            protocol=protocol,
+        )
+        assert len(fake.connections) == 1, out
+    wanted = [bytes([65 + n]) for n in range(30) for _ in (1, 2)] + [b"%d" % n for n in range(8)]
+    assert sorted(got) == sorted(wanted)
+    assert out.count("the broker acknowledges what was not sent: PUBACK with packet id 1\n") == 1
+    assert out.count("the broker a") == 1, out
+
+
+def test_a_broker_that_answers_an_unknown_pubrel_with_pubrec_is_not_answered_for_ever():
+    pubrels = []
+
+    def script(connection):
+        connection.accept()
+        connection.send(b"\x50\2\0\x63")
+        while True:
+            kind, body = connection.packet()
+            if kind == 0x62:
+                pubrels.append(body)
+                connection.send(b"\x50\2" + body)
+            elif kind == 0x32:
+                connection.send(b"\x40\2" + body[3:5])
+
+    out = Device.against(
+        script,
+        """
+        from tests.device.inside import strays
+
+        async with client:
+            await until(lambda: strays(client) == 33)
+            await client.publish("t", "x", qos=1)
+        """,
+    )
+    assert pubrels == [b"\0\x63"] * 32
+    assert out.count("it gets no answer any more") == 1, out
 
 
 @BOTH
@@ -1005,3 +1097,86 @@ def test_a_message_that_is_never_acknowledged_is_a_suspect_and_can_be_given_up(m
         drain_s=0,
     )
     assert "the broker does not acknowledge a message to 'bad'" in out, out
+
+
+def test_what_resets_leave_between_pubrec_and_pubrel_is_delivered_and_takes_no_place(broker):
+    """
+    mosquitto counts each against its window of 20 and drops what is beyond that, with a PUBREC as
+    if it had taken it.
+    """
+    peer = broker.peer("t", qos=2)
+    program = """
+        async with client:
+            print(N, await client.publish("t", str(N), qos=2))
+    """
+    with Proxy(broker.port) as proxy:
+        for n in range(24):
+            proxy.swallow("PUBREC", "down")
+            with Device(proxy, program, names={"N": n}, log=None) as device:
+                proxy.wait_for("PUBREC", "down", count=n + 1)
+                device.kill()
+            proxy.heal()
+        for n in (24, 25):
+            assert f"{n} 0" in Device.check(proxy, program, names={"N": n})
+    peer.wait_for(26)
+    assert sorted(int(payload) for _, payload in peer.received) == list(range(26))
+
+
+ANSWERS = {"silent": 0, "hangs up": 0, "a few, then hangs up": 5, "unknown": 16}
+
+
+@BOTH
+@pytest.mark.parametrize("answers", ANSWERS)
+def test_a_broker_is_asked_for_what_was_left_until_it_answers_or_does_not(
+    tmp_path, protocol, answers
+):
+    """A broker may know nothing of an id: it says so (5.0), or nothing, or ends the connection."""
+    published = []
+    asked = []
+
+    def script(connection):
+        _, connect = connection.packet()
+        present = int(not connect[7] & 2)
+        connection.send(five.connack(present=present) if protocol == 5 else RESUMED)
+        left = ANSWERS[answers]
+        while True:
+            first, body = connection.packet()
+            if first & 0xF0 == 0x30:
+                published.append(connection.number)
+                connection.send(b"\x50\2" + body[3:5])
+            elif first == 0x62 and published:
+                connection.send(b"\x70\2" + body[:2])
+            elif first == 0x62:
+                asked.append((connection.number, body[1]))
+                if left:
+                    left -= 1
+                    code = b"\x70\3%s\x92" if protocol == 5 else b"\x70\2%s"
+                    connection.send(code % body)
+                elif answers != "silent":
+                    connection.sock.shutdown(socket.SHUT_WR)  # close() would lose the answers
+                    connection.until_closed()
+
+    store = tmp_path / "store" if protocol == 5 else None  # else its session is a new one
+    if store:
+        with FakeBroker(lambda connection: connection.accept(five.connack())) as fake:
+            Device.check(fake, "await client.connect()", store=store, protocol=5)
+    with FakeBroker(script) as fake:
+        Device.check(
+            fake,
+            """
+            async with client:
+                for n in range(3):
+                    assert await client.publish("t", "x", qos=2) == 0
+            """,
+            store=store,
+            protocol=protocol,
+            ack_timeout_s=1,
+        )
+        connections = len(fake.connections)
+    assert published == [connections] * 3
+    if answers == "a few, then hangs up":
+        assert sorted({n for _, n in asked}) == list(range(1, 17))
+        assert connections == 4
+    else:
+        assert connections == (1 if answers == "unknown" else 2)
+        assert {number for number, _ in asked} == {1}

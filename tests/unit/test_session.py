@@ -3,7 +3,6 @@
 import gc
 
 from mqtt_as_tls import packet
-from mqtt_as_tls.errors import ProtocolError
 from mqtt_as_tls.session import Session
 from tests.unit.checks import raises
 
@@ -43,6 +42,11 @@ def send(session, payload=b"x", now_ms=0, qos=1):
 def puback(session, out):
     """PUBACK came for `out` (Outgoing): return what the session knows by that id."""
     return session.acknowledged(PUBACK, out.id)
+
+
+def odd(session):
+    """Return the kinds (list) of what was odd about acknowledgements."""
+    return [each >> 16 for each in session.odd]
 
 
 def resend(session, now_ms=0):
@@ -96,7 +100,7 @@ def test_packet_ids_start_at_1_and_are_in_the_packet():
     assert [wire(out) for out in outs] == [(False, 1, b"0"), (False, 2, b"1"), (False, 3, b"2")]
 
 
-def test_packet_ids_wrap_from_65535_to_1():
+def test_packet_ids_wrap_from_65535_to_what_is_not_for_qos_2():
     """
     MQTT 3.1.1: [MQTT-2.3.1-1]
     MQTT 5.0: [MQTT-2.2.1-3]
@@ -104,7 +108,7 @@ def test_packet_ids_wrap_from_65535_to_1():
     session = Session(8)
     for expected in range(1, 65535 + 3):
         if expected > 65535:
-            expected -= 65535
+            expected -= 65535 - 16
         assert session.request("record") == expected
         assert session.answered(expected) == "record"
 
@@ -115,15 +119,17 @@ def test_packet_ids_in_use_are_skipped():
     MQTT 5.0: [MQTT-2.2.1-3], [MQTT-4.3.2-1]
     """
     session = Session(8)
+    session.resume(False, 0)
     first = send(session)  # 1
     assert session.request("a") == 2
     third = send(session)  # 3
     session._id, session._free = 65534, 0
     assert send(session).id == 65535
-    assert send(session).id == 4
+    assert send(session).id == 17  # the first are QoS 2's from then on
+    assert send(session, qos=2).id == 4
     assert puback(session, first) is first
     assert session.answered(2) == "a"
-    session._id, session._free = 65535, 0
+    session._id, session._free = 0, 0
     assert session.request("b") == 1
     assert session.request("c") == 2
     assert send(session).id == 5  # 3 and 4 are in flight
@@ -151,9 +157,10 @@ def test_ids_of_messages_in_flight_survive_a_resumed_session():
     MQTT 5.0: [MQTT-2.2.1-3]
     """
     session = Session(8)
+    session.resume(False, 0)
     old = send(session)
     session.resume(True, 0)
-    session._id, session._free = 65535, 0
+    session._id, session._free = 0, 0
     assert send(session).id == 2
     assert old.id == 1
 
@@ -195,18 +202,18 @@ def test_lesson_6_a_late_or_repeated_puback_is_counted_and_nothing_more():
     assert session.inflight == [b]
 
 
-def test_a_puback_ends_a_qos_2_message_unless_its_pubrec_came():
+def test_a_puback_ends_a_qos_2_message_before_its_pubrec_and_after_it():
     """A broker without QoS 2 answers so, and would do so for ever."""
     session = Session(1)
-    out = send(session, qos=2)
-    assert puback(session, out) is out
-    assert session.inflight == session.awaiting_pubcomp == []
-    assert not session.full()
-    out = send(session, qos=2)
-    assert session.acknowledged(PUBREC, out.id) is out
-    assert puback(session, out) is None
-    assert session.awaiting_pubcomp == [out]
-    assert session.stray == 1
+    for with_pubrec in (False, True):
+        out = send(session, qos=2)
+        if with_pubrec:
+            assert session.acknowledged(PUBREC, out.id) is out
+        assert puback(session, out) is out
+        assert odd(session) == [PUBACK + 2]
+        assert session.inflight == session.awaiting_pubcomp == []
+        assert not session.full()
+    assert session.stray == 0
 
 
 def test_the_age_is_that_of_the_oldest_message():
@@ -263,6 +270,7 @@ def test_without_a_session_the_messages_are_new_ones_in_the_same_order():
     MQTT 5.0: [MQTT-3.2.2-5], [MQTT-3.3.1-3]
     """
     session = Session(8)
+    session.resume(False, 0)
     outs = [send(session, b"%d" % i) for i in range(3)]
     session.resume(True, 0)  # DUP is set
     session.resume(False, 0)
@@ -434,10 +442,10 @@ def test_an_id_is_in_use_until_the_pubcomp():
     session = Session(8)
     first, second = send(session, qos=2), send(session, qos=2)
     receipt(session, first)
-    session._id, session._free = 65535, 0
+    session._id, session._free = 0, 0
     assert send(session).id == 3
     complete(session, first)
-    session._id, session._free = 65535, 0
+    session._id, session._free = 0, 0
     assert send(session).id == 1
     assert second.id == 2
 
@@ -867,20 +875,21 @@ def test_a_qos_2_message_handled_while_offline_is_never_handled_again():
     assert acks(session) == [(0x50, 5)]
 
 
-def test_qos_2_without_end_is_a_protocol_error():
+def test_of_qos_2_messages_without_end_and_without_pubrel_the_oldest_are_forgotten():
     session = Session(8)
-    with raises(ProtocolError, "PUBREL"):
-        for n in range(1, 65536):
-            message, new = receive(session, n, qos=2)
-            assert new
-            message.done = True
-            assert acks(session) == [(0x50, n)]
-            assert len(session.awaiting_pubrel) <= 512
-    assert n == 513
-    assert not receive(session, 512, dup=True, qos=2)[1]  # a known one needs no room
-    assert acks(session) == [(0x50, 512)]
-    session.released(1)
-    assert receive(session, 513, qos=2)[1]
+    for n in range(1, 1000):
+        message, new = receive(session, n, qos=2)
+        assert new
+        message.done = True
+        assert acks(session) == [(0x50, n)]
+        assert len(session.awaiting_pubrel) == min(n, 256)
+        assert odd(session) == ([-1] if n > 256 else [])
+    assert not receive(session, 744, dup=True, qos=2)[1]
+    assert acks(session) == [(0x50, 744)]
+    assert not session.released(743)
+    assert receive(session, 743, dup=True, qos=2)[1]
+    assert session.released(744)
+    assert len(session.awaiting_pubrel) == 255
 
 
 def test_any_number_of_messages_may_wait_for_their_handlers_here():
@@ -1037,11 +1046,195 @@ def test_packet_ids_go_on_elsewhere_in_a_session_that_an_earlier_program_left():
     for ms in (4000, 4001, 4020, 70_000):  # since the boot: it takes about as long every time
         session = Session()
         session.resume(True, ms)
-        first.append(send(session, qos=2).id)
+        assert session.leftover
+        first.append(send(session).id)
         session.resume(True, 90_000)
-        assert send(session, qos=2).id == first[-1] + 1
+        assert send(session).id == first[-1] + 1
     first.sort()
+    assert first[0] > 16
     assert min(first[i + 1] - first[i] for i in range(3)) > 1000
     session = Session()
     session.resume(False, 70_000)
+    assert not session.leftover
     assert send(session, qos=2).id == 1
+
+
+def test_qos_2_takes_few_ids_and_others_when_there_are_none():
+    session = Session(65535)
+    session.resume(False, 0)
+    assert [send(session, qos=qos).id for qos in (1, 2, 2, 1)] == [1, 2, 3, 4]
+    for _ in range(20):
+        puback(session, send(session))
+    assert [send(session, qos=2).id for _ in range(13)] == list(range(5, 17)) + [25]
+    for out in list(session.inflight):
+        puback(session, out)
+    assert [send(session, qos=qos).id for qos in (2, 1, 2)] == [1, 26, 2]
+
+
+def test_an_id_of_qos_2_is_not_that_of_a_message_that_was_acknowledged_just_before():
+    """A broker that acknowledges everything twice: what it says of the one is not of the next."""
+    session = Session(8)
+    last = []
+    session.resume(False, 0)
+    for n in range(400):
+        if n == 200:
+            session._id, session._free = 65500, 0
+        out = send(session, qos=1 if n % 7 else 2)
+        assert out.id not in last
+        last = last[-5:] + [out.id]
+        if out.qos == 2:
+            assert out.id <= 16
+            assert session.acknowledged(PUBREC, out.id) is out
+            assert session.acknowledged(PUBCOMP, out.id) is out
+        else:
+            assert puback(session, out) is out
+
+
+def test_a_pubrec_to_every_pubrel_ends_the_message_some_time():
+    session = Session(8)
+    for _ in range(2):
+        out = send(session, qos=2)
+        n = 0
+        while out in session.inflight + session.awaiting_pubcomp:
+            assert session.acknowledged(PUBREC, out.id) is out
+            n += 1
+        assert n == 34
+        assert odd(session) == [3]
+    session.odd = []
+    for n in range(50):
+        if n == 10:
+            session.resume(True, 0)
+        assert session.acknowledged(PUBREC, 999) is (None if 10 <= n < 42 else False)
+        assert odd(session) == [3]
+    assert session.stray == 50
+    out = send(session, qos=2)
+    assert session.acknowledged(PUBREC, out.id) is out
+    assert session.acknowledged(PUBREC, 999) is None  # counted anew
+
+
+def test_every_acknowledgement_in_every_state():
+    """One that a message does not wait for is noted, and ends what it can mean the end of."""
+    A, C, R = PUBACK, PUBCOMP, PUBREC
+    states = {  # QoS, whether its PUBREC came, whether it was sent again
+        "1": (1, False, False),
+        "1 again": (1, False, True),
+        "2": (2, False, False),
+        "2 again": (2, False, True),
+        "2 received": (2, True, False),
+    }
+    ends = {  # (state, kind) -> what is noted; those that are not here change nothing
+        ("1", A): 0,
+        ("1", R): R + 1,
+        ("1 again", A): 0,
+        ("1 again", R): R + 1,
+        ("1 again", C): C + 1,
+        ("2", A): A + 2,
+        ("2 again", A): A + 2,
+        ("2 again", C): C + 2,
+        ("2 received", A): A + 2,
+        ("2 received", C): 0,
+    }
+    for state, (qos, received, again) in states.items():
+        for kind in (A, R, C):
+            for refused in (False, True):
+                session = Session(8)
+                session.resume(False, 0)
+                out = send(session, qos=qos)
+                if received:
+                    session.acknowledged(R, out.id)
+                if again:
+                    session.resume(True, 0)
+                    resend(session)
+                got = session.acknowledged(kind, out.id, 0, refused)
+                here = session.inflight + session.awaiting_pubcomp
+                what = state, kind, refused
+                if (state, kind) in ends or (refused and kind == R):
+                    assert got is out and not here, what
+                    noted = [] if refused or not ends[state, kind] else [ends[state, kind]]
+                    assert odd(session) == noted, what
+                    assert session.stray == 0, what
+                elif kind == R:  # QoS 2: it came, or came once more
+                    assert got is out and session.awaiting_pubcomp == [out], what
+                    assert odd(session) == session.inflight == [], what
+                else:
+                    assert got is None and here == [out], what
+                    assert odd(session) == [kind] and session.stray == 1, what
+                for other in (A, R, C):  # of what was never sent
+                    session.odd = []
+                    assert session.acknowledged(other, 9, 0, refused) is None
+                    assert session.odd == [other << 16 | 9]
+                    assert session.inflight + session.awaiting_pubcomp == here
+
+
+# What an earlier program left at the broker (section 4.3.3)
+
+
+def release(session):
+    """Return the ids of the PUBRELs that are sent."""
+    data = session.release(4000)
+    ids = [data[i + 3] for i in range(0, len(data), 4)]
+    assert data == b"".join([bytes((0x62, 2, 0, n)) for n in ids])
+    return ids
+
+
+def test_what_an_earlier_program_left_with_qos_2_is_released_before_its_ids_are_used():
+    session = Session(8)
+    session.resume(True, 3000)
+    assert not session.full()
+    ids = list(range(1, 17))
+    assert release(session) == ids
+    assert session.oldest_ms(4010) == 10
+    for n in ids:
+        assert session.full()  # till all are answered
+        assert session.acknowledged(PUBCOMP, n) is False
+    assert not session.full() and session.oldest_ms(5000) == -1
+    assert session.stray == 0 and odd(session) == []
+    assert session.acknowledged(PUBCOMP, 1) is None
+    assert [send(session, qos=2).id for _ in range(2)] == [1, 2]
+
+
+def test_what_was_not_answered_is_released_on_the_next_connection_if_something_was():
+    session = Session(8)
+    session.resume(True, 3000)
+    release(session)
+    for n in [3] + list(range(5, 14)):
+        assert session.acknowledged(PUBCOMP, n) is False
+    session.resume(True, 5000)
+    assert not session.full() and session.leftover and not session.releasing
+    assert release(session) == [1, 2, 4, 14, 15, 16]
+    session.resume(True, 6000)  # nothing was answered: it is not asked again
+    assert session.leftover and session.releasing and not session.full()
+    assert send(session, qos=2).id > 16
+    assert session.acknowledged(PUBCOMP, 1) is None  # too late
+    session.resume(False, 7000)
+    assert not session.leftover and not session.releasing
+    assert send(session, qos=2).id <= 16
+
+
+def test_what_is_in_flight_itself_is_not_left_over():
+    session = Session(8)
+    out = send(session, qos=2)
+    done = send(session, qos=2)
+    receipt(session, done)
+    session.leftover = 0x1FFFE
+    assert release(session) == list(range(3, 17))
+    assert session.acknowledged(PUBREC, out.id) is out
+    assert session.acknowledged(PUBCOMP, done.id) is done
+    session.resume(True, 0)
+    assert session.awaiting_pubcomp == [out]
+    session = Session(8)
+    for _ in range(16):
+        send(session, qos=2)
+    session.leftover = 0x1FFFE
+    assert release(session) == []
+    assert not session.leftover and not session.releasing
+
+
+def test_a_message_with_qos_1_keeps_no_id_from_being_released():
+    session = Session(8)
+    out = send(session)
+    session.leftover = 0x1FFFE
+    assert release(session) == list(range(1, 17))
+    assert session.acknowledged(PUBCOMP, 1) is False
+    assert session.inflight == [out]
+    assert session.acknowledged(PUBACK, 1) is out
