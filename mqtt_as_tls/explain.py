@@ -229,7 +229,14 @@ ROWS = (
         "not authorised, or a wrong password: many brokers say the same for it|"
         "check user=, password=, the broker's ACL (certificates: use_identity_as_username)",
     ),
-    ("code 128", "the subscription is not allowed|check the broker's ACL"),
+    (
+        "code 128",
+        1143,
+        1158,
+        1161,
+        1162,
+        "the subscription is not allowed|check the broker's ACL",
+    ),
     (
         "packet 0x48",
         "a web server or a WebSocket port answers (0x48 is the H of HTTP)|"

@@ -336,11 +336,12 @@ class Decoder:
     def suback(self):
         """
         Return the return codes (bytes of 0, 1, 2 or 0x80) of a SUBACK (section 3.9.3); none of an
-        UNSUBACK (section 3.11).
+        UNSUBACK (section 3.11). Others from 0x80 on are those of MQTT 5, with which ejabberd
+        refuses over 3.1.1, too.
         """
         codes = bytes(self.buf[self.at + 2 : self.end])
         for code in codes:
-            if code > 2 and code != 128:
+            if 2 < code < 128:
                 raise ProtocolError("SUBACK return code 0x%02x [MQTT-3.9.3-2]" % code)
         return codes
 

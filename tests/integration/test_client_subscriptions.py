@@ -660,6 +660,30 @@ def test_a_refused_subscription_raises_and_the_connection_stays(tmp_path):
         )
 
 
+@pytest.mark.parametrize("code", [0x8F, 0x9E])
+def test_a_refusal_with_a_code_of_mqtt_5_is_one_over_3_1_1_too(code):
+    """ejabberd answers so; it was taken for no MQTT, on every connection for ever."""
+
+    def script(connection):
+        connection.accept()
+        for code_there in (code, 1):
+            first, body = connection.packet()
+            connection.send(b"\x90\x03" + body[:2] + bytes((code_there,)))
+        connection.until_closed()
+
+    Device.against(
+        script,
+        f"""
+        async with client:
+            with raises(RefusedError, "refused 'a/+/b': code {code}") as caught:
+                await client.subscribe("a/+/b", 1)
+            assert caught.error.code == {code}
+            assert await client.subscribe("open", 1) == 1
+            assert client.stats.connects == 1
+        """,
+    )
+
+
 def test_a_refused_declared_subscription_is_told_and_the_others_work(tmp_path):
     with (
         refusing_broker(tmp_path, "secret/#") as broker,
