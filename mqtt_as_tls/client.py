@@ -111,8 +111,6 @@ class MQTTClient:
     """
 
     clients = []  # of all: those between start and stop
-    # made when an app first uses them
-    callbacks = requests = event_log = stream_in = None
     properties = None  # set by mqtt5
 
     def __init__(self, host=None, port=None, *others, **options):
@@ -122,6 +120,8 @@ class MQTTClient:
             arguments.refuse("positional", host, port)
         self.running = False
         self.connection = self.retry = self.five = self.error = self._said = None
+        # made when an app first uses them
+        self.callbacks = self.requests = self.event_log = self.stream_in = None
         protocol, client_id, user, password, found = arguments.taken(host, port, options)
         for name in found:
             setattr(self, name, found[name])
@@ -251,10 +251,11 @@ class MQTTClient:
         (MQTT 5); DeliveryUnknown (QoS 2, the broker lost the session); asyncio.TimeoutError;
         MQTTError when the client is stopped meanwhile, or the message expired (MQTT 5).
         """
-        self.check_running(timeout_s)
+        outbox = self.outbox
+        if timeout_s is not None or self not in self.clients:
+            self.check_running(timeout_s)
         if qos and self.dispatcher.held:
             self.dispatcher.asks()
-        outbox = self.outbox
         if length is None:
             out = outbox.encode(topic, payload, qos, retain, properties)
         else:

@@ -40,17 +40,20 @@ class Delivery(Signal):
     qos = 1
     awaited = True
 
-    def __init__(self, packet, qos, entry=None, awaited=True, since=None):
+    def __init__(self, packet, qos, since=None):
         self.packet = packet
         if qos != 1:  # an attribute less
             self.qos = qos
-        if entry:
-            self.entry = entry
-            awaited = False
-        if not awaited:
-            self.awaited = False
         if since is not None:
             self.since = since
+
+    def fill(self, packet, entry, since):
+        """Make it a message of the store; the second time in the places that it has."""
+        self.packet = packet
+        self.qos = packet[0] >> 1 & 3
+        self.entry = entry
+        self.since = since
+        self.awaited = False
 
     def aged(self, seconds):
         """So much of its message expiry is counted."""
@@ -103,13 +106,14 @@ class Outbox:
         known = self._topic
         if known[0] is not topic:
             self._topic = known = topic, router.topic(topic)
-        buf = client.wire.publish(
-            known[1], router.payload(payload), router.qos(qos), retain, properties
-        )
+        if not isinstance(payload, bytes):  # most are
+            payload = router.payload(payload)
+        if qos not in (0, 1, 2):
+            router.qos(qos)
+        buf = client.wire.publish(known[1], payload, qos, retain, properties)
         if len(buf) > client.max_packet:
             router.wrong("size", len(buf), client.max_packet, "max_packet")
-        since = client.five.expires(properties) if properties else None
-        return Delivery(buf, qos, None, True, since)
+        return Delivery(buf, qos, client.five.expires(properties) if properties else None)
 
     def begin(self, out):
         """
@@ -136,18 +140,34 @@ class Outbox:
             self._begun = None
         if self._begun_of < called <= self._called:  # they begin in the order of the calls
             self._begun_of = called
-        self._client.check_running(None)  # a task may begin after the client was stopped
-        self.queue.append(out)
-        if self.rings and self.rings[0]:
-            out.turn = self.rings[0].end()
+        client = self._client
+        if client not in client.clients:  # a task may begin after the client was stopped
+            client.check_running(None)
+        t = self.transport
         try:
-            self.pump()
-            if self.queue and self.queue[-1] is out:
-                out.share = share
-                self._waiting += share
+            if (
+                t is None
+                or t.blocked
+                or self.queue
+                or self._session.to_resend
+                or self.rings
+                and self.rings[0]
+                or out.qos
+                and (out.qos == 2 or self._session.full())
+                or self._pumping
+            ):
+                self.queue.append(out)
+                if self.rings and self.rings[0]:
+                    out.turn = self.rings[0].end()
+                self.pump()
+                if self.queue and self.queue[-1] is out:
+                    out.share = share
+                    self._waiting += share
+            else:
+                self._send(t, out, None)  # nothing goes before it
             if out.waiter is True:  # at once: a publisher in a loop lets the others run
                 self._in_a_row += 1
-                now = time.ticks_ms()
+                now = self._called_ms
                 if self._in_a_row >= _ROW or time.ticks_diff(now, self._turn_ms) >= _TURN_MS:
                     self._in_a_row = 0
                     self._turn_ms = now
@@ -208,24 +228,31 @@ class Outbox:
                         t.due(client.ack_timeout_s * 1000)
                 if self._session.full():
                     return
-            buf = client.five.sending(out) if client.five else out.packet
-            if buf is None:  # it failed
-                continue
-            if out.qos:
-                self._session.publish(out, time.ticks_ms())
-            if queue is self.queue:
-                queue.pop(0)
-                client.stats.sent += 1
-                if out.share:
-                    self._waiting -= out.share
-                    out.share = 0
-            buf = out.begin(t, buf) if out.length else t.send(buf)  # whether it is sent
-            if out.qos:
+            self._send(t, out, queue)
+
+    def _send(self, t, out, queue):
+        # hand `out`, the first of `queue` (None: of none), to the Transport `t`, or have it fail
+        client = self._client
+        buf = client.five.sending(out) if client.five else out.packet
+        if buf is None:  # it failed
+            return
+        if out.qos:
+            self._session.publish(out, time.ticks_ms())
+        if queue is self.queue:
+            queue.pop(0)
+            if out.share:
+                self._waiting -= out.share
+                out.share = 0
+        if queue is not self._session.to_resend:
+            client.stats.sent += 1
+        buf = out.begin(t, buf) if out.length else t.send(buf)  # whether it is sent
+        if out.qos:
+            if out is self._session.inflight[0]:  # else one is due before it
                 t.due(client.ack_timeout_s * 1000)
-            elif buf:
-                out.set()
-            else:
-                self._partial = out
+        elif buf:
+            out.set()
+        else:
+            self._partial = out
 
     def up(self, t):
         """There is a connection, the Transport `t`: the will's birth goes first."""

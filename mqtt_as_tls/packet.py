@@ -99,10 +99,9 @@ def publish(topic, payload, qos=0, retain=False, middle=None, more=0):
     if n > 65535:
         raise ValueError("topic of %d bytes" % n)
     buf = framed(_PUBLISH | qos << 1 | (1 if retain else 0), payload, extra, more)
-    at = len(buf) - len(payload)
+    at = _body_at(buf)
     if middle:
-        buf[at - len(middle) : at] = middle
-    at -= extra
+        buf[at + extra - len(middle) : at + extra] = middle
     buf[at] = n >> 8
     buf[at + 1] = n & 255
     at += 2
@@ -118,10 +117,10 @@ def set_clean(buf, clean):
 
 def _body_at(buf):
     """Return the offset of the variable header of a packet."""
-    at = 1
-    while buf[at] & 128:
+    at = 2
+    while buf[at - 1] & 128:
         at += 1
-    return at + 1
+    return at
 
 
 def topic(buf):

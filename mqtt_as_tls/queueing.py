@@ -176,7 +176,7 @@ class Ring:
             data[0] ^= _TIMED
             since = int.from_bytes(data[n - 4 :], "big")
             data = data[: n - 4]
-        return Delivery(data, data[0] >> 1 & 3, None, False, since)
+        return Delivery(data, data[0] >> 1 & 3, since)
 
     def _forget(self, n):
         self._at = (self._at + n) % len(self._buf)
@@ -218,7 +218,7 @@ class Ring:
             if self._buf[self._at] & 6 and client.session.full():
                 return True
             n = self._size()
-            queue.insert(0, self._read(n))
+            client.outbox.add(self._read(n), True)
             self._forget(n)
         finally:
             self._key.append(0)

@@ -64,7 +64,7 @@ def filter(name):
 
 def payload(data):
     """Return a payload (bytes-like or str) as bytes or bytearray. TypeError for anything else."""
-    if isinstance(data, bytes):  # most are
+    if isinstance(data, bytes):
         return data
     if isinstance(data, str):
         return data.encode()

@@ -81,7 +81,9 @@ class Session:
         """Return whether another QoS 1 or 2 message has to wait for an acknowledgement."""
         if self.releasing > 0:
             return True
-        sent = len(self.inflight) + len(self.awaiting_pubcomp) - len(self.to_resend)
+        sent = len(self.inflight)
+        if self.awaiting_pubcomp or self.to_resend:
+            sent += len(self.awaiting_pubcomp) - len(self.to_resend)
         return sent >= self.max_inflight
 
     def _next_id(self, qos):

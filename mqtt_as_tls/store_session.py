@@ -42,7 +42,9 @@ class StoredSession(Session):
         five = self.client.five
         if five:
             buf, since = five.restored(buf)
-        return Delivery(buf, buf[0] >> 1 & 3, entry, False, since)
+        out = Delivery(b"", 1)
+        out.fill(buf, entry, since)
+        return out
 
     def _stored(self, out):
         five = self.client.five
@@ -74,7 +76,8 @@ class StoredSession(Session):
         store = self._store
         if not (store.waiting or store.again):
             return None
-        out = Delivery(b"", 1, True)  # before one is given out: there may be no memory
+        out = Delivery(b"", 1)
+        out.fill(b"\0", True, 0)  # before one is given out: there may be no memory
         found = store.next()
         if not found:
             return None
@@ -87,7 +90,7 @@ class StoredSession(Session):
             except MemoryError:
                 store.again.insert(0, entry)
                 raise
-        out.__init__(buf, buf[0] >> 1 & 3, entry, False, since)  # in the places that it has
+        out.fill(buf, entry, since)
         if not out.qos:
             try:
                 self.forget(out)

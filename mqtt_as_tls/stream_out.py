@@ -74,7 +74,7 @@ class Upload(Delivery):
         if len(buf) > client.max_packet:
             wrong("size", len(buf), client.max_packet, "max_packet")
         since = client.five.expires(properties) if properties else None
-        super().__init__(buf, qos, None, True, since)
+        super().__init__(buf, qos, since)
         self.length = length
         self._client = client
         self._source = source
