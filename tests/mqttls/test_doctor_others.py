@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime
+import itertools
+import os
 import shlex
 import shutil
 import ssl
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from tests.support import pki as made
-from tests.support.broker import Broker
+from tests.support.broker import Broker, mosquitto
 from tests.support.doctoring import (
     bare,
     conf_of,
@@ -27,7 +29,11 @@ from tests.support.doctoring import (
 )
 from tests.support.server import server
 from tools.mqttls.cli import main
+from tools.mqttls.doctor import error_text, mbedtls
 from tools.mqttls.micropython import interpreter
+from tools.ports import free_port
+
+NUMBERS = itertools.count()
 
 pytestmark = pytest.mark.usefixtures("micropython")
 
@@ -451,6 +457,71 @@ def test_extensions_that_nobody_can_read(tmp_path, pki):
         assert doctor(None, "--conf", conf_of(broker)).problems == []
 
 
+CONSTRAINED = x509.NameConstraints([x509.DNSName("localhost")], None)
+POLICY = x509.CertificatePolicies(
+    [x509.PolicyInformation(x509.ObjectIdentifier("2.5.29.32.0"), None)]
+)
+JUNK = x509.UnrecognizedExtension(x509.CertificatePolicies.oid, b"\x30\x03\xff\xff\xff")
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\0")
+YEAR_2060 = datetime.datetime(2060, 1, 1, tzinfo=datetime.timezone.utc)
+CERT_SIGN = "key_cert_sign crl_sign"
+
+
+@pytest.mark.parametrize(
+    ("root", "between", "leaf", "row"),
+    [
+        ({}, None, {}, None),
+        ({"key": "p521"}, None, {"key": "p384"}, None),
+        ({"key": "rsa1024"}, None, {}, 33),
+        ({"key": "ed25519"}, None, {}, 9),
+        ({}, {"key": "ed25519"}, {}, 9),
+        ({"basic": (True, 0)}, {}, {}, 18),
+        ({}, {"basic": (False, None)}, {}, 18),
+        ({}, {"basic": None}, {}, 18),
+        ({}, {"key_usage": "digital_signature"}, {}, 18),
+        ({}, {"key_usage": None}, {}, None),
+        ({"more": [(CONSTRAINED, False)]}, None, {}, None),
+        ({}, {"more": [(CONSTRAINED, True)]}, {}, 33),
+        ({"more": [(CONSTRAINED, True)]}, None, {}, 33),
+        ({}, None, {"more": [(POLICY, True)]}, None),
+        ({}, None, {"more": [(JUNK, False)]}, 33),
+        ({}, None, {"more": [(UNKNOWN, True)]}, 33),
+        ({}, None, {"more": [(UNKNOWN, False)]}, None),
+        ({}, None, {"valid_to": YEAR_2060}, None),
+        ({}, None, {"hashed": hashes.SHA224()}, 33),
+        ({}, None, {"key_usage": "key_encipherment", "key": "rsa2048"}, 11),
+        ({}, None, {"names": ("*.lan",), "addresses": ()}, 15),
+    ],
+)
+def test_the_doctor_foretells_what_mbedtls_does(pki, root, between, leaf, row):
+    """Each kind of certificate, and what a bare MicroPython says to it."""
+
+    def made_so(name, issuer, usage, options):
+        options = (
+            {"basic": (True, None), "key_usage": CERT_SIGN, **options} if not usage else options
+        )
+        return forge(pki, f"{name} {next(NUMBERS)}", usage, issuer=issuer, **options)
+
+    top = made_so("root", None, "", root)
+    chain = [made_so("between", top, "", between)] if between is not None else []
+    own = made_so("leaf", chain[0] if chain else top, "server", leaf)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.load_cert_chain(pki.bundle(own, *chain), own.key_pem)
+    with tls_server(context) as port:
+        word = doctor(port, ca=top, host="localhost")
+        assert (word.first and word.first["row"]) == row, word
+        assert not any("all the same" in each["fact"] for each in word.remarks.values()), word
+        assert bare(port, top.cert_der).startswith("CONNACK") == (row is None)
+
+
+def test_a_ca_that_firmware_cannot_read_spoils_the_bundle(pki, tmp_path):
+    ed = forge(pki, "ed root", "", basic=(True, None), key_usage=CERT_SIGN, key="ed25519")
+    with Broker(tmp_path / "b", "tls", pki=pki) as broker:
+        word = doctor(broker.port, ca=[pki.ca, ed]).names(9, "chain", "ed root", "take that")
+        assert word.attempt["ok"] is False
+
+
 # The configuration, as mosquitto reads it
 
 
@@ -489,6 +560,39 @@ def test_row_57_a_line_that_mosquitto_does_not_know(conf, line, words):
     assert words in f"{found['fact']} {found['cure']}", found
     assert found["stage"] == "configuration"
     assert word.json["exit"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        ("require_certificates true", 57),
+        ("require_certificate yes", 57),
+        ("require_certificate", 57),
+        ("   # a comment that is indented", 57),
+        ("max_qos 3", 57),
+        ("log_type everything", 57),
+        ("ciphers_tls1.3 AES128-SHA", 57),
+        ("cafile nothing.crt", 58),
+        ("plugin /nothing.so", 58),
+        ("tls_version tlsv1.2 tlsv1.3", 60),
+        ("acl_file bad", 57),
+        ("user nobody-of-that-name", 45),
+    ],
+)
+def test_what_mosquitto_does_not_start_with_is_a_problem(conf, tmp_path, line, row):
+    (tmp_path / "bad").write_text("topic readwrite a/#/b\n")
+    path = conf(line.replace("bad", f"{tmp_path}/bad"))
+    if row == 45:
+        path.write_text(path.read_text().replace("user root\n", ""))
+    assert row in files("--conf", path).rows
+    text = path.read_text().replace("18830", f"{free_port()} 127.0.0.1")
+    path.write_text(text if os.geteuid() == 0 else text.replace("user root\n", ""))
+    if row == 45 and os.geteuid() != 0:
+        return  # it becomes nobody else
+    done = subprocess.run(
+        [mosquitto(), "-c", path], cwd=tmp_path, capture_output=True, timeout=20, check=False
+    )
+    assert done.returncode != 0
 
 
 def test_row_57_lines_of_an_acl_that_mosquitto_does_not_know(conf, tmp_path):
@@ -553,7 +657,8 @@ def test_row_62_lines_that_go_with_mosquitto_3(tmp_path, pki):
     path = tmp_path / "mosquitto.conf"
     path.write_text(
         "per_listener_settings true\nuser root\nlistener 8883\nallow_anonymous true\n"
-        f"certfile {pki.broker.cert_pem}\nkeyfile {pki.broker.key_pem}\ndhparamfile x\n"
+        f"certfile {pki.broker.cert_pem}\nkeyfile {pki.broker.key_pem}\n"
+        f"dhparamfile {pki.broker.cert_pem}\n"
     )
     word = files("--conf", path)
     assert word.problems == [], word
@@ -630,6 +735,69 @@ def test_the_line_of_openssl_says_why_a_file_was_not_loaded(tmp_path):
     )
     word = doctor(None, "--log", log).names(58, "configuration", "/etc/nothing/ca.crt")
     assert word.rows == [58]
+
+
+# The texts of others
+
+LISTENER = (
+    "1795991843: Error: Both certfile and keyfile must be provided to enable a TLS listener."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("-0x2700", "not from the CA"),
+        ("0x7780", "refused the TLS handshake"),
+        ("0xffff8880", "refused the TLS handshake"),
+        ("mbedtls_ssl_handshake returned -0x2700", "not from the CA"),
+        ("E (123) esp-tls-mbedtls: mbedtls_ssl_handshake returned -0x50", "hung up"),
+        ("mbedtls_pk_parse_keyfile returned -0x3D00", "no key or certificate"),
+        ("OSError(-15616,)", "no key or certificate"),
+        ("MBEDTLS_ERR_X509_CERT_VERIFY_FAILED", "not from the CA"),
+        ("MBEDTLS_ERR_SSL_CONN_EOF", "hung up"),
+        ("MBEDTLS_ERR_SSL_PEER_VERIFY_FAILED", "not from the CA"),
+        ("MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT", "no key or certificate"),
+        ("X509 - Certificate verification failed, e.g. CRL, CA or signature", "not from the CA"),
+        ("OSError(-20096,)", "form"),
+        ("OSError(-28800,)", "16 KB"),
+        ("OSError(-12288,)", "form"),
+        ("OSError: [Errno 12] ENOMEM", "network stack"),
+        ("OSError: 23", "no socket"),
+        ("OSError: 5", "network chip"),
+        ("OSError: 128", "not connected"),
+        ("OSError: 107", "not connected"),
+        ("OSError: -6", "no DNS server"),
+        ("OSError: 103", "no answer"),
+        ("OSError: 113", "esp32"),
+        ("MQTTException: 5", "wrong password"),
+        ("MQTTException: 4", "no certificate of the device"),
+        (LISTENER, "certfile and keyfile, both"),
+        (LISTENER.partition(": ")[2], "certfile and keyfile, both"),
+        ("OpenSSL Error[0]: error:8000000D:system library::Permission denied", "may not read"),
+        ("tlsv1 alert unknown ca", "another CA"),
+        ("error:0A000418:SSL routines::tlsv1 alert unknown ca", "another CA"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate in "
+         "certificate chain (_ssl.c:1002)", "another CA"),
+        ("ssl.SSLCertVerificationError: Hostname mismatch, certificate is not valid for 'x'. "
+         "(_ssl.c:1002)", "name that is dialled"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)", "plain port"),
+        ("ssl.SSLError: [SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca (_ssl.c:1)",
+         "the client's certificate"),
+        ("mqtt broker.lan:8883: not connected: the broker closed the connection", "hung up"),
+    ],
+)  # fmt: skip
+def test_errors_of_all_who_write_some_are_explained(error, words):
+    assert words in explained(error)
+
+
+def test_every_name_of_mbedtls_is_known():
+    for name, number in mbedtls.names().items():
+        for text in (f"MBEDTLS_ERR_{name}", f"ssl: {hex(number)}"):
+            cause, cure = error_text.look_up(text)
+            assert (cause and cure) or number > -128, text
+    assert mbedtls.name_of(-9984) == "MBEDTLS_ERR_X509_CERT_VERIFY_FAILED"
+    assert mbedtls.name_of(-1) == ""
 
 
 # What is said where nothing is wrong

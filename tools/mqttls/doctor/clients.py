@@ -39,11 +39,20 @@ def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(),
         if each.row in (13, 14) and each.level == "problem":
             cure = "issue a new one (mqttls renew, then mqttls provision)"
             out[at] = dataclasses.replace(each, row=25, cure=cure)
+        elif each.row == 33 and (" bits; " in each.fact or "SHA1" in each.fact):
+            cause = "the broker's OpenSSL takes no RSA key below 2048 bits, and no SHA-1"
+            cure = "issue a new one with P-256 and SHA-256 (mqttls device add)"
+            out[at] = problem(25, each.fact.partition(";")[0], cause=cause, cure=cure)
         elif each.row in (9, 33, 48):
             cause = "MicroPython cannot use the device's certificate" if each.row == 33 else None
             cure = "reissue the device's" + each.cure.removeprefix("reissue it") if cause else None
             out[at] = problem(47, each.fact, stage="client certificate", cause=cause, cure=cure)
-    if named and not certificates.common_name(certificate):
+    common_name = certificates.common_name(certificate)
+    if named and ("+" in common_name or "#" in common_name):
+        fact = f"the name in the client certificate is {common_name}"
+        cause = "mosquitto's ACL denies everything to a user with + or # in its name"
+        out.append(remark(52, fact, cause=cause, cure="reissue it with another name as CN"))
+    if named and not common_name:
         subject = reading.name_of(certificate)
         out.append(problem(52, f"the client certificate has no CN, only {subject}"))
     if private is not None and not reading.is_pair(certificate, private.private):
@@ -103,12 +112,17 @@ def _issuers(certificate, whose, authorities, chain):
     names = ", ".join(sorted({reading.name_of(each) for each in authorities}))
     if not on_the_way:
         issuer = reading.issuer_of(certificate)
-        cure = "issue it from the broker's CA, or add its CA to cafile"
+        cure = f"issue it from the broker's CA, or add {issuer} to cafile; if {issuer} is itself "
+        cure += f"below {names}, append its certificate to the device's, which sends it along"
         if at.issuer == at.subject:
             if at in authorities:
                 return []  # the broker takes this very one
             cure = "add it itself to the broker's cafile, or issue one from the broker's CA"
         fact = f"{whose} is from {issuer}; the broker takes those from {names}"
+        if any(reading.same_name(each.subject, at.issuer) for each in authorities):
+            fact = f"{whose} was not signed by the CA {issuer} in the broker's cafile, but by "
+            fact += "another one of that name"
+            cure = "put that one into cafile, too; or issue a new certificate (mqttls device add)"
         return [problem(25, fact, cure=cure)]
     if at.issuer == at.subject and at in authorities:
         return []
@@ -116,7 +130,9 @@ def _issuers(certificate, whose, authorities, chain):
         fact = f"{whose} is from {reading.name_of(on_the_way[-1])}, which is not in the broker's "
         return [problem(25, f"{fact}cafile ({names})", cure="add the root above it to cafile")]
     missing = reading.issuer_of(at)
-    fact = f"{whose} is from {reading.name_of(at)}, and that one from {missing}, which is not in "
+    last = [each for each in on_the_way if each.issuer != each.subject][-1:]
+    below = reading.name_of(last[0]) if last else names
+    fact = f"{whose} is below {below}, and that one is from {missing}, which is not in "
     return [problem(53, f"{fact}the broker's cafile ({names})", cure=root_to_cafile(missing))]
 
 

@@ -57,6 +57,18 @@ _BOOLS = set(
     "require_certificate use_identity_as_username use_subject_as_username "
     "use_username_as_clientid allow_anonymous per_listener_settings persistence".split()
 )
+_NUMBERS = set(
+    "max_connections max_packet_size max_inflight_messages max_queued_messages max_keepalive "
+    "message_size_limit max_topic_alias autosave_interval sys_interval keepalive_interval".split()
+)
+_CHOICES = {
+    "log_dest": set("none syslog stdout stderr topic dlt android file".split()),
+    "log_type": set(
+        "none information notice warning error debug subscribe unsubscribe internal websockets "
+        "all".split()
+    ),
+    "protocol": set("mqtt mqttsn websockets http_api".split()),
+}
 # Those that a listener, or the whole, may have only once
 _ONCE = set("cafile certfile keyfile crlfile tls_version ciphers acl_file password_file".split())
 # What 2.1 says to go with 3.0, or what is gone, and what takes its place
@@ -73,6 +85,7 @@ DEPRECATED = {
 
 
 FILES = ("cafile", "certfile", "keyfile", "crlfile", "acl_file", "password_file", "psk_file")
+FILES += ("dhparamfile",)
 
 
 class Listener:
@@ -128,7 +141,7 @@ class Configuration:
         for number, line in enumerate(text.splitlines(), 1):
             name, _, value = line.strip().partition(" ")
             value = value.strip()
-            if not name or name.startswith("#"):
+            if not name or line.startswith("#"):
                 continue
             where = f"{path} line {number}"
             self.lines.append((name, value, where))
@@ -139,22 +152,39 @@ class Configuration:
                 self._include(path, number, value)
             else:
                 self._owner(name)[name] = value
-            if name in ("cafile", "certfile", "keyfile", "crlfile", "acl_file") and not value:
-                self._wrong(
-                    0, f"{path} line {number}: {name} has no value", "give the file's path"
-                )
 
     def _check(self, name, value, where):
         # As mosquitto reads a line: what it does not know, it does not start with.
         if name not in KNOWN and not name.startswith(_PREFIXES):
             near = difflib.get_close_matches(name.strip("\ufeff").split("\t")[0].lower(), KNOWN, 1)
             cure = f"drop it, or did you mean {near[0]}?" if near else "drop it"
-            if "\t" in name:
+            if name.startswith("#"):
+                cure = "begin the comment where the line begins: mosquitto takes no other"
+            elif "\t" in name:
                 cure = "put a blank between option and value: mosquitto takes no tab there"
             elif name.startswith("\ufeff"):
                 cure = "save the file without a byte order mark (UTF-8 without BOM)"
             fact = f"{where}: mosquitto knows no option {name[:60]!r}"
             self.findings.append(problem(57, fact, cure=cure))
+        elif not value:
+            fact = f"{where}: {name} has no value"
+            self.findings.append(problem(57, fact, cure=f"give it one, or drop the line {name}"))
+        elif name in _NUMBERS and not value.lstrip("-").isdigit():
+            fact = f"{where}: {name} is a number, not {value[:40]!r}"
+            self.findings.append(problem(57, fact, cure=f"{name} NUMBER"))
+        elif name in ("max_qos", "maximum_qos") and value not in ("0", "1", "2"):
+            self.findings.append(problem(57, f"{where}: {name} {value[:9]}", cure=f"{name} 2"))
+        elif name in _CHOICES and value.split(" ")[0] not in _CHOICES[name]:
+            fact = f"{where}: {name} is one of {', '.join(sorted(_CHOICES[name]))}"
+            self.findings.append(problem(57, f"{fact}, not {value[:40]!r}"))
+        elif name == "listener" and value == "0":
+            fact = f"{where}: listener 0 without the path of a socket"
+            self.findings.append(problem(57, fact, cure="listener 8883"))
+        elif name in _SECURITY and self._apart and not self.listeners:
+            fact = f"{where}: {name} stands before any listener, with per_listener_settings"
+            cause = "mosquitto 2.1 does not start with that"
+            cure = "put it behind each listener that it is for"
+            self.findings.append(problem(57, fact, cause=cause, cure=cure))
         elif name in _BOOLS and value.split(" ")[0] not in ("true", "false", "1", "0"):
             fact = f"{where}: {name} is true or false, not {value[:40]!r}"
             self.findings.append(problem(57, fact, cure=f"{name} true"))

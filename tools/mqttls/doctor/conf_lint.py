@@ -45,7 +45,7 @@ def judge(configuration, port=None, name=None, when=None):
     listener = configuration.listener(port)
     if out and not configuration.listeners:
         return out, None
-    out += _deprecated(configuration) + _missing(configuration)
+    out += _deprecated(configuration) + _missing(configuration) + _folders(configuration)
     if listener is None:
         ports = ", ".join(str(each.port) for each in configuration.listeners) or "none"
         wanted = f"on port {port}" if port is not None else "with certfile"
@@ -77,6 +77,35 @@ def judge(configuration, port=None, name=None, when=None):
         return [*out, problem(3, fact, stage=_HERE)], None
     found_files, files = _files(configuration, listener, name, when)
     return [*out, *_protocol(listener, files.chain), *found_files], files
+
+
+def _folders(configuration):
+    """Return the findings about folders that are not there, and a user that nobody is."""
+    out = []
+    if configuration.is_copy or any("/mosquitto/" in path for _, path, _ in configuration.paths()):
+        return out
+    for name, value, where in configuration.lines:
+        path = value
+        if name == "log_dest":
+            kind, _, path = value.partition(" ")
+            if kind != "file":
+                continue
+        elif name not in ("pid_file", "plugin", "auth_plugin", "global_plugin"):
+            continue
+        missing = path if name.endswith("plugin") else os.path.dirname(path.strip())
+        if missing and not os.path.exists(missing):
+            out.append(problem(58, f"{where}: {missing} is not there"))
+    user = configuration.options.get("user")
+    with contextlib.suppress(ImportError, KeyError):
+        import pwd
+
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(user or "root")
+            return out
+        fact = f"there is no user {user} on this machine"
+        cause = "mosquitto does not start as root then: it cannot become that user"
+        out.append(problem(45, fact, stage=_HERE, cause=cause, cure="user mosquitto"))
+    return out
 
 
 def _deprecated(configuration):
@@ -135,6 +164,10 @@ def _protocol(listener, chain):
     asked = listener.options.get("ciphers")
     if asked:
         out += _ciphers(asked, chain)
+    unknown = set(listener.options.get("ciphers_tls1.3", "").split(":")) - _CIPHERS_13 - {""}
+    if unknown:
+        fact = f"ciphers_tls1.3 has {', '.join(sorted(unknown))[:80]}, which OpenSSL does not know"
+        out.append(problem(57, fact, cure="drop that line: boards speak TLS 1.2"))
     if listener.options.get("protocol", "mqtt") == "websockets":
         fact = f"the listener on port {listener.port} is one for websockets"
         out.append(problem(5, fact, stage=_HERE, cure="use the listener with protocol mqtt"))
@@ -143,6 +176,12 @@ def _protocol(listener, chain):
         cause = "boards come with IPv4"
         out.append(problem(2, fact, stage=_HERE, cause=cause, cure="drop that line"))
     return out
+
+
+_CIPHERS_13 = set(
+    "TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256 "
+    "TLS_AES_128_CCM_SHA256 TLS_AES_128_CCM_8_SHA256".split()
+)
 
 
 def _ciphers(asked, chain):
@@ -169,11 +208,16 @@ def _ciphers(asked, chain):
     return [problem(49, fact, stage=_HERE, cure=f"remove `ciphers`, or add {more} to it")]
 
 
+_PLUGINS = ("plugin", "auth_plugin", "global_plugin", "plugin_load", "plugin_use")
+
+
 def _access(configuration, listener):
     out = []
     anonymous = configuration.of(listener, "allow_anonymous", "false").lower() == "true"
+    own = listener.options.get("listener_allow_anonymous", "")  # of 2.1
+    anonymous = own == "true" if own else anonymous
     passwords = configuration.of(listener, "password_file")
-    plugin = configuration.of(listener, "plugin") or configuration.of(listener, "auth_plugin")
+    plugin = any(name in _PLUGINS for name, _, _ in configuration.lines)
     identity = listener.is_on("use_identity_as_username")
     identity = identity or listener.is_on("use_subject_as_username")
     demanded = listener.is_on("require_certificate")
@@ -208,7 +252,27 @@ def _access(configuration, listener):
         path = configuration.file(configuration.of(listener, option))
         if path and os.path.isfile(path):
             out += _permission(configuration, path, 45)
+            if option == "password_file":
+                out += _passwords(path)
     return out
+
+
+def _passwords(path):
+    with contextlib.suppress(reading.Unreadable):
+        for line in reading.read(path, _HERE).decode("utf-8", "replace").splitlines():
+            _, colon, word = line.partition(":")
+            if colon and not line.startswith("#") and not word.startswith("$"):
+                fact = f"{path} has a password that is not hashed"
+                cause = "mosquitto takes no such line: that user's password is always wrong"
+                cure = shell("mosquitto_passwd", "-U", path)
+                return [problem(36, fact, stage=_HERE, cause=cause, cure=cure)]
+    return []
+
+
+def _is_filter(topic):
+    levels = topic.split("/")
+    alone = all(each in ("+", "#") or not set(each) & set("+#") for each in levels)
+    return alone and "#" not in levels[:-1]
 
 
 _ACCESS = ("read", "write", "readwrite", "deny")
@@ -231,6 +295,9 @@ def _acl(path, named):
         elif each[0] == "topic" and ("%u" in each[-1] or "%c" in each[-1]):
             cure = f"{' '.join(['pattern', *each[1:]])}, before the first line with `user`"
             out.append(problem(61, f"{path}: {line[:80]!r}", cure=cure))
+        elif each[0] != "user" and not _is_filter(each[-1]):
+            fact = f"{path}: {each[-1][:60]!r} is no topic filter"
+            out.append(problem(57, fact, cure="+ and # stand alone between slashes, # last"))
         elif len(each) > 2 and each[0] != "user" and each[1] not in _ACCESS:
             fact = f"{path}: {each[1]!r} in {line[:60]!r} is no kind of access"
             out.append(problem(57, fact, cure="read, write, readwrite or deny"))
@@ -259,7 +326,8 @@ def _files(configuration, listener, name, when):
     keyfile = configuration.file(options["keyfile"]) if "keyfile" in options else ""
     if not keyfile:
         fact = f"port {listener.port} has certfile without keyfile"
-        return [problem(39, fact, cause="mosquitto does not start", cure="keyfile PATH")], files
+        cause = "up to 2.0.20 that is a plain listener, and later ones do not start"
+        return [problem(39, fact, cause=cause, cure="keyfile PATH")], files
     for option in ("certfile", "cafile"):
         path = configuration.file(options.get(option, ""))
         if path and os.path.exists(path):  # else that was told
@@ -316,11 +384,6 @@ def _files(configuration, listener, name, when):
 def _must_be_pem(path, option):
     data = reading.read(path, _HERE)
     if reading.is_pem(data):
-        if data[:3] == b"\xef\xbb\xbf" and data[3:8] == b"-----":
-            fact = f"{option} {path} begins with a byte order mark (BOM)"
-            cause = "mosquitto does not find its first certificate then"
-            cure = "save it as UTF-8 without BOM"
-            raise reading.Unreadable(problem(39, fact, cause=cause, cure=cure))
         return
     other = reading.another_kind(path, data, _HERE)
     if other and "a certificate" not in other.finding.fact:

