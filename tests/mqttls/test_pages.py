@@ -39,6 +39,7 @@ class Story:
         self.pki = base / "mqtt-pki"
         self.port = free_port()
         self.board = None
+        self.environment = {}
         (base / "wifi-password").write_text(WIFI[1])
 
     def run(self, line):
@@ -57,7 +58,7 @@ class Story:
         done = subprocess.run(
             [*MQTTLS, *words],
             cwd=self.base,
-            env={**os.environ, "PYTHONPATH": str(mpy.ROOT)},
+            env={**os.environ, "PYTHONPATH": str(mpy.ROOT), **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -184,8 +185,11 @@ def test_a_broker_that_was_there_before(tmp_path):
         (base / "password").write_text("secret\n")
         story = Story(base)
         story.port = broker.port
-        story.tell("own broker look")
+        story.environment["SSL_CERT_FILE"] = root.cert_pem
+        story.tell("own broker use")
         story.tell("own broker doctor")
+        shutil.rmtree(story.pki)
+        story.tell("own broker look")
         ask = story.inwards(docs.text("own broker issuer"))
         done = subprocess.run(
             ["sh", "-c", ask], capture_output=True, text=True, timeout=patience.stretched(60)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.support import mpy, patience, process
 from tests.support.broker import is_listening, mosquitto
+from tools.mqttls.authority import DAYS
 from tools.ports import free_port
 
 NOBODY = 65534
@@ -161,7 +162,9 @@ def make_directory(path, pki, port, identity=None, name="kitchen"):
     """
     folder = path / "devices" / name
     folder.mkdir(parents=True)
-    (path / "settings.json").write_text("{}")
+    settings = {"names": ["127.0.0.1"], "port": port, "bind": None, "key": "p256"}
+    settings.update(server_only=False, docker=False, admins=[], days=DAYS)
+    (path / "settings.json").write_text(json.dumps(settings))
     identity = identity or pki.device
     shutil.copy(pki.ca.cert_der, folder / "ca.der")
     shutil.copy(identity.cert_der, folder / "cert.der")

@@ -29,11 +29,16 @@ client_id = _tls.get("client_id")
 user = _tls.get("user")
 password = _tls.get("password")
 
-tls = TLS(
-    ca=[_path(each) for each in _tls["ca"]],
-    cert=_path(_tls.get("cert")),
-    key=_path(_tls.get("key")),
-    server_hostname=_tls.get("server_hostname"),
+# None: the broker has none, and whoever is in its network can read all
+tls = (
+    _tls.get("tls", True)
+    and TLS(
+        ca=[_path(each) for each in _tls["ca"]],
+        cert=_path(_tls.get("cert")),
+        key=_path(_tls.get("key")),
+        server_hostname=_tls.get("server_hostname"),
+    )
+    or None
 )
 
 # None: something else (Ethernet, your own code) brings the network up
@@ -49,4 +54,5 @@ mqtt = {  # MQTTClient(**config.mqtt)
     "tls": tls,
 }
 
-home = f"devices/{client_id}/"  # the topics that the broker lets this device use begin so
+# the topics that the broker lets this device use begin so
+home = _tls.get("home") or f"devices/{client_id}/"

@@ -120,7 +120,7 @@ def look(board):
     tls = read_tls(board)
     network = _parse(board.read(WIFI_JSON))
     found["tls"] = tls
-    found["name"] = tls and tls.get("client_id")
+    found["name"] = tls and name_in(tls)
     found["wifi"] = network and network.get("ssid")
     found["hashes"] = board.hashes(named_in(tls)) if tls else {}
     found["cert"] = board.read(tls["cert"]) if tls and tls.get("cert") else None
@@ -131,6 +131,11 @@ def look(board):
 def read_tls(board):
     """Return the tls.json of a board (dict), None where it has none or a damaged one."""
     return _parse(board.read(TLS_JSON))
+
+
+def name_in(tls):
+    """Return the name of the device (str or None) that a board's tls.json (dict) was made for."""
+    return tls.get("device") or tls.get("client_id")
 
 
 def named_in(tls):

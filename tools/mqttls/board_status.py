@@ -62,7 +62,7 @@ class _Told:
                 self.problem(f"{path} is missing on it")
         if self.held["cert"] is not None:
             try:
-                self.certificate = certificates.from_der(self.held["cert"])
+                self.certificate = certificates.first_from_der(self.held["cert"])
             except ValueError:
                 self.problem("its certificate is damaged")
         if (
@@ -108,7 +108,7 @@ class _Told:
             self.problem(f"its certificate ends on {end:%Y-%m-%d}", cure=self.renew())
 
     def renew(self):
-        return f"{command('renew', self.name)}, then {self.again}"
+        return f"{self.deployment.cure_of_end(self.name)}, then {self.again}"
 
     def rest(self):
         held, report = self.held, self.report

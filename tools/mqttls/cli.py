@@ -22,6 +22,7 @@ EXAMPLES = (
         ("init", "--broker", "192.168.1.10", "--broker", "broker.lan"),
         "certificates and a broker's configuration",
     ),
+    (("use", "broker.lan:8883"), "or, for a broker that is there already: whom boards trust"),
     (("device", "add", "kitchen"), "a key and a certificate for a board"),
     (("provision", "kitchen", "--wifi-ssid", "my-ssid"), "library, certificates, clock onto it"),
     (("doctor", "broker.lan:8883", "--device", "kitchen"), "why does it not connect?"),

@@ -11,7 +11,7 @@ import json
 from . import acl, board_files, broker, certificates, system
 from .authority import Authority, ends_in, expired
 from .files import SETTINGS, read_json, read_tls_json, write
-from .messages import Failure
+from .messages import Failure, command
 
 _BOARD = "board.json"
 _DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
@@ -151,6 +151,18 @@ class Deployment:
         if self.settings["server_only"] and not path.exists():
             return None
         return certificates.load(path)
+
+    def proof(self, name):
+        """Return with what a device shows who it is (str): "certificate" or "password"."""
+        return "password" if self.settings["server_only"] else "certificate"
+
+    def cure_of_end(self, name):
+        """Return what to do when a device's certificate ends (str)."""
+        return command("renew", name)
+
+    def cure_of_loss(self, name):
+        """Return what to do when a board is lost (str)."""
+        return command("revoke", name)
 
     def device_problem(self, name):
         """Return why the device must be made anew (str), or "" if it is good."""

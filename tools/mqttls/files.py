@@ -33,7 +33,7 @@ from .messages import Failure, command
 from .names import check_device_name, is_device_name, is_port, settings_problem
 
 SETTINGS, TLS_JSON = "settings.json", "tls.json"
-_MAY_HAVE = ("client_id", "server_hostname", "user", "password", "own_host")
+_MAY_HAVE = ("client_id", "server_hostname", "user", "password", "own_host", "device", "home")
 LOCK_WAIT_S = 60
 _AT_ONCE = 25
 LARGEST = 16 << 20  # bytes of a file that the user names
@@ -146,8 +146,10 @@ def read_tls_json(folder):
         wrong = "something else than text"
     if not is_port(str(found["port"])) or not is_port(str(found.get("own_port", 1))):
         wrong = "a port that is none"
-    if wrong or not found["ca"] or not found["host"].isprintable():
-        fact = f"{path} is damaged: it has {wrong or 'no CA, or no host'}"
+    if not found["ca"] and found.get("tls") is not False:  # none by mistake is not none at all
+        wrong = "no CA"
+    if wrong or not found["host"].isprintable():
+        fact = f"{path} is damaged: it has {wrong or 'no host'}"
         raise Failure(fact, f"make it anew with: {anew}", stage="files")
     return found
 
@@ -234,7 +236,8 @@ class Directory:
         init = command("init", "--broker", "NAME-OR-ADDRESS")
         return Failure(
             f"there are no certificates in {self.path}",
-            f"make them with: {init}, or say where with --dir",
+            f"make them with: {init}; for a broker that is somebody else's: "
+            f"{command('use', 'HOST')}; or say where with --dir",
             stage="files",
         )
 

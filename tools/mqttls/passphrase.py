@@ -6,8 +6,10 @@ import os
 import sys
 
 from .files import read_given
-from .messages import Failure
+from .messages import Failure, Usage
+from .screen import printable
 
+_LONGEST = 65535  # bytes of a password (3.1.1 section 3.1.3.5)
 VARIABLE = "MQTTLS_PASSPHRASE_FILE"
 
 
@@ -50,3 +52,31 @@ def ask(what, twice=False):
     if twice and getpass.getpass("once more: ") != typed:
         raise Failure("the two passphrases differ", "try again")
     return typed.encode()
+
+
+def password(user, path=None):
+    """
+    Return the password (str) of `user` (str) at a broker: the first line of the file `path`, of
+    the standard input where that is "-"; else as typed on the terminal.
+
+    Raises Usage when it is empty, too long, no UTF-8, or there is neither file nor terminal;
+    Failure, OSError: see files.read_given.
+    """
+    if path == "-":
+        data = sys.stdin.buffer.readline(_LONGEST + 2).rstrip(b"\r\n")
+    elif path:
+        data = first_line(path)
+    elif sys.stdin.isatty():
+        data = getpass.getpass(f"password of {printable(user)}: ").encode(errors="surrogateescape")
+    else:
+        raise Usage(
+            f"the password of {user} is needed, and there is no terminal to ask on: "
+            "--password-file FILE, or - for the standard input"
+        )
+    try:
+        found = data.decode()
+    except UnicodeDecodeError:
+        raise Usage("the password is not UTF-8: save its file as that") from None
+    if not found or len(data) > _LONGEST:
+        raise Usage("the password is empty" if not found else "the password is too long")
+    return found

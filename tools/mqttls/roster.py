@@ -19,11 +19,10 @@ def facts(deployment, name):
     `board` what `provision` noted (dict, {} when it never ran); `lacks` what a board has not got
     yet, or ""
     """
-    password = deployment.settings["server_only"]
     found = {
         "name": name,
         "problem": deployment.device_problem(name),
-        "kind": "password" if password else "certificate",
+        "kind": deployment.proof(name),
         "admin": name in deployment.settings["admins"],
         "topics": deployment.topics.get(name, []),
         "board": deployment.board(name),

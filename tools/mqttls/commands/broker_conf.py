@@ -1,9 +1,8 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
-from .. import acl
+from .. import acl, foreign
 from ..arguments import address, port
 from ..broker import install_command
-from ..deployment import Deployment
 from ..files import Directory, read_given
 from ..messages import Failure, command, shell
 
@@ -53,7 +52,7 @@ def _own_lines(arguments):
 def run(arguments, report):
     own = _own_lines(arguments)
     with Directory.opened(arguments.dir) as directory:
-        deployment = Deployment(directory)
+        deployment = foreign.own(directory, NAME)
         before = dict(deployment.settings)
         deployment.set(
             port=arguments.port or before["port"],

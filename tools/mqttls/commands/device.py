@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from .. import acl, device_csv, roster
-from ..arguments import days
+from .. import acl, device_csv, foreign, roster
+from ..arguments import LOGIN, add_login, days
 from ..broker import install_command
-from ..deployment import Deployment
 from ..files import Directory, batches
 from ..messages import Failure, Usage, command, shell
 from ..names import DEVICE_NAME_RULE, is_device_name
@@ -39,6 +38,7 @@ def add(parser):
         "--admin", action="store_true", help="it may use every topic: for a PC, Home Assistant, …"
     )
     one.add_argument("--days", type=days, help="how long the certificate is valid (3650)")
+    add_login(one)
     one = below.add_parser(
         "list",
         help="who there is, until when, on which board; who was revoked",
@@ -51,7 +51,7 @@ def add(parser):
 def run(arguments, report):
     if arguments.action == "list":
         with Directory.opened(arguments.dir, write=False) as directory:
-            roster.tell(Deployment(directory), arguments.names, report)
+            roster.tell(foreign.opened(directory), arguments.names, report)
         return report.status
     return _run_add(arguments, report)
 
@@ -70,7 +70,11 @@ def _run_add(arguments, report):
     except ValueError as error:
         raise Usage(f"--topics: {error}") from None
     with Directory.opened(arguments.dir) as directory:
-        deployment = Deployment(directory)
+        deployment = foreign.opened(directory)
+        if foreign.is_foreign(directory):
+            _refuse_twins(directory, [{"name": each} for each in arguments.names])
+            return foreign.add_devices(deployment, arguments, report)
+        _refuse_login(arguments)
         if arguments.csv:
             wanted = device_csv.read(arguments.csv, deployment.settings["names"])
         else:
@@ -79,6 +83,17 @@ def _run_add(arguments, report):
             wanted = [{"topics": topics, **each} for each in wanted]
         _refuse_twins(directory, wanted)
         return _add(deployment, wanted, arguments, report)
+
+
+def _refuse_login(arguments):
+    given = [name for name in LOGIN if getattr(arguments, name)]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        use = command("use", "HOST", "--dir", "OTHER")
+        raise Usage(
+            f"{option}: here mqttls makes what devices show, as the broker is yours; for somebody "
+            f"else's: {use}"
+        )
 
 
 def _refuse_twins(directory, wanted):

@@ -3,23 +3,24 @@
 import argparse
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
-from ..doctor import on_board
+from .. import passphrase
+from ..arguments import host_port
+from ..doctor import on_board, reading, roots
 from ..doctor.attempt import Target
 from ..doctor.causes import STAGES
 from ..doctor.diagnose import Case, diagnose
-from ..files import Directory, read_tls_json
+from ..files import SETTINGS, Directory, read_tls_json
 from ..messages import Failure, Usage, command
-from ..names import is_port, parse_host
-from ..passphrase import first_line
 
 NAME = "doctor"
 SUMMARY = "why a board does not connect: the stage that fails, its cause, its cure"
 
-_SCHEMES = ("", "mqtt", "mqtts", "tcp", "ssl", "tls")
-_MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?", "denied": "no"}
-_TONES = {"ok": "good", "failed": "bad", "unknown": "wait", "denied": "wait"}
+_MARKS = {"ok": "ok", "failed": "FAILED", "unknown": "?", "denied": "no", "none": "none"}
+_TONES = {"ok": "good", "failed": "bad", "unknown": "wait", "denied": "wait", "none": "wait"}
+PLAIN_PORT = 1883
 
 
 def add(parser):
@@ -41,6 +42,9 @@ def add(parser):
     own.add_argument("--cert", metavar="FILE", help="the board's certificate")
     own.add_argument("--key", metavar="FILE", help="its private key")
     own.add_argument("--name", help="server_hostname, where that is not HOST")
+    own.add_argument(
+        "--no-tls", action="store_true", help=f"without TLS (so it is with port {PLAIN_PORT})"
+    )
     own.add_argument("--user", help="user name")
     own.add_argument("--password-file", metavar="FILE", help="the password is in its first line")
     parser.add_argument(
@@ -80,6 +84,8 @@ def run(arguments, report):
                     stage="files",
                 ) from None
         _tell(report, title, case, verdict, len(cases) > 1)
+        if verdict.root:
+            _offer(report, case.target, verdict.root, Path(arguments.dir, SETTINGS).exists())
     return report.status
 
 
@@ -140,7 +146,7 @@ def _target(arguments, device):
     """Return the Target, or None when there is no host."""
     host = port = None
     if arguments.target:
-        host, port = _host_port(arguments.target)
+        host, port = host_port(arguments.target)
     if device:
         if arguments.ca or arguments.cert or arguments.key:
             raise Usage("--device has its own --ca, --cert and --key: give one or the other")
@@ -150,6 +156,12 @@ def _target(arguments, device):
         target = Target(host, **files, client_id="mqttls-doctor")
     else:
         return None
+    own = device or arguments.ca or arguments.cert or arguments.key
+    plain = arguments.no_tls or (port == PLAIN_PORT and not own)
+    if arguments.no_tls and own:
+        raise Usage("--no-tls: without it there are no --ca, --cert and --key, and no --device")
+    if plain:
+        target, port = dataclasses.replace(target, tls=False), port or PLAIN_PORT
     given = {
         "host": host,
         "port": port,
@@ -159,42 +171,12 @@ def _target(arguments, device):
     }
     given = {name: value for name, value in given.items() if value is not None}
     target = dataclasses.replace(target, **given)
-    if arguments.password_file:
-        if target.user is None:
-            raise Usage("--password-file needs --user")
-        password = first_line(arguments.password_file).decode(errors="replace")
+    if arguments.password_file and target.user is None:
+        raise Usage("--password-file needs --user")
+    if arguments.password_file or (arguments.user is not None and sys.stdin.isatty()):
+        password = passphrase.password(arguments.user or target.user, arguments.password_file)
         target = dataclasses.replace(target, password=password)
     return target
-
-
-def _host_port(text):
-    """
-    Return (host, port or None) of "broker.lan:8883" or "mqtts://broker.lan:8883"; raise Usage when
-    it is neither.
-    """
-    right = "give HOST or HOST:PORT, such as broker.lan:8883"
-    if "@" in text or "?" in text:  # maybe with a password, which is not shown
-        raise Usage(f"{right}; the user with --user, the password with --password-file")
-    scheme, _, rest = text.strip().rpartition("://")
-    if scheme.lower() in ("ws", "wss"):
-        raise Usage(f"{text!r}: boards know no MQTT over WebSocket, {right}, its port for TLS")
-    if scheme.lower() not in _SCHEMES:
-        raise Usage(f"{text!r} is no broker of MQTT: {right}")
-    rest = rest.rstrip("/")
-    host, colon, port = rest.partition(":")
-    if ":" in port or rest.startswith("["):
-        raise Usage(f"{text!r}: boards know no IPv6, give a name or an IPv4 address")
-    if not host:
-        raise Usage(f"{text!r}: {right}")
-    try:
-        host = parse_host(host)
-    except Failure as failure:
-        raise Usage(f"{failure.fact}: {right}") from None
-    if not colon:
-        return host, None
-    if not is_port(port):
-        raise Usage(f"{port[:40]!r} is no port: 1 to 65535, usually 8883")
-    return host, int(port)
 
 
 def _of_device(path, name):
@@ -216,6 +198,7 @@ def _read_device(folder):
         f"{said.get('client_id') or name}-doctor",
         said.get("user"),
         said.get("password"),
+        said.get("tls") is not False,
     )
 
 
@@ -273,6 +256,11 @@ def _tell(report, title, case, verdict, several):
     for each in verdict.remarks:
         more = "; ".join(one for one in (each.cause, each.cure) if one)
         report.note(f"{each.fact}: {more}" if more else each.fact)
+    if verdict.root:
+        data["root"] = {
+            "found": verdict.root.root is not None,
+            "sentence": roots.sentence(verdict.root),
+        }
     if not verdict.problems:
         _all_well(report, case, verdict)
 
@@ -286,8 +274,6 @@ def _all_well(report, case, verdict):
         return
     target = case.target
     if target and case.online and not target.ca:
-        where = f"{target.host}:{target.port}"
-        report.next(command("doctor", where, "--device", "NAME"), "checks the chain, and connects")
         return
     if target and case.online:
         open_ones = [stage for stage, (state, _) in verdict.stages.items() if state == "unknown"]
@@ -315,3 +301,21 @@ def _own_files(case):
     if case.conf:
         words += ["--conf", case.conf]
     return words
+
+
+def _offer(report, target, root, has_folder):
+    """Say how boards are made to trust the broker, in a folder of its own where there is one."""
+    where = [f"{target.host}:{target.port}"]
+    if target.server_hostname:
+        where += ["--name", target.server_hostname]
+    if root.root is not None:
+        why = f"takes {reading.name_of(root.root)}, for boards of a broker that is not yours"
+    elif root.is_self_signed:
+        why = "pins its certificate, once you have compared the fingerprint"
+    else:
+        where += ["--ca", "FILE"]
+        why = f"FILE has the certificate of {reading.issuer_of(root.below)}"
+    if has_folder:
+        device = command("doctor", where[0], "--device", "NAME")
+        report.next(device, "checks the chain, and connects")
+    report.next(command("use", *where), why)

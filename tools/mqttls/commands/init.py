@@ -1,6 +1,6 @@
 """`mqttls init`: authority, broker's certificate and configuration."""
 
-from .. import certificates, passphrase
+from .. import certificates, foreign, passphrase
 from ..arguments import address, port
 from ..authority import DAYS, ends_in
 from ..broker import install_command
@@ -96,7 +96,7 @@ def _first(directory, names, arguments, report):
 
 def _again(directory, names, arguments, report):
     """Change what differs; the authority stays, so that boards go on trusting it."""
-    deployment = Deployment(directory)
+    deployment = foreign.own(directory, NAME)
     path, before = directory.path, dict(deployment.settings)
     deployment.set(
         names=names,

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import PurePosixPath
 
-from .. import board_files, certificates, library, passphrase
+from .. import board_files, certificates, foreign, library, passphrase
 from ..arguments import add_serial_port
 from ..board import Board, BoardRaised, dotted
 from ..deployment import note_board
@@ -54,11 +54,12 @@ def run(arguments, report):
     with Directory.opened(arguments.dir, write=False) as directory:
         wanted = board_files.settings(directory.existing_device(arguments.device))
         given = _certificates(arguments.device, wanted)
+        deployment = foreign.opened(directory)
     ended = given["cert"] and given["cert"].not_valid_after_utc
     if ended and ended < certificates.now():
         raise Failure(
             f"the certificate of {arguments.device} ended on {ended:%Y-%m-%d}",
-            f"{command('renew', arguments.device)}, then this again",
+            f"{deployment.cure_of_end(arguments.device)}, then this again",
             stage="dates",
         )
     network = _network(arguments)
@@ -87,10 +88,13 @@ def run(arguments, report):
         board.remove(obsolete)
         _wrote(changed, wanted, obsolete, report)
         _note(arguments, given, info, report)
-        _check(board, report, has_key=given["cert"] is not None)
+        if given["ca"]:
+            _check(board, report, has_key=given["cert"] is not None)
         _clock(board, report)
         there = board.hashes([board_files.WIFI_JSON, "/main.py"])
-        _readable(arguments.device, wanted, there[board_files.WIFI_JSON], report)
+        _readable(
+            deployment.cure_of_loss(arguments.device), wanted, there[board_files.WIFI_JSON], report
+        )
         if there["/main.py"]:
             reset = shell("mpremote", "connect", board.port, "reset")
             report.next(reset, "starts its program again")
@@ -106,7 +110,7 @@ def _certificates(name, wanted):
 
     def load(path):
         try:
-            return certificates.from_der(wanted[path])
+            return certificates.first_from_der(wanted[path])
         except ValueError:
             raise Failure(
                 f"{PurePosixPath(path).name} of {name} is damaged: there is no certificate in it",
@@ -244,8 +248,8 @@ def _obsolete(board, name, wanted, report):
     before = board_files.read_tls(board)
     if not before:
         return []
-    if before.get("client_id") != name:
-        report.note(f"this board was {before.get('client_id')!r} until now")
+    if board_files.name_in(before) != name:
+        report.note(f"this board was {board_files.name_in(before)!r} until now")
     return [path for path in board_files.named_in(before) if path not in wanted]
 
 
@@ -338,8 +342,8 @@ def _check(board, report, has_key):
         report.say(f"the board has read them{pair}")
 
 
-def _readable(name, wanted, has_wifi, report):
-    """Say what can be read by whoever holds the board."""
+def _readable(cure, wanted, has_wifi, report):
+    """Say what can be read by whoever holds the board, and what then (`cure`)."""
     tls = json.loads(wanted[board_files.TLS_JSON])
     held = []
     if tls.get("key"):
@@ -352,5 +356,5 @@ def _readable(name, wanted, has_wifi, report):
     if held:
         report.note(
             f"whoever holds the board can read {' and '.join(held)}: its flash is not encrypted. "
-            f"If it is lost: {command('revoke', name)}"
+            f"If it is lost: {cure}"
         )

@@ -1,10 +1,9 @@
 """`mqttls renew`: what ends soon, or what is named; the authority's roll-over."""
 
-from .. import certificates
+from .. import certificates, foreign
 from ..arguments import days
 from ..authority import DAYS, DUE_DAYS, ends_in, is_due
 from ..broker import install_command
-from ..deployment import Deployment
 from ..files import Directory, batches
 from ..messages import Failure, Usage, command
 
@@ -45,7 +44,7 @@ def run(arguments, report):
     if arguments.ca and (arguments.names or arguments.broker or arguments.all):
         raise Usage("--ca renews everything: give no names with it")
     with Directory.opened(arguments.dir) as directory:
-        deployment = Deployment(directory)
+        deployment = foreign.own(directory, NAME)
         if not arguments.ca:
             return _renew(deployment, arguments, report)
         if not deployment.authority.older:

@@ -1,7 +1,7 @@
 """`mqttls revoke`: shut devices out."""
 
+from .. import foreign
 from ..broker import install_command
-from ..deployment import Deployment
 from ..files import Directory
 from ..messages import command
 
@@ -18,7 +18,7 @@ def run(arguments, report):
     with Directory.opened(arguments.dir) as directory:
         for name in names:
             directory.existing_device(name)
-        deployment = Deployment(directory)
+        deployment = foreign.own(directory, NAME)
         with directory.change() as change:
             count = deployment.put_revocation(change, names)
         for name in names:

@@ -1,10 +1,9 @@
 """`mqttls status`: what there is, for which names, until when, and what is wrong with it."""
 
-from .. import acl, board_status, certificates, roster, system
+from .. import acl, board_status, certificates, foreign, roster, system
 from ..arguments import add_serial_port
 from ..authority import is_due
 from ..broker import install_command
-from ..deployment import Deployment
 from ..files import Directory
 from ..messages import command
 
@@ -23,8 +22,11 @@ def run(arguments, report):
     with Directory.opened(arguments.dir, write=False) as directory:
         for name in arguments.names:
             directory.existing_device(name)
-        deployment = Deployment(directory)
-        if not arguments.names:
+        deployment = foreign.opened(directory)
+        if not arguments.names and foreign.is_foreign(directory):
+            foreign.tell(deployment, report)
+            _rights(directory, report)
+        elif not arguments.names:
             _authority(deployment.authority, report)
             _broker(deployment, report)
             _revocation(deployment, report)
@@ -128,9 +130,10 @@ def _devices(deployment, arguments, report):
         if "until" in one:
             said.append(f"until {one['until'][:10]}")
             if not why and one["due"]:
-                why, cure = f"its certificate ends {one['until'][:10]}", command("renew", name)
-        elif one["kind"] == "password":
-            said.append("password")
+                why = f"its certificate ends {one['until'][:10]}"
+                cure = deployment.cure_of_end(name)
+        else:
+            said.append(one["kind"])
         said += roster.rights(one)
         if one["board"] and "until" in one:
             said.append(one["lacks"] or "on its board")

@@ -16,6 +16,7 @@ class Target:
     ca               list of paths; cert, key  paths, or None
     client_id        str
     user, password   str, or None
+    tls              False: without TLS
     """
 
     host: str
@@ -27,6 +28,7 @@ class Target:
     client_id: str = ""
     user: str = None
     password: str = None
+    tls: bool = True
 
     @property
     def name(self):

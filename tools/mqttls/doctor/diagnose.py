@@ -13,7 +13,7 @@ import time
 from cryptography import x509
 
 from .. import acl, certificates, system
-from . import clients, conf, conf_lint, lint, log, outside, python_ssl, reading, topic
+from . import clients, conf, conf_lint, lint, log, outside, python_ssl, reading, roots, topic
 from .attempt import PYTHON, Attempt, Target
 from .causes import ROWS, STAGES, Finding, problem, remark
 from .dial import dial
@@ -65,12 +65,14 @@ class Verdict:
     stages    {stage: (state, detail)}; state "ok", "failed", "unknown", "denied"
     findings  list of Finding, those that stop the connection first, in the order of its stages
     peek      dict of what the peek saw; attempt: attempt.Attempt or None
+    root      roots.Found: what a board must trust, where it has no CA or another one; or None
     """
 
     stages: dict = dataclasses.field(default_factory=dict)
     findings: list = dataclasses.field(default_factory=list)
     peek: dict = dataclasses.field(default_factory=dict)
     attempt: Attempt = None
+    root: roots.Found = None
 
     @property
     def problems(self):
@@ -115,7 +117,7 @@ class _Diagnosis:
         answer = None
         if case.target and case.online:
             answer = self.look()
-            if answer is not None:
+            if answer is not None and case.target.tls:
                 self.judge_chain(answer)
         if self.certificate is not None:
             self.judge_client(answer)
@@ -277,6 +279,8 @@ class _Diagnosis:
         known = {(each.row, each.level) for each in self.verdict.findings if each.row in (12, 16)}
         findings = [each for each in findings if (each.row, each.level) not in known]
         self.add(*findings)
+        if not self.trusted or any(each.row == 17 for each in findings):
+            self.verdict.root = roots.find(sent)
         names = " < ".join(reading.name_of(each) for each in sent)
         sizes = sum(len(each) for each in answer.chain)
         taken = [each for each, _ in lint.path(sent, self.trusted)] if self.trusted else [leaf]
@@ -290,7 +294,7 @@ class _Diagnosis:
             if wrong:
                 self.stage(stage, "failed", wrong[0].fact)
             elif stage == "chain" and not self.trusted:
-                self.stage(stage, "unknown", f"{detail}; no CA to check it with (--ca, --device)")
+                self.stage(stage, "unknown", f"{detail}; {roots.sentence(self.verdict.root)}")
             else:
                 self.stage(stage, "ok", detail)
         for each in findings:
@@ -360,6 +364,9 @@ class _Diagnosis:
 
     def attempt(self, answer):
         target = self.case.target
+        if not target.tls:
+            self.try_it(target, answer)
+            return
         if answer.wants_certificate and not target.cert:
             fact = "the broker asks for a client certificate"
             if not target.ca:
@@ -377,6 +384,10 @@ class _Diagnosis:
             if self.watch:
                 self.read_log(self.watch.before(), "remark")
             return
+        self.try_it(target, answer)
+
+    def try_it(self, target, answer):
+        """Have a device connect to `target`, of which a look saw `answer`."""
         if self.renames and target.client_id.endswith("-doctor"):
             self.stage("CONNACK", "unknown", "not tried: it would throw out a live device")
             fact = f"the broker takes the user name as client id ({self.case.conf})"

@@ -27,8 +27,10 @@ async def main(o):
     error = client = None
     said = []
     try:
-        tls = TLS(ca=o["ca"], cert=o["cert"], key=o["key"],
-                  server_hostname=o["server_hostname"], ntp=o.get("ntp"))
+        tls = None
+        if o["tls"]:
+            tls = TLS(ca=o["ca"], cert=o["cert"], key=o["key"],
+                      server_hostname=o["server_hostname"], ntp=o.get("ntp"))
         link = None
         if o.get("wifi"):
             with open(o["wifi"]) as f:

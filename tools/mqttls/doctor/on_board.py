@@ -37,12 +37,12 @@ def name_on(port="auto"):
     """Return the name of the device that the board on `port` was made; BoardError if none."""
     with Board(port) as board:
         tls = board_files.read_tls(board)
-    if not tls or not tls.get("client_id"):
+    if not tls or not board_files.name_in(tls):
         raise BoardError(
             f"the board on {board.port} holds no certificates",
             f"{command('provision', 'NAME')} puts them there; or name a device with --device",
         )
-    return tls["client_id"]
+    return board_files.name_in(tls)
 
 
 def diagnose(case, port="auto"):
@@ -177,6 +177,7 @@ class _Dialler:
             return Attempt(by=_BY, error="LinkError", text=text, cure=cure)
         tls = self.held["tls"]
         asked = {
+            "tls": target.tls,
             "host": target.host,
             "port": target.port,
             "server_hostname": target.server_hostname,

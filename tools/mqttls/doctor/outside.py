@@ -18,7 +18,8 @@ class Look:
     timeout_s  for each of them
     hints      list of Finding of the broker's configuration: what it says of ciphers and keys
 
-    answer    peek.Answer where it got as far as ServerHelloDone and a board could go on, or None
+    answer    peek.Answer where it got as far as ServerHelloDone and a board could go on; an empty
+              one where a board without TLS could; or None
     data      dict of what the peek saw, for --json
     stages    {stage: (state, detail)}, as in diagnose.Verdict
     findings  list of Finding
@@ -28,7 +29,7 @@ class Look:
         self.target, self.timeout_s, self.hints = target, timeout_s, hints
         self.address = None
         self.stages, self.findings, self.data = {}, [], {}
-        self.answer = self._look()
+        self.answer = self._look() if target.tls else self._look_without_tls()
 
     def _stage(self, name, state, detail):
         self.stages[name] = (state, detail)
@@ -50,10 +51,7 @@ class Look:
             answer = self._peek(address, target.name)  # raises only where it cannot connect
             self._stage("connect", "ok", f"port {target.port}")
         except OSError as error:
-            what = error.strerror or "no answer"
-            if isinstance(error, TimeoutError):
-                what = f"no answer within {self.timeout_s:g} s"
-            self._fails(problem(2, f"{address} port {target.port}: {what}"))
+            self._fails(self._no_connection(error, address))
             return None
         self.data = answer.data()
         finding = self._judge_answer(answer, address)
@@ -63,6 +61,29 @@ class Look:
         facts = f"{answer.version_name}, {answer.cipher_name}"
         self._stage("TLS", "ok", facts + (f", {answer.group_name}" if answer.group else ""))
         return answer
+
+    def _look_without_tls(self):
+        target = self.target
+        try:
+            address = self.address = peek.resolve(target.host, self.timeout_s)
+        except peek.NoAddress as error:
+            self._fails(problem(1, str(error)))
+            return None
+        self._stage("resolve", "ok", address)
+        try:
+            peek.connect(address, target.port, self.timeout_s).close()
+        except OSError as error:
+            self._fails(self._no_connection(error, address))
+            return None
+        self._stage("connect", "ok", f"port {target.port}")
+        self._stage("TLS", "none", "whoever is in this network can read all, passwords too")
+        return peek.Answer()
+
+    def _no_connection(self, error, address):
+        what = error.strerror or "no answer"
+        if isinstance(error, TimeoutError):
+            what = f"no answer within {self.timeout_s:g} s"
+        return problem(2, f"{address} port {self.target.port}: {what}")
 
     def _peek(self, address, name, offer="board"):
         port = self.target.port

@@ -40,6 +40,21 @@ def context(target):
     return made
 
 
+def connect(target, timeout_s):
+    """
+    Return a socket that is connected to `target`, an attempt.Target: over TLS, unless it has none.
+
+    Raises OSError, ValueError, reading.Unreadable.
+    """
+    made = context(target) if target.tls else None
+    raw = socket.create_connection((target.host, target.port), timeout_s)
+    try:
+        return made.wrap_socket(raw, server_hostname=target.name) if made else raw
+    except BaseException:
+        raw.close()
+        raise
+
+
 def _load_pair(context, target):
     # OpenSSL wants files, in PEM: a temporary folder that only we can read.
     pair = certificates.cert_pem(*reading.load_all(target.cert))
@@ -76,7 +91,7 @@ def dial(target, timeout_s):
         return Attempt(False, PYTHON, error, text, code, cause, cure, tls_ms)
 
     try:
-        made = context(target)
+        made = context(target) if target.tls else None
     except (reading.Unreadable, ssl.SSLError, ValueError) as error:
         return failed("ValueError", str(error))
     try:
@@ -88,7 +103,7 @@ def dial(target, timeout_s):
     with contextlib.closing(raw):
         try:
             stage = "TLS"
-            with made.wrap_socket(raw, server_hostname=target.name) as sock:
+            with made.wrap_socket(raw, server_hostname=target.name) if made else raw as sock:
                 tls_ms = int((time.monotonic() - start) * 1000)
                 stage = "MQTT"
                 sock.sendall(connect_packet(target))

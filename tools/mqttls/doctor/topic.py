@@ -9,7 +9,6 @@ never is: the session ends with the connection.
 
 import contextlib
 import dataclasses
-import socket
 import ssl
 import struct
 import time
@@ -126,9 +125,7 @@ class _Conversation:
         self.maximum_qos, self.messages = 2, []
         self._timeout_s, self._until = timeout_s, 0
         try:
-            context = python_ssl.context(target)
-            raw = socket.create_connection((target.host, target.port), timeout_s)
-            self._sock = context.wrap_socket(raw, server_hostname=target.name)
+            self._sock = python_ssl.connect(target, timeout_s)
         except (OSError, ValueError, reading.Unreadable) as error:
             raise _Stopped(f"no second connection: {error}") from None
         try:
