@@ -328,7 +328,7 @@ class World:
 
     def acknowledged(self, kind, n, code):
         session = self.session
-        waits = {out.id: out for out in session.inflight if (out.qos == 1) == (kind == PUBACK)}
+        waits = {out.id: out for out in session.inflight}
         releasing = {out.id: out for out in session.awaiting_pubcomp}
         expected = (releasing if kind == PUBCOMP else waits).get(n)
         if not expected and kind != PUBCOMP:
@@ -342,12 +342,12 @@ class World:
         if out is False:
             self.pump()
         elif kind == PUBREC and code < 128:
-            if out and n not in self.awaiting_pubcomp:
+            self.up.append((PUBREL, n, 0 if out else 146))
+            if out and out.qos == 2 and n not in self.awaiting_pubcomp:
                 self.awaiting_pubcomp.append(n)
             if out and self.number(out) in self.resending:
                 self.resending.remove(self.number(out))
-            self.up.append((PUBREL, n, 0 if out else 146))
-        elif out:
+        if out and out not in session.awaiting_pubcomp:
             number = self.number(out)
             if n in self.awaiting_pubcomp:
                 self.awaiting_pubcomp.remove(n)
@@ -570,17 +570,31 @@ class World:
     def broker_confuses(self, number):
         """An acknowledgement of the wrong kind, for a message that waits for another."""
         session = self.session
+        broker = self.broker
+        coming = broker.answers + self.down
         wrong = [(out.id, PUBCOMP) for out in session.inflight if not out.packet[0] & 8]
         wrong += [(out.id, PUBACK) for out in session.awaiting_pubcomp]
+        for out in session.inflight:
+            again = [each for each in self.up if each[:2] == (PUBLISH, out.id)]
+            if out.qos == 1 and (PUBACK, out.id, 0) in coming and not again:
+                wrong.append((out.id, PUBREC))
+            elif out.qos == 2 and out.id in broker.received and not again:
+                wrong.append((out.id, PUBACK))
         wrong = [each for each in wrong if each[0]]
         if self.connected and wrong:
             n, kind = pick(wrong, number)
-            if kind == PUBACK:  # its answer to PUBREL
+            if kind != PUBCOMP:  # it ends the delivery
                 self.up = [each for each in self.up if each[:2] != (PUBREL, n)]
-                self.broker.takes((PUBREL, n, 0), False)
-                self.broker.answers = [a for a in self.broker.answers if a[:2] != (PUBCOMP, n)]
-                self.down = [a for a in self.down if a[:2] not in ((PUBCOMP, n), (PUBREC, n))]
-                self.broker.said((PUBACK, n))
+                if kind == PUBACK:
+                    broker.takes((PUBREL, n, 0), False)
+                # it says nothing else
+                for queue in (broker.answers, self.down):
+                    queue[:] = [
+                        each
+                        for each in queue
+                        if each[1] != n or each[0] not in (PUBACK, PUBREC, PUBCOMP)
+                    ]
+                broker.said((PUBACK, n))
             self.comes((kind, n, 0))
 
     def broker_acknowledges_late(self, number):

@@ -1,10 +1,12 @@
 """session.py and stored.py in a world where anything may happen at any time, by hypothesis."""
 
+import types
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.unit.session_model import World
+from tests.unit.session_model import FileStore, Message, StoredSession, World
 
 CPYTHON_ONLY = True
 
@@ -208,3 +210,36 @@ def test_a_message_given_up_before_its_connection_carried_it_again_is_nowhere():
         world.settle()
     finally:
         world.close()
+
+
+def test_of_qos_2_messages_without_pubrel_the_smallest_store_keeps_the_newest(tmp_path):
+    client = types.SimpleNamespace(
+        max_inflight=8,
+        client_id="me",
+        clean_start=False,
+        five=None,
+        failover=None,
+        say=lambda text: None,
+    )
+
+    def power_on():
+        store = FileStore(str(tmp_path), 8192)
+        return store, StoredSession(client, store)
+
+    store, session = power_on()
+    session.resume(False, 0)
+    for n in range(1, 701):
+        message = Message(n, 2, b"x")
+        assert session.received(message, False)
+        message.done = True
+        assert session.next_ack() is message
+        session.inbound.remove(message)
+        assert store.inbound == session.awaiting_pubrel == list(range(max(1, n - 255), n + 1))
+        if n % 99 == 0:
+            store.close()
+            store, session = power_on()
+            session.resume(True, 0)
+    assert session.released(500) and not session.released(400)
+    assert len(store.inbound) == 255
+    assert store.errors == 0
+    store.close()
