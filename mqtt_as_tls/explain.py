@@ -109,9 +109,9 @@ ROWS = (
     ),
     (
         "as server name",
-        "the broker takes no address as server name (SNI), or no TLS version or cipher|"
-        "dial its name, or set server_hostname= to one of its certificate; else let it"
-        " have TLS 1.2 (not 1.3 alone), P-256 or RSA (see its log)",
+        "the broker has TLS 1.3 only, no cipher in common, or takes no address as SNI|"
+        "let it have TLS 1.2, AES-GCM, P-256 or RSA (see its log); or dial its name, or set"
+        " server_hostname= to one in its certificate",
     ),
     (
         -30592,

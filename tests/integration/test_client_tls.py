@@ -649,8 +649,8 @@ def test_a_broker_that_takes_no_address_as_server_name_is_named_and_a_name_helps
 
     with server(handle) as port, Device((HOST, port), tls=files(pki.ca)) as device:
         line = device.wait_for("not connected")
-        assert "(-30592)" in line and "takes no address as server name (SNI)" in line, line
-        assert "pass one of its certificate as server_hostname=" in line, line
+        assert "(-30592)" in line and "takes no address as SNI" in line, line
+        assert "set server_hostname= to one in its certificate" in line, line
     with server(handle) as port:
         for host, more in (HOST, {"server_hostname": "localhost"}), ("localhost", {}):
             Device.check(
@@ -658,6 +658,36 @@ def test_a_broker_that_takes_no_address_as_server_name_is_named_and_a_name_helps
                 "await client.connect()\nawait client.disconnect()",
                 tls={**files(pki.ca), **more},
             )
+
+
+def test_a_broker_with_tls_1_3_alone_is_named(mosquitto, pki):
+    broker = mosquitto("tls", lines=["tls_version tlsv1.3"])
+    for host in (HOST, "localhost"):
+        with Device((host, broker.port), tls=files(pki.ca)) as device:
+            line = device.wait_for("not connected")
+            assert "(-30592)" in line and "TLS 1.3 only" in line, line
+            assert "let the broker have TLS 1.2" in line or "let it have TLS 1.2" in line, line
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause", "cure"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "web server or a WebSocket port", "8883"),
+        (b"", "instead of answering CONNECT", "a port for ALPN"),
+    ],
+)
+def test_a_port_of_another_protocol_behind_tls_is_named(pki, answer, cause, cure):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.broker.chain_pem, pki.broker.key_pem)
+
+    def handle(connection):
+        with context.wrap_socket(connection, server_side=True) as peer:
+            peer.recv(1000)
+            peer.sendall(answer)
+
+    with server(handle) as port, Device((HOST, port), tls=files(pki.ca)) as device:
+        line = device.wait_for("not connected")
+        assert cause in line and cure in line, line
 
 
 def test_unverified_warns_in_the_log_at_each_connect(mosquitto, pki):
