@@ -342,7 +342,8 @@ class Connection:
                         await asyncio.sleep_ms(0)
                     else:
                         await t.readable
-                    while len(t.out) > _REPLIES + client.max_inflight:  # the broker takes nothing
+                    # the broker takes nothing
+                    while t.out and len(t.out) > _REPLIES + client.max_inflight:
                         await asyncio.sleep_ms(20)
                     try:
                         more = t.read()

@@ -194,7 +194,8 @@ class Outbox:
 
     def pump(self):
         """Send what waits."""
-        if not self._pumping:  # a log that enqueues may come from within
+        waits = self.queue or self.rings or self._session.to_resend or self._client.store
+        if waits and not self._pumping:  # a log that enqueues may come from within
             self._pumping = True
             try:
                 self._pump()
