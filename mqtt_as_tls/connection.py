@@ -372,6 +372,7 @@ class Connection:
                         message = await load("oversized").receive(client, self, first)
                         message = message and self._arrived(message)
                     while message:
+                        self.waiting = True
                         await asyncio.sleep_ms(_TURN_MS)
                         message = self._arrived(message)
                         if not message:  # what comes behind it has its time from now on
@@ -422,19 +423,9 @@ class Connection:
         if qos and not self._session.received(message, message.dup):
             client.stats.duplicates += 1  # it takes no room
         elif qos and self.behind or not client.dispatcher.room(message):
-            if qos:
-                self._session.inbound.remove(message)
-                if self.behind:
-                    return None
-            held = load("oversized").full(client, message, self._keepalive_s)
-            if held < 0:
-                if qos:
-                    self.behind = True  # what follows is not taken, so that handlers can go on
-                return None
-            client.stats.received -= 1
-            if not held:
-                return self._arrived(message)
-            self.waiting = True
+            message = load("surplus").full(client, message, self._keepalive_s)
+            if message is False:
+                self.behind = True  # what follows is not taken, so that handlers can go on
             return message
         elif message.length:
             load("oversized").tell(client, message)

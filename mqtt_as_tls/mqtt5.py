@@ -378,6 +378,9 @@ class Wire:
         for name in options:
             wrong("unknown", name)
         number = dict(pairs(properties)).get("subscription_identifier", 0)
+        if number:
+            subs = self._client.dispatcher.subscriptions
+            load("overlap").given(self.ids, number, sub, subs)
         if number or sub.filter in self.ids:
             self.ids[sub.filter] = -number
         if flags != sub.flags or data != sub.properties:

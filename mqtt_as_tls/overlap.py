@@ -31,6 +31,23 @@ def overlap(a, b):
     return True
 
 
+def given(ids, number, sub, subs):
+    """
+    Raise ValueError when the Subscription `sub` cannot have the app's own identifier `number`
+    (int), as one of `subs` (list) has it that overlaps it: nobody could tell whose copy one is.
+    """
+    for other in subs:
+        if (
+            other is not sub
+            and ids.get(other.filter) == -number
+            and overlap(other.filter, sub.filter)
+        ):
+            raise ValueError(
+                "subscription_identifier %d of %r: %r has it and has topics in common with it:"
+                " give each its own" % (number, sub.filter, other.filter)
+            )
+
+
 def declared(ids, again, sub, subs):
     """
     Note which filters the new Subscription `sub` overlaps. One that was asked for without an

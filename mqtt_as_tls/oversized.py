@@ -1,7 +1,6 @@
 """
-A message that does not fit. Over max_packet, or without memory for it: a handler with stream=True
-reads it, else it is read past; what that takes is the first bytes of its topic. Without room in
-the backlog: reading waits, others give way, or it is not taken. Imported when one comes.
+A message that does not fit, over max_packet or without memory for it: a handler with stream=True
+reads it, else it is read past; what that takes is its topic. Imported when one comes.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ from .transport import STALL_MS
 _SHOWN = const(480)  # bytes that are kept of its topic, and of its properties
 _MALFORMED = const("PUBLISH malformed (section 3.3.2)")
 _TOLD = const(16)  # topics that are not told again
+_TOPIC_ALIAS = const(35)
 _TRIES = const(5)  # connections on which there was no memory for a message
 
 
@@ -33,22 +33,28 @@ class _Rest:
 
     def __init__(self, t, most):
         self._t = t
-        self._most = most
+        self.most = most
         self._decoder = decoder = t.decoder
         self.left = decoder.end - decoder.at
         self.moved_ms = t.rx_ms
         decoder.start = decoder.at
         decoder.need = 0
 
-    async def take(self, count):
+    async def number(self, count):
+        """Return the int in the next `count` bytes. Raises as `take` does."""
+        return int.from_bytes(await self.take(count), "big")
+
+    async def take(self, count, most=0):
         """
-        Read past the next `count` bytes and return the first `most` of them (bytearray).
+        Read past the next `count` bytes and return the first of them (bytearray), `most` if that
+        is more than it keeps else.
 
         Raises ProtocolError where the packet has not as many; ConnectError.
         """
         self.left -= count
         if self.left < 0:
             raise ProtocolError(_MALFORMED, 129)
+        most = max(most, self.most)
         decoder = self._decoder
         t = self._t
         data = bytearray()
@@ -61,10 +67,40 @@ class _Rest:
                     await asyncio.sleep_ms(0)
                 self.moved_ms = t.rx_ms
                 continue
-            data.extend(decoder.buf[start : start + min(n, self._most - len(data))])
+            data.extend(decoder.buf[start : start + min(n, most - len(data))])
             decoder.start = start + n
             count -= n
         return data
+
+
+def _whole(data):
+    """Return `data` (bytes-like) without its last character, which may be there in part."""
+    n = len(data) - 1
+    while n > 0 and data[n] & 0xC0 == 0x80:
+        n -= 1
+    return data[:n]
+
+
+async def _alias(rest, length):
+    """Read past `length` bytes of properties; return their topic alias as decode() does."""
+    form = load("properties").form
+    end = rest.left - length
+    said = None
+    while rest.left > end:
+        name = await rest.number(1)
+        n = form(name)
+        if n == 3:
+            while await rest.number(1) > 127:
+                pass
+            continue
+        if name == _TOPIC_ALIAS:
+            said = {"topic_alias": await rest.number(2)}
+            continue
+        for _ in range(2 if n == 7 else 1):
+            await rest.take(await rest.number(2) if n > 4 else n)
+    if rest.left < end:
+        raise ProtocolError(_MALFORMED, 129)
+    return said
 
 
 async def receive(client, connection, first):
@@ -87,16 +123,13 @@ async def receive(client, connection, first):
     t.streams.append(rest)
     try:
         t.due(STALL_MS)
-        length = int.from_bytes(await rest.take(2), "big")
-        topic = await rest.take(length)
+        length = await rest.number(2)
+        # one that has an alias is wanted whole
+        topic = await rest.take(length, client.max_packet if client.five else 0)
         cut = length > len(topic)
-        if cut:  # the last character may be there in part
-            while len(topic) > 1 and topic[-1] & 0xC0 == 0x80:
-                topic = topic[:-1]
-            topic = topic[:-1]
-        topic = text(topic)
+        topic = text(_whole(topic) if cut else topic)
         if qos:
-            packet_id = int.from_bytes(await rest.take(2), "big")
+            packet_id = await rest.number(2)
         if qos and not packet_id or "+" in topic or "#" in topic or not (topic or client.five):
             raise ProtocolError(_MALFORMED, 129)
         if client.five:
@@ -105,11 +138,21 @@ async def receive(client, connection, first):
             while data[-1] > 127 and len(data) < 4:
                 data.extend(await rest.take(1))
                 length += (data[-1] - 1) << 7 * len(data) - 7
-            data.extend(await rest.take(length))
-            cut = cut or length > len(data)
-            if not cut:
+            if length <= rest.most:
+                data.extend(await rest.take(length))
                 said, _ = load("properties").decode(memoryview(data), 0, len(data), 0x30)
-            topic = decoder.resolved(topic, said)
+            else:
+                cut = True
+                said = await _alias(rest, length)
+            alias = said and said.get("topic_alias")
+            try:
+                topic = decoder.resolved(topic, said)
+            except ProtocolError:
+                if not alias:
+                    raise
+                # wrong as it is, it would be that on the next connection, too
+                topic = topic or "(topic alias %d)" % alias
+                cut = True
         message = Message(first, (topic, packet_id, b""))
         if said:
             message.properties = said
@@ -132,6 +175,10 @@ async def receive(client, connection, first):
         return None
     client.session.postpone(time.ticks_ms())
     t.due(0)
+    topic = topic.encode()
+    if len(topic) > _SHOWN:
+        topic = str(_whole(topic[: _SHOWN + 1]), "utf-8")
+        message = Message(first, (topic, packet_id, b""))
     message.length = size
     if qos:
         return message
@@ -162,43 +209,3 @@ def tell(client, message):
         "message of %d bytes to %r was passed over: %s, or read it in pieces: stream=True"
         % (size, topic, why)
     )
-
-
-def full(client, message, keepalive_s):
-    """
-    There is no room in the backlog for the new `message`: return 1 if reading is to wait until
-    handlers have made some, 0 if there is, as QoS 0 messages gave way, -1 if it is not taken. It
-    is told once.
-
-    What reading holds back may be what a handler waits for. So it does not wait where one has
-    asked the broker for something, nor when none has begun with its next message for long.
-
-    keepalive_s  int, that of the connection
-    """
-    d = client.dispatcher
-    limit = min(keepalive_s * 750 or 1 << 28, client.handler_timeout_s * 1000)
-    for lane in d.lanes():
-        if lane.waits and lane.current:
-            limit = 0
-    if client.running and time.ticks_diff(time.ticks_ms(), d.began_ms) < limit:
-        held = 1
-        what = "reading waits"
-    else:
-        for old in list(d.held):
-            if d.room(message):
-                break
-            if not old.qos:
-                for lane in d.lanes():
-                    if old in lane.queue:
-                        lane.queue.remove(old)
-                        d.release(old)
-                client.stats.dropped += not old.claims
-        held = 0 if d.room(message) else -1
-        what = "QoS 0 gives way"
-        if held and message.qos:
-            what = "the broker will send again"
-        client.stats.dropped += held and not message.qos
-    if what not in d.warned:
-        d.warned.append(what)
-        client.say("handlers are behind: %d bytes wait (max_backlog): %s" % (d.size, what))
-    return held

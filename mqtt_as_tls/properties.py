@@ -185,6 +185,17 @@ def _after(buf, at, end, n):
     return at
 
 
+def form(i):
+    """
+    Return what the value of the property `i` (int, its identifier) of a PUBLISH is: 1, 2 or 4
+    bytes; 3 a Variable Byte Integer; 5 text, 6 binary, 7 a pair of texts. Raises ProtocolError
+    when there is none.
+    """
+    if i > 42 or not _allowed(i, 3):
+        _malformed("property 0x%02x in PUBLISH (5.0 section 2.2.2.2)" % i)
+    return _TABLE[3 * i] & 7
+
+
 def decode(buf, at, end, packet):
     """
     Decode the Property Length at `at`, and the properties behind it (section 2.2.2).

@@ -81,7 +81,7 @@ def failed(client, error, old):
             # no message is accused of what may be the doing of a SUBSCRIBE
             if client.session.requests:
                 known.doubts = known.doubts or load("doubts").Doubts(client)
-                known.doubts.broke()
+                known.doubts.broke(error)
             else:
                 _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
@@ -143,7 +143,7 @@ def failed(client, error, old):
         client.event_log.put("Disconnected", error)
         if getattr(error, "failed_starts", None):
             client.event_log.put("RadioDead", error.failed_starts)
-    unload("explain", "reasons", "texts", "oversized", "retry")
+    unload("explain", "reasons", "texts", "oversized", "surplus", "retry")
     return delay
 
 

@@ -275,7 +275,8 @@ class Transport:
                         self.limit *= 2
                         out.insert(0, _PINGREQ)
                         self._client.stats.bytes_out += 2
-                    elif size and self.readable.waits:  # else an answer may be there, unread
+                    elif size and (self.readable.waits or self._client.connection.waiting):
+                        # else an answer may be there, and nobody reads it
                         await asyncio.sleep_ms(_TURN_MS)
                         continue
                 if not out:

@@ -247,6 +247,13 @@ def set_doubts(again_s):
     Doubts._again_s = again_s
 
 
+def set_surplus(most):
+    """Let no more than so many bytes be put aside beyond max_backlog."""
+    from mqtt_as_tls.surplus import Surplus
+
+    Surplus._has_memory = lambda self, size: self.bytes + size <= most
+
+
 def hand_over(client, topic, payload):
     """Let a message (str, bytes) come to its handlers or the iterator, as from the broker."""
     client.dispatcher.deliver(Message(0x30, (topic, 0, payload)))

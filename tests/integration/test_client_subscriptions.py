@@ -904,6 +904,8 @@ class HangsUp:
                 if first & 6:
                     n = int.from_bytes(body[:2], "big")
                     connection.send(b"\x40\x02" + body[2 + n : 4 + n])
+            elif first == 0xC0:
+                connection.send(b"\xd0\0")
             elif first == 0xE0:
                 return
 
@@ -917,6 +919,7 @@ def test_a_filter_on_which_connections_end_is_left_out_and_told_and_the_others_w
     out = Device.against(
         broker,
         """
+        set_doubts(again_s=1)
         for filter in ("a", "$SYS/#", "b/+"):
             client.on(filter, qos=1)(got)
 
@@ -929,20 +932,25 @@ def test_a_filter_on_which_connections_end_is_left_out_and_told_and_the_others_w
         async with client:
             task = asyncio.create_task(follow())
             await client.publish("t", "x", qos=1)  # no message is accused, and it arrives
-            await until(lambda: client.stats.connects == 5 and granted(client) == [1, 128, 1])
+            await until(lambda: client.stats.connects == 5 and granted(client) == [1, None, 1])
+            await until(lambda: client.stats.connects == 6 and granted(client) == [1, 128, 1])
             await client.publish("t", "y", qos=1)
-            assert client.stats.connects == 5, client.stats.connects
+            assert client.stats.connects == 6, client.stats.connects
         """,
         protocol=protocol,
         clean_start=False,
         give_up_after=3,
     )
-    assert "event $SYS/#" in out
-    assert out.count("connections end when '$SYS/#' is asked for: left out for 10 min") == 1
+    assert out.count("event $SYS/#") == 1
+    for pause_s in (1, 2):
+        line = (
+            "connections end when '$SYS/#' is asked for: left out for %d s -> see the broker's ACL"
+        )
+        assert out.count(line % pause_s) == 1
     assert broker.asked[0] == [["a", "$SYS/#", "b/+"]]
     alone = [found for mine in broker.asked[1:] for found in mine]
     assert all(len(found) == 1 for found in alone)
-    assert alone.count(["$SYS/#"]) == 3
+    assert alone.count(["$SYS/#"]) == 4
     assert ["$SYS/#"] not in broker.asked[-1]
 
 
@@ -952,19 +960,20 @@ def test_subscribe_raises_for_a_filter_on_which_connections_end_and_may_ask_agai
     Device.against(
         broker,
         """
+        set_doubts(again_s=1)
         client.on("a", qos=1)(got)
         async with client:
             await subscribed(client)
             with raises(RefusedError, "connections end when '$share/g/t' is asked for"):
                 await client.subscribe("$share/g/t", 1)
             assert filters(client) == ["a"]
-            assert client.stats.connects == 3, client.stats.connects
+            assert client.stats.connects == 4, client.stats.connects
             assert await client.subscribe("b", 1) == 1
             await subscribed(client)
-            assert client.stats.connects == 4
+            assert client.stats.connects == 5
             with raises(RefusedError, "connections end"):
                 await client.subscribe("$share/g/t", 1)
-            assert client.stats.connects == 6, client.stats.connects
+            assert client.stats.connects == 8, client.stats.connects
             await subscribed(client)
             assert granted(client) == [1, 1]
         """,
@@ -978,6 +987,7 @@ def test_a_filter_that_is_never_answered_is_left_out():
     out = Device.against(
         broker,
         """
+        set_doubts(again_s=1)
         client.on("a", qos=1)(got)
         client.on("silent", qos=1)(got)
         async with client:
@@ -985,7 +995,7 @@ def test_a_filter_that_is_never_answered_is_left_out():
         """,
         ack_timeout_s=1,
     )
-    assert out.count("no SUBACK for 1 s") == 4
+    assert out.count("no SUBACK for 1 s") == 5
     assert "connections end when 'silent' is asked for" in out
 
 
@@ -997,12 +1007,49 @@ def test_a_filter_that_was_left_out_is_asked_for_again_later_and_then_ever_more_
         set_doubts(again_s=1)
         client.on("hated", qos=1)(got)
         async with client:
-            await until(lambda: granted(client) == [128] and client.stats.connects == 4)
-            await until(lambda: client.stats.connects == 5)
-            await until(lambda: granted(client) == [128])
+            await until(lambda: client.stats.connects == 4)
+            assert granted(client) == [None]
+            await until(lambda: granted(client) == [128] and client.stats.connects == 5)
+            await until(lambda: granted(client) == [128] and client.stats.connects == 6)
         """,
     )
-    assert out.count("left out for") == 2
+    assert [out.count(f"left out for {pause_s} s") for pause_s in (1, 2, 4)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_three_connections_that_a_bad_network_ended_there_cost_a_moment(proxy, how):
+    proxy.kill_on("SUBSCRIBE", "up", times=3, how=how)
+    out = Device.check(
+        proxy,
+        """
+        set_doubts(again_s=1)
+        async with client:
+            assert await client.subscribe("t/#", 1) == 1
+            assert client.stats.connects == 4
+        """,
+    )
+    assert out.count("left out for 1 s") == 1
+
+
+def test_silence_of_the_whole_path_speaks_against_no_filter():
+    def script(connection):
+        connection.accept()
+        connection.until_closed()
+
+    def restored(connection):
+        (HangsUp(set(), 4) if connection.number > 5 else script)(connection)
+
+    out = Device.against(
+        restored,
+        """
+        client.on("a", qos=1)(got)
+        async with client:
+            await until(lambda: granted(client) == [1])
+            assert client.stats.connects == 6
+        """,
+        ack_timeout_s=1,
+    )
+    assert "left out" not in out
 
 
 def test_a_filter_that_the_broker_takes_after_all_works_again():

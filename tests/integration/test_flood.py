@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import five
 from tests.support.device import Device
+from tests.support.secure import files
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 QOS = pytest.mark.parametrize("qos", [0, 1, 2])
@@ -90,23 +91,182 @@ async with client:
     assert device.said("stats") == ["40 0 0 1"]
 
 
-@BOTH
-def test_a_handler_that_waits_for_an_answer_gets_it(proxy, broker, protocol):
-    """It comes behind what is not read: QoS 0 messages give way then."""
-    program = SLOW.replace(
-        "await asyncio.sleep_ms(PAUSE_MS)",
-        'await client.publish("back", message.payload, qos=1, timeout_s=60)',
-    ).replace("len(got) == COUNT", "len(got) + client.stats.dropped == COUNT")
+ANSWERS = SLOW.replace(
+    "await asyncio.sleep_ms(PAUSE_MS)",
+    'await client.publish("back", message.payload, qos=BACK)',
+).replace("len(got) == COUNT", "len(got) + client.stats.dropped == COUNT")
+KEPT = r"handlers are behind: \d+ bytes wait \(max_backlog\): more is kept"
+
+
+def answers(to, count, *, back=1, program=ANSWERS, **options):
+    program = program.replace("BACK", str(back))
+    return slow(to, count, program=program, keepalive_s=600, **options)
+
+
+def retained(broker, count, size=60):
     peer = broker.peer()
-    for n in range(40):
-        peer.publish(f"t/{n}", str(n).zfill(60), retain=True)
-    with slow(proxy, 40, program=program, protocol=protocol, keepalive_s=600) as device:
+    for n in range(count):
+        peer.publish(f"t/{n}", str(n).zfill(size), qos=1, retain=True)
+
+
+@BOTH
+@QOS
+def test_handlers_that_answer_a_burst_lose_and_double_nothing_on_one_connection(
+    proxy, broker, protocol, qos
+):
+    """The answers of the broker come behind the burst, which does not fit."""
+    retained(broker, 100)
+    with broker.peer("back", qos=2) as sees:
+        with answers(proxy, 100, qos=qos, back=1 + qos % 2, protocol=protocol) as device:
+            device.wait_for(KEPT)
+            got = eval(device.wait_for("^got")[4:])
+            device.leave()
+        assert [int(message.payload) for message in sees.wait_for(100)] == got
+    assert sorted(got) == list(range(100))
+    assert device.said("stats") == ["100 0 0 1"]
+    assert once(device.lines, "more is kept")
+
+
+def test_the_same_over_tls(tls_proxy, tls_broker, pki):
+    retained(tls_broker, 100)
+    with answers(tls_proxy, 100, qos=1, tls=files(pki.ca)) as device:
+        device.wait_for(KEPT)
+        assert sorted(eval(device.wait_for("^got")[4:])) == list(range(100))
+        device.leave()
+    assert device.said("stats") == ["100 0 0 1"]
+
+
+OPENS = """
+opened = []
+
+async def opens():
+    await told("open")
+    opened.append(1)
+
+asyncio.create_task(opens())
+async with client:"""
+
+
+@BOTH
+def test_messages_of_each_qos_that_were_put_aside_keep_their_order(broker, protocol):
+    """Large and small ones, with properties and without, one that is passed over between them."""
+    properties = {"user_property": ("a", "b"), "response_topic": "r"}
+    program = ANSWERS.replace(
+        "got.append(int(message.payload))",
+        """await until(lambda: opened)
+    n = int(message.payload)
+    got.append(n)
+    assert len(message.payload) == (9 if n % 3 else 600) and message.topic == "t/ü"
+    if PROTOCOL == 5 and n % 5 == 0:
+        assert message.properties == {"user_property": [("a", "b")], "response_topic": "r"}
+    else:
+        assert message.properties is None""",
+    )
+    program = program.replace("PROTOCOL", str(protocol)).replace("async with client:", OPENS)
+    with answers(broker, 60, qos=2, program=program, protocol=protocol, max_packet=800) as device:
+        device.subscribed()
+        peer = broker.peer(protocol=protocol)
+        for n in range(60):
+            more = {"properties": properties} if protocol == 5 and n % 5 == 0 else {}
+            peer.publish("t/ü", str(n).zfill(9 if n % 3 else 600), qos=n % 3, **more)
+            if n == 30:
+                peer.publish("t/ü", bytes(1000), qos=1)
+        device.wait_for(KEPT)
+        device.send("open")
+        got = eval(device.wait_for("^got")[4:])
+        device.leave()
+    for qos in range(3):  # the broker has a window for two of them
+        assert [n for n in got if n % 3 == qos] == list(range(qos, 60, 3))
+    assert once(device.lines, "more is kept")
+    assert "failed" not in device.report()
+
+
+@QOS
+def test_a_task_of_its_own_that_a_handler_waits_for_gets_its_answer(proxy, broker, qos):
+    program = ANSWERS.replace(
+        'await client.publish("back", message.payload, qos=BACK)',
+        "await asyncio.wait_for(answer(message), 60)",
+    ).replace(
+        "got = []",
+        """got = []
+
+async def answer(message):
+    await client.publish("back", message.payload, qos=BACK)
+""",
+    )
+    retained(broker, 40)
+    with answers(proxy, 40, qos=qos, program=program) as device:
+        device.wait_for(KEPT)
+        assert sorted(eval(device.wait_for("^got")[4:])) == list(range(40))
+        device.leave()
+    assert device.said("stats") == ["40 0 0 1"]
+
+
+def test_where_there_is_no_memory_for_it_qos_0_gives_way(proxy, broker):
+    retained(broker, 60)
+    program = f"set_surplus(1000)\n{ANSWERS}"
+    with answers(proxy, 60, program=program) as device:
         device.wait_for("handlers are behind: .*: QoS 0 gives way")
-        device.wait_for("^got")
+        got = eval(device.wait_for("^got")[4:])
         device.leave()
     received, dropped, _, connects = map(int, device.said("stats")[0].split())
-    assert (received, connects) == (40, 1) and dropped > 0
+    assert (received, connects) == (60, 1) and 0 < dropped < 50
+    assert len(got) == 60 - dropped
     assert once(device.lines, "gives way")
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_where_there_is_no_memory_for_it_the_broker_sends_again(proxy, broker, qos):
+    retained(broker, 60)
+    with answers(proxy, 60, qos=qos, program=f"set_surplus(3000)\n{ANSWERS}") as device:
+        device.wait_for("handlers are behind: .*: the broker will send again")
+        got = eval(device.wait_for("^got")[4:])
+        device.leave()
+    assert sorted(got) == list(range(60))
+    assert int(device.said("stats")[0].split()[3]) > 1
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_was_put_aside_when_the_connection_breaks_is_handled_once(proxy, broker, qos):
+    program = ANSWERS.replace(
+        "await client.publish", "await until(lambda: opened or not got)\n    await client.publish"
+    ).replace("async with client:", OPENS)
+    retained(broker, 60)
+    proxy.swallow("PUBACK", "down", times=1)
+    with answers(proxy, 60, qos=qos, program=program) as device:
+        device.wait_for(KEPT)
+        proxy.wait_for("PUBACK", "down")
+        proxy.rst()
+        device.wait_for("session resumed")
+        device.send("open")
+        got = eval(device.wait_for("^got")[4:])
+        device.leave()
+    assert sorted(got) == list(range(60))
+
+
+def test_the_client_can_leave_and_come_back_while_messages_are_put_aside(broker):
+    Device.check(
+        broker,
+        """
+        got = []
+
+        @client.on("t/#")
+        async def handler(message):
+            got.append(int(message.payload))
+            await client.publish("t/1", "1", qos=1)
+
+        for n in range(3):
+            async with client:
+                await until(lambda: granted(client) == [0])
+                del got[:]
+                for _ in range(60):
+                    await client.publish("t/1", "%060d" % 0)
+                await until(lambda: len(client.dispatcher.others) > 1)
+            assert len(client.dispatcher.others) == 1 and client.dispatcher.size == 0
+        """,
+        drain_s=0.1,
+        **SMALL,
+    )
 
 
 def test_a_handler_that_waits_for_a_subscription_gets_it(proxy, broker):

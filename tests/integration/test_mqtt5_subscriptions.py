@@ -711,6 +711,32 @@ def test_copies_of_a_filter_that_was_taken_back_reach_no_handler_of_another(prox
     ]
 
 
+def test_filters_with_topics_in_common_cannot_have_the_same_identifier_of_the_app(proxy):
+    """Each handler would get each copy: nobody can tell whose a copy is."""
+    Device.check(
+        proxy,
+        """
+        client = make(protocol=5)
+        own = {"subscription_identifier": 7}
+        client.on("a/#", properties=own)(got)
+        client.on("b/#", properties=own)(got)  # it has none in common with that
+        text = "subscription_identifier 7 of 'a/b': 'a/#' has it and has topics in common with it"
+        with raises(ValueError, text):
+            client.on("a/b", properties=own)(got)
+        client.on("a/b", properties={"subscription_identifier": 8})(got)
+        async with client:
+            await subscribed(client)
+            with raises(ValueError, text):
+                await client.subscribe("a/b", properties=own)
+            with raises(ValueError, "7 of '$share/g/a/+': 'a/#' has it"):
+                await client.subscribe("$share/g/a/+", properties=own)
+            await client.subscribe("a/#", 1, properties=own)
+            await client.unsubscribe("a/#")
+            await client.subscribe("a/+/c", properties=own)
+        """,
+    )
+
+
 def test_an_identifier_of_the_app_is_forgotten_with_the_filter(proxy):
     out = Device.check(
         proxy,

@@ -11,6 +11,7 @@ import pytest
 from tests.support import five
 from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker
+from tests.support.secure import files
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 QOS = pytest.mark.parametrize("qos", [0, 1, 2])
@@ -206,6 +207,166 @@ def test_its_topic_alias_holds_for_those_after_it_however_it_is_cut(piece):
             device.wait_for("got home/camera 5")
             device.leave()
     assert len(device.said("event")) == 1 and "'home/camera' " in device.said("event")[0]
+
+
+LONG = five.user("a", "b" * 700)  # more than is kept of the properties
+ALIASED = {
+    "known": [("home/camera", 1)],
+    "without its topic": [("home/camera", 1), ("", 1)],
+    "changed": [("home/camera", 1), ("home/other", 1), ("", 1)],
+}
+
+
+@pytest.mark.parametrize("what", ALIASED)
+@pytest.mark.parametrize("where", ["before", "behind"])
+@QOS
+def test_a_topic_alias_among_long_properties_holds(what, where, qos):
+    """MQTT 5.0: section 3.3.2.3.4"""
+    given = ALIASED[what]
+
+    def script(connection):
+        connection.accept(five.connack())
+        _, body = connection.packet()
+        connection.send(five.suback(body, 2))
+        for n, (topic, alias) in enumerate(given):
+            number = b"\x23" + alias.to_bytes(2, "big")
+            properties = [number, LONG] if where == "before" else [LONG, b"\2\0\0\0\1", number]
+            connection.send(five.publish(topic, bytes(90), *properties, qos=qos, packet_id=n + 7))
+            if qos:
+                assert connection.packet()[1] == (n + 7).to_bytes(2, "big")
+        connection.send(five.publish("", b"small", b"\x23\0\1", qos=1, packet_id=30))
+        assert connection.packet() == (0x40, b"\0\x1e")
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        with house(fake, protocol=5, properties={"topic_alias_maximum": 4}) as device:
+            last = next(topic for topic, _ in reversed(given) if topic)
+            device.wait_for(f"got {last} 5")
+            device.leave()
+        assert len(fake.connections) == 1
+    names = [each.rsplit(" ", 1)[0] for each in device.said("event")]
+    assert names[0] == "'home/camera'" and names[-1] == f"'{last}'"
+    assert len(names) == len(given)
+
+
+@pytest.mark.parametrize("alias", [3, 4, 5, 65535])
+@pytest.mark.parametrize("properties", [[], [LONG]], ids=["short", "long"])
+@pytest.mark.parametrize("topic", ["", "home/camera"])
+def test_one_with_an_alias_that_it_must_not_have_is_passed_over(alias, properties, topic):
+    """What is wrong with it would be on every connection."""
+
+    def script(connection):
+        connection.accept(five.connack())
+        _, body = connection.packet()
+        connection.send(five.suback(body, 2))
+        number = b"\x23" + alias.to_bytes(2, "big")
+        connection.send(five.publish(topic, bytes(900), *properties, number, qos=1, packet_id=7))
+        assert connection.packet() == (0x40, b"\0\7")
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        with house(fake, protocol=5, properties={"topic_alias_maximum": 4}) as device:
+            told = device.wait_for("^event")
+            device.leave()
+        assert len(fake.connections) == 1
+    assert told.startswith(f"event '{topic or f'(topic alias {alias})'}' ")
+
+
+def test_a_long_topic_that_an_alias_stands_for_is_known_whole():
+    topic = "home/" + "ü" * 300
+
+    def script(connection):
+        connection.accept(five.connack())
+        _, body = connection.packet()
+        connection.send(five.suback(body, 2))
+        connection.send(five.publish(topic, bytes(900), b"\x23\0\1", qos=1, packet_id=7))
+        connection.send(five.publish("", b"small", b"\x23\0\1", qos=1, packet_id=8))
+        assert [connection.packet() for _ in range(2)] == [(0x40, b"\0\7"), (0x40, b"\0\x08")]
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        properties = {"topic_alias_maximum": 4}
+        with house(fake, protocol=5, max_packet=700, properties=properties) as device:
+            device.wait_for(f"got {topic} 5")
+            device.leave()
+    name = ast.literal_eval(device.said("event")[0].rsplit(" ", 1)[0])
+    assert topic.startswith(name) and 470 < len(name.encode()) <= 480
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [LONG[:-1], b"\x63" + LONG, LONG + b"\x23\0", LONG + b"\x0b\xff"],
+    ids=["cut short", "unknown", "half an alias", "half a number"],
+)
+def test_malformed_long_properties_end_the_connection(properties):
+    def script(connection):
+        connection.accept(five.connack())
+        _, body = connection.packet()
+        connection.send(five.suback(body, 2))
+        if connection.number == 1:
+            connection.send(five.publish("home/camera", b"", properties))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake, house(fake, protocol=5) as device:
+        device.wait_for("connection lost: .*(section|MQTT-)")
+        fake.wait_for_connections(2)
+        device.leave()
+    assert device.said("event") == []
+
+
+@BOTH
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("at", [0, 3, 10, 15, 1900])
+def test_one_that_is_cut_anywhere_comes_again_and_is_told_once(proxy, broker, protocol, qos, at):
+    """In the header, in the topic, behind the packet id, in the payload."""
+    with house(proxy, protocol=protocol) as device:
+        device.subscribed()
+        down = sum(len(each.raw) for each in proxy.packets if each.direction == "down")
+        proxy.cut(down + at, "down")
+        peer = broker.peer()
+        peer.publish("home/camera", bytes(3000), qos=qos)
+        peer.publish("home/lamp", b"on", qos=qos)
+        device.wait_for("got home/lamp 2")
+        device.leave()
+    assert len(device.said("event")) == 1
+    assert device.said("stats")[0].split()[::2] == ["1", "2"]
+    assert device.said("left") == ["[]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"), [("PUBREC", "up"), ("PUBREL", "down"), ("PUBCOMP", "up")]
+)
+def test_with_qos_2_and_a_store_it_is_told_once_wherever_the_connection_ends(
+    proxy, broker, tmp_path, name, direction
+):
+    proxy.kill_on(name, direction)
+    with house(proxy, store=tmp_path / "store") as device:
+        device.subscribed()
+        peer = broker.peer()
+        peer.publish("home/camera", bytes(3000), qos=2)
+        device.wait_for("session resumed")
+        peer.publish("home/lamp", b"on", qos=2)
+        device.wait_for("got home/lamp 2")
+        device.leave()
+    assert len(device.said("event")) == 1
+
+
+@BOTH
+def test_over_tls_it_is_passed_over_as_well(tls_proxy, tls_broker, pki, protocol):
+    with house(tls_proxy, protocol=protocol, tls=files(pki.ca)) as device:
+        tls_broker.wait_for_log("Sending SUBACK to device")
+        peer = tls_broker.peer()
+        for qos in (0, 1, 2):
+            peer.publish("home/camera", bytes(40_000), qos=qos)
+        peer.publish("home/lamp", b"on")
+        device.wait_for("got home/lamp 2")
+        tls_proxy.rst()
+        device.wait_for("session resumed")
+        peer.publish("home/lamp", b"off", qos=2)
+        device.wait_for("got home/lamp 3")
+        device.leave()
+    assert len(device.said("event")) == 3
+    assert device.said("left") == ["[]"]
 
 
 MALFORMED = {

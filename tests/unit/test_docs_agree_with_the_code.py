@@ -28,6 +28,7 @@ OTHERS = {
     "doubts._LEFT_OUT",
     "mqtt5._LONGEST_S",
     "mqtt5._TICKS",
+    "oversized._TOPIC_ALIAS",
     "outbox._TICKS",
     "queueing._COUNT",
     "queueing._TIMED",
@@ -57,7 +58,7 @@ MODULES = (
         "stream_out",
     ),
     *("request_response", "session", "store", "iterators", "transport", "oversized"),
-    *("wifi_faults", "doubts"),
+    *("wifi_faults", "doubts", "surplus"),
 )
 
 
