@@ -142,7 +142,7 @@ def test_a_payload_that_is_a_stream_waits_behind_what_waits(proxy, broker, proto
                 if n % 30 == 25:
                     length = 5000
                     payload = Source(length, n)
-                    sent = client.publish("up/%d" % n, payload, length=length, qos=n > 30)
+                    sent = client.publish("up/%d" % n, payload, length=length, qos=int(n > 30))
                 else:
                     sent = client.publish("up/%d" % n, "x")
                 tasks.append(asyncio.create_task(sent))
