@@ -22,6 +22,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -117,6 +118,8 @@ class Upstream:
         self.lib = tests / "lib"
         self._folder = folder
         self._children = []
+        self._lock = threading.Lock()
+        self._stopped = False
         environment = mpy.environment()
         script = folder / "client.sh"
         script.write_text(
@@ -197,19 +200,24 @@ class Upstream:
                 os.close(pipe)
 
     def _start(self, command, folder, out, stdin=subprocess.DEVNULL):
-        child = process.spawn(
-            command,
-            cwd=folder,
-            env=self.environment,
-            stdin=stdin,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
-        self._children.append(child)
+        with self._lock:
+            if self._stopped:
+                raise RuntimeError("nothing is started any more")
+            child = process.spawn(
+                command,
+                cwd=folder,
+                env=self.environment,
+                stdin=stdin,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+            self._children.append(child)
         return child
 
     def stop(self):
-        """End what still runs."""
+        """End what still runs; nothing is started from now on."""
+        with self._lock:
+            self._stopped = True
         for child in self._children:
             if child.poll() is None:
                 process.end(child)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 _REAPER = """
 import os, signal, sys
@@ -29,6 +30,9 @@ for pid in alive:
 
 NULL = subprocess.DEVNULL
 SIGSTOP, SIGCONT, SIGHUP = signal.SIGSTOP, signal.SIGCONT, signal.SIGHUP
+
+# What libfaketime has for each process, and leaves when that is killed (Linux)
+_LEFT = ("/dev/shm/sem.faketime_sem_{}", "/dev/shm/faketime_shm_{}")
 
 _lock = threading.Lock()
 _reaper = None
@@ -70,16 +74,21 @@ def signal_group(child, number):
 
 def end(child, grace_s=0):
     """
-    End `child` and all that it started; return its exit status (negative: the signal).
+    End `child`, of spawn(), and all that it started; return its exit status (negative: the
+    signal). Nothing happens when that was done: its number may be another's by now.
 
     grace_s  seconds that it is given after SIGTERM before SIGKILL; 0 kills at once
     """
+    if _children.get(child.pid) is not child:
+        return child.wait()
     if grace_s and child.poll() is None:
         signal_group(child, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
     signal_group(child, signal.SIGKILL)
     child.wait()
+    for name in _LEFT:
+        Path(name.format(child.pid)).unlink(missing_ok=True)
     with _lock:
         if _children.pop(child.pid, None):
             _tell("-", child.pid)
