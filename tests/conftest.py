@@ -1,11 +1,13 @@
 """Fixtures, and what the device package needs to be imported on CPython."""
 
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import types
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,11 +29,43 @@ if "micropython" not in sys.modules:
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# Folders whose files take longest: several workers begin with them, or one has them at the end
-_LONGEST = ("virtual_pico", "faults", "packaging", "fuzz", "mqttls")
+# The files that take longest, longest first: begun last, one would go on when all others are over
+_LONGEST = """
+virtual_pico/test_link mqttls/test_bad_input integration/test_streams virtual_pico/test_queue
+integration/test_qos2 mqttls/test_what_init_writes_runs integration/test_client_outages
+mqttls/test_killed faults/test_starvation virtual_pico/test_whole_job integration/test_client_tls
+mqttls/test_board_to_broker mqttls/test_doctor_topics packaging/test_freeze integration/test_demo
+integration/test_client_receive virtual_pico/test_mqttls faults/test_reserve fuzz/test_fuzz
+integration/test_docs mqttls/test_board_doctor faults/test_matrix integration/test_client_link
+faults/test_half_open integration/test_wifi virtual_pico/test_install mqttls/test_provision
+mqttls/test_what_is_printed_arrives mqttls/test_device_list integration/test_failover
+mqttls/test_pages site/test_site integration/test_queue integration/test_soak
+mqttls/test_board integration/test_bench conformance/test_mosquitto mqttls/test_doctor_files
+integration/test_store virtual_pico/test_large_payloads virtual_pico/test_store_on_flash
+virtual_pico/test_emulator virtual_pico/test_repl virtual_pico/test_firmware
+""".split()
 
+_MEMORY = Path("/dev/shm")  # Linux has a file system in memory there
+_ROOM = 1 << 30  # bytes, some times what the tests write
 
 _scratch = None  # the folder of all temporary files; None in workers, which go by TMPDIR
+
+
+def _in_memory():
+    """
+    Return the folder in which temporary files are in memory, or None where there is none, or no
+    room, or the user has named another. A disk takes a minute for what stores write through to it.
+    """
+    if "TMPDIR" in os.environ:
+        return None
+    try:
+        there = os.statvfs(_MEMORY)
+        free = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
+    except OSError:
+        return None
+    room = min(there.f_bavail * there.f_frsize, int(free[1]) * 1024 if free else 0)
+    fits = room >= _ROOM and not there.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+    return str(_MEMORY) if fits and os.access(_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def pytest_configure(config):
@@ -45,8 +79,11 @@ def pytest_configure(config):
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         os.environ.pop(name, None)
     os.environ["TERM"] = "xterm"
+    # the tool is started hundreds of times, and would be compiled each time
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     patience.measure()
-    _scratch = tempfile.mkdtemp(prefix=f"mqtt-tests-{os.getpid()}-")  # as `./dev clean` knows it
+    # `./dev clean` knows it by this name
+    _scratch = tempfile.mkdtemp(prefix=f"mqtt-tests-{os.getpid()}-", dir=_in_memory())
     os.chmod(_scratch, 0o755)  # brokers that run as another user
     os.environ["TMPDIR"] = tempfile.tempdir = _scratch
 
@@ -59,8 +96,8 @@ def pytest_unconfigure():
 @pytest.hookimpl(trylast=True)  # when other files have set their limits
 def pytest_collection_modifyitems(config, items):
     def place(item):
-        folder = item.path.parent.name
-        return _LONGEST.index(folder) if folder in _LONGEST else len(_LONGEST)
+        name = f"{item.path.parent.name}/{item.path.stem}"
+        return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
 
     items.sort(key=place)
     for item in items:

@@ -9,7 +9,7 @@ from tests.conformance import differences
 from tests.conformance.upstream import WRITTEN_FOR, Upstream
 from tools.debian import Unavailable
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(150)
 
 TESTS = """
 01-con-discon-success 01-con-discon-success-v5 01-con-discon-will 01-con-discon-will-clear

@@ -14,7 +14,7 @@ from tests.support.broker import Broker
 from tests.support.secure import files
 
 # the first test may have to build the interpreter
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(300)
 
 # Chains, as holding things takes no list that grows. Some of the smallest holes are spared: in the
 # 32-bit unix port asyncio itself takes memory for each event of a socket; not so on an RP2040.

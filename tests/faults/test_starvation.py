@@ -22,7 +22,7 @@ from tests.unit.test_imports_follow_the_table import loaded, modules
 from tools.ports import free_port
 
 # the first test may have to build the interpreter
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(300)
 
 LONGEST = 1000  # messages of each QoS that a storm counts
 MEMORY_MS = 150  # that an app takes all memory, a time

@@ -33,7 +33,7 @@ def results(tmp_path_factory):
     return json.loads(path.read_text())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 def test_every_client_is_measured_or_it_is_said_why_not(results):
     figures = [figure for figure in results["figures"] if "what" in figure]
     names = {each.name for each in ALL}
@@ -49,7 +49,7 @@ def test_every_client_is_measured_or_it_is_said_why_not(results):
         assert broken == [], figure
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 def test_the_readme_gets_a_line_a_figure_and_a_reason_for_every_gap(results):
     text = tables(results)
     for figure in results["figures"]:
@@ -61,7 +61,7 @@ def test_the_readme_gets_a_line_a_figure_and_a_reason_for_every_gap(results):
         assert "aiomqttc not downloaded: run ./dev bench once" in text
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(120)
 def test_many_filters_are_measured_in_every_number_and_kind():
     command = [sys.executable, "-m", "benchmarks.filters", "--dry-run"]
     said = subprocess.run(

@@ -833,7 +833,7 @@ def test_a_stall_in_the_middle_of_a_message_damages_no_record(tls_proxy, tls_bro
 # Memory runs out
 
 
-@pytest.mark.timeout(900)  # it may have to be built
+@pytest.mark.timeout(300)  # it may have to be built
 def test_a_handshake_without_memory_is_told_and_succeeds_once_the_app_frees_some(
     on_pico, tls_broker, pki
 ):

@@ -1200,7 +1200,7 @@ def test_a_payload_passes_through_a_device(broker):
 # Memory
 
 
-@pytest.mark.timeout(900)  # it may build the interpreter
+@pytest.mark.timeout(300)  # it may build the interpreter
 def test_a_megabyte_passes_both_ways_through_64_kb(on_pico, tls_broker, pki):
     """TLS itself takes 38 KB while it connects; the heap has 64 KB more than that."""
     peer = tls_broker.peer("up")

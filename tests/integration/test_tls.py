@@ -341,7 +341,7 @@ def test_the_device_sends_its_whole_chain(mosquitto, pki, below_two):
         assert_connected(handshake(port, **{**arguments, "cert": given}))
 
 
-@pytest.mark.timeout(900)  # the interpreter may have to be built
+@pytest.mark.timeout(300)  # the interpreter may have to be built
 def test_an_older_firmware_sends_the_whole_chain_too(mosquitto, pki, below_two, monkeypatch):
     monkeypatch.setenv("MICROPYTHON", str(freeze.unix(32)))
     monkeypatch.setenv("MQTT_FROZEN", "1")
@@ -834,7 +834,7 @@ def test_a_silent_server_is_left_at_the_deadline(pki):
 # Memory runs out
 
 
-@pytest.mark.timeout(900)  # the interpreter may have to be built
+@pytest.mark.timeout(300)  # the interpreter may have to be built
 def test_low_memory_is_never_explained_without_naming_memory(tls_broker, pki, monkeypatch):
     """It may look like a wrong CA; where TLS has the heap for its memory, as on rp2."""
     monkeypatch.setenv("MICROPYTHON", str(freeze.unix(32)))

@@ -28,7 +28,7 @@ from tools.ports import free_port
 WIFI = ("my-ssid", "my-password")
 TLS = mpy.ROOT / "docs/tls.md"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Story:

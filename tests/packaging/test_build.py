@@ -18,7 +18,7 @@ from tools import build
 ROOT = Path(__file__).resolve().parents[2]
 WHO = ("NAME", "EMAIL")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 
 def sums(folder):

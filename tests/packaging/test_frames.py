@@ -7,7 +7,7 @@ import pytest
 from tools import frames, freeze
 
 # the first test builds the compiler
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(300)
 
 # out, acknowledged and in; what is missing here takes a frame from the heap
 ON_THE_WAY = """

@@ -20,7 +20,7 @@ READINGS = 8
 KB = 1024
 
 # the first test builds two interpreters
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(300)
 
 
 def had(build, *args):

@@ -11,7 +11,7 @@ import pytest
 from tools import freeze, size
 
 # the first test builds what measures
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tools.debian import CACHE, Unavailable
 ROOT = Path(__file__).resolve().parents[2]
 PYRIGHT = ROOT / "tests/packaging/pyright"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 
 def run(*command, cwd=None):

@@ -16,7 +16,7 @@ from tools.site.__main__ import build  # noqa: E402
 if not browser.find():
     pytest.skip("chromium is not installed", allow_module_level=True)
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120)
 
 _LINKS = "[...document.querySelectorAll('a[href]')].map(each => each.href)"
 _IDS = "[...document.querySelectorAll('[id]')].map(each => each.id)"

@@ -37,4 +37,4 @@ def pytest_collection_modifyitems(items):
     # the first test builds the firmware; those that want it meanwhile wait as long
     for item in items:
         if HERE in item.path.parents and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(300))
