@@ -15,11 +15,16 @@ from tools.mqttls import cli, files
 INIT = ("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
 
 
-@pytest.fixture
-def pki(tmp_path):
-    folder = tmp_path / "mqtt-pki"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "mqtt-pki"
     mqttls(folder, *INIT)
     return folder
+
+
+@pytest.fixture
+def pki(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "mqtt-pki")
 
 
 def snapshot(folder):
