@@ -313,7 +313,7 @@ def clients():
 
 def explain_nothing():
     """Let failures be told without what explains them: a module is loaded for that, every time."""
-    retry._explained = lambda error: ""
+    retry._explained = lambda error, state: ""
 
 
 def set_wifi(poll_ms, timeout_ms=None):
