@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support.doctoring import forge
 from tests.support.doctoring import mqttls as in_process
 from tests.support.tool import Mosquitto, init, mqttls, open_folder
-from tools.mqttls.doctor import clients, conf, conf_lint, lint, log, reading
+from tools.mqttls.doctor import chain, clients, conf, conf_lint, lint, log, reading
 from tools.mqttls.doctor.causes import ROWS, STAGES
 
 pytestmark = pytest.mark.usefixtures("micropython")
@@ -150,7 +150,7 @@ def test_a_damaged_certificate_is_told_not_raised(pki, tmp_path_factory, data):
     path.write_bytes(bytes(der))
     try:
         (leaf, *_) = reading.load_all(path)
-        lint.chain([leaf], [pki.ca.certificate])
+        chain.judge([leaf], [pki.ca.certificate])
         lint.named(leaf, "localhost")
         lint.server(leaf)
         clients.judge(leaf, None, [pki.ca.certificate])

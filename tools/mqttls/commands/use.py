@@ -9,7 +9,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from .. import certificates, convert, foreign
 from ..arguments import add_login, host_port
-from ..doctor import lint, outside, peek, reading, roots
+from ..doctor import chain, lint, outside, peek, reading, roots
 from ..doctor.attempt import Target
 from ..files import SETTINGS, Directory
 from ..messages import Failure, Usage, command, shell
@@ -250,7 +250,7 @@ class _Trust:
                 places += [("this folder already", before), *roots.stores()]
             self._take(roots.find(sent, places), sent, given, exclusive)
         self.pinned = self.trusted == sent[:1]
-        for each in lint.chain(sent, self.trusted):
+        for each in chain.judge(sent, self.trusted):
             if each.level == "problem":
                 raise Failure(each.fact, each.cure, cause=each.cause, stage="chain")
 

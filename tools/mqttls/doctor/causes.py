@@ -56,7 +56,8 @@ ROWS = {
     6: (
         "TLS",
         "the other side hangs up before it answers the ClientHello",
-        "read the broker's log (--log); is it the TLS port, does a firewall or proxy cut in?",
+        "read the broker's log (--log); is it the TLS port, does a firewall cut in? a proxy may "
+        "want another server name (--name)",
     ),
     7: (
         "TLS",
@@ -222,7 +223,7 @@ ROWS = {
     38: (
         "CONNACK",
         "the broker hangs up instead of answering CONNECT: its policy, or the client id is used "
-        "twice",
+        "twice, or behind a proxy no broker runs",
         "check the policy (AWS: iot:Connect for this client id), give each device its own id",
     ),
     39: (

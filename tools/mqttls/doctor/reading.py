@@ -4,6 +4,7 @@ say, however odd they are.
 """
 
 import base64
+import contextlib
 import dataclasses
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from .. import certificates
-from . import file_kinds
+from . import der_form, file_kinds
 from .causes import problem
 
 _MOST_FILE = 1024 * 1024
@@ -98,19 +99,6 @@ def is_pem(data):
     return _BEGIN in data
 
 
-def _split_der(data):
-    # Elements, one after the other; the rest when a length is wrong.
-    out = []
-    while data and len(out) < MOST_CERTIFICATES:
-        size, head = data[1] if len(data) > 1 else 0, 2
-        if size > 127:
-            head = 2 + (size & 127)
-            size = int.from_bytes(data[2:head], "big")
-        out.append(data[: head + size])
-        data = data[head + size :].lstrip(b"\r\n")
-    return out
-
-
 def parse(der):
     """
     Return the x509.Certificate in `der` (bytes), with every field that we use looked at once:
@@ -147,7 +135,7 @@ def load_all(path, stage="files"):
             have = labels[0][0].lower() if labels else "a damaged block"
             raise wrong(stage, f"{path} has no certificate, but {have}", "name the other file")
     else:
-        ders = _split_der(data)
+        ders = der_form.split(data)
     out = []
     for der in ders[:MOST_CERTIFICATES]:
         try:
@@ -167,7 +155,7 @@ def load_all(path, stage="files"):
 
 def _first(der):
     # "TRUSTED CERTIFICATE" of openssl has more behind the certificate
-    return _split_der(der)[0] if der else der
+    return der_form.split(der)[0] if der else der
 
 
 @dataclasses.dataclass
@@ -242,37 +230,11 @@ def odd_public_key(certificate):
     """Return the same of the key in a certificate; COMPRESSED, too."""
     der = _fields(certificate)[1]
     if _EC_KEY in der[:24]:
-        _, bits = _elements(_element(der)[1])[:2]
-        if bits[2:3] == b"\0" and bits[3:4] in (b"\2", b"\3"):
-            return COMPRESSED
+        with contextlib.suppress(ValueError):
+            _, bits = der_form.elements(der_form.element(der)[1])
+            if bits[2:3] == b"\0" and bits[3:4] in (b"\2", b"\3"):
+                return COMPRESSED
     return odd_key(der)
-
-
-def _element(der):
-    """Return (head, content, rest) of the first element in `der`; ValueError where it is cut."""
-    size, head = der[1] if len(der) > 1 else 0, 2
-    if size > 127:
-        head = 2 + (size & 127)
-        size = int.from_bytes(der[2:head], "big")
-    if len(der) < head + size or not der:
-        raise ValueError("cut off")
-    return der[:head], der[head : head + size], der[head + size :]
-
-
-def _elements(content):
-    out = []
-    while content:
-        head, inner, content = _element(content)
-        out.append(head + inner)
-    return out
-
-
-def _packed(tag, content):
-    size = len(content)
-    if size < 128:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 128 | len(length))) + length + content
 
 
 def _fields(certificate):
@@ -281,7 +243,7 @@ def _fields(certificate):
     ([], b"") where they cannot be told apart.
     """
     try:
-        fields = _elements(_element(certificate.tbs_certificate_bytes)[1])
+        fields = der_form.elements(der_form.element(certificate.tbs_certificate_bytes)[1])
     except ValueError:
         return [], b""
     at = 6 if fields[:1] and fields[0][:1] == b"\xa0" else 5  # the version may be left out
@@ -298,53 +260,40 @@ def extensions(certificate):
         if field[:1] != b"\xa3":
             continue
         try:
-            for each in _elements(_element(_element(field)[1])[1]):
-                oid, *rest = _elements(_element(each)[1])
+            for each in der_form.elements(der_form.element(der_form.element(field)[1])[1]):
+                oid, *rest = der_form.elements(der_form.element(each)[1])
                 out.append(
-                    (_dotted(_element(oid)[1]), len(rest) > 1 and rest[0][2:] != b"\0", each)
+                    (
+                        der_form.dotted(der_form.element(oid)[1]),
+                        len(rest) > 1 and rest[0][2:] != b"\0",
+                        each,
+                    )
                 )
         except (ValueError, IndexError):
             return out
     return out
 
 
-def _dotted(body):
-    numbers, value = [], 0
-    for byte in body:
-        value = value << 7 | byte & 127
-        if byte < 128:
-            numbers.append(value)
-            value = 0
-    first = min(numbers[0] // 40, 2) if numbers else 0
-    return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]])) if numbers else ""
-
-
 def _with_one_extension(certificate, kind):
     # `cryptography` reads all extensions or none: one that is damaged hides the others.
     wanted = kind.oid.dotted_string
-    whole = _elements(_element(certificates.cert_der(certificate))[1])
+    whole = der_form.elements(der_form.element(certificates.cert_der(certificate))[1])
     fields = [each for each in _fields(certificate)[0] if each[:1] != b"\xa3"]
     found = [each for oid, _, each in extensions(certificate) if oid == wanted]
     if found:
-        fields.append(_packed(0xA3, _packed(0x30, found[0])))
-    body = _packed(0x30, b"".join(fields)) + b"".join(whole[1:])
-    return x509.load_der_x509_certificate(_packed(0x30, body))
+        fields.append(der_form.packed(0xA3, der_form.packed(0x30, found[0])))
+    body = der_form.packed(0x30, b"".join(fields)) + b"".join(whole[1:])
+    return x509.load_der_x509_certificate(der_form.packed(0x30, body))
 
 
 def _looks_encrypted(der):
     # EncryptedPrivateKeyInfo begins with a sequence of an OID, a key with its version.
-    inner = _content(der)
-    return inner[:1] == b"\x30" and _content(inner)[:1] == b"\x06"
-
-
-def _content(der):
-    if len(der) < 2:
-        return b""
-    return der[2 + (der[1] & 127 if der[1] > 127 else 0) :]
+    inner = der_form.content(der)
+    return inner[:1] == b"\x30" and der_form.content(inner)[:1] == b"\x06"
 
 
 def _form(der, private):
-    inner = _content(der)  # version, then in PKCS#8 the algorithm: a sequence
+    inner = der_form.content(der)  # version, then in PKCS#8 the algorithm: a sequence
     if inner[:3] in (b"\2\1\0", b"\2\1\1") and inner[3:4] == b"\x30":
         return "PKCS#8"
     return "SEC1" if isinstance(private, ec.EllipticCurvePrivateKey) else "PKCS#1"
