@@ -16,6 +16,7 @@ _SLOW_MS = const(600_000)  # the longest after such
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
+_UNRELEASED_AFTER = const(5)  # connections that broke on a PUBREL
 _LONGEST_MS = const(60_000)  # of the back-off
 _SPREAD_MS = const(5_000)  # in which those whose broker went come to another one
 _OWN_TRIES = const(3)  # at one broker, then at the next: it may have larger certificates
@@ -199,7 +200,7 @@ def _search(client, now, error):
     out = session.inflight[0] if session.inflight else None
     late = "no PUBACK" in str(error)
     store = client.give_up_after and client.store
-    if late and session.awaiting_pubcomp:
+    if session.awaiting_pubcomp:
         older = session.awaiting_pubcomp[0]
         if not out or time.ticks_diff(older.sent_ms, out.sent_ms) <= 0:
             out = older
@@ -221,14 +222,23 @@ def _search(client, now, error):
         client.say("%s a message to %r%s" % (what, topic, "" if late else " was sent"))
         if client.event_log:
             client.event_log.put("Suspect", topic)
+    received = out in session.awaiting_pubcomp
     if client.give_up_after and known.strikes >= client.give_up_after:
         undelivered = load("texts").undelivered
-        if out in session.awaiting_pubcomp:
+        if received:
             session.acknowledged(_PUBCOMP, out.id)
         session.drop(out)
         session.discard = "a message was given up"  # the broker may have it
         error = errors.MQTTError("given up: %d connections ended on it" % known.strikes)
         undelivered(client, out, error)
+        known.strikes = 0
+    elif received and known.strikes >= _UNRELEASED_AFTER:
+        # brokers that know nothing of it any more, its PUBCOMP being lost, end the connection
+        session.acknowledged(_PUBCOMP, out.id, now, None)
+        client.say(
+            "the broker does not answer PUBREL: a message to %r counts as delivered" % topic
+        )
+        out.set()
         known.strikes = 0
 
 

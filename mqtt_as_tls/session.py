@@ -156,7 +156,9 @@ class Session:
         """
         Note a PUBACK, PUBREC or PUBCOMP (`kind`, int: its first byte) (section 4.3).
 
-        refused  bool, its reason code says no (MQTT 5)
+        refused  bool, its reason code says no (MQTT 5); None: no PUBCOMP came, as the broker does
+                 not answer PUBREL. Should it have the message after all, it is released with what
+                 an earlier program left
 
         Returns the outgoing message that it is for; None when there is none: late and repeated
         ones are counted; False when it is for what an earlier program left. After a PUBREC that is
@@ -170,6 +172,9 @@ class Session:
             return self._unexpected(kind, packet_id, refused)
         if kind == _PUBCOMP:
             self.awaiting_pubcomp.remove(out)
+            if refused is None and out.id <= _FEW:
+                self.leftover |= 1 << out.id
+                self.releasing = 0
             return out
         if kind == _PUBREC and not refused:
             out.sent_ms = now_ms

@@ -1099,6 +1099,52 @@ def test_a_message_that_is_never_acknowledged_is_a_suspect_and_can_be_given_up(m
     assert "the broker does not acknowledge a message to 'bad'" in out, out
 
 
+@pytest.mark.parametrize(
+    ("hangs_up", "stored", "protocol"), [(False, True, 4), (True, False, 4), (True, True, 5)]
+)
+def test_a_pubrel_without_an_answer_does_not_go_on_for_ever(tmp_path, hangs_up, stored, protocol):
+    """aedes ends the connection when it knows nothing of the message any more."""
+    published = []
+    pubrels = []
+
+    def script(connection):
+        present = connection.number > 1
+        old = RESUMED if present else CONNACK
+        connection.accept(five.connack(present=present) if protocol == 5 else old)
+        while True:
+            first, body = connection.packet()
+            if first & 0xF0 == 0x30:
+                published.append(body[-1:])
+                connection.send(b"\x50\2" + body[3:5])
+            elif first == 0x62:
+                pubrels.append((connection.number, body[1]))
+                if len(published) > 1:
+                    connection.send(b"\x70\2" + body[:2])
+                elif hangs_up:
+                    return
+
+    with FakeBroker(script) as fake:
+        out = Device.check(
+            fake,
+            """
+            async with client:
+                assert await client.publish("t", "1", qos=2) == 0
+                print("delivered")
+                for n in range(2, 22):
+                    assert await client.publish("t", chr(65 + n), qos=2) == 0
+            assert to_send(client) == 0
+            assert not client.store or len(store) == 0
+            """,
+            store=tmp_path / "store" if stored else None,
+            protocol=protocol,
+            ack_timeout_s=1,
+        )
+    assert published == [b"1"] + [bytes([65 + n]) for n in range(2, 22)]
+    # once more before the next message, as the broker may have it; then that id is not used
+    assert [n for n, packet_id in pubrels if packet_id == 1] == [1, 2, 3, 4, 5, 6]
+    assert out.count("does not answer PUBREL: a message to 't' counts as delivered") == 1, out
+
+
 def test_what_resets_leave_between_pubrec_and_pubrel_is_delivered_and_takes_no_place(broker):
     """
     mosquitto counts each against its window of 20 and drops what is beyond that, with a PUBREC as

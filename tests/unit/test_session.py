@@ -1238,3 +1238,18 @@ def test_a_message_with_qos_1_keeps_no_id_from_being_released():
     assert session.acknowledged(PUBCOMP, 1) is False
     assert session.inflight == [out]
     assert session.acknowledged(PUBACK, 1) is out
+
+
+def test_a_message_whose_pubrel_has_no_answer_may_be_left_at_the_broker():
+    session = Session(8)
+    session.resume(False, 0)
+    a, b = send(session, qos=2), send(session, qos=2)
+    receipt(session, a)
+    session.resume(True, 0)
+    assert session.acknowledged(PUBCOMP, a.id, 0, None) is a
+    assert session.awaiting_pubcomp == [] and session.inflight == [b]
+    assert session.leftover == 1 << a.id
+    assert release(session) == [a.id]
+    assert session.full()
+    assert session.acknowledged(PUBCOMP, a.id) is False
+    assert not session.full()
