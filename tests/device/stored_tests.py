@@ -127,6 +127,7 @@ def test_what_is_in_flight_is_sent_again_after_a_reset_with_its_id_and_dup():
         assert [wire(out) for out in session.to_resend] == [(0, 1, True), (4, 5, True)]
         for out in list(session.to_resend):
             session.publish(out, 0)
+        session._id, session._free = 0, 0
         assert publish(session, 9).id == 3  # ids in use are skipped
         assert session.acknowledged(PUBCOMP, 4) is not None
         session = start(path)
