@@ -14,6 +14,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support import pki as made
 from tests.support.broker import Broker, mosquitto
@@ -29,7 +31,7 @@ from tests.support.doctoring import (
 )
 from tests.support.server import server
 from tools.mqttls.cli import main
-from tools.mqttls.doctor import error_text, mbedtls
+from tools.mqttls.doctor import error_text, file_kinds, mbedtls
 from tools.mqttls.micropython import interpreter
 from tools.ports import free_port
 
@@ -444,6 +446,8 @@ def test_a_bundle_of_150_cas_is_read_whole(tmp_path, pki):
         word = doctor(broker.port, "--ca", path)
         assert word.problems == []
         assert 17 not in word.remarks
+        assert "151 certificates" in word.remarks[34]["fact"]
+        assert "one root" in word.remarks[34]["cure"]
 
 
 def test_extensions_that_nobody_can_read(tmp_path, pki):
@@ -631,6 +635,32 @@ def test_row_58_the_paths_of_a_container_are_found_beside(conf, tmp_path, pki):
     assert "1883" in found[39]["fact"], word
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_row_45_a_folder_of_letsencrypt_that_mosquitto_may_not_enter(conf, tmp_path, pki):
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents:  # those of pytest are closed, too
+        if folder.name.startswith(("pytest-", "mqtt-tests-", "popen-")):
+            folder.chmod(0o711)
+    live = tmp_path / "letsencrypt/live"
+    live.mkdir(parents=True)
+    live.chmod(0o700)
+    for name, path in (
+        ("fullchain.pem", pki.broker.cert_pem),
+        ("privkey.pem", pki.broker.key_pem),
+    ):
+        (live / name).write_bytes(Path(path).read_bytes())
+    path = conf(f"certfile {live}/fullchain.pem", f"keyfile {live}/privkey.pem")
+    path.write_text(path.read_text().replace("user root", "user nobody"))
+    word = files("--conf", path)
+    assert set(word.rows) == {39, 45}, word
+    for each in word.problems:
+        assert f"the folder {live} is closed" in each["fact"]
+        assert "--deploy-hook" in each["cure"]
+    path.write_text(path.read_text().replace("18830", f"{free_port()} 127.0.0.1"))
+    done = subprocess.run([mosquitto(), "-c", path], capture_output=True, timeout=20, check=False)
+    assert b"Permission denied" in done.stdout + done.stderr
+
+
 def test_row_59_cafile_and_keyfile_without_certfile(conf, pki):
     word = files("--conf", conf(f"cafile {pki.ca.cert_pem}", f"keyfile {pki.broker.key_pem}"))
     word.names(59, "configuration", "no certfile", "add certfile")
@@ -784,11 +814,28 @@ LISTENER = (
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1)", "plain port"),
         ("ssl.SSLError: [SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca (_ssl.c:1)",
          "the client's certificate"),
+        ("Error: host name verification failed.", "name that is dialled"),
+        ("Unable to connect (A TLS error occurred.).", "handshake failed"),
+        ("Error: The connection was lost.", "instead of answering CONNECT"),
         ("mqtt broker.lan:8883: not connected: the broker closed the connection", "hung up"),
     ],
 )  # fmt: skip
 def test_errors_of_all_who_write_some_are_explained(error, words):
     assert words in explained(error)
+
+
+@given(st.text(max_size=200) | st.from_regex(r"-?0x[0-9a-f]{1,9}|MBEDTLS_ERR_[A-Z0-9_]{1,30}"))
+def test_any_text_is_looked_up(text):
+    cause, cure = error_text.look_up(text)
+    assert bool(cause) == bool(cure)
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from([b"", b"\x30\x82", b"\x30\x03\x02\x01\x03", b"MII"])
+)
+def test_any_file_is_looked_at(data, start):
+    found = file_kinds.recognise("x", start + data)
+    assert found is None or all(found)
 
 
 def test_every_name_of_mbedtls_is_known():

@@ -67,6 +67,27 @@ _OTHERS = (
     (-30720, "the server knows no such name|dial a name that it serves: server_hostname="),
     (-30080, "|".join(ROWS[51][1:])),
 )
+# What mosquitto_pub, mosquitto_sub and other clients print in the place of an error
+_PRINTED = (
+    (r"host name verification failed", *ROWS[15][1:]),
+    (
+        r"problem setting TLS options",
+        "a file of --cafile, --cert or --key is not there, cannot be read, or is not PEM",
+        "look at each with: openssl x509 -in FILE -noout -subject; openssl pkey -in FILE -noout",
+    ),
+    (
+        r"A TLS error occurred|Error: TLS error",
+        "the handshake failed: a wrong CA or name, or a client certificate that is refused",
+        "add -d for more, and see the broker's log; mqttls doctor HOST:PORT says which it is",
+    ),
+    (r"The connection was lost|connection lost\b", *ROWS[38][1:]),
+    (
+        r"failed, rc=-2\b|rc=-4\b|Error transport connect|select\(\) timeout",
+        "no connection to the broker: its address, its port, a firewall, or its certificate",
+        "mqttls doctor HOST:PORT says which it is",
+    ),
+    (r"Failed to verify peer certificate", *ROWS[17][1:]),
+)
 # What libraries on a PC say of a broker that they connect to: the other way round than in its log
 _CLIENTS = (
     (r"unable to get (local )?issuer certificate|self[- ]signed certificate in", 17),
@@ -151,6 +172,9 @@ def look_up(error, year=None):
     found = table.explain(error, year=year, rows=rows)
     if found[0]:
         return found
+    for pattern, cause, cure in _PRINTED:
+        if re.search(pattern, error, re.IGNORECASE):
+            return cause, cure
     for words, number in _SENTENCES:
         if words in error.lower():
             return _of_number(number, table, year)

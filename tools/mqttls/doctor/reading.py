@@ -69,7 +69,7 @@ def another_kind(path, data, stage):
     if found is None:
         return None
     what, cure = found
-    cause = "neither board nor broker reads that"
+    cause = "neither board nor broker reads that; mqttls use does"
     return Unreadable(problem(46, f"{path} is {what}", stage=stage, cause=cause, cure=cure))
 
 
