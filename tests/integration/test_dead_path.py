@@ -250,6 +250,56 @@ def test_handlers_that_publish_much_while_nobody_reads_go_on(proxy, broker, prot
     assert [int(message.payload) for message in got] == [n for n in range(40) for _ in range(60)]
 
 
+@BOTH
+@pytest.mark.parametrize("qos", [0, 1])
+def test_handlers_that_are_behind_write_no_more_either(proxy, broker, protocol, qos):
+    """Reading waits for them till then, and goes on for the sake of the answer."""
+    peer = broker.peer(client_id="peer")
+    with Device(
+        proxy,
+        """
+        as_on_lwip()
+        sent = []
+
+        @client.on("t", qos=QOS)
+        async def handler(message):
+            await until(lambda: opened)
+            for n in range(30):
+                await client.publish("up", message.payload)
+                sent.append(n)
+
+        opened = []
+        async with client:
+            await until(lambda: client.connection.waiting)
+            print("behind")
+            await told("go")
+            opened.append(1)
+            await until(lambda: waits_for_a_word(client))
+            print("held", len(sent))
+            await until(lambda: not client.connected)
+            print("lost", len(sent))
+            await told("leave")
+        """,
+        names={"QOS": qos},
+        protocol=protocol,
+        drain_s=0.1,
+        max_packet=500,
+        max_backlog=1000,
+    ) as device:
+        device.subscribed()
+        for n in range(20):
+            peer.publish("t", str(n).zfill(60), qos=qos)
+        device.wait_for("^behind")
+        proxy.stall()
+        device.send("go")
+        assert int(device.wait_for("^held").split()[1]) <= MOST
+        device.wait_for("connection lost: no progress in sending for 10 s")
+        # what came before and was not read yet passes for a sign of life
+        assert int(device.wait_for("^lost").split()[1]) <= 2 * MOST
+        proxy.heal()
+        device.leave()
+
+
 def test_no_ping_is_sent_before_the_broker_has_accepted():
     """What the client proves itself with may be large: only AUTH may come between."""
 
