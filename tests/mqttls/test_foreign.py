@@ -225,6 +225,25 @@ def test_a_ca_that_is_not_the_one_is_told(shows, pki, letsencrypt, folder):
     one_problem(said, "leave --ca away: R12 is signed by ISRG Root X1")
 
 
+def test_the_ca_that_is_to_come_is_trusted_too(shows, pki, folder):
+    both = ("--ca", pki.other_ca.cert_pem, "--ca", pki.ca.cert_pem)
+    said = use(shows(pki.broker).port, folder, *both)
+    assert [each["name"] for each in said["trusted"]] == ["ca", "other ca"], said
+    mqttls("device", "add", "a", "--dir", folder)
+    assert tls_json(folder, "a")["ca"] == ["ca.der", "ca2.der"]
+    assert mqttls("doctor", "--device", "a", "--dir", folder)["exit"] == 0
+    port = shows(pki.broker_wrong_ca).port  # the CA has changed
+    assert doctor(port, "--name", "localhost", ca=[pki.ca, pki.other_ca]).problems == []
+    assert [each["name"] for each in use(port, folder)["trusted"]] == ["ca", "other ca"]
+    use(port, folder, "--ca", pki.other_ca.cert_pem)
+    assert tls_json(folder, "a")["ca"] == ["ca.der"]
+    assert not (folder / "devices/a/ca2.der").exists()
+    bundle = pki.bundle(pki.other_ca, pki.intermediate_ca)
+    one_problem(
+        use(shows(pki.broker).port, folder, "--ca", pki.ca.cert_pem, "--ca", bundle), "2 CAs"
+    )
+
+
 def test_a_name_that_is_another_one(shows, pki, letsencrypt, folder):
     leaf = _chained(
         pki.directory,

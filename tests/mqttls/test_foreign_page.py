@@ -90,7 +90,7 @@ def test_home_assistants_own_certificate(told, pki):
         basic=(True, None),
         key_usage=None,
     )
-    text = told(shown("own broker pin"), addon, "tls", "secret", "y", users=USERS)
+    text = told(shown("own broker pin"), addon, "tls", "y", "secret", users=USERS)
     assert "the broker's own certificate" in text.replace("\n  ", " ")
 
 

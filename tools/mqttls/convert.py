@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from . import certificates
-from .doctor import reading
+from .doctor import file_kinds, reading
 from .messages import Failure, shell
 
 LARGEST = 1024 * 1024  # bytes of a file
@@ -41,12 +41,6 @@ _OTHERS = {
     "OPENSSH PRIVATE KEY": "a key for SSH",
     "X509 CRL": "a revocation list",
 }
-_WORDS = (  # how a file begins that is something else
-    (b"<", "a web page"),
-    (b"ssh-", "a public key for SSH"),
-    (b"PK\x03\x04", "a ZIP archive: unpack it"),
-    (b"\x1f\x8b", "a compressed archive: unpack it"),
-)
 
 _OID_PKCS7 = bytes.fromhex("06092a864886f70d0107")  # 1.2.840.113549.1.7…
 _OLD_LOCKS = (  # RC2, RC4, 3DES and DES of PKCS#12 (RFC 7292 appendix C) and PKCS#5 (RFC 8018)
@@ -208,14 +202,14 @@ def parts(data, name, secret=None):
         bare = _base64(text)
         _of_der(bare if bare is not None else data, name, secret, out)
     if not out.certificates and not out.keys:
-        for start, what in _WORDS:
-            if not out.others and text.lstrip()[: len(start)].lower() == start.lower():
-                raise wrong(f"{name} is {what}", "download the file itself again")
         if out.others:
             raise wrong(
                 f"{name} holds {out.said()}, no certificate and no private key",
                 "name the other file",
             )
+        known = file_kinds.recognise(name, data)
+        if known:
+            raise wrong(f"{name} is {known[0]}", known[1])
         raise wrong(
             f"{name} is damaged, or holds neither a certificate nor a private key",
             "copy it again in binary mode, or download it again",

@@ -30,6 +30,7 @@ _SHAPE = {
 }
 _OWN = "own_fields"  # in tls.json: what of its login is not that of all devices
 _CAS = ["ca.der", "ca2.der", "ca3.der"]
+MOST_TRUSTED = len(_CAS)
 _FIELDS = ("user", "password", "client_id", "home")
 _LONGEST = 65535  # bytes of a string of MQTT (3.1.1 section 1.5.3)
 _TRIES = 3
@@ -144,7 +145,8 @@ def login(arguments):
     """
     Return what arguments.add_login takes: (Login, [(file, certificates of CAs that it has)]).
 
-    Raises Usage for what does not go together, Failure for files and secrets.
+    The password is not in it: see with_password. Raises Usage for what does not go together,
+    Failure for files and passphrases.
     """
     if bool(arguments.cert) + bool(arguments.pfx) + bool(arguments.aws) > 1:
         raise Usage("--cert, --pfx and --aws are three ways to give one certificate: give one")
@@ -152,6 +154,8 @@ def login(arguments):
         raise Usage("--key belongs to --cert FILE")
     if arguments.password_file and arguments.user is None:
         raise Usage("--password-file needs --user")
+    if arguments.user is not None and not arguments.password_file and not sys.stdin.isatty():
+        passphrase.password(arguments.user)  # Usage, before anything is looked at
     user = _text("--user", arguments.user)
     client_id, home = _text("--client-id", arguments.client_id), _home(arguments.home)
     secret, identity, others = _Secret(arguments.passphrase_file), None, []
@@ -168,8 +172,15 @@ def login(arguments):
         others = [(str(arguments.pfx), held.certificates)]
     elif arguments.aws:
         identity, others = _of_aws(arguments.aws, secret)
-    password = None if user is None else passphrase.password(user, arguments.password_file)
-    return Login(user, password, identity, client_id, home), others
+    return Login(user, None, identity, client_id, home), others
+
+
+def with_password(who, arguments):
+    """Return a Login (`who`) with the password of its user; Usage, Failure, OSError."""
+    if who.user is None:
+        return who
+    password = passphrase.password(who.user, arguments.password_file)
+    return dataclasses.replace(who, password=password)
 
 
 def _of_aws(folder, secret):
@@ -457,7 +468,7 @@ def add_devices(deployment, arguments, report):
         wanted = device_csv.read(arguments.csv, deployment.settings["names"])
         if any(one.get("topics") for one in wanted):
             raise Usage("--csv: topics are for the owner of the broker to give: leave them out")
-    own = checked(login(arguments)[0], report)
+    own = with_password(checked(login(arguments)[0], report), arguments)
     who, trusted = deployment.login(), deployment.trusted
     _refuse_same_id(deployment, [one["name"] for one in wanted], own.client_id or who.client_id)
     todo, kept = [], []

@@ -19,7 +19,6 @@ NAME = "use"
 SUMMARY = "a broker that is somebody else's: whom boards trust there, and who they are"
 
 _TLS_PORT, _PLAIN_PORT = 8883, 1883
-_MOST_UNSEEN = 3  # CAs of --ca, where the broker cannot be asked which it is
 _TIMEOUT_S = 10
 _AMAZON = "https://www.amazontrust.com/repository/"
 
@@ -30,7 +29,13 @@ def add(parser):
         "--name", metavar="NAME", help="the name in its certificate, where that is not HOST"
     )
     trust = parser.add_argument_group("whom boards trust (it is found where you give neither)")
-    trust.add_argument("--ca", metavar="FILE", help="the CA of its certificate, in any form")
+    trust.add_argument(
+        "--ca",
+        action="append",
+        metavar="FILE",
+        help="the CA of its certificate, in any form; give it again for the next one, which the "
+        "broker is going to have",
+    )
     trust.add_argument(
         "--pin",
         metavar="SHA256",
@@ -71,6 +76,7 @@ def run(arguments, report):
         if target.tls:
             given = _given(arguments, others)
             trust.settle(given, bool(arguments.ca), before.trusted if before else [])
+        who = foreign.with_password(who, arguments)
         who = who.over(before.login() if before else foreign.Login())
         _write(directory, target, trust, who, report)
     report.next(command("device", "add", "NAME"), "for each board")
@@ -112,14 +118,15 @@ def _before(directory, target):
 
 def _given(arguments, others):
     """Return [(where, certificates)] that came with the command."""
-    if not arguments.ca:
-        return others
-    held = convert.load(arguments.ca)
-    if not held.certificates:
-        raise convert.wrong(
-            f"{arguments.ca} has no certificate, but {held.said()}", "name the file of the CA"
-        )
-    return [(str(arguments.ca), held.certificates)]
+    found = []
+    for path in arguments.ca or ():
+        held = convert.load(path)
+        if not held.certificates:
+            raise convert.wrong(
+                f"{path} has no certificate, but {held.said()}", "name the file of the CA"
+            )
+        found.append((str(path), held.certificates))
+    return found or others
 
 
 def _write(directory, target, trust, who, report):
@@ -249,7 +256,11 @@ class _Trust:
             if not exclusive:
                 places += [("this folder already", before), *roots.stores()]
             self._take(roots.find(sent, places), sent, given, exclusive)
-        self.pinned = self.trusted == sent[:1]
+            if not exclusive and self.trusted[0] in before:
+                self.trusted = list(before)  # with the one that is to come
+        self.pinned = sent[0] in self.trusted
+        if exclusive:
+            self._add_next(given)
         for each in chain.judge(sent, self.trusted):
             if each.level == "problem":
                 raise Failure(each.fact, each.cure, cause=each.cause, stage="chain")
@@ -263,6 +274,21 @@ class _Trust:
             self.trusted = [found.below]
         else:
             raise self._missing(found, sent, given, exclusive)
+
+    def _add_next(self, given):
+        """Have boards trust the CAs of further files, too: those that are to come."""
+        for where, held in given:
+            if self.trusted[0] in held:
+                continue
+            found = [each for each in held if reading.says_ca(each)]
+            if len(found) != 1 or len(self.trusted) == foreign.MOST_TRUSTED:
+                raise Failure(
+                    f"{where} has {len(found)} CAs, and boards get {foreign.MOST_TRUSTED} at most",
+                    "give one more CA in a file of its own, or leave it away",
+                    stage="files",
+                )
+            self.report.say(f"{reading.name_of(found[0])}, of {where}, is trusted, too")
+            self.trusted.append(found[0])
 
     def _sent(self):
         sent, why = [], "it sends none"
@@ -399,7 +425,7 @@ class _Trust:
                 f"{self.again('--ca', 'FILE')}",
                 stage="connect",
             )
-        if len(held) > _MOST_UNSEEN:
+        if len(held) > foreign.MOST_TRUSTED:
             raise Failure(
                 f"{given[0][0]} has {len(held)} CAs, and the broker cannot be asked which: "
                 f"{self.unseen}",
