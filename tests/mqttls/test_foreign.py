@@ -201,14 +201,15 @@ def test_the_ca_comes_in_any_form(shows, pki, tmp_path):
             bundle,
             bundle.decode().encode("utf-16"),
             pkcs7.serialize_certificates(certificates, serialization.Encoding.DER),
+            pki.bundle(pki.intermediate_ca, pki.ca),
             pki.intermediate_ca.certificate.public_bytes(PEM),
         )
     ):
         path, folder = tmp_path / f"ca{number}", tmp_path / f"folder{number}"
-        path.write_bytes(data)
+        path.write_bytes(data if isinstance(data, bytes) else Path(data).read_bytes())
         said = use(port, folder, "--ca", path)
         assert said["exit"] == 0, said
-        wanted = "ca" if number < 3 else "intermediate ca"
+        wanted = "ca" if number < 4 else "intermediate ca"
         assert [each["name"] for each in said["trusted"]] == [wanted]
         mqttls("device", "add", "a", "--dir", folder)
         assert mqttls("doctor", "--device", "a", "--dir", folder)["exit"] == 0
@@ -419,6 +420,7 @@ def test_a_companys_pfx_with_its_chain(shows, pki, folder, tmp_path):
     command = ["use", f"{HOST}:{broker.port}", "--pfx", path, "--dir", folder]
     status, text = typing(command, "wrong", "secret")
     assert status == 0, text
+    assert "that was wrong; passphrase of " in text
     assert "broker is signed by ca, which is in" in text and "certificate of garden 1" in text
     mqttls("device", "add", "kitchen", "--dir", folder)
     connects(folder, "kitchen", broker.port, tmp_path)

@@ -12,6 +12,7 @@ import dataclasses
 import os
 import re
 import stat
+import warnings
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -152,8 +153,9 @@ def load(path, secret=None):
     """
     Return the Parts in a file.
 
-    secret  function that returns the passphrase (bytes) of what is named to it; its attribute
-            `tries` says how often it may be asked. None where nothing may be encrypted
+    secret  function that returns the passphrase (bytes) of what is named to it; it is told
+            whether the one before was wrong. Its attribute `tries` says how often it may be asked.
+            None where nothing may be encrypted
 
     Raises Failure: for a file that cannot be read, is damaged or holds neither certificate nor
     key, and for a wrong passphrase.
@@ -196,11 +198,13 @@ def parts(data, name, secret=None):
     """Return the Parts in `data` (bytes); `name` for messages. See load()."""
     out = Parts()
     text = _plain(data)
-    if b"-----BEGIN " in text:
-        _of_pem(text, name, secret, out)
-    else:
-        bare = _base64(text)
-        _of_der(bare if bare is not None else data, name, secret, out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of `cryptography`, about what others made long ago
+        if b"-----BEGIN " in text:
+            _of_pem(text, name, secret, out)
+        else:
+            bare = _base64(text)
+            _of_der(bare if bare is not None else data, name, secret, out)
     if not out.certificates and not out.keys:
         if out.others:
             raise wrong(
@@ -424,7 +428,7 @@ def _unlocked(load_with, name, secret, data):
     if secret is None:
         raise wrong(f"{name} is encrypted", "decrypt it first: openssl pkey -in FILE -out NEW")
     for left in reversed(range(secret.tries)):
-        word = secret(name)
+        word = secret(name, left < secret.tries - 1)
         try:
             return load_with(word)
         except _DAMAGED as error:

@@ -129,7 +129,7 @@ class _Secret:
         self.path = path
         self.tries = 1 if path or not sys.stdin.isatty() else _TRIES
 
-    def __call__(self, name):
+    def __call__(self, name, is_again=False):
         if self.path:
             return passphrase.first_line(self.path)
         if not sys.stdin.isatty():
@@ -138,7 +138,8 @@ class _Secret:
                 "write it into a file that only you can read: --passphrase-file FILE",
                 stage="files",
             )
-        return getpass.getpass(f"passphrase of {printable(str(name))}: ").encode()
+        wrong = "that was wrong; " if is_again else ""
+        return getpass.getpass(f"{wrong}passphrase of {printable(str(name))}: ").encode()
 
 
 def login(arguments):

@@ -290,7 +290,7 @@ def device_certificates(path, what):
     out = []
     if reading.is_pem(data):
         out.append(remark(28, f"{path} is PEM"))
-    elif len(loaded) > 1:
+    elif len(loaded) > 1 and what == "ca":
         out.append(
             remark(
                 17,

@@ -104,18 +104,20 @@ def find(sent, places=None):
     places  [(name, certificates)] to look in, the first first; stores() when None
     """
     places = stores() if places is None else places
-    at, way = sent[0], []
+    at, way, second = sent[0], [], None
     while len(way) <= _MOST_ABOVE:
         way.append(at)
         for where, trusted in places:
             root = _above(at, trusted)
-            if root is not None:
+            if root is not None and is_self_signed(root):
                 return Found(root, where, at)
+            if root is not None and second is None:  # a CA in between, which changes more often
+                second = Found(root, where, at)
         above = _above(at, [each for each in sent[1:] if each not in way])
         if above is None:
             break
         at = above
-    return Found(None, "", at)
+    return second or Found(None, "", at)
 
 
 def _above(child, candidates):
