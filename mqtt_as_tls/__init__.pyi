@@ -1021,7 +1021,8 @@ class MQTTClient:
             ValueError: A bad filter, `properties` without MQTT 5.
             TypeError: Another type.
             RuntimeError: As `publish`; also when the client is stopped meanwhile.
-            RefusedError: The broker refused it (MQTT 5).
+            RefusedError: The broker refused it (MQTT 5), or three connections in a row ended on
+                it: it is not asked for any more.
             asyncio.TimeoutError: After `timeout_s`.
         """
 

@@ -125,12 +125,7 @@ def subscription(options):
 
 def unknown(name):
     """Return the TypeError for the argument `name` (str) of subscribe() or on(): it has none."""
-    hint = ""
-    if name in ("stream", "timeout_s"):
-        hint = ": it is one of %s" % ("on()" if name == "stream" else "subscribe()")
-    elif "call" in name or "handler" in name:
-        hint = ": write @client.on(filter, qos) before a function"
-    return TypeError("subscribe() and on() have no argument %r%s" % (name, hint))
+    return TypeError("subscribe() or on() has no argument %r" % name)
 
 
 def option(name, value):

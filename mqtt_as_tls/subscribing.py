@@ -2,11 +2,15 @@
 
 import asyncio
 
+from micropython import const
+
 from . import load
 from .dispatch import Subscription
+from .errors import RefusedError
 from .router import filter
 
-_GIVEN_UP = -1  # of a Subscription that nobody waits for any more: its `granted`
+_STRIKES = const(3)  # connections that ended on an UNSUBSCRIBE
+_GIVEN_UP = const(-1)  # of a Subscription that nobody waits for any more: its `granted`
 
 
 def subscribe(client, filter, qos=0, *, timeout_s=None, **options):
@@ -67,7 +71,8 @@ def unsubscribe(client, *filters, timeout_s=None, properties=None):
     properties  dict or list of pairs (MQTT 5)
 
     Raises ValueError at the call for no topic filter, RuntimeError when the client is not running;
-    RefusedError (MQTT 5); asyncio.TimeoutError.
+    RefusedError (MQTT 5; with either when three connections in a row ended on it, and it is not
+    asked for any more); asyncio.TimeoutError.
     """
     client.check_running(timeout_s)
     client.dispatcher.asks()
@@ -91,7 +96,10 @@ async def _unsubscribe(client, subs, properties):
         sub.granted = sub.reason = None
         sub.asked = False  # else its UNSUBACK would pass for a refusal
     answered = False
+    strikes = 0
     while not answered:
+        if strikes == _STRIKES:
+            raise RefusedError("connections end on UNSUBSCRIBE %r" % subs[0].filter, 128)
         await client.wait_connected()
         if not client.connected:  # it was, for a moment
             continue
@@ -109,6 +117,7 @@ async def _unsubscribe(client, subs, properties):
         while not answered and client.connected and client.stats.connects == connects:
             await asyncio.sleep_ms(10)
             answered = not t.error and subs not in client.session.requests.values()
+        strikes += 1
     for sub in subs:
         if sub.reason:
             raise sub.reason

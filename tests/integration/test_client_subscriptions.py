@@ -660,6 +660,34 @@ def test_a_refused_subscription_raises_and_the_connection_stays(tmp_path):
         )
 
 
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_broker_that_hangs_up_on_an_unsubscribe_is_not_asked_for_ever(protocol):
+    """Each connection ended on it, as long as the program ran."""
+    asked = []
+
+    def script(connection):
+        connection.accept(b"\x20\3\0\0\0" if protocol == 5 else b"\x20\2\0\0")
+        first, _ = connection.packet()
+        if first == 0xA2:
+            asked.append(connection.number)
+        else:
+            connection.until_closed()
+
+    out = Device.against(
+        script,
+        """
+        async with client:
+            with raises(RefusedError, "connections end on UNSUBSCRIBE 'a'"):
+                await client.unsubscribe("a", "b")
+            await client.wait_connected()
+            await client.publish("t")
+        """,
+        protocol=protocol,
+    )
+    assert asked == [1, 2, 3]
+    assert out.count("connected in") == 4
+
+
 @pytest.mark.parametrize("code", [0x8F, 0x9E])
 def test_a_refusal_with_a_code_of_mqtt_5_is_one_over_3_1_1_too(code):
     """ejabberd answers so; it was taken for no MQTT, on every connection for ever."""

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.support import patience
 from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
 
@@ -314,11 +315,11 @@ def test_no_more_is_under_way_than_the_receive_maximum_and_nothing_else_waits_fo
         connection.sock.settimeout(0.3)
         with pytest.raises(TimeoutError):
             connection.packet()
-        connection.sock.settimeout(20)
+        connection.sock.settimeout(patience.stretched(20))
         return ids
 
     def script(connection):
-        connection.sock.settimeout(20)
+        connection.sock.settimeout(patience.stretched(20))
         connection.accept(connack(b"\x21\0\2" + b"\x13\0\1"))  # two at a time, pings each second
         a, b = publishes(connection, b"0", b"1")
         # with the quota used up
@@ -751,7 +752,7 @@ def authenticate(connection):
     connection.sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
         connection.packet()  # what is queued waits for CONNACK
-    connection.sock.settimeout(20)
+    connection.sock.settimeout(patience.stretched(20))
     connection.send(connack(METHOD + b"\x16\0\3yes"))
     first, body = connection.packet()
     assert first == 0x32
