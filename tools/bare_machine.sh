@@ -60,7 +60,7 @@ names='(https?|no)_proxy|PIP_(CERT|INDEX_URL|DEFAULT_TIMEOUT)|SSL_CERT_(FILE|DIR
 mapfile -t passed < <(env | grep -iE "^($names)=")
 
 there() {
-    chroot "$folder" env -i "${passed[@]}" HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+    chroot "$folder" env -i "${passed[@]}" HOME=/root CI=true PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
 there apt-get -qq update >>"$log" 2>&1

@@ -69,6 +69,7 @@ class Machine:
         monkeypatch.setattr(self.dev, "PLACES", ())
         monkeypatch.setattr(self.dev, "POLICY", folder / "policy-rc.d")
         monkeypatch.setattr(self.dev, "UNITS", folder / "units")
+        monkeypatch.delenv("CI", raising=False)
         self.is_root(False)
 
     def has(self, program, text=CALLED):
@@ -77,7 +78,9 @@ class Machine:
         path.chmod(0o755)
 
     def is_root(self, so):
+        """Have it run as root, who has said --yes."""
         self._patch.setattr(os, "geteuid", lambda: 0 if so else 1000)
+        self._patch.setenv(self.dev.YES, "yes" if so else "")
 
     def has_a_venv(self, pip="exit 0"):
         """Make .venv with a Python whose pip is this line of shell."""
@@ -129,6 +132,59 @@ def test_root_gets_all_that_is_missing_at_once_after_one_update(machine, capsys)
     assert "iproute2 (networks that are cut)" in said[0]
     machine.dev.need("broker", "tests")
     assert sum(call.endswith("update") for call in machine.calls()) == 1
+
+
+@pytest.mark.parametrize("answer", [None, "", "n", "yes\n", "y\n"])
+def test_root_is_asked_before_anything_is_installed(machine, capsys, monkeypatch, answer):
+    machine.has("apt-get", APT_GET)
+    machine.is_root(True)
+    monkeypatch.setenv(machine.dev.YES, "")
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: answer is not None)
+    monkeypatch.setattr(sys.stdin, "readline", lambda: answer)
+    machine.dev.need("broker", then="without")
+    said = capsys.readouterr().err
+    calls = machine.folder / "calls"
+    installs = calls.exists() and "apt-get" in calls.read_text()
+    assert installs == (answer in ("yes\n", "y\n"))
+    assert installs or "mosquitto" in said and "or let ./dev do it: ./dev --yes" in said
+    assert answer is None or "It would install with apt-get: mosquitto (the broker)" in said
+
+
+@pytest.mark.parametrize("variable", ["CI", "DEV_YES"])
+def test_ci_is_not_asked(machine, monkeypatch, variable):
+    machine.has("apt-get", APT_GET)
+    machine.is_root(True)
+    monkeypatch.setenv(machine.dev.YES, "")
+    monkeypatch.setenv(variable, "true")
+    machine.dev.need("broker", then="without")
+    assert any("--no-install-recommends mosquitto" in call for call in machine.calls())
+
+
+def test_yes_stands_before_the_command(machine, monkeypatch, capsys):
+    assert machine.dev.main(["--yes", "--help"]) == 0
+    assert os.environ[machine.dev.YES] == "yes"
+    assert "./dev --yes COMMAND" in capsys.readouterr().out
+
+
+def test_every_package_is_pinned_with_its_hashes():
+    """Those that packages want, too; and what is written by hand is what was compiled."""
+    lists = sorted((ROOT / "requirements").glob("*.in"))
+    assert len(lists) == 8
+    for path in lists:
+        text = path.with_suffix(".txt").read_text().replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line and line[0] != "#"]
+        assert all("==" in line and " --hash=sha256:" in line for line in lines), path
+        compiled = {line.split()[0].lower() for line in lines}
+        for line in path.read_text().splitlines():
+            if line and line[0] != "#":
+                assert line.lower() in compiled, f"{line}: python tools/pins.py"
+
+
+def test_pip_takes_nothing_without_its_hash(machine):
+    machine.has_a_venv()
+    machine.dev.install(machine.dev.TESTS)
+    assert "--require-hashes" in machine.calls()[0]
 
 
 def test_what_a_distribution_has_not_keeps_nothing_else_from_being_installed(machine, capsys):
