@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.support import mpy, patience
-from tests.support.tool import mqttls, typing, without_root
+from tests.support.tool import mqttls, typing, without_root, write_secret
 from tools.mqttls import cli, files
 
 INIT = ("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
@@ -134,7 +134,9 @@ def test_init_with_another_name_keeps_the_authority_and_archives_the_old_certifi
     after = snapshot(pki)
     assert after["ca.crt"] == before["ca.crt"] and after["ca.key"] == before["ca.key"]
     for file in ("broker/broker.crt", "broker/broker.key"):
-        assert after[f"archive/{serial}/{file}"] == before[file] != after[file]
+        assert before[file] != after[file]
+    assert after[f"archive/{serial}/broker/broker.crt"] == before["broker/broker.crt"]
+    assert f"archive/{serial}/broker/broker.key" not in after
     names = mqttls(pki, "status", "--json").json["broker"]["names"]
     assert names == ["127.0.0.1", "broker.lan", "garden.lan"]
 
@@ -277,9 +279,7 @@ def test_what_others_can_read_is_a_problem(pki):
 
 
 def secret(tmp_path, text):
-    path = tmp_path / "passphrase"
-    path.write_text(text)
-    return {"MQTTLS_PASSPHRASE_FILE": str(path)}
+    return {"MQTTLS_PASSPHRASE_FILE": str(write_secret(tmp_path / "passphrase", text))}
 
 
 def test_an_encrypted_authority_wants_its_passphrase(tmp_path):
@@ -312,12 +312,12 @@ def test_a_passphrase_is_typed_twice_and_not_shown(tmp_path):
     for end in "\x04", "\x03":  # Ctrl-D, Ctrl-C
         status, text = typing(command, end)
         assert status == 130 and text.endswith("mqttls: interrupted\n"), text
-    status, text = typing(command, "sesame", "sesamy")
+    status, text = typing(command, "sesame open up", "sesamy open up")
     assert status == 1 and "the two passphrases differ" in text
     assert not pki.exists()
-    status, text = typing(command, "sesame", "sesame")
+    status, text = typing(command, "sesame open up", "sesame open up")
     assert status == 0 and "sesame" not in text, text
-    status, text = typing(["device", "add", "kitchen", "--dir", pki], "sesame")
+    status, text = typing(["device", "add", "kitchen", "--dir", pki], "sesame open up")
     assert status == 0 and (pki / "devices/kitchen/key.der").exists(), text
 
 
@@ -550,6 +550,7 @@ def test_a_host_and_port_of_a_row_go_into_the_board_s_settings(tmp_path, pki):
 )
 def test_a_file_without_an_end_is_not_read_to_it(command, pki, tmp_path):
     large = tmp_path / "large"
+    write_secret(large, "")
     with large.open("wb") as file:
         file.truncate(files.LARGEST + 1)
     mqttls(pki, "device", "add", "kitchen")

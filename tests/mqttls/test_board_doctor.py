@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.board import WIFI
-from tests.support.tool import make_directory
+from tests.support.tool import make_directory, write_secret
 from tools.mqttls.board import Board
 from tools.mqttls.cli import main
 
@@ -31,7 +31,7 @@ def mqttls(directory, board, capsys):
 @pytest.fixture
 def provisioned(mqttls, tmp_path):
     secret = tmp_path / "wifi-password"
-    secret.write_text(WIFI[1])
+    write_secret(secret, WIFI[1])
     wifi = ("--wifi-ssid", WIFI[0], "--wifi-password-file", str(secret))
     assert mqttls("provision", "kitchen", *wifi)[0] == 0
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.board import WIFI
-from tests.support.tool import APP, Mosquitto, Watcher, init, mqttls, open_folder
+from tests.support.tool import APP, Mosquitto, Watcher, init, mqttls, open_folder, write_secret
 from tools.mqttls.board import Board
 
 
@@ -16,7 +16,7 @@ def pki():
 @pytest.fixture
 def provision(pki, board, tmp_path):
     secret = tmp_path / "wifi-password"
-    secret.write_text(WIFI[1])
+    write_secret(secret, WIFI[1])
     wifi = ("--wifi-ssid", WIFI[0], "--wifi-password-file", secret)
 
     def run(name="kitchen"):

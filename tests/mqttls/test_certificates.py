@@ -195,7 +195,8 @@ def test_the_revocation_list_lives_as_long_as_the_authority(pki):
     status = run(pki, "status")
     assert status["crl"]["revoked"] == 1
     assert [each["name"] for each in status["devices"]] == ["cellar"]
-    assert (pki / "archive" / serial / "devices/kitchen/key.der").exists()
+    kept = pki / "archive" / serial / "devices/kitchen"
+    assert (kept / "cert.crt").exists() and not (kept / "key.der").exists()
 
 
 def test_status_says_which_boards_have_an_older_certificate(pki):

@@ -25,6 +25,7 @@ from tests.support.doctoring import (
     tls_server,
 )
 from tests.support.server import server
+from tests.support.tool import write_secret
 from tools.mqttls.micropython import interpreter
 from tools.ports import free_port
 
@@ -273,7 +274,7 @@ def test_row_35_the_identity_option_is_missing(tmp_path, pki):
 def test_row_36_a_wrong_password(tmp_path, pki):
     password = tmp_path / "password"
     with Broker(tmp_path / "b", "tls", pki=pki, users={"ann": "right"}) as broker:
-        password.write_text("not-the-one\n")
+        write_secret(password, "not-the-one\n")
         login = ("--user", "ann", "--password-file", password)
         word = doctor(broker.port, *login, ca=pki.ca)
         # mosquitto 2.0 says 5, what else the specification calls 4

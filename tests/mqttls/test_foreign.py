@@ -19,7 +19,7 @@ from tests.support.board import WIFI
 from tests.support.broker import HOST, Broker
 from tests.support.doctoring import doctor, forge, mqttls
 from tests.support.pty_board import PtyBoard
-from tests.support.tool import APP, typing
+from tests.support.tool import APP, typing, write_secret
 from tools.mqttls.board import Board
 from tools.mqttls.doctor import roots
 from tools.ports import free_port
@@ -45,7 +45,7 @@ def folder(tmp_path):
 @pytest.fixture
 def secret(tmp_path):
     path = tmp_path / "password"
-    path.write_text("secret\n")
+    write_secret(path, "secret\n")
     return path
 
 
@@ -102,7 +102,7 @@ def connects(folder, name, port, tmp_path, app=APP, expected="acknowledged True 
     """Assert that the doctor connects as a device, and a board with what provision writes."""
     said = mqttls("doctor", "--device", name, "--dir", folder)
     assert said["exit"] == 0 and said["attempt"]["ok"], said
-    (tmp_path / "wifi").write_text(WIFI[1])
+    write_secret(tmp_path / "wifi", WIFI[1])
     with PtyBoard(tmp_path / "flash", wifi=WIFI) as board:
         wifi = ("--wifi-ssid", WIFI[0], "--wifi-password-file", tmp_path / "wifi")
         said = mqttls("provision", name, "--port", board.port, *wifi, "--dir", folder)
@@ -425,7 +425,7 @@ def test_a_companys_pfx_with_its_chain(shows, pki, folder, tmp_path):
     mqttls("device", "add", "kitchen", "--dir", folder)
     connects(folder, "kitchen", broker.port, tmp_path)
     one_problem(mqttls(*command), "no terminal", "--passphrase-file")
-    word.write_text("secret\n")
+    write_secret(word, "secret\n")
     assert mqttls(*command, "--passphrase-file", word)["exit"] == 0
     word.write_text("other\n")
     one_problem(mqttls(*command, "--passphrase-file", word), "wrong passphrase")

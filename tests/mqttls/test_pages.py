@@ -20,7 +20,7 @@ from tests.support import docs, mpy, patience
 from tests.support.broker import Broker, mosquitto
 from tests.support.pki import PKI
 from tests.support.pty_board import PtyBoard
-from tests.support.tool import MQTTLS, Mosquitto, Watcher, open_folder
+from tests.support.tool import MQTTLS, Mosquitto, Watcher, open_folder, write_secret
 from tools.mqttls.board import Board
 from tools.mqttls.doctor.causes import ROWS
 from tools.ports import free_port
@@ -40,7 +40,7 @@ class Story:
         self.port = free_port()
         self.board = None
         self.environment = {}
-        (base / "wifi-password").write_text(WIFI[1])
+        write_secret(base / "wifi-password", WIFI[1])
 
     def run(self, line):
         """Run one line as it is shown, with the names of the test; return its output (str)."""
@@ -182,7 +182,7 @@ def test_a_broker_that_was_there_before(tmp_path):
         Broker(tmp_path / "broker", "tls", pki=pki, identity=identity, users=users) as broker,
     ):
         shutil.copy(root.cert_pem, base / "ca.pem")
-        (base / "password").write_text("secret\n")
+        write_secret(base / "password", "secret\n")
         story = Story(base)
         story.port = broker.port
         story.environment["SSL_CERT_FILE"] = root.cert_pem

@@ -12,7 +12,7 @@ import pytest
 from tests.support import mpy, patience, process
 from tests.support.board import WIFI
 from tests.support.pty_board import PtyBoard
-from tests.support.tool import APP, make_directory, typing
+from tests.support.tool import APP, make_directory, typing, write_secret
 from tools.mqttls import board_files, library
 from tools.mqttls.board import INFO, Board
 from tools.mqttls.cli import main
@@ -27,7 +27,7 @@ def directory(tmp_path, pki):
 def provision(directory, board, tmp_path, capsys):
     """Runs the command; returns (exit status, what it printed)."""
     secret = tmp_path / "wifi-password"
-    secret.write_text(WIFI[1] + "\n")
+    write_secret(secret, WIFI[1] + "\n")
 
     def run(*arguments, port=None, name="kitchen", wifi=True):
         line = ["provision", name, "--dir", str(directory), "--port", port or board.port]
@@ -64,7 +64,7 @@ def test_a_board_connects_with_mutual_tls_with_what_provision_wrote(
 ):
     directory = make_directory(tmp_path / "pki", pki, mtls_broker.port)
     secret = tmp_path / "wifi-password"
-    secret.write_text(WIFI[1] + "\n")
+    write_secret(secret, WIFI[1] + "\n")
     line = ["provision", "kitchen", "--dir", str(directory), "--port", board.port]
     line += ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(secret)]
     assert main(line) == 0, capsys.readouterr()
@@ -272,14 +272,14 @@ def test_a_password_is_asked_for_when_the_board_is_found_and_not_shown(directory
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_password_file_may_be_of_notepad_or_powershell(provision, board, tmp_path, encoding):
-    (tmp_path / "file").write_text("Grüße aus 2031\r\n", encoding)
+    write_secret(tmp_path / "file", "Grüße aus 2031\r\n", encoding)
     line = ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(tmp_path / "file")]
     assert provision(*line, "--source", wifi=False)[0] == 0
     assert json.loads(files_on(board.port)["/certs/wifi.json"])["password"] == "Grüße aus 2031"
 
 
 def test_a_password_file_that_is_no_text_is_said(provision, tmp_path):
-    (tmp_path / "file").write_bytes(b"\xff\x00\xfepassword")
+    write_secret(tmp_path / "file", b"\xff\x00\xfepassword")
     line = ["--wifi-ssid", WIFI[0], "--wifi-password-file", str(tmp_path / "file")]
     status, out = provision(*line, wifi=False, port="/dev/nothing")
     assert status == 2 and "is not UTF-8" in out

@@ -15,6 +15,7 @@ from tests.support.tool import MQTTLS, mqttls, typing
 from tools.mqttls import cli, system
 from tools.mqttls.messages import VERBS, Failure, command, shell
 from tools.mqttls.report import Report
+from tools.mqttls.screen import printable
 
 HOSTILE = "evil\x1b]0;x\x07 \x9b31m\u202ename\udcff\nall is well"
 
@@ -114,7 +115,22 @@ def test_what_came_from_outside_harms_no_terminal(terminal):
     report = Report(True, out)
     report.note(HOSTILE)
     report.finish("x", 0)
-    assert json.loads(out.getvalue())["notes"] == [HOSTILE] and out.getvalue().isascii()
+    (note,) = json.loads(out.getvalue())["notes"]
+    assert note == printable(HOSTILE) and note.isprintable() and out.getvalue().isascii()
+
+
+def test_nobody_outside_can_forge_a_command_or_a_line():
+    text = "".join(map(chr, range(0x20))) + "mqttls\x02revoke\x01kitchen\x03\nPROBLEM: none"
+    out = io.StringIO()
+    report = Report(out=out, program="./dev mqttls")
+    report.problem("chain", text)
+    assert out.getvalue().count("\n") == 1 and "./dev" not in out.getvalue()
+    out = io.StringIO()
+    report = Report(True, out, program="./dev mqttls")
+    report.failed(Failure(text, lines=["one", text]))
+    report.finish("x", 1)
+    fact = json.loads(out.getvalue())["problems"][0]["fact"]
+    assert fact.count("\n") == 2 and fact.replace("\n", "").isprintable() and "./dev" not in fact
 
 
 def test_commands_are_printed_as_mqttls_was_started(tmp_path):

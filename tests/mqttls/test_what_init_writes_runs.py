@@ -1,5 +1,6 @@
 """mosquitto, as an unprivileged user, with what the tool wrote, and real MicroPython devices."""
 
+import getpass
 import json
 import os
 import re
@@ -131,13 +132,13 @@ def test_a_revoked_device_is_refused_with_every_certificate_it_ever_had(base, pk
 def test_a_device_has_its_own_topics_only(pki):
     port = init(pki)
     mqttls(pki, "device", "add", "kitchen", "cellar")
-    mqttls(pki, "device", "add", "desk", "--admin")
+    mqttls(pki, "device", "add", "desk", "desk-2", "--admin")
     with running(pki, port), Watcher(pki, "desk", port) as watcher:
         with Watcher(pki, "cellar", port) as nosy:
             assert publish(pki, "kitchen", "devices/cellar/test", "forged") == "done"
             assert publish(pki, "kitchen", "elsewhere", "forged") == "done"
             assert publish(pki, "kitchen", "devices/kitchen/test", "mine") == "done"
-            assert publish(pki, "cellar", "devices/cellar/last", "end") == "done"
+            assert publish(pki, "desk-2", "devices/cellar/last", "end") == "done"
             watcher.wait_for("devices/cellar/last")
             nosy.wait_for("devices/cellar/last")
             assert nosy.received == [("devices/cellar/last", "end")]
@@ -268,7 +269,8 @@ def test_a_device_is_revoked_during_a_roll_over_with_the_old_certificate_too(bas
 def test_server_only_tls_takes_passwords(base, pki):
     port = init(pki, "--server-only")
     mqttls(pki, "device", "add", "kitchen", "cellar")
-    with running(pki, port) as broker, Watcher(pki, "kitchen", port) as watcher:
+    mqttls(pki, "device", "add", "desk", "--admin")
+    with running(pki, port) as broker, Watcher(pki, "desk", port) as watcher:
         assert publish(pki, "kitchen", payload="21.5") == "done"
         assert watcher.wait_for("devices/kitchen/test") == "21.5"
         assert publish(pki, "cellar", "devices/kitchen/test", "forged") == "done"
@@ -305,10 +307,12 @@ def test_a_broker_is_turned_from_certificates_to_passwords_and_back(pki):
 
 
 def install(pki, etc, *arguments, code=0):
-    owner = subprocess.check_output(["id", "-un"], text=True).strip()
+    """Run install.sh; the user of mosquitto is nobody, where we are root."""
+    owner = "nobody" if os.geteuid() == 0 else getpass.getuser()
+    state = etc.parent / "state"
     done = subprocess.run(
         ["sh", pki / "broker" / "install.sh", *arguments],
-        env={**os.environ, "ETC": str(etc), "OWNER": owner, "START": "true"},
+        env={**os.environ, "ETC": str(etc), "OWNER": owner, "STATE": str(state), "START": "true"},
         capture_output=True,
         text=True,
         timeout=patience.stretched(20),
@@ -334,14 +338,77 @@ def test_the_install_script_installs_what_runs(base, pki, options):
     assert "\nuser " in (pki / "broker/mosquitto.conf").read_text()
     assert "user " not in re.sub("#.*", "", (etc / "conf.d/mqttls.conf").read_text())
     assert "by root" not in (etc / "conf.d/mqttls.conf").read_text()
-    key = etc / "mqttls" / "broker.key"
-    assert key.stat().st_mode & 0o777 == 0o600
-    assert (etc / "mqttls").stat().st_mode & 0o777 == 0o700
-    assert not list(etc.rglob("*.new"))
+    assert "persistence" not in (etc / "conf.d/mqttls.conf").read_text(), "its own says it"
+    assert modes(etc / "mqttls") == ({0o750}, {0o640}) if os.geteuid() == 0 else ({0o700}, {0o600})
+    assert not list(etc.rglob("*.new")) and not list(etc.glob(".*"))
     shutil.copytree(pki / "devices", base / "devices")
     shutil.rmtree(pki)  # the broker is another machine
-    with Mosquitto(main, port, etc):
+    (base / "empty").mkdir()
+    with Mosquitto(main, port, base / "empty"):
         assert publish(base, "kitchen") == "done"
+
+
+def modes(folder):
+    """Return (modes of the folders, modes of the files) of a folder: two sets."""
+    found = [*folder.rglob("*")]
+    files = {each.stat().st_mode & 0o777 for each in found if not each.is_dir()}
+    return {each.stat().st_mode & 0o777 for each in [folder, *found] if each.is_dir()}, files
+
+
+def test_what_has_no_place_for_its_state_gets_one(base, pki):
+    init(pki)
+    etc = base / "etc"
+    etc.mkdir()
+    (etc / "mosquitto.conf").write_text(f"include_dir {etc}/conf.d\n")
+    install(pki, etc)
+    assert "persistence" not in (etc / "conf.d/mqttls.conf").read_text(), "there is none"
+    (base / "state").mkdir()
+    install(pki, etc)
+    assert f"persistence_location {base}/state/\n" in (etc / "conf.d/mqttls.conf").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+def test_a_broker_that_was_taken_over_becomes_not_root_and_changes_no_rule(base, pki):
+    """The folder of an older install.sh belongs to mosquitto: whoever took that over was there."""
+    init(pki, "--server-only")
+    mqttls(pki, "device", "add", "kitchen")
+    etc, home = base / "etc", base / "root"
+    ours, theirs = home / "precious", etc / "mqttls"
+    for each in (etc, home, theirs):
+        each.mkdir()
+    ours.write_text("as before")
+    (etc / "mosquitto.conf").write_text(f"include_dir {etc}/conf.d\n")
+    for name in ("acl", "acl.new", "broker.key.new", "passwords"):
+        (theirs / name).symlink_to(home)
+    for name in ("ca.crt", "ca.crt.new", "broker.crt", "crl.pem.new"):
+        (theirs / name).symlink_to(ours)
+    give_away(theirs)
+    install(pki, etc)
+    assert [each.name for each in home.iterdir()] == ["precious"]
+    assert ours.read_text() == "as before" and ours.stat().st_uid == 0
+    installed = [theirs, *theirs.iterdir()]
+    assert len(installed) == 7 and not any(each.is_symlink() for each in installed)
+    assert {each.stat().st_uid for each in installed} == {0}
+    attack = (
+        "cat passwords >/dev/null && cd .. && for each in mqttls/* conf.d/* mosquitto.conf; do "
+        "! echo x 2>/dev/null >>$each && ! rm -f $each 2>/dev/null && ! mv $each y 2>/dev/null || "
+        "exit 7; done; ! touch mqttls/x conf.d/x x 2>/dev/null"
+    )
+    group = str(theirs.stat().st_gid)
+    as_broker = ["setpriv", f"--reuid={NOBODY}", f"--regid={group}", "--clear-groups"]
+    done = subprocess.run([*as_broker, "sh", "-c", attack], cwd=theirs)
+    assert done.returncode == 0
+    # a folder that is theirs is not installed into
+    os.chown(etc / "conf.d", NOBODY, NOBODY)
+    assert "is not for root alone to write" in install(pki, etc, code=1)
+    os.chown(etc / "conf.d", 0, 0)
+    etc.chmod(0o777)
+    assert f"chmod go-w '{etc}'" in install(pki, etc, code=1)
+    etc.chmod(0o755)
+    shutil.rmtree(theirs)
+    theirs.symlink_to(home)
+    install(pki, etc)
+    assert not theirs.is_symlink() and [each.name for each in home.iterdir()] == ["precious"]
 
 
 INSIDE = """

@@ -17,7 +17,7 @@ from tests.support import docs, mpy, patience, process
 from tests.support.board import WIFI
 from tests.support.broker import Peer, properties_of
 from tests.support.pty_board import PtyBoard
-from tests.support.tool import Mosquitto, init, mqttls, open_folder
+from tests.support.tool import Mosquitto, init, mqttls, open_folder, write_secret
 from tools.mqttls.board import Board, BoardGone, BoardRaised
 
 EXAMPLES = mpy.ROOT / "examples"
@@ -39,7 +39,7 @@ class Place:
         self.board = PtyBoard(
             folder / "flash", wifi=WIFI, fakes=("machine", "network", "umqtt.simple")
         )
-        (folder / "wifi-password").write_text(WIFI[1])
+        write_secret(folder / "wifi-password", WIFI[1])
         wifi = ("--wifi-ssid", WIFI[0], "--wifi-password-file", folder / "wifi-password")
         mqttls(self.pki, "provision", "kitchen", "--port", self.board.port, *wifi)
 

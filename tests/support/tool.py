@@ -142,14 +142,25 @@ def give_away(folder):
     """Make an unprivileged user the owner of `folder` and what is in it, when we are root."""
     if os.geteuid() == 0:
         for path in [folder, *folder.rglob("*")]:
-            os.chown(path, NOBODY, NOBODY)
+            os.lchown(path, NOBODY, NOBODY)
+
+
+def write_secret(path, text, encoding=None):
+    """Write a file (Path) with a secret, which nobody else can read; return it."""
+    path.touch(0o600)
+    path.chmod(0o600)
+    if isinstance(text, bytes):
+        path.write_bytes(text)
+    else:
+        path.write_text(text, encoding)
+    return path
 
 
 def take_back(folder):
     """Make us the owner of `folder` and what is in it again: mqttls acts in its user's only."""
     if os.geteuid() == 0:
         for path in [folder, *folder.rglob("*")]:
-            os.chown(path, 0, 0)
+            os.lchown(path, 0, 0)
 
 
 def make_directory(path, pki, port, identity=None, name="kitchen"):

@@ -9,17 +9,21 @@ board knows. Once every board has been provisioned, the broker's comes from the 
 the old one goes to the archive.
 """
 
+import contextlib
 import datetime
 import functools
+import json
 
-from . import certificates, passphrase
-from .files import read_json
+from . import certificates, passphrase, pkcs8
+from .files import read_json, read_lines
 from .messages import Failure
 
-DUE_DAYS = 90
-DAYS = {"ca": 7300, "broker": 1825, "device": 3650}
-_REVOKED = "revoked.json"
+DUE_DAYS = 90  # `renew` renews it, `status` says so
+SOON_DAYS = 30  # every command says so
+DAYS = {"ca": 7300, "broker": 1825, "device": 365}
+_REVOKED, _ISSUED = "revoked.json", "issued.jsonl"
 _OF_REVOKED = ("serial", "name", "revoked", "authority")
+_OF_ISSUED = ("serial", "name", "use", "authority", "issued", "until")
 
 
 def ends_in(days):
@@ -47,6 +51,7 @@ class Authority:
 
     def __init__(self, path):
         self.path = path
+        self._noted = False
 
     @functools.cached_property
     def certificate(self):
@@ -79,6 +84,19 @@ class Authority:
         """The CA with its key that signs the broker's certificate: one that every board knows."""
         return self.older_identity if self.older else self.identity
 
+    def identity_of(self, certificate):
+        """
+        Return the CA with its key that issued a certificate (certificates.Identity), None where
+        nobody trusts that, its key has a passphrase, or is kept elsewhere.
+        """
+        issuer = certificates.issuer_among(certificate, self.trusted)
+        if issuer is None or self.is_encrypted:
+            return None
+        try:
+            return self.older_identity if issuer is self.older else self.identity
+        except FileNotFoundError:
+            return None
+
     @functools.cached_property
     def _passphrase(self):
         return passphrase.ask("the CA's key")
@@ -96,6 +114,11 @@ class Authority:
             return False
 
     @property
+    def is_weak(self):
+        """Whether the current CA's key has a passphrase, but in a form that is soon guessed."""
+        return self.is_encrypted and pkcs8.is_weak((self.path / "ca.key").read_bytes())
+
+    @property
     def has_ended(self):
         """Whether the current CA's certificate has expired."""
         return self.certificate.not_valid_after_utc < certificates.now()
@@ -104,26 +127,30 @@ class Authority:
         """Make `identity` the current CA; `secret` encrypts its key (bytes or None)."""
         change.put("ca.crt", certificates.cert_pem(identity.certificate))
         change.put("ca.key", certificates.key_pem(identity.key, secret))
+        self.put_issued(change, identity.certificate, identity.serial)
         self.identity, self.certificate = identity, identity.certificate
 
     def put_key(self, change, secret):
         """Have the current CA's key encrypted with `secret` (bytes)."""
         change.put("ca.key", certificates.key_pem(self.identity.key, secret))
 
-    def put_next(self, change, kind, until):
+    def put_next(self, change, kind, until, *, now=False):
         """
         Begin a roll-over: make a new CA, its key encrypted where that of the old one is. The old
         one stays trusted; if it has ended it is of no use, and goes.
 
         kind   of its key, one of names.KEY_KINDS
         until  datetime of its end
+        now    bool: nobody trusts the old one from now on, nor the one before
 
         Return the new one (certificates.Identity).
         """
-        old, ended = self.identity, self.has_ended
+        old, ended = self.identity, now or self.has_ended
         secret = self.passphrase() if self.is_encrypted else None
         new = certificates.new_authority(kind, until)
-        change.keep(old.serial, "ca.crt", "ca.key")
+        change.keep(old.serial, "ca.crt")
+        if now and self.older:
+            self.drop_older(change)
         if not ended:
             change.put(f"ca/{old.serial}.crt", certificates.cert_pem(old.certificate))
             change.put(f"ca/{old.serial}.key", certificates.key_pem(old.key, secret))
@@ -135,9 +162,50 @@ class Authority:
         """End the roll-over: nobody trusts the older CA. Return its serial number (str)."""
         serial = certificates.serial_of(self.older)
         self.older = None
+        change.keep(serial, f"ca/{serial}.crt")
         change.remove(f"ca/{serial}.crt")
         change.remove(f"ca/{serial}.key")
         return serial
+
+    # What was issued
+
+    def issued(self):
+        """
+        Return what was ever issued, oldest first: list of dicts with serial, name, use ("ca",
+        "broker", "device"), authority (serial number of the issuer, "" if unknown), issued, until
+        (ISO 8601).
+
+        In a folder of an older version that is what can be found in it.
+        """
+        path = self.path / _ISSUED
+        shape = dict.fromkeys(_OF_ISSUED, str)
+        return read_lines(path, shape) if path.exists() else self._found()
+
+    def put_issued(self, change, certificate, authority):
+        """Note a new certificate; `authority` is the serial number (str) of who issued it."""
+        if not (self.path / _ISSUED).exists() and not self._noted:
+            for each in self._found():
+                change.append(_ISSUED, json.dumps(each) + "\n")
+        self._noted = True
+        line = _line(certificate, authority, certificates.now().isoformat())
+        change.append(_ISSUED, json.dumps(line) + "\n")
+
+    def _found(self):
+        """Return the certificates that are in the folder, as issued() does."""
+        found, authorities = {}, {}
+        names = ("ca.crt", "ca/*.crt", "broker/broker.crt", "devices/*/cert.crt")
+        for name in [*names, *(f"archive/*/{each}" for each in names)]:
+            for path in sorted(self.path.glob(name)):
+                with contextlib.suppress(Failure, OSError):
+                    certificate = certificates.load(path)
+                    found[certificates.serial_of(certificate)] = certificate
+                    if certificates.use_of(certificate) == certificates.CA:
+                        authorities[certificates.serial_of(certificate)] = certificate
+        lines = []
+        for certificate in found.values():
+            issuer = certificates.issuer_among(certificate, authorities.values())
+            lines.append(_line(certificate, certificates.serial_of(issuer) if issuer else "", ""))
+        return lines
 
     # Revocation
 
@@ -166,6 +234,19 @@ class Authority:
         change.put("crl.pem", text)
         change.put("broker/crl.pem", text)
 
+    def crl_end(self, days):
+        """
+        Return when the first of the revocation lists ends (datetime), None where that is not
+        within `days`, or they end with their authorities, no earlier.
+        """
+        lists = certificates.load_crls(self.path / "crl.pem")
+        ends = [
+            one.next_update_utc
+            for one, authority in zip(lists, self.trusted, strict=False)
+            if one.next_update_utc < min(ends_in(days), authority.not_valid_after_utc)
+        ]
+        return min(ends, default=None)
+
     def crl_problem(self):
         """Return why the revocation lists must be written anew (str), or "" if they are good."""
         try:
@@ -192,3 +273,20 @@ class Authority:
             }:
                 return "it does not hold what was revoked"
         return ""
+
+
+def use_of(certificate):
+    """Return what a certificate is for, as Authority.issued has it: "ca", "broker", "device"."""
+    uses = {certificates.CA: "ca", certificates.SERVER: "broker", certificates.CLIENT: "device"}
+    return uses[certificates.use_of(certificate)]
+
+
+def _line(certificate, authority, issued):
+    return {
+        "serial": certificates.serial_of(certificate),
+        "name": certificates.common_name(certificate),
+        "use": use_of(certificate),
+        "authority": authority,
+        "issued": issued,
+        "until": certificate.not_valid_after_utc.isoformat(),
+    }

@@ -6,6 +6,7 @@ pathlen 0; one use for each certificate; random serial numbers; valid from 2020 
 board's first connection works before its clock is set.
 """
 
+import contextlib
 import datetime
 import ipaddress
 import re
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from . import pkcs8
 from .messages import Failure, command
 from .names import is_address
 
@@ -59,8 +61,9 @@ def key_kind(key):
 
 def key_pem(key, passphrase=None):
     """Return the key as PEM (bytes), PKCS#8; encrypted when there is a `passphrase` (bytes)."""
-    lock = serialization.BestAvailableEncryption(passphrase) if passphrase else _PLAIN
-    return key.private_bytes(_PEM, _PKCS8, lock)
+    if passphrase:
+        return pkcs8.encrypted(key, passphrase)
+    return key.private_bytes(_PEM, _PKCS8, _PLAIN)
 
 
 def key_der(key):
@@ -89,10 +92,12 @@ def load_key(path, passphrase=None):
                     f"{path} is encrypted", "decrypt it with: openssl pkey -in FILE", stage="files"
                 ) from None
         return load(data, passphrase())
-    except ValueError as error:
-        if b"ENCRYPTED" in data and "decrypt" in str(error).lower():
+    except ValueError:
+        if b"ENCRYPTED" in data:  # one in 256 wrong ones opens it, and what is inside is no key
             raise Failure(
-                f"wrong passphrase for {path}", "try again with the right one", stage="files"
+                f"wrong passphrase for {path}",
+                "try again with the right one; or it is damaged: put it back from a backup",
+                stage="files",
             ) from None
         raise _damaged(path, "private key") from None
 
@@ -138,6 +143,18 @@ def common_name(certificate):
 def serial_of(certificate):
     """Return the serial number of a certificate, 40 hexadecimal digits (str)."""
     return f"{certificate.serial_number:040x}"
+
+
+def use_of(certificate):
+    """Return what a certificate is for: CA, SERVER or CLIENT."""
+    extensions = certificate.extensions
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return CA
+    with contextlib.suppress(x509.ExtensionNotFound):
+        if _USES[SERVER] in extensions.get_extension_for_class(x509.ExtendedKeyUsage).value:
+            return SERVER
+    return CLIENT
 
 
 def facts(certificate):
@@ -343,19 +360,19 @@ def issuer_among(certificate, authorities):
 # Revocation
 
 
-def crl_pem(authority, serials):
+def crl_pem(authority, serials, until=None):
     """
     Return the PEM (bytes) of the list of what `authority` (Identity) revoked.
 
     serials  {serial number as hexadecimal str: datetime of its revocation}
-
-    It is valid as long as the authority: mosquitto refuses every client once it has passed.
+    until    datetime of its end; None: as long as the authority, because mosquitto refuses every
+             client once it has passed
     """
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.certificate.subject)
         .last_update(now())
-        .next_update(max(authority.certificate.not_valid_after_utc, now() + _A_DAY))
+        .next_update(until or max(authority.certificate.not_valid_after_utc, now() + _A_DAY))
         .add_extension(x509.CRLNumber(int(now().timestamp())), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), False

@@ -8,7 +8,7 @@ import pkgutil
 import re
 import sys
 
-from . import commands, library, system
+from . import commands, health, library, system
 from .messages import VERBS, Failure, Usage, command
 from .report import Report
 from .screen import stop_writing
@@ -27,6 +27,10 @@ EXAMPLES = (
     (("provision", "kitchen", "--wifi-ssid", "my-ssid"), "library, certificates, clock onto it"),
     (("doctor", "broker.lan:8883", "--device", "kitchen"), "why does it not connect?"),
 )
+
+
+# of the folder, or has nothing to do with it
+_SAYS_IT_ALL = ("status", "explain", "keys")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -128,6 +132,8 @@ def _main(arguments, program):
             report.set_folder(chosen.dir)
         chosen.json = report.as_json
         status = chosen.run(chosen, report) or report.status
+        if name not in _SAYS_IT_ALL and not (name == "doctor" and not chosen.device):
+            health.tell(chosen.dir, report)
     except Usage as error:
         status = 2
         report.failed(Failure(str(error)))

@@ -7,11 +7,13 @@ Methods named put_… add files to a Change and decide nothing about when.
 import contextlib
 import functools
 import json
+import secrets
 
 from . import acl, board_files, broker, certificates, system
 from .authority import Authority, ends_in, expired
 from .files import SETTINGS, read_json, read_tls_json, write
 from .messages import Failure, command
+from .names import DOCTOR
 
 _BOARD = "board.json"
 _DEVICE_FILES = ("cert.crt", "cert.der", "key.der", "key.pem")
@@ -91,6 +93,8 @@ class Deployment:
             issuer=self.authority.broker_issuer,
             names=names,
         )
+        issuer = self.authority.broker_issuer.serial
+        self.authority.put_issued(change, found.certificate, issuer)
         change.put("broker/broker.crt", certificates.cert_pem(found.certificate))
         change.put("broker/broker.key", certificates.key_pem(found.key))
         return found
@@ -211,12 +215,34 @@ class Deployment:
             ends_in(days or self.settings["days"]["device"]),
             issuer=self.authority.identity,
         )
+        self.authority.put_issued(change, found.certificate, self.authority.identity.serial)
         change.put(f"devices/{name}/cert.crt", certificates.cert_pem(found.certificate))
         change.put(f"devices/{name}/cert.der", certificates.cert_der(found.certificate))
         change.put(f"devices/{name}/key.der", certificates.key_der(found.key))
         change.put(f"devices/{name}/key.pem", certificates.key_pem(found.key))
         self.put_device_settings(change, name, host=host, port=port)
         return None
+
+    def stand_in(self, name):
+        """
+        Return a client of the doctor's own (certificates.Identity) that the broker lets in as it
+        does the device, for a day; None where devices have passwords, or the key of the authority
+        has one, or is not here.
+        """
+        certificate = self.device_certificate(name)
+        issuer = certificate and self.authority.identity_of(certificate)
+        if issuer is None:
+            return None
+        found = certificates.issue(
+            f"{DOCTOR}-{secrets.token_hex(3)}",
+            certificates.CLIENT,
+            self.settings["key"],
+            ends_in(1),
+            issuer=issuer,
+        )
+        with self.directory.change() as change:
+            self.authority.put_issued(change, found.certificate, issuer.serial)
+        return found
 
     def put_device_settings(self, change, name, *, host=None, port=None, password=None):
         """
@@ -262,49 +288,78 @@ class Deployment:
                 passwords[name] = settings["password"]
         return passwords
 
-    def put_revocation(self, change, names):
+    def put_revocation(self, change, names, more=()):
         """
         Shut devices out: their certificates go onto the lists, their files to the archive.
 
         names  list of str, each once
+        more   single certificates, as put_revoked takes them
 
         Return the number of certificates that were not on the lists before.
         """
-        now, before = certificates.now(), self.authority.revoked()
-        known = {each["serial"] for each in before}
-        new = []
+        now = certificates.now()
+        found = [one for name in names for one in self.issued_to(name)]
+        count = self.put_revoked(change, [*found, *more])
         for name in names:
-            found = self._serials_of(name)
-            for serial, certificate in found.items():
-                issuer = certificates.issuer_among(certificate, self.authority.trusted)
-                if issuer is None or serial in known:
-                    continue  # of an authority that nobody trusts any more; revoked before
-                new.append(
-                    {
-                        "serial": serial,
-                        "name": name,
-                        "revoked": now.isoformat(),
-                        "authority": certificates.serial_of(issuer),
-                    }
-                )
-            kept = next(iter(found), f"password-{name}-{now:%Y%m%dT%H%M%S}")
+            folder = self.directory.device(name)
+            if not folder.exists():
+                continue
+            kept = f"password-{name}-{now:%Y%m%dT%H%M%S}"
+            if (folder / "cert.crt").exists():
+                kept = _serial_in(folder / "cert.crt")
             change.keep(kept, f"devices/{name}")
             change.remove(f"devices/{name}")
         self.set(
             admins=[each for each in self.settings["admins"] if each not in names],
             topics={each: rules for each, rules in self.topics.items() if each not in names},
         )
-        self.authority.put_revoked(change, [*before, *new])
         self.put_settings(change)
         self.put_broker_files(change, gone=names)
+        return count
+
+    def put_revoked(self, change, found):
+        """
+        Put certificates onto the lists.
+
+        found  list of dicts with serial, name, authority (serial number of the issuer)
+
+        Return the number of those that were not on them before. Those of an authority that nobody
+        trusts any more need not be.
+        """
+        now, before = certificates.now().isoformat(), self.authority.revoked()
+        known = {(each["serial"], each["authority"]) for each in before}
+        trusted = {certificates.serial_of(each) for each in self.authority.trusted}
+        new = {}
+        for each in found:
+            key = (each["serial"], each["authority"])
+            if key not in known and each["authority"] in trusted:
+                new[key] = {
+                    "serial": each["serial"],
+                    "name": each["name"],
+                    "revoked": now,
+                    "authority": each["authority"],
+                }
+        self.authority.put_revoked(change, [*before, *new.values()])
         return len(new)
 
-    def _serials_of(self, name):
-        """Return {serial: certificate} of every certificate that a device has or had."""
-        paths = [self.directory.device(name) / "cert.crt"]
-        paths += (self.path / "archive").glob(f"*/devices/{name}/cert.crt")
-        found = [certificates.load(each) for each in paths if each.exists()]
-        return {certificates.serial_of(each): each for each in found}
+    def issued_to(self, name):
+        """Return what was ever issued to a device (list of dicts of Authority.issued)."""
+        found = [
+            each
+            for each in self.authority.issued()
+            if each["use"] == "device" and each["name"] == name
+        ]
+        noted = {each["serial"] for each in found}
+        # what somebody put back from an older backup is not in the record
+        for path in self.path.glob(f"devices/{name}/cert.crt"):
+            with contextlib.suppress(Failure):
+                certificate = certificates.load(path)
+                issuer = certificates.issuer_among(certificate, self.authority.trusted)
+                serial = certificates.serial_of(certificate)
+                if issuer and serial not in noted:
+                    authority = certificates.serial_of(issuer)
+                    found.append({"serial": serial, "name": name, "authority": authority})
+        return found
 
     def boards(self):
         """Return the names of the devices that are boards, not programs on PCs (list of str)."""

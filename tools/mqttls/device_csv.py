@@ -102,6 +102,8 @@ def _check_row(row, columns, known, lines):
         problems.append(f"{name!r} cannot be a device's name: use {DEVICE_NAME_RULE}")
     elif name.lower() in lines:
         problems.append(f"{name!r} is there already, in line {lines[name.lower()]}")
+    elif name.lower() in known:
+        problems.append(f"{name!r} is a name of the broker")
     host = one.get("host")
     if host:
         try:

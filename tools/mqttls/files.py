@@ -5,10 +5,12 @@ The folder in which everything is kept, and how it is written.
       settings.json           what `init` was told
       ca.crt ca.key           the authority; ca/SERIAL.crt and .key are older ones, in a roll-over
       crl.pem revoked.json    what was revoked
+      issued.jsonl            every certificate that was ever issued, a line each
       acl.own                 what `broker-conf --acl-file` was given
       broker/                 what the broker needs, and its install script
       devices/NAME/           what the board NAME needs
-      archive/SERIAL/         what was replaced or revoked, by the certificate's serial number
+      archive/SERIAL/         what was replaced or revoked, by the certificate's serial number,
+                              without keys and passwords
 
 A command changes it in one `Change`: new files are written beside the old ones, into `.new`; a
 rename of that folder to `.commit` decides; then they move to their places. Whoever is killed
@@ -49,6 +51,9 @@ _SETTINGS = {
     "admins": [str],
     "days": {"broker": int, "device": int},
 }
+
+# Nobody needs them any more, but whoever finds them
+_SECRET = re.compile(r"key\.(?:der|pem)|.*\.key|tls\.json|passwords")
 
 _LOCK, _NEW, _COMMIT, _TREE, _REMOVALS = ".lock", ".new", ".commit", "tree", "remove.json"
 # A change has no hidden names, none that leads upwards, none from the root
@@ -163,6 +168,19 @@ def _damaged(path, why):
     return Failure(f"{path} is damaged: {why}", cure, stage="files")
 
 
+def read_lines(path, shape):
+    """Return what the lines of JSON in the file `path` hold (list), as read_json does."""
+    found = []
+    for line in Path(path).read_bytes().splitlines():
+        try:
+            found.append(json.loads(line))
+        except (ValueError, RecursionError):
+            found.append(None)
+        if not _fits(found[-1], shape):
+            raise _damaged(path, f"line {len(found)} is not what mqttls writes")
+    return found
+
+
 def _fits(value, shape):
     if isinstance(shape, dict):
         return isinstance(value, dict) and all(
@@ -219,6 +237,8 @@ class Directory:
                 except OSError:
                     if write:
                         raise
+                if write:
+                    self._sweep_archive()
                 if create:
                     self._refuse_strangers()
                     self.exposed = system.keep_private(self.path)
@@ -322,6 +342,12 @@ class Directory:
         system.sync_folder(self.path)
         self._finish()
 
+    def _sweep_archive(self):
+        """Take keys and passwords out of the archive of an older version."""
+        for folder, _, names in os.walk(self.path / "archive"):
+            for name in filter(_SECRET.fullmatch, names):
+                os.unlink(os.path.join(folder, name))
+
     def _recover(self):
         """Undo what was not decided, finish what was."""
         if _is_of_a_change(self.path / _NEW):
@@ -386,7 +412,7 @@ class Change:
     def __init__(self, root):
         self._root = root
         self._tree = root / _NEW / _TREE
-        self._removals = []
+        self._removals, self._lines = [], {}
         os.mkdir(self._tree, 0o700)
 
     def put(self, path, data, mode=0o600):
@@ -399,16 +425,20 @@ class Change:
     def put_json(self, path, value):
         self.put(path, json.dumps(value, indent=2) + "\n")
 
+    def append(self, path, line):
+        """Have the text file `path` end with `line` (str, with its LF)."""
+        self._lines.setdefault(_checked(path), []).append(line)
+
     def has(self, path):
         """Tell whether the file `path` was put."""
         return (self._tree / path).exists()
 
     def keep(self, serial, *paths):
-        """Copy the files or folders `paths`, as they are now, to archive/`serial`/."""
+        """Copy files or folders, as they are now, to archive/`serial`/, but no secrets."""
         for path in paths:
             old = self._root / path
             for each in sorted(old.rglob("*")) if old.is_dir() else [old]:
-                if each.is_file():
+                if each.is_file() and not _SECRET.fullmatch(each.name):
                     name = each.relative_to(self._root)
                     self.put(f"archive/{serial}/{name}", each.read_bytes())
 
@@ -418,6 +448,9 @@ class Change:
 
     def seal(self):
         """Have all of it on the disk; see Directory.change."""
+        for path, lines in self._lines.items():
+            old = self._root / path
+            self.put(path, (old.read_text("utf-8") if old.exists() else "") + "".join(lines))
         if self._removals:
             system.create(self._root / _NEW / _REMOVALS, _bytes(json.dumps(self._removals)))
         for folder, _, _ in os.walk(self._root / _NEW):

@@ -5,6 +5,7 @@ A command in a text is marked until the text is printed: only then it is known h
 started, and with which --dir.
 """
 
+import random
 import re
 
 from . import system
@@ -14,8 +15,9 @@ from .screen import printable
 VERBS = "init use device broker-conf provision status renew revoke doctor explain keys".split()
 
 _WITHOUT_FOLDER = ("explain", "keys")
-# Round a command in a text, and in the place of its spaces: no line breaks there
-_BEGIN, _END, SPACE = "\x02", "\x03", "\x01"
+# Round a command in a text, and in the place of its spaces: no line breaks there. They differ from
+# run to run, as what comes from outside (a certificate, a log) might hold them; none is printed.
+_BEGIN, _END, SPACE, LINE = map(chr, random.SystemRandom().sample(range(0xF0000, 0xFFFFE), 4))
 MARKS = _BEGIN + _END + SPACE
 _COMMAND = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}")
 _MENTION = re.compile(rf"(?<![\w./\\-])mqttls (?=(?:{'|'.join(VERBS)}|COMMAND|--help)\b)")

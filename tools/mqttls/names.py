@@ -7,14 +7,15 @@ from .messages import Failure
 
 DEVICE_NAME_RULE = (
     "1 to 64 of A-Z a-z 0-9 _ . -, not a dot or dash at the start, not a dot at the end, not what "
-    "Windows keeps for itself (CON, NUL, COM1, …)"
+    "Windows keeps for itself (CON, NUL, COM1, …) or the doctor (mqttls-doctor…)"
 )
 
 KEY_KINDS = ("p256", "p384", "p521", "rsa2048", "rsa4096")
 LONGEST_DAYS = 36500  # that a certificate may live
 
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
-_RESERVED = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
+_RESERVED = re.compile(r"(?i:(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|mqttls-doctor.*)")
+DOCTOR = "mqttls-doctor"  # with which its clients' names begin
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
@@ -89,6 +90,9 @@ def settings_problem(settings):
         most = 65535 if key == "port" else LONGEST_DAYS
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
             return f"`{key}` is {value!r}"
+    limits = settings.get("limits", {})
+    if not isinstance(limits, dict) or not all(type(each) is int for each in limits.values()):
+        return "`limits` is not numbers"
     if settings["bind"] is not None and not is_address(settings["bind"]):
         return f"`bind` is {settings['bind']!r}, which is no address"
     if settings["key"] not in KEY_KINDS:

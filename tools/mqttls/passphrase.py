@@ -3,22 +3,31 @@
 import codecs
 import getpass
 import os
+import stat
 import sys
 
+from . import system
 from .files import read_given
 from .messages import Failure, Usage
 from .screen import printable
 
 _LONGEST = 65535  # bytes of a password (3.1.1 section 3.1.3.5)
 VARIABLE = "MQTTLS_PASSPHRASE_FILE"
+SHORTEST = 12  # characters of a new passphrase
 
 
 def first_line(path):
     """
     Return the first line (bytes) of a file with a secret, b"" where it is empty.
 
-    Raises Failure, OSError: see files.read_given.
+    Raises Failure where others can read it, and else, as OSError: see files.read_given.
     """
+    if stat.S_ISREG(os.stat(path).st_mode) and system.is_open_to_others(path):
+        raise Failure(
+            f"others can read {path}, in which a secret is",
+            f"{system.private_command(path)}; and choose another secret if they may have read it",
+            stage="files",
+        )
     data = read_given(path)
     if data.startswith(codecs.BOM_UTF16_LE):  # what > writes in Windows's PowerShell
         data = data.decode("utf-16", "replace").encode()
@@ -31,16 +40,17 @@ def ask(what, twice=False):
     else as typed on the terminal.
 
     what   whose it is, for the question
-    twice  ask again, and compare: for a new one
+    twice  ask again, and compare: for a new one, which has a shortest length
 
-    Raises Failure when it is empty, differs, or there is neither file nor terminal; OSError.
+    Raises Failure when it is empty, too short, differs, others can read its file, or there is
+    neither file nor terminal; OSError.
     """
     name = os.environ.get(VARIABLE)
     if name:
         found = first_line(name)
         if not found:
             raise Failure(f"{name} is empty", f"put the passphrase into the first line of {name}")
-        return found
+        return _long_enough(found) if twice else found
     if not sys.stdin.isatty():
         raise Failure(
             f"the passphrase of {what} is needed, and there is no terminal to ask on",
@@ -49,9 +59,12 @@ def ask(what, twice=False):
     typed = getpass.getpass(f"passphrase of {what}: ")
     if not typed:
         raise Failure("the passphrase is empty", "type one, or leave --encrypt-ca away")
+    found = typed.encode(errors="surrogateescape")
+    if twice:
+        _long_enough(found)
     if twice and getpass.getpass("once more: ") != typed:
         raise Failure("the two passphrases differ", "try again")
-    return typed.encode()
+    return found
 
 
 def password(user, path=None):
@@ -80,3 +93,13 @@ def password(user, path=None):
     if not found or len(data) > _LONGEST:
         raise Usage("the password is empty" if not found else "the password is too long")
     return found
+
+
+def _long_enough(passphrase):
+    """Return `passphrase` (bytes); raise Failure where somebody with the file would guess it."""
+    if len(passphrase.decode(errors="replace")) < SHORTEST:
+        raise Failure(
+            f"a passphrase of less than {SHORTEST} characters is guessed by who has the file",
+            "take a longer one: four or five words that have nothing to do with each other",
+        )
+    return passphrase

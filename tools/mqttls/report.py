@@ -4,7 +4,7 @@ import json
 import sys
 
 from . import messages
-from .messages import SPACE
+from .messages import LINE, SPACE
 from .screen import Screen, printable
 
 
@@ -119,7 +119,7 @@ class Report:
     def failed(self, failure):
         """Say why the command cannot go on: on stderr, or among the problems of --json."""
         if self.as_json:
-            fact = "\n  ".join((failure.fact, *failure.lines))
+            fact = f"{LINE}  ".join((failure.fact, *failure.lines))
             self.problem(failure.stage, fact, failure.cause, failure.cure)
             return
         head, screen = "mqttls:", self._err
@@ -196,8 +196,9 @@ class Report:
             self._out.write(json.dumps(self._complete(found), indent=2) + "\n")
 
     def _complete(self, value):
-        if isinstance(value, str):
-            return self.spelled(value)
+        if isinstance(value, str):  # printable: another program may put it onto a terminal
+            text = printable(value, keep=messages.MARKS + LINE)
+            return printable(self.spelled(text), keep=LINE).replace(LINE, "\n")
         if isinstance(value, dict):
             return {key: self._complete(each) for key, each in value.items()}
         if isinstance(value, (list, tuple)):

@@ -42,7 +42,10 @@ def facts(deployment, name):
 def revoked(deployment):
     """Return what was revoked, oldest first: list of dicts of `name` and `revoked` (ISO 8601)."""
     known = deployment.authority.revoked()
-    found = [{"name": each["name"], "revoked": each["revoked"]} for each in known]
+    found = [
+        {"name": each["name"] or f"serial-{each['serial']}", "revoked": each["revoked"]}
+        for each in known
+    ]
     for each in (deployment.path / "archive").glob("password-*"):
         kept = _PASSWORD.fullmatch(each.name)
         if kept:

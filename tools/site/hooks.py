@@ -29,7 +29,8 @@ def uri(path):
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if path.endswith(".md") and "/" not in path:
-        return path.lower()
+        lower = path.lower()
+        return f"files/{lower}" if (ROOT / "docs" / lower).exists() else lower
     if (ROOT / path).is_dir():
         path += "/index"
     # mkdocs leaves out what begins with a dot

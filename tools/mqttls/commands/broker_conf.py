@@ -1,10 +1,10 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
-from .. import acl, foreign
+from .. import acl, broker, foreign
 from ..arguments import address, port
 from ..broker import install_command
 from ..files import Directory, read_given
-from ..messages import Failure, command, shell
+from ..messages import Failure, Usage, command, shell
 
 NAME = "broker-conf"
 SUMMARY = "write mosquitto's configuration, also for Docker or with passwords"
@@ -32,6 +32,13 @@ def add(parser):
     parser.add_argument("--port", type=port, help="port of the broker")
     parser.add_argument("--bind", type=address, help="the only address that the broker listens on")
     parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help=f"what clients can take of the broker: {', '.join(broker.LIMITS)}; give it for each",
+    )
+    parser.add_argument(
         "--docker", action="store_true", help="compose.yaml and a configuration for it, too"
     )
 
@@ -49,8 +56,15 @@ def _own_lines(arguments):
     return acl.own_lines(data, path)
 
 
+def _limits(arguments):
+    try:
+        return dict(map(broker.limit, arguments.limit))
+    except ValueError as error:
+        raise Usage(f"--limit: {error}") from None
+
+
 def run(arguments, report):
-    own = _own_lines(arguments)
+    own, limits = _own_lines(arguments), _limits(arguments)
     with Directory.opened(arguments.dir) as directory:
         deployment = foreign.own(directory, NAME)
         before = dict(deployment.settings)
@@ -58,6 +72,7 @@ def run(arguments, report):
             port=arguments.port or before["port"],
             bind=arguments.bind or before["bind"],
             docker=arguments.docker or before["docker"],
+            limits={**before.get("limits", {}), **limits},
             server_only=not arguments.mutual and (arguments.server_only or before["server_only"]),
         )
         settings = deployment.settings

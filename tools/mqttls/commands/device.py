@@ -37,7 +37,7 @@ def add(parser):
     one.add_argument(
         "--admin", action="store_true", help="it may use every topic: for a PC, Home Assistant, …"
     )
-    one.add_argument("--days", type=days, help="how long the certificate is valid (3650)")
+    one.add_argument("--days", type=days, help="how long the certificate is valid (365)")
     add_login(one)
     one = below.add_parser(
         "list",
@@ -81,6 +81,7 @@ def _run_add(arguments, report):
             wanted = [{"name": each} for each in dict.fromkeys(arguments.names)]
         if topics is not None:
             wanted = [{"topics": topics, **each} for each in wanted]
+        _refuse_names_of_the_broker(deployment.settings["names"], wanted)
         _refuse_twins(directory, wanted)
         return _add(deployment, wanted, arguments, report)
 
@@ -94,6 +95,17 @@ def _refuse_login(arguments):
             f"{option}: here mqttls makes what devices show, as the broker is yours; for somebody "
             f"else's: {use}"
         )
+
+
+def _refuse_names_of_the_broker(names, wanted):
+    """A certificate with the broker's name, in a device's hands, is half of a false broker."""
+    for one in wanted:
+        if one["name"].lower() in names:
+            raise Failure(
+                f"{one['name']!r} is a name of the broker",
+                "choose another name: nothing was made",
+                stage="files",
+            )
 
 
 def _refuse_twins(directory, wanted):

@@ -2,15 +2,19 @@
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
+import tempfile
 from pathlib import Path
 
-from .. import passphrase
+from .. import certificates, passphrase, system
 from ..arguments import host_port
+from ..deployment import Deployment
 from ..doctor import on_board, reading, roots
 from ..doctor.attempt import Target
 from ..doctor.causes import STAGES
+from ..doctor.conf import Configuration
 from ..doctor.diagnose import Case, diagnose
 from ..files import SETTINGS, Directory, read_tls_json
 from ..messages import Failure, Usage, command
@@ -54,6 +58,12 @@ def add(parser):
         "board out)",
     )
     parser.add_argument(
+        "--as-device",
+        action="store_true",
+        help="connect as the device itself where the broker takes client ids from certificates or "
+        "user names: its connection ends, and comes back; with --topic what waits for it is lost",
+    )
+    parser.add_argument(
         "--timeout", type=_seconds, default=10, metavar="S", help="for each look (10 s)"
     )
 
@@ -67,10 +77,15 @@ def _seconds(text):
 
 def run(arguments, report):
     """Return 0 when all is well, 1 when a problem was found."""
+    with tempfile.TemporaryDirectory(prefix="mqttls-") as scratch:
+        return _run(arguments, report, Path(scratch))
+
+
+def _run(arguments, report, scratch):
     device = arguments.device
     if arguments.board and not (device or arguments.ca or arguments.cert):
         device = on_board.name_on(arguments.port)
-    cases = list(_cases(arguments, device))
+    cases = list(_cases(arguments, device, scratch))
     for title, case in cases:
         if arguments.board:
             verdict = on_board.diagnose(case, arguments.port)
@@ -89,7 +104,7 @@ def run(arguments, report):
     return report.status
 
 
-def _cases(arguments, device):
+def _cases(arguments, device, scratch):
     """
     Yield (title, Case): one, or without any target one for all of --dir.
 
@@ -101,6 +116,7 @@ def _cases(arguments, device):
         conf=arguments.conf,
         log=arguments.log,
         topic=_topic(arguments, target),
+        as_device=arguments.as_device,
         timeout_s=arguments.timeout,
     )
     if device:
@@ -110,6 +126,8 @@ def _cases(arguments, device):
             broker_ca=_there(folder / "broker/ca.crt"),
             acl=next(iter(_there(folder / "broker/acl")), None),
             known=_there(folder / "broker/broker.crt"),
+            bound=_is_bound(folder / "broker/mosquitto.conf"),
+            stand_in=functools.partial(_stand_in, arguments.dir, device, target, scratch),
         )
     own = arguments.ca or arguments.cert or arguments.key
     if target:
@@ -120,6 +138,33 @@ def _cases(arguments, device):
         yield "the files", dataclasses.replace(case, target=target, online=False)
     else:
         yield from _all_of(arguments)
+
+
+def _is_bound(conf):
+    """Tell whether the broker of a mosquitto.conf takes client ids from user names."""
+    listener = Configuration(conf).listener() if conf.is_file() else None
+    return listener is not None and listener.is_on("use_username_as_clientid")
+
+
+def _stand_in(folder, device, target, scratch):
+    """
+    Return the Target with a client of the doctor's own, in the place of the device; None where
+    there is no authority's key that can be used without a question.
+
+    scratch  Path of a folder that only we can read, which is gone in the end
+    """
+    try:
+        with Directory.opened(folder) as directory:
+            found = Deployment(directory).stand_in(device)
+    except (Failure, OSError):
+        return None
+    if found is None:
+        return None
+    cert, key = scratch / "cert.der", scratch / "key.der"
+    system.create(cert, certificates.cert_der(found.certificate))
+    system.create(key, certificates.key_der(found.key))
+    name = certificates.common_name(found.certificate)
+    return dataclasses.replace(target, client_id=name, cert=str(cert), key=str(key))
 
 
 def _topic(arguments, target):

@@ -94,9 +94,21 @@ def _first(directory, names, arguments, report):
     return report.status
 
 
+def _refuse_names_of_devices(directory, names):
+    """A device with such a name has half of what a false broker needs: see `device add`."""
+    for name in directory.devices():
+        if name.lower() in names:
+            raise Failure(
+                f"{name!r} is the name of a device, which the broker cannot have, too",
+                f"choose another name; or: {command('revoke', name)}",
+                stage="files",
+            )
+
+
 def _again(directory, names, arguments, report):
     """Change what differs; the authority stays, so that boards go on trusting it."""
     deployment = foreign.own(directory, NAME)
+    _refuse_names_of_devices(directory, names)
     path, before = directory.path, dict(deployment.settings)
     deployment.set(
         names=names,
@@ -107,12 +119,17 @@ def _again(directory, names, arguments, report):
     )
     settings = deployment.settings
     why = deployment.broker_problem()
-    encrypt = arguments.encrypt_ca and not deployment.authority.is_encrypted
+    encrypted = deployment.authority.is_encrypted
+    encrypt = arguments.encrypt_ca and (not encrypted or deployment.authority.is_weak)
     if settings == before and not why and not encrypt and not deployment.authority.crl_problem():
         report.say(f"{path} is complete: nothing to do")
         report.next(command("status"))
         return report.status
-    secret = passphrase.ask("the CA's key", twice=True) if encrypt else None
+    secret = None
+    if encrypt and encrypted:  # with the same one, but so that it is not guessed soon
+        secret = deployment.authority.passphrase()
+    elif encrypt:
+        secret = passphrase.ask("the CA's key", twice=True)
     issued = None
     with directory.change() as change:
         deployment.put_settings(change)

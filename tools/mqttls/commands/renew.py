@@ -32,6 +32,12 @@ def add(parser):
         "--finish", action="store_true", help="with --ca: boards have both, drop the old one"
     )
     parser.add_argument(
+        "--now",
+        action="store_true",
+        help="with --ca: the old authority ends at once, as its key or the broker's was stolen; "
+        "boards lose contact until they are provisioned",
+    )
+    parser.add_argument(
         "--force",
         action="store_true",
         help="with --ca --finish: also when some boards are not known to have the new one",
@@ -41,13 +47,15 @@ def add(parser):
 def run(arguments, report):
     if arguments.finish and not arguments.ca or arguments.force and not arguments.finish:
         raise Usage("--finish belongs to --ca, --force to --ca --finish")
+    if arguments.now and (not arguments.ca or arguments.finish):
+        raise Usage("--now belongs to --ca, without --finish")
     if arguments.ca and (arguments.names or arguments.broker or arguments.all):
         raise Usage("--ca renews everything: give no names with it")
     with Directory.opened(arguments.dir) as directory:
         deployment = foreign.own(directory, NAME)
         if not arguments.ca:
             return _renew(deployment, arguments, report)
-        if not deployment.authority.older:
+        if arguments.now or not deployment.authority.older:
             if arguments.finish:
                 begin = command("renew", "--ca")
                 raise Failure("no roll-over is under way", f"begin one with: {begin}")
@@ -81,7 +89,7 @@ def _renew(deployment, arguments, report):
     if not named and not broker:
         path = deployment.path / "broker" / "broker.crt"
         broker = why or is_due(certificates.load(path), arguments.within)
-    crl = deployment.authority.crl_problem()
+    crl = deployment.authority.crl_problem() or _ends_soon(deployment.authority, arguments.within)
     if broker:
         with deployment.directory.change() as change:
             found = deployment.put_broker(change, arguments.days)
@@ -113,6 +121,11 @@ def _renew(deployment, arguments, report):
     return report.status
 
 
+def _ends_soon(authority, within):
+    end = authority.crl_end(within)
+    return f"it ends on {end:%Y-%m-%d}" if end else ""
+
+
 def _renew_devices(deployment, names, arguments, report):
     done = 0
     for some in batches(names):
@@ -134,15 +147,25 @@ def _begin(deployment, arguments, report):
     """
     A new authority beside the old one; devices get certificates from the new one, and both.
 
-    An authority that has ended is of no use to anybody: then the new one replaces it at once.
+    An authority that has ended is of no use to anybody, one whose key was stolen (--now) of use to
+    its thief: then the new one replaces it at once.
     """
-    dead, until = deployment.authority.has_ended, ends_in(arguments.days or DAYS["ca"])
+    ended, until = deployment.authority.has_ended, ends_in(arguments.days or DAYS["ca"])
+    dead = ended or arguments.now
     with deployment.directory.change() as change:
-        new = deployment.authority.put_next(change, deployment.settings["key"], until)
+        new = deployment.authority.put_next(
+            change, deployment.settings["key"], until, now=arguments.now
+        )
         _put_everything(deployment, change, broker=dead, report=report)
     report.made(deployment.path / "ca.crt", f"new authority, until {until:%Y-%m-%d}")
-    if dead:
+    if ended:
         report.note("the old authority had ended: the new one takes its place at once")
+    elif dead:
+        report.note(
+            "the old authority has ended: once this is installed the broker lets nobody in that "
+            "has its certificates, and each board takes the broker for a stranger until it is "
+            "provisioned; until then a board believes who holds the old key"
+        )
     else:
         report.say("the old authority stays in ca/: the broker trusts both")
     _tell_admins(deployment, report)

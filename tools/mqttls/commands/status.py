@@ -2,7 +2,7 @@
 
 from .. import acl, board_status, certificates, foreign, roster, system
 from ..arguments import add_serial_port
-from ..authority import is_due
+from ..authority import DUE_DAYS, is_due
 from ..broker import install_command
 from ..files import Directory
 from ..messages import command
@@ -27,7 +27,7 @@ def run(arguments, report):
             foreign.tell(deployment, report)
             _rights(directory, report)
         elif not arguments.names:
-            _authority(deployment.authority, report)
+            _authority(deployment, report)
             _broker(deployment, report)
             _revocation(deployment, report)
             _own_acl(deployment, report)
@@ -42,7 +42,8 @@ def _until(certificate):
     return f"until {certificate.not_valid_after_utc:%Y-%m-%d}"
 
 
-def _authority(authority, report):
+def _authority(deployment, report):
+    authority = deployment.authority
     secret = "encrypted" if authority.is_encrypted else "not encrypted"
     found = []
     for which, certificate in zip(("", " (older)"), authority.trusted, strict=False):
@@ -55,6 +56,13 @@ def _authority(authority, report):
                 "dates", f"the authority {name!r} ends soon", cure=command("renew", "--ca")
             )
     report.data["authorities"] = found
+    if authority.is_weak:
+        names = [each for name in deployment.settings["names"] for each in ("--broker", name)]
+        report.problem(
+            "files",
+            "the authority's key has its passphrase in a form in which it is guessed fast",
+            cure=command("init", *names, "--encrypt-ca"),
+        )
     if authority.older:
         report.note(f"a roll-over is under way; {command('renew', '--ca')} says what comes next")
 
@@ -95,7 +103,12 @@ def _revocation(deployment, report):
     newest = max(
         each.last_update_utc for each in certificates.load_crls(deployment.path / "crl.pem")
     )
-    age = (certificates.now() - newest).days
+    age, end = (certificates.now() - newest).days, deployment.authority.crl_end(DUE_DAYS)
+    if end:
+        fact = f"the list of revoked certificates ends on {end:%Y-%m-%d}"
+        cure = f"{command('renew')}, then {install_command(deployment.path)}"
+        why = "the broker refuses everybody when it has ended"
+        report.problem("dates", fact, why, cure)
     count = len(deployment.authority.revoked())
     report.say(f"revoked    {count}; the list is {age} days old")
     report.data["crl"] = {"updated": newest.isoformat(), "age_days": age, "revoked": count}
@@ -141,3 +154,5 @@ def _devices(deployment, arguments, report):
         found.append(one)
         if why:
             report.problem("client certificate", f"{name}: {why}", cure=cure)
+    if any(each.get("due") for each in found):
+        report.next(command("renew"), "new certificates; then provision, for each of these boards")

@@ -17,6 +17,8 @@ class Target:
     client_id        str
     user, password   str, or None
     tls              False: without TLS
+    keep             whether its session at the broker stays, with what waits in it: for a client
+                     that the broker takes for the device itself
     """
 
     host: str
@@ -29,6 +31,7 @@ class Target:
     user: str = None
     password: str = None
     tls: bool = True
+    keep: bool = False
 
     @property
     def name(self):

@@ -377,7 +377,8 @@ ROWS = {
         "CONNACK",
         "with use_username_as_clientid the doctor has the client id of the device, and throws a "
         "live one out",
-        "try it with the device switched off: --client-id ID says that it may be thrown out",
+        "--as-device tries it all the same: a live device is back in seconds, and what waits for "
+        "it stays",
     ),
     65: (
         "chain",

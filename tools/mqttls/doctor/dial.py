@@ -38,8 +38,11 @@ async def main(o):
             link = WiFi(w["ssid"], w["password"], country=w.get("country"))
         client = MQTTClient(o["host"], o["port"], link=link, tls=tls,
                             client_id=o["client_id"], user=o["user"],
-                            password=o["password"], clean_start=True,
-                            connect_timeout_s=o["timeout_s"], keepalive_s=30, log=said.append)
+                            password=o["password"], clean_start=not o["keep"],
+                            connect_timeout_s=o["timeout_s"], keepalive_s=30, log=said.append,
+                            drain_s=0)
+        if o["keep"]:
+            held = client.messages()  # what waits comes here, and is not acknowledged: it stays
         await client.__aenter__()
         while not client.connected and client.error is None:
             await asyncio.sleep_ms(10)
@@ -93,11 +96,20 @@ def dial(target, timeout_s=20):
     """
     Return the Attempt to connect to `target`, an attempt.Target; one, without a second try.
 
-    The session of a live device stays untouched: the connection is a clean one; with the client id
-    of a live device the broker would throw that one out, so give it another.
+    The session of a live device stays untouched: the connection is a clean one, or the target
+    keeps it. With the client id of a live device the broker would throw that one out, so give it
+    another.
     """
     path = interpreter()
     return _micropython(path, target, timeout_s) if path else python_ssl.dial(target, timeout_s)
+
+
+def shake(target, timeout_s=20):
+    """
+    Return the Attempt to get through the TLS handshake, in which the broker checks the client's
+    certificate; it says nothing of MQTT, so the broker throws nobody out for it.
+    """
+    return python_ssl.dial(target, timeout_s, connect=False)
 
 
 def _micropython(path, target, timeout_s):

@@ -32,11 +32,12 @@ def read_varint(data, at):
 
 def connect_packet(target, keepalive_s=30, level=4, properties=b""):
     """
-    Return the CONNECT packet (bytes) of MQTT 3.1.1, section 3.1, for a clean session.
+    Return the CONNECT packet (bytes) of MQTT 3.1.1, section 3.1, for a clean session, unless the
+    target keeps its own.
 
     level       4, or 5: that of MQTT 5.0, with `properties` (bytes, their length first)
     """
-    flags, payload = 2, field(target.client_id)
+    flags, payload = 0 if target.keep else 2, field(target.client_id)
     if target.user is not None:
         flags |= 0x80
         payload += field(target.user)

@@ -61,7 +61,8 @@ def diagnose(case, port="auto"):
         if wrong or not case.target or not case.online:
             verdict = pc.diagnose(dataclasses.replace(case, online=False))
         else:
-            verdict = pc.diagnose(case, dialler)
+            # it is the device itself, whose program is stopped: nobody is thrown out
+            verdict = pc.diagnose(dataclasses.replace(case, as_device=True), dialler)
     problems = [each.fact for each in findings if each.level == "problem"]
     findings += dialler.findings
     version = dotted(held["micropython"])
@@ -187,6 +188,7 @@ class _Dialler:
             "client_id": target.client_id,
             "user": target.user,
             "password": target.password,
+            "keep": target.keep,
             "timeout_s": int(timeout_s),
             "after_ms": int(AFTER_S * 1000),
             "ntp": "pool.ntp.org",

@@ -79,8 +79,11 @@ def connack(target, alpn, timeout_s):
     return False
 
 
-def dial(target, timeout_s):
-    """Return the Attempt to connect to `target`, an attempt.Target."""
+def dial(target, timeout_s, *, connect=True):
+    """
+    Return the Attempt to connect to `target`, an attempt.Target; without `connect` to shake hands
+    with the broker, which checks the client's certificate in that, and no more.
+    """
     tls_ms = 0
     start = time.monotonic()
     stage = "TCP"
@@ -105,6 +108,8 @@ def dial(target, timeout_s):
             stage = "TLS"
             with made.wrap_socket(raw, server_hostname=target.name) if made else raw as sock:
                 tls_ms = int((time.monotonic() - start) * 1000)
+                if not connect:
+                    return Attempt(True, PYTHON, tls_ms=tls_ms)
                 stage = "MQTT"
                 sock.sendall(connect_packet(target))
                 answer = b""

@@ -1,0 +1,77 @@
+"""
+A private key under a passphrase (PKCS#8, RFC 5958, with PBES2 and PBKDF2, RFC 8018).
+
+`cryptography` writes that, too, but with 2048 rounds of PBKDF2: a PC guesses millions of
+passphrases a second at that. What is written here it reads, and so does OpenSSL.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import textwrap
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+ROUNDS = 600_000  # of HMAC-SHA256: OWASP's number for passwords (2023)
+
+_INTEGER, _OCTETS, _NULL, _OID, _SEQUENCE = 0x02, 0x04, 0x05, 0x06, 0x30
+_PBES2 = bytes.fromhex("2a864886f70d01050d")
+_PBKDF2 = bytes.fromhex("2a864886f70d01050c")
+_HMAC_SHA256 = bytes.fromhex("2a864886f70d0209")
+_AES_256_CBC = bytes.fromhex("60864801650304012a")
+
+
+def encrypted(key, passphrase):
+    """Return a private key as PEM (bytes) that only the `passphrase` (bytes) opens."""
+    plain = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    salt, start = os.urandom(16), os.urandom(16)
+    secret = hashlib.pbkdf2_hmac("sha256", passphrase, salt, ROUNDS, 32)
+    size = 16 - len(plain) % 16
+    cipher = Cipher(algorithms.AES(secret), modes.CBC(start)).encryptor()
+    data = cipher.update(plain + bytes([size]) * size) + cipher.finalize()
+    function = _sequence(
+        _der(_OID, _PBKDF2),
+        _sequence(
+            _der(_OCTETS, salt),
+            _der(_INTEGER, ROUNDS.to_bytes(4, "big").lstrip(b"\0")),
+            _sequence(_der(_OID, _HMAC_SHA256), _der(_NULL, b"")),
+        ),
+    )
+    scheme = _sequence(_der(_OID, _AES_256_CBC), _der(_OCTETS, start))
+    whole = _sequence(
+        _sequence(_der(_OID, _PBES2), _sequence(function, scheme)), _der(_OCTETS, data)
+    )
+    lines = textwrap.wrap(base64.b64encode(whole).decode(), 64)
+    name = "ENCRYPTED PRIVATE KEY"
+    text = [f"-----BEGIN {name}-----", *lines, f"-----END {name}-----", ""]
+    return "\n".join(text).encode()
+
+
+def is_weak(pem):
+    """Tell whether a key under a passphrase (PEM, bytes) is not as `encrypted` makes it."""
+    body = re.search(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----(.+?)-----END", pem, re.DOTALL)
+    try:
+        der = base64.b64decode(body[1]) if body else b""
+    except ValueError:
+        return True
+    found = re.search(re.escape(_der(_INTEGER, ROUNDS.to_bytes(3, "big"))), der[:200])
+    return not found
+
+
+def _sequence(*parts):
+    return _der(_SEQUENCE, b"".join(parts))
+
+
+def _der(tag, content):
+    """Return a value as DER (X.690, section 8.1); of an integer its high bit must be 0."""
+    size = len(content)
+    if size < 128:
+        return bytes([tag, size]) + content
+    long = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 128 | len(long)]) + long + content
