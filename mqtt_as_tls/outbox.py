@@ -108,7 +108,7 @@ class Outbox:
             self._topic = known = topic, router.topic(topic)
         if not isinstance(payload, bytes):  # most are
             payload = router.payload(payload)
-        if qos not in (0, 1, 2):
+        if qos not in (0, 1, 2) or not isinstance(qos, int):
             router.qos(qos)
         buf = client.wire.publish(known[1], payload, qos, retain, properties)
         if len(buf) > client.max_packet:
