@@ -524,6 +524,11 @@ def test_a_ca_that_firmware_cannot_read_spoils_the_bundle(pki, tmp_path):
     with Broker(tmp_path / "b", "tls", pki=pki) as broker:
         word = doctor(broker.port, ca=[pki.ca, ed]).names(9, "chain", "ed root", "take that")
         assert word.attempt["ok"] is False
+    below = forge(pki, "below ed", "", issuer=ed, basic=(True, None), key_usage=CERT_SIGN)
+    leaf = forge(pki, "leaf below ed", issuer=below)
+    with tls_server(server_context(leaf)) as port:
+        doctor(port, ca=below).names(33, "chain", "below ed", "signed with ed25519")
+        assert "cannot read" in explained(bare(port, below.cert_der))
 
 
 # The configuration, as mosquitto reads it

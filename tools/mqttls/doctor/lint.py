@@ -63,34 +63,38 @@ def form(certificate, whose, trusted=False, ca=False):
         if ca:
             cure = "make that CA anew with a P-256 key, and reissue what it signed (mqttls init)"
         out.append(problem(33, fact, cure=cure))
-    try:
-        hashed = certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        hashed = None
-    oid = certificate.signature_algorithm_oid
-    by_pss = _signed_by_pss(certificate, whose)
-    out += by_pss
-    if not (
-        by_pss
-        or isinstance(hashed, _HASHES)
-        or trusted
-        or certificate.issuer == certificate.subject
-    ):
-        how = hashed.name.upper() if hashed else reading.oid_name(oid)
+    unknown = _unknown_signature(certificate, whose)
+    out += unknown
+    weak = not unknown and not isinstance(_hash_of(certificate), _HASHES)
+    if weak and not trusted and certificate.issuer != certificate.subject:
+        how = _hash_of(certificate).name.upper()
         out.append(problem(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
     return out + extensions(certificate, whose)
 
 
 def unreadable(certificate, whose, ca=False):
     """Return those of the findings of form() with which mbedTLS cannot even read a certificate."""
-    out = _unknown_key(certificate, whose, ca) + _signed_by_pss(certificate, whose)
+    out = _unknown_key(certificate, whose, ca) + _unknown_signature(certificate, whose)
     return out + extensions(certificate, whose)
 
 
-def _signed_by_pss(certificate, whose):
-    if certificate.signature_algorithm_oid != x509.SignatureAlgorithmOID.RSASSA_PSS:
+def _hash_of(certificate):
+    try:
+        return certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        return None
+
+
+def _unknown_signature(certificate, whose):
+    """Return the finding about a signature that MicroPython does not know, in a list."""
+    oid = certificate.signature_algorithm_oid
+    if oid == x509.SignatureAlgorithmOID.RSASSA_PSS:
+        how = "RSA-PSS"
+    elif _hash_of(certificate) is None:
+        how = reading.oid_name(oid)
+    else:
         return []
-    return [problem(33, f"{whose} is signed with RSA-PSS, which MicroPython does not have")]
+    return [problem(33, f"{whose} is signed with {how}, which MicroPython does not have")]
 
 
 def _unknown_key(certificate, whose, ca):
