@@ -16,7 +16,7 @@ _SLOW_MS = const(600_000)  # the longest after such
 _LASTING_MS = const(5_000)  # a connection that lived longer was a good one
 _SUSPECT_AFTER = const(3)  # connections that broke
 _SUSPECT_MS = const(5_000)  # after it was sent
-_UNRELEASED_AFTER = const(5)  # connections that broke on a PUBREL
+_UNRELEASED_AFTER = const(8)  # connections that broke on a PUBREL
 _LONGEST_MS = const(60_000)  # of the back-off
 _SPREAD_MS = const(5_000)  # in which those whose broker went come to another one
 _OWN_TRIES = const(3)  # at one broker, then at the next: it may have larger certificates
@@ -45,7 +45,7 @@ class Retry:
     failures    int, attempts of this back-off; refusals  int, those in a row that will not heal
     around      what the refusals may depend on, see MQTTClient.around
     own         int, attempts in a row that failed for want of something of the board's own
-    strikes     int, connections in a row that broke on the message `suspect`
+    strikes     int, connections in a row that broke on the message `suspect`; -n: on its PUBREL
     doubts      Doubts of topic filters on which connections ended, or None
     why         str, what was said last
     """
@@ -213,16 +213,21 @@ def _search(client, now, error):
     if out is not known.suspect:
         known.suspect = out
         known.strikes = store.struck(entry) if entry else 0  # before a reset
-    known.strikes += 1
-    if entry:
-        store.strike(entry, known.strikes)
+    topic = packet.topic(out.packet)
+    received = out in session.awaiting_pubcomp
+    if received and not late:
+        # the broker has it: it hangs up where it knows nothing of it any more, as its PUBCOMP was
+        # lost. It is not accused, and counted downwards
+        known.strikes = min(known.strikes, 0) - 1
+    else:
+        known.strikes = max(known.strikes, 0) + 1
+        if entry:
+            store.strike(entry, known.strikes)
     if known.strikes >= _SUSPECT_AFTER:
-        topic = packet.topic(out.packet)
         what = "the broker does not acknowledge" if late else "connections break right after"
         client.say("%s a message to %r%s" % (what, topic, "" if late else " was sent"))
         if client.event_log:
             client.event_log.put("Suspect", topic)
-    received = out in session.awaiting_pubcomp
     if client.give_up_after and known.strikes >= client.give_up_after:
         undelivered = load("texts").undelivered
         if received:
@@ -232,8 +237,7 @@ def _search(client, now, error):
         error = errors.MQTTError("given up: %d connections ended on it" % known.strikes)
         undelivered(client, out, error)
         known.strikes = 0
-    elif received and known.strikes >= _UNRELEASED_AFTER:
-        # brokers that know nothing of it any more, its PUBCOMP being lost, end the connection
+    elif received and abs(known.strikes) >= _UNRELEASED_AFTER:
         session.acknowledged(_PUBCOMP, out.id, now, None)
         client.say(
             "the broker does not answer PUBREL: a message to %r counts as delivered" % topic

@@ -1099,10 +1099,8 @@ def test_a_message_that_is_never_acknowledged_is_a_suspect_and_can_be_given_up(m
     assert "the broker does not acknowledge a message to 'bad'" in out, out
 
 
-@pytest.mark.parametrize(
-    ("hangs_up", "stored", "protocol"), [(False, True, 4), (True, False, 4), (True, True, 5)]
-)
-def test_a_pubrel_without_an_answer_does_not_go_on_for_ever(tmp_path, hangs_up, stored, protocol):
+@pytest.mark.parametrize(("stored", "protocol"), [(False, 4), (True, 5)])
+def test_a_pubrel_at_which_the_broker_hangs_up_does_not_go_on_for_ever(tmp_path, stored, protocol):
     """aedes ends the connection when it knows nothing of the message any more."""
     published = []
     pubrels = []
@@ -1120,7 +1118,7 @@ def test_a_pubrel_without_an_answer_does_not_go_on_for_ever(tmp_path, hangs_up, 
                 pubrels.append((connection.number, body[1]))
                 if len(published) > 1:
                     connection.send(b"\x70\2" + body[:2])
-                elif hangs_up:
+                else:
                     return
 
     with FakeBroker(script) as fake:
@@ -1137,11 +1135,10 @@ def test_a_pubrel_without_an_answer_does_not_go_on_for_ever(tmp_path, hangs_up, 
             """,
             store=tmp_path / "store" if stored else None,
             protocol=protocol,
-            ack_timeout_s=1,
         )
     assert published == [b"1"] + [bytes([65 + n]) for n in range(2, 22)]
     # once more before the next message, as the broker may have it; then that id is not used
-    assert [n for n, packet_id in pubrels if packet_id == 1] == [1, 2, 3, 4, 5, 6]
+    assert [n for n, packet_id in pubrels if packet_id == 1] == list(range(1, 10))
     assert out.count("does not answer PUBREL: a message to 't' counts as delivered") == 1, out
 
 
