@@ -291,7 +291,13 @@ def test_an_answer_that_does_not_fit_what_was_asked_ends_the_connection(protocol
         async with client:
             await until(lambda: granted(client) == [1, 1])
             client.on("c", qos=1)
-            await client.unsubscribe("a", "b")
+            gone = False
+            while not gone:
+                try:
+                    await client.unsubscribe("a", "b")
+                    gone = True
+                except RefusedError:
+                    pass  # three connections ended on it
             assert client.stats.connects == CONNECTS
         """,
         names={"CONNECTS": count + 1},
