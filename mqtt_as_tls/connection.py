@@ -62,7 +62,7 @@ def _message(first, decoder):
     message = Message(first, decoder.publish(first >> 1 & 3))
     if decoder.properties:
         message.properties = decoder.properties
-        message.extra = decoder.extra
+        message.size += decoder.extra
     return message
 
 

@@ -45,11 +45,13 @@ class Message:
     ack_code = length = qos = id = 0
     retain = dup = False
     done = stale = False  # of session
-    claims = extra = 0  # handlers that have not returned; bytes that the properties take
+    claims = 0  # handlers that have not returned
 
     def __init__(self, first, fields):
         """first: int, that byte of its PUBLISH; fields: (topic, packet id, payload)."""
         self.topic, packet_id, self.payload = fields
+        # bytes of memory that it takes; its properties are added to it
+        self.size = _OVERHEAD + len(fields[0]) + len(fields[2])
         if packet_id:  # attributes that it has not take no memory
             self.id = packet_id
             self.qos = first >> 1 & 3
@@ -57,9 +59,6 @@ class Message:
             self.retain = True
         if first & 8:
             self.dup = True
-
-    def size(self):
-        return _OVERHEAD + len(self.topic) + len(self.payload) + self.extra
 
 
 class Subscription:
@@ -116,6 +115,7 @@ class Dispatcher:
     def __init__(self, client):
         self._client = client
         self._session = client.session
+        self._most = client.max_backlog
         self._transport = None  # while there is a connection
         self.warned = []
         self.subscriptions = []
@@ -266,7 +266,7 @@ class Dispatcher:
 
     def room(self, message):
         """Return whether the backlog has room for `message`."""
-        limit = self._client.max_backlog - message.size()
+        limit = self._most - message.size
         if message.qos:
             limit -= self._session.lingering()
         return self.size <= limit or not self.held
@@ -292,7 +292,7 @@ class Dispatcher:
         if not self.held:
             self.began_ms = time.ticks_ms()
         self.held.append(message)  # first: with no memory for the rest the books stay right
-        self.size += message.size()
+        self.size += message.size
         try:
             if message.properties is None or not self._client.five.offered(self, message):
                 self._offer(message)
@@ -302,7 +302,7 @@ class Dispatcher:
         if message.claims:
             return
         self.held.remove(message)
-        self.size -= message.size()
+        self.size -= message.size
         if message.done:  # a copy that nobody wants
             return
         message.done = True
@@ -329,7 +329,7 @@ class Dispatcher:
 
     def _withdraw(self, message):
         self.held.remove(message)
-        self.size -= message.size()
+        self.size -= message.size
         for sub in self.subscriptions:
             if message in sub.queue:
                 sub.queue.remove(message)
@@ -367,8 +367,9 @@ class Dispatcher:
         message.claims -= 1
         if not message.claims:
             self.held.remove(message)
-            self.size -= message.size()
-            message.done = True
+            self.size -= message.size
+            if message.qos:
+                message.done = True
             connection = self._client.connection
             if message.qos or connection.behind:
                 connection.handled()

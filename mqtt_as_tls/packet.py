@@ -215,8 +215,7 @@ class Decoder:
     partial  bool, a PUBLISH over `max_packet` is told by its header, not refused
     """
 
-    code = 0  # reason code and properties of the last packet: MQTT 5 has them
-    properties = None
+    properties = None  # and reason code of the last packet: MQTT 5 has them
     partial = False
 
     def __init__(self, max_packet=4096):
@@ -226,7 +225,8 @@ class Decoder:
         self.start = 0  # of the first byte that is not consumed
         self.stop = 0  # after the last byte received
         self.need = 0  # bytes of the whole packet at start, as far as known
-        self.at = self.end = 0
+        self.at = self.end = self.code = 0
+        self._last = None, None  # a topic as it came and as str: the next one is often the same
 
     def space(self):
         """Return a writable memoryview, never empty, to read input into."""
@@ -356,12 +356,15 @@ class Decoder:
         n = at + (buf[at - 2] << 8 | buf[at - 1])
         if n > self.end - (2 if qos else 0):
             raise ProtocolError("PUBLISH shorter than its topic (section 3.3.2)", 129)
-        name = text(buf[at:n])
-        if not name or "+" in name or "#" in name:
-            raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2, -4.7.3-1]" % name[:50])
+        last = self._last
+        if buf[at:n] != last[0]:
+            name = text(buf[at:n])
+            if not name or "+" in name or "#" in name:
+                raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2, -4.7.3-1]" % name[:50])
+            self._last = last = bytes(buf[at:n]), name
         self.at = n
         if qos:
             qos = self.packet_id()  # QoS 0 has none, and 0 says so
             self.at = n = n + 2
         buf = bytes(buf[n : self.end])
-        return name, qos, buf
+        return last[1], qos, buf

@@ -338,16 +338,19 @@ class Decoder(packet.Decoder):
         n = at + (buf[at - 2] << 8 | buf[at - 1])
         if n > end - (3 if qos else 1):
             raise ProtocolError("PUBLISH shorter than its topic (5.0 section 3.3.2)", _MALFORMED)
-        name = text(buf, at, n)
-        if "+" in name or "#" in name:
-            raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2]" % name[:50], _PROTOCOL_ERROR)
+        last = self._last
+        if buf[at:n] != last[0]:
+            name = text(buf, at, n)
+            if "+" in name or "#" in name:
+                raise ProtocolError("PUBLISH topic %r [MQTT-3.3.2-2]" % name[:50], _PROTOCOL_ERROR)
+            self._last = last = bytes(buf[at:n]), name
         packet_id = 0
         if qos:
             self.at = n
             packet_id = self.packet_id()
             n += 2
         properties, self.at = decode(buf, n, end, _PUBLISH)
-        name = self.resolved(name, properties)
+        name = self.resolved(last[1], properties)
         self.code = 0
         self.properties = properties or None
         if properties:

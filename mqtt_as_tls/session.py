@@ -317,7 +317,7 @@ class Session:
         """
         Note an inbound QoS 1 or 2 message.
 
-        message  object with id, qos, topic, payload, size() (in bytes), ack_code (of the
+        message  object with id, qos, topic, payload, size (in bytes), ack_code (of the
                  acknowledgement: 0 and 16 take it); `done` and `stale` are kept on it
         dup      bool, the DUP flag of its PUBLISH
 
@@ -349,7 +349,7 @@ class Session:
         n = 0
         for message in self.inbound:
             if message.done and not message.stale:
-                n += message.size()
+                n += message.size
         return n
 
     def next_ack(self):

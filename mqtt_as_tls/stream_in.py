@@ -371,12 +371,12 @@ async def _turn(client, sub, stream):
     d = client.dispatcher
     message = stream.message
     d.held.append(message)
-    d.size += message.size()
+    d.size += message.size
     try:
         d.queue(sub, message)
     except MemoryError:
         d.held.remove(message)
-        d.size -= message.size()
+        d.size -= message.size
         raise
     lane = None
     pause = 0

@@ -46,7 +46,7 @@ def full(client, message, keepalive_s):
         asked = asked or lane.waits and lane.current
         if lane.filter == _NAME:
             surplus = lane
-            size -= lane.mark.size()
+            size -= lane.mark.size
     limit_ms = min(keepalive_s * 750 or 1 << 28, client.handler_timeout_s * 1000)
     open = session.inflight or session.awaiting_pubcomp or session.requests
     open = open or client.requests and client.requests.waiting
@@ -151,7 +151,7 @@ class Surplus(Subscription):
         self._client = client
         self._decoder = client.wire.Decoder(_PIECE + 8)
         self.mark = message = Message(2, (_NAME, 1, b""))
-        message.extra = client.max_backlog
+        message.size += client.max_backlog
         self.items = []
         self.bytes = self._limit = 0
         self._lanes = []  # those that something in it may be for
@@ -167,7 +167,7 @@ class Surplus(Subscription):
         client = self._client
         d = client.dispatcher
         items = self.items
-        size = message.size()
+        size = message.size
         piece = None
         try:
             if not self._waits(message):
@@ -186,7 +186,7 @@ class Surplus(Subscription):
                 return False
             if not self.task:
                 d.held.append(self.mark)
-                d.size += self.mark.size()
+                d.size += self.mark.size
                 d.others.append(self)
                 self.task = asyncio.create_task(self._feeds())
             if piece and items and isinstance(items[-1], bytearray) and len(items[-1]) < _PIECE:
@@ -235,7 +235,7 @@ class Surplus(Subscription):
         """Deliver what there is room for in the backlog."""
         client = self._client
         d = client.dispatcher
-        d.size -= self.mark.size()
+        d.size -= self.mark.size
         try:
             while self.items:
                 item = self.items[0]
@@ -253,14 +253,14 @@ class Surplus(Subscription):
                     self._at = 0
         except MemoryError:
             pass  # it is tried again
-        d.size += self.mark.size()
+        d.size += self.mark.size
         if not self.items:
             self._end()
             client.connection.handled()
 
     def _first(self, item):
         if not isinstance(item, bytearray):
-            self._size = item.size()
+            self._size = item.size
             return item
         decoder = self._decoder
         while True:
@@ -281,7 +281,7 @@ class Surplus(Subscription):
             raise
         if decoder.properties:
             message.properties = decoder.properties
-            message.extra = decoder.extra
+            message.size += decoder.extra
         return message
 
     def _end(self):
@@ -289,6 +289,6 @@ class Surplus(Subscription):
         self.task = None
         if self.mark in d.held:
             d.held.remove(self.mark)
-            d.size -= self.mark.size()
+            d.size -= self.mark.size
         if self in d.others:
             d.others.remove(self)

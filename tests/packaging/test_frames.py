@@ -21,7 +21,7 @@ router.encode router.topic router.payload router.qos
 transport.Signal.set transport.Signal.__next__ transport.Transport.due transport.Transport.read
 dispatch.Message.__init__ dispatch.Dispatcher.queue dispatch.Dispatcher.release
 dispatch.Dispatcher.finish dispatch.Dispatcher.room dispatch.Dispatcher.deliver
-dispatch.Dispatcher._offer dispatch.Dispatcher.take dispatch.Message.size
+dispatch.Dispatcher._offer dispatch.Dispatcher.take outbox.Outbox._send
 """.split()
 
 

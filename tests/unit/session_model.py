@@ -41,16 +41,14 @@ class Message:
     """An inbound message, as the client has it."""
 
     topic = "topic"
-    ack_code = extra = 0
+    ack_code = 0
     done = stale = False
 
     def __init__(self, id, qos, payload):
         self.id = id
         self.qos = qos
         self.payload = payload
-
-    def size(self):
-        return 100 + len(self.topic) + len(self.payload)
+        self.size = 100 + len(self.topic) + len(payload)
 
 
 class Sent:
