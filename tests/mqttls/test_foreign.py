@@ -263,6 +263,8 @@ def test_a_broker_that_no_board_can_use_is_told_why(shows, pki, folder):
     one_problem(use(shows(pki.broker_expired).port, folder, "--ca", pki.ca.cert_pem), "expired")
     said = use(shows(pki.broker_wrong_usage).port, folder, "--ca", pki.ca.cert_pem)
     one_problem(said, "serverAuth")
+    odd = forge(pki, "pss", key="rsa2048", pss=True)
+    one_problem(use(shows(odd).port, folder), "RSA-PSS", "reissue")
     broker = shows(pki.broker, lines=["tls_version tlsv1.3"])
     one_problem(use(broker.port, folder), "TLS 1.3")
 
@@ -323,6 +325,8 @@ def test_without_a_terminal_the_fingerprint_is_given(shows, pki, addon, folder):
     one_problem(use(port, folder, "--pin", "ab" * 32), "another certificate", shown)
     assert use(port, folder, "--pin", "abc")["exit"] == 2
     assert use(port, folder, "--ca", addon.cert_pem)["pinned"], "its owner gave the file"
+    said = use(port, folder, "--ca", pki.ca.cert_pem)
+    one_problem(said, "is signed by homeassistant", "compare its fingerprint")
 
 
 def test_another_certificate_in_the_place_of_the_pinned_one_is_asked_for(
@@ -427,6 +431,7 @@ def test_a_companys_pfx_with_its_chain(shows, pki, folder, tmp_path):
     one_problem(mqttls(*command), "no terminal", "--passphrase-file")
     write_secret(word, "secret\n")
     assert mqttls(*command, "--passphrase-file", word)["exit"] == 0
+    assert mqttls(*command, "--ca", path, "--passphrase-file", word)["exit"] == 0
     word.write_text("other\n")
     one_problem(mqttls(*command, "--passphrase-file", word), "wrong passphrase")
 
@@ -450,6 +455,20 @@ def test_what_a_board_has_of_its_own_stays(shows, pki, folder, secret, tmp_path)
     said = mqttls("doctor", "--device", "kitchen", "--dir", folder)
     assert said["attempt"]["code"] in (4, 5), said
     assert use(broker.port, folder)["login"] == "user garden", "what is not given stays"
+
+
+def test_a_folder_is_for_one_broker(shows, pki, folder, secret):
+    broker = shows(pki.broker, users={"garden": "secret"})
+    login = ("--user", "garden", "--password-file", secret)
+    assert use(free_port(), folder, "--no-tls", host="elsewhere.lan")["exit"] == 0
+    use(broker.port, folder, "--ca", pki.ca.cert_pem, *login)
+    mqttls("device", "add", "kitchen", "--dir", folder)
+    said = use(broker.port, folder, host="localhost")
+    one_problem(said, f"is for {HOST}, with kitchen", "--dir FOLDER", "--moved")
+    assert use(broker.port, folder, "--moved", host="localhost")["exit"] == 0
+    found = tls_json(folder, "kitchen")
+    assert (found["host"], found["user"]) == ("localhost", "garden")
+    assert mqttls("doctor", "--device", "kitchen", "--dir", folder)["exit"] == 0
 
 
 def test_a_password_is_asked_for_or_comes_in_a_pipe(shows, pki, folder):

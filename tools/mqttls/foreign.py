@@ -122,8 +122,11 @@ class Login:
         return ", ".join(out) or "no user and no certificate"
 
 
-class _Secret:
-    """Tells passphrases: of a file, or as typed."""
+class Secret:
+    """
+    Tells passphrases, for convert.load: the first line of the file `path`, or as typed where that
+    is None.
+    """
 
     def __init__(self, path):
         self.path = path
@@ -159,7 +162,7 @@ def login(arguments):
         passphrase.password(arguments.user)  # Usage, before anything is looked at
     user = _text("--user", arguments.user)
     client_id, home = _text("--client-id", arguments.client_id), _home(arguments.home)
-    secret, identity, others = _Secret(arguments.passphrase_file), None, []
+    secret, identity, others = Secret(arguments.passphrase_file), None, []
     if arguments.cert:
         held = convert.load(arguments.cert, secret)
         where = str(arguments.cert)

@@ -28,6 +28,11 @@ def add(parser):
     parser.add_argument(
         "--name", metavar="NAME", help="the name in its certificate, where that is not HOST"
     )
+    parser.add_argument(
+        "--moved",
+        action="store_true",
+        help="it is the broker of this folder, under another name, address or port",
+    )
     trust = parser.add_argument_group("whom boards trust (it is found where you give neither)")
     trust.add_argument(
         "--ca",
@@ -68,7 +73,7 @@ def run(arguments, report):
                 f"others may be able to read the keys in {directory.path}: {directory.exposed}; "
                 "keep it in a folder of your own"
             )
-        before = _before(directory, target)
+        before = _before(directory, target, arguments.moved)
         who, others = foreign.login(arguments)
         who = foreign.checked(who, report)
         trust = _Trust(target, fingerprint, report)
@@ -102,7 +107,7 @@ def _fingerprint_in(text):
     return bare
 
 
-def _before(directory, target):
+def _before(directory, target, has_moved):
     """Return the foreign.Foreign that the folder was before for the same broker, or None."""
     if not (directory.path / SETTINGS).exists():
         return None
@@ -113,14 +118,25 @@ def _before(directory, target):
             stage="files",
         )
     found = foreign.Foreign(directory)
-    return found if found.host == target.host else None
+    if has_moved or found.host == target.host:
+        return found
+    devices = directory.devices()
+    if devices:
+        some = ", ".join(devices[:3]) + (", …" if len(devices) > 3 else "")
+        raise Failure(
+            f"{directory.path} is for {found.host}, with {some}",
+            "give another broker a folder of its own: --dir FOLDER; if it is the same one under "
+            "another name: --moved",
+            stage="files",
+        )
+    return None
 
 
 def _given(arguments, others):
     """Return [(where, certificates)] that came with the command."""
     found = []
     for path in arguments.ca or ():
-        held = convert.load(path)
+        held = convert.load(path, foreign.Secret(arguments.passphrase_file))
         if not held.certificates:
             raise convert.wrong(
                 f"{path} has no certificate, but {held.said()}", "name the file of the CA"
@@ -309,7 +325,8 @@ class _Trust:
         for each in lint.named(leaf, target.name):
             if each.level == "problem":
                 raise Failure(each.fact, self._other_name(leaf), cause=each.cause, stage="name")
-        found = [*lint.server(leaf, self.answer.cipher), *lint.dates(leaf, "its certificate")]
+        found = lint.form(leaf, "the broker's certificate")
+        found += lint.server(leaf, self.answer.cipher) + lint.dates(leaf, "its certificate")
         for each in found:
             if each.level == "problem":
                 raise Failure(each.fact, each.cure, cause=each.cause, stage=each.stage)
@@ -380,6 +397,9 @@ class _Trust:
                     stage="chain",
                 )
             cure = f"give the CA {issuer}"
+            if found.is_self_signed and found.below == sent[0]:
+                cure = "it is signed by itself: give this certificate itself, or leave --ca away, "
+                cure += "and compare its fingerprint"
             elsewhere = roots.find(sent)
             if elsewhere.root is not None:
                 cure += f"; or leave --ca away: {roots.sentence(elsewhere)}"
@@ -410,7 +430,7 @@ class _Trust:
         for each in reading.extension(certificate, x509.AuthorityInformationAccess) or ():
             url = getattr(each.access_location, "value", "")
             if each.access_method == AuthorityInformationAccessOID.CA_ISSUERS and re.fullmatch(
-                r"http[!-~]{1,200}", str(url)
+                r"https?://[\w.~:/?%&=+-]{1,200}", str(url), re.ASCII
             ):
                 return f" (its certificate says: {url})"
         return ""
