@@ -702,6 +702,17 @@ def test_row_62_lines_that_go_with_mosquitto_3(tmp_path, pki):
     assert "listener_allow_anonymous" in notes[0]["cure"]
 
 
+def test_what_debian_ships_has_nothing_wrong_but_the_listener_that_is_missing(tmp_path):
+    path = tmp_path / "mosquitto.conf"
+    path.write_text(
+        "pid_file /run/mosquitto/mosquitto.pid\npersistence true\n"
+        "persistence_location /var/lib/mosquitto/\n"
+        f"log_dest file /var/log/mosquitto/mosquitto.log\ninclude_dir {tmp_path}\n"
+    )
+    word = files("--conf", path).names(2, "configuration", "no listener", "listener 8883")
+    assert word.rows == [2], word
+
+
 def test_row_63_renewed_on_disk_and_not_reloaded(tmp_path, pki):
     old = pki.issue("to be renewed", issuer=pki.ca, valid_to=made.days(-1))
     new = pki.issue("to be renewed 2", issuer=pki.ca)

@@ -53,7 +53,8 @@ def judge(configuration, port=None, name=None, when=None):
         cure = "add: listener 8883, certfile, keyfile (mqttls broker-conf writes them)"
         if port is not None and not configuration.listeners:
             cure += "; without any listener mosquitto 2 accepts connections of its own PC only"
-        return [*out, problem(2, fact, stage=_HERE, cure=cure)], None
+        cause = "a board with TLS has nothing there to connect to"
+        return [*out, problem(2, fact, stage=_HERE, cause=cause, cure=cure)], None
     if listener.address in ("localhost", "127.0.0.1", "::1"):
         # A tried configuration may well listen there; then a board is not what comes.
         out.append(
@@ -79,6 +80,9 @@ def judge(configuration, port=None, name=None, when=None):
     return [*out, *_protocol(listener, files.chain), *found_files], files
 
 
+_MADE_AT_THE_START = ("/run/", "/var/run/", "/var/log/mosquitto/")  # by its service
+
+
 def _folders(configuration):
     """Return the findings about folders that are not there, and a user that nobody is."""
     out = []
@@ -91,6 +95,8 @@ def _folders(configuration):
             if kind != "file":
                 continue
         elif name not in ("pid_file", "plugin", "auth_plugin", "global_plugin"):
+            continue
+        if path.startswith(_MADE_AT_THE_START):
             continue
         missing = path if name.endswith("plugin") else os.path.dirname(path.strip())
         if missing and not os.path.exists(missing):
@@ -110,8 +116,8 @@ def _folders(configuration):
 
 def _deprecated(configuration):
     out = []
-    for name, _, where in configuration.lines:
-        if name in conf.DEPRECATED:
+    for name, value, where in configuration.lines:
+        if name in conf.DEPRECATED and (name, value) != ("per_listener_settings", "false"):
             fact = f"{where}: {name} is deprecated in mosquitto 2.1"
             out.append(remark(62, fact, cure=conf.DEPRECATED[name]))
     return out
