@@ -253,7 +253,7 @@ def measured(value):
 
 packet.bytearray = measured
 retry.failed = failed
-retry._explained = lambda error: ""  # a module is loaded for it, every time
+retry._explained = lambda error, state: ""  # a module is loaded for it, every time
 
 
 def unhandled(loop, context):
