@@ -648,7 +648,24 @@ class Proxy:
         return len(self._live)
 
     def seen(self, name=None, direction=None, connection=None):
-        """Return the packets (list) of that type, direction and connection number."""
+        """
+        Return the packets (list) of that type, direction and connection number, among them all
+        that were sent by now.
+        """
+        self._catch_up()
+        return self._recorded(name, direction, connection)
+
+    def _catch_up(self):
+        """Return when what has come to its sockets was looked at, on a slow computer too."""
+
+        async def work():
+            for _ in range(50):  # each looks at the sockets, and lets the pumps go on
+                await asyncio.sleep(0)
+
+        if self._loop.is_running() and threading.current_thread() is not self._thread:
+            self._call(work)
+
+    def _recorded(self, name=None, direction=None, connection=None):
         return [
             each
             for each in list(self.packets)
@@ -663,7 +680,7 @@ class Proxy:
 
         Raises AssertionError with the last packets that did.
         """
-        return self._wait(lambda: self.seen(name, direction), count, timeout_s, name)
+        return self._wait(lambda: self._recorded(name, direction), count, timeout_s, name)
 
     def wait_for_connections(self, count, timeout_s=20):
         """Return when at least `count` connections were accepted since construction."""
