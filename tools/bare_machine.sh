@@ -51,6 +51,7 @@ debootstrap --variant=minbase "$suite" "$folder" $mirror >>"$log" 2>&1 || fail "
 mount -t proc proc "$folder/proc"
 mount -t sysfs sys "$folder/sys"
 mount --rbind /dev "$folder/dev"
+mount -t tmpfs shm "$folder/dev/shm" # its own, where its tests have their files
 
 # this computer's way to the registries
 for file in /etc/resolv.conf /etc/pip.conf /etc/npmrc /usr/etc/npmrc /usr/local/share/ca-certificates; do
