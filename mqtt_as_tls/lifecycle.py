@@ -96,10 +96,10 @@ async def disconnect(client, reason=0, properties=None):
             and time.ticks_diff(end, time.ticks_ms()) > 0
         ):
             await asyncio.sleep_ms(10)
-        said = client.connected
-        if said:
-            client.connection.transport.send(goodbye)
     finally:
+        said = client.connected
+        if said:  # cancelled as well: else the broker would publish the will
+            client.connection.transport.send(goodbye)
         stop(client)
     if said:  # now that a log that publishes can send nothing behind it [MQTT-3.14.4-2]
         client.say("disconnected")

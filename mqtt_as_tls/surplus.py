@@ -16,8 +16,9 @@ from .router import matches
 _IDLE_MS = const(1000)  # no handler began with a message: it may be the broker that one waits for
 _NAME = const("+#")  # of a lane: no topic filter
 _PIECE = const(512)  # bytes: a smaller message with QoS 0 is put aside as a packet
+_LOOK = const(1024)  # bytes until it is looked again how much memory is free
 _FEED_MS = const(5)
-_LOOK_MS = const(1000)  # between looks how much memory is free
+_LOOK_MS = const(1000)  # between collections where it is short
 
 
 def full(client, message, keepalive_s):
@@ -57,7 +58,7 @@ def full(client, message, keepalive_s):
     waits = waits and time.ticks_diff(time.ticks_ms(), d.began_ms) < limit_ms
     waiting = None
     if client.running and aside and _put_aside(client, surplus, message):
-        what = "more is kept, as one may wait for the broker"
+        what = "more is kept, one may wait for it"
     elif client.running and waits:
         client.stats.received -= 1
         waiting = message
@@ -153,10 +154,14 @@ class Surplus(Subscription):
         self.mark = message = Message(2, (_NAME, 1, b""))
         message.size += client.max_backlog
         self.items = []
-        self.bytes = self._limit = 0
+        self.bytes = 0
+        self._floor = None  # bytes of memory that stay free
+        self._full = True  # till that was looked at
+        self._unseen = 0
+        self._look_ms = time.ticks_add(time.ticks_ms(), -1)  # when it may be looked next
         self._lanes = []  # those that something in it may be for
         self._at = 0  # how much of the first item the decoder has
-        self._next = self._looked_ms = None  # the Message that was taken out
+        self._next = None  # the Message that was taken out
         self._size = 0  # what it took
 
     def put(self, message):
@@ -184,6 +189,9 @@ class Surplus(Subscription):
                     pass
             if not self._has_memory(size):
                 return False
+            n = len(client.session.inbound) + 1
+            if message.qos and not n & n - 1:  # the next one makes that list twice as long
+                bytearray(16 * n)
             if not self.task:
                 d.held.append(self.mark)
                 d.size += self.mark.size
@@ -217,14 +225,19 @@ class Surplus(Subscription):
         return waits
 
     def _has_memory(self, size):
-        size += self.bytes
+        # whether half of what was free is left. Without garbage between them those put aside lie
+        # together, and what is left in one piece
+        self._unseen += size
         now = time.ticks_ms()
-        then = self._looked_ms
-        if size > self._limit and (then is None or time.ticks_diff(now, then) > _LOOK_MS):
-            self._looked_ms = now
+        if self._unseen > _LOOK or self._full and time.ticks_diff(now, self._look_ms) > 0:
+            self._unseen = 0
             gc.collect()
-            self._limit = (gc.mem_free() + self.bytes) // 2
-        return size <= self._limit
+            free = gc.mem_free()
+            if self._floor is None:
+                self._floor = free // 2
+            self._full = free < self._floor
+            self._look_ms = time.ticks_add(now, _LOOK_MS)
+        return not self._full
 
     async def _feeds(self):
         while self.task:
@@ -242,7 +255,8 @@ class Surplus(Subscription):
                 if not self._next:
                     self._next = self._first(item)
                 message = self._next
-                if not d.room(message) and len(d.held) > 1 and not _idle(d):
+                room = d.room(message) or len(d.held) == 1
+                if not (room or _idle(d) and self._has_memory(message.size())):
                     break
                 _hand_over(client, message)
                 self._next = None

@@ -839,6 +839,49 @@ def test_an_exception_in_the_app_still_says_goodbye_and_comes_out(proxy, broker)
     assert proxy.seen("DISCONNECT", "up")
 
 
+@pytest.mark.parametrize("how", ["cancel", "wait_for"])
+def test_leaving_that_is_cancelled_still_says_goodbye_and_leaves_no_task(proxy, broker, how):
+    peer = broker.peer("t")
+    Device.check(
+        proxy,
+        """
+        client = make(will=Will("t", "gone"), drain_s=60)
+        began = []
+
+        @client.on("hangs", qos=1)
+        async def hangs(message):
+            began.append(1)
+            await asyncio.sleep(60)
+
+        async def run():
+            async with client:
+                await client.publish("hangs", "x", qos=1)
+                await until(lambda: began)
+
+        if HOW == "cancel":
+            task = asyncio.create_task(run())
+            await until(lambda: began and not client.running)
+            task.cancel()
+            with raises(asyncio.CancelledError):
+                await task
+        else:
+            await client.connect()
+            await client.publish("hangs", "x", qos=1)
+            await until(lambda: began)
+            with raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.disconnect(), 0.1)
+        assert not client.clients and not client.connected
+        await asyncio.sleep_ms(0)
+        assert not asyncio.core._task_queue.peek()
+        """,
+        names={"HOW": how},
+    )
+    proxy.wait_for("DISCONNECT", "up")
+    peer.publish("t", "end")
+    peer.wait_for(2)
+    assert peer.received == [("t", b"gone"), ("t", b"end")]
+
+
 @pytest.mark.parametrize("protocol", [4, 5])
 @pytest.mark.parametrize("how", ["publish", "publish with time-out", "enqueue", "task"])
 def test_handlers_publish_while_the_client_leaves_and_their_messages_are_acknowledged(
