@@ -97,7 +97,7 @@ class Story:
 
 def same(text):
     """Return `text` without what differs from run to run."""
-    text = re.sub(r"\b(CA |archive/)[0-9a-f]+", r"\1X", text)
+    text = re.sub(r"\b(CA |archive/|mqttls-doctor-)[0-9a-f]+", r"\1X", text)
     text = re.sub(r"(?m)^(board on \S+: ).*?, MicroPython", r"\1MicroPython", text)
     text = re.sub(r" on .*? since ", " on X since ", text)
     return re.sub(r" +", " ", re.sub(r"\d+(\.\d+)?", "0", text))
