@@ -22,8 +22,6 @@ _PLACES = (
 
 # What a distribution has in its own: the rest is in mqttls's mosquitto.conf
 _MOSQUITTO = """\
-persistence true
-persistence_location ./
 log_dest stderr
 log_timestamp false
 include_dir {certificates}
