@@ -390,6 +390,8 @@ def test_the_files_of_aws(shows, amazon, folder, tmp_path):
     assert [each["name"] for each in said["trusted"]] == ["Amazon Root CA 1"]
     mqttls("device", "add", "kitchen", "--dir", folder)
     assert tls_json(folder, "kitchen")["client_id"] == "thing-1"
+    tries = f"mqttls doctor --device kitchen --client-id thing-1 --dir {folder}"
+    assert tries in mqttls("device", "add", "kitchen", "--dir", folder)["next"]
     assert mqttls("doctor", "--device", "kitchen", "--dir", folder)["exit"] == 0
     said = mqttls("device", "add", "cellar", "--dir", folder)
     one_problem(said, "kitchen has the client id 'thing-1'", "--client-id")

@@ -523,7 +523,12 @@ def _tell_added(deployment, todo, kept, said, report):
         report.say(f"{len(kept)} there already, left as they are: {shown}")
     report.data.update(added=todo, kept=kept)
     first = (todo + kept)[0]
-    report.next(command("doctor", "--device", first), "does it connect?")
+    client_id = deployment.device_settings(first).get("client_id")
+    if client_id in (None, first):
+        report.next(command("doctor", "--device", first), "does it connect?")
+    else:  # the broker may know this one alone, and not that of the doctor
+        line = command("doctor", "--device", first, "--client-id", client_id)
+        report.next(line, "does it connect? While the board is off")
     report.next(command("provision", first), "puts it on the board")
 
 
