@@ -344,6 +344,8 @@ class TLS:
     """A `tls.SSLContext`, for whatever else takes one, such as `umqtt.simple`."""
     verified: bool
     """False of `TLS.unverified()`."""
+    rsa: bool
+    """The device's key is of RSA."""
     server_hostname: str | None
     """The name that the certificate must have, where that is not the host that is dialled."""
     ntp: _Server | None

@@ -204,13 +204,13 @@ class MQTTClient:
         reserve = self.connection.reserve
         try:
             runs = self._run()
-            self._task = asyncio.create_task(reserve.guard(self, runs) if reserve else runs)
+            self._task = asyncio.create_task(reserve.guard(runs) if reserve else runs)
         except MemoryError:
             self.clients.remove(self)  # it does not run
             raise
         self.running = True
         if reserve:
-            reserve.hold(True)
+            reserve.hold()
         return self
 
     async def __aexit__(self, *exc):
@@ -295,6 +295,7 @@ class MQTTClient:
                 self.host, self.port = self.failover.go()
             connection = error = old = None
             gc.collect()
+            await asyncio.sleep_ms(0)  # the tasks of the attempt are gone: what they had is held
             while self.retry.slow and delay > _LOOK_MS:
                 await asyncio.sleep_ms(_LOOK_MS)
                 delay -= _LOOK_MS

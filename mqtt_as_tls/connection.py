@@ -83,7 +83,7 @@ class Connection:
     up_ms      ticks when it was made, or None
     ended_in   str, the one of STATES in which it ended; None before
     transport  Transport; None before TCP, and when it is over
-    reserve    Reserve, the client's memory for the next one; None in a small heap
+    reserve    Reserve, memory for the next one; None in a small heap
     """
 
     reserve = None
@@ -113,7 +113,7 @@ class Connection:
             self.no_memory = before.no_memory
         # a smaller heap has no more than a handshake needs
         if not (self.reserve or client.running) and gc.mem_free() > _ROOM:
-            self.reserve = load("reserve").Reserve(client.tls)
+            self.reserve = load("reserve").Reserve(client)
 
     def is_up(self):
         """Return whether the client is connected."""
@@ -150,7 +150,7 @@ class Connection:
                 try:
                     opens = self._open(t)
                     if self.reserve:
-                        opens = self.reserve.guard(client, opens)
+                        opens = self.reserve.guard(opens)
                     present = await asyncio.wait_for(opens, client.connect_timeout_s)
                 except asyncio.TimeoutError:
                     raise load("texts").unanswered(client, STATES[self.state])
@@ -204,7 +204,7 @@ class Connection:
             if not link.is_up():
                 up = link.up()
                 if self.reserve:
-                    up = self.reserve.guard(client, up)
+                    up = self.reserve.guard(up)
                 remark = await asyncio.wait_for(up, _LINK_S)
                 client.say("link up" + (remark and ": " + remark or ""))
         except asyncio.TimeoutError:
@@ -234,6 +234,8 @@ class Connection:
         self._enter(_TLS if client.tls else _CONNECT)
         await t.handshake(client.tls, client.host, connect, self.reserve)
         self._enter(_CONNECT)
+        if self.reserve:
+            self.reserve.room()
         # without an answer the broker may have begun a session that we know nothing of
         unsure = self._unsure
         self._unsure = True
@@ -324,7 +326,7 @@ class Connection:
             client.dispatcher.down()
             client.outbox.down()
         if self.reserve and not self._client.running:
-            self.reserve.hold(False)
+            self.reserve.hold()
 
     # In
 

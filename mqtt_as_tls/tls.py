@@ -33,7 +33,7 @@ class TLS:
           ("address", port) tuple, or None for never
 
     Attributes: `context` (a tls.SSLContext, which umqtt.simple takes too), `verified` (bool),
-    `server_hostname`, `ntp`.
+    `server_hostname`, `ntp`, `rsa` (bool, the key is of RSA).
 
     Raises ValueError, with the file's name and what to do, for what is missing, empty, encrypted,
     damaged, of another kind, or not a pair; TypeError for other types.
@@ -47,7 +47,7 @@ class TLS:
         context.verify_mode = tls.CERT_REQUIRED if self.verified else tls.CERT_NONE
         if hasattr(context, "verify_callback"):
             context.verify_callback = self._see
-        load("tls_files").fill(context, ca, cert, key, server_hostname)
+        self.rsa = load("tls_files").fill(context, ca, cert, key, server_hostname)
         unload("tls_files")
 
     @classmethod

@@ -104,6 +104,8 @@ def fill(context, ca, cert, key, server_hostname):
 
     ca  of no meaning where the context verifies nothing
 
+    Returns whether the key is of RSA (bool).
+
     Raises ValueError and TypeError: see TLS.
     """
     if server_hostname is not None and not isinstance(server_hostname, str):
@@ -116,7 +118,7 @@ def fill(context, ca, cert, key, server_hostname):
     for source in _listed(ca) if verifies else ():
         _load("ca", source, _CERTIFICATE, context.load_verify_locations)
     if cert is None:
-        return
+        return False
     chain = []
     for source in _listed(cert):
         name = _load("cert", source, _CERTIFICATE, chain.append)
@@ -136,3 +138,4 @@ def fill(context, ca, cert, key, server_hostname):
             context.load_cert_chain(each, key)
     except ValueError:
         raise _wrong(name + ", " + key_name, "read")
+    return len(key) > 500

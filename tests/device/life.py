@@ -535,9 +535,14 @@ async def play(case, given):
         "oversized": life.client.stats.oversized,
         "failed": failed.count,
         "ticks": ticker.ticks,
-        "held": sum([len(piece) for piece in life.client.connection.reserve._pieces if piece]),
+        "held": held(life.client.connection.reserve),
         "longest_ms": ticker.longest_ms,
     }
+
+
+def held(reserve):
+    """Return how many words a Reserve holds."""
+    return sum([len(piece) for piece in [reserve._in, reserve._out] + reserve.others if piece])
 
 
 async def pause(ms):
