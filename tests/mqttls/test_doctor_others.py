@@ -153,6 +153,28 @@ def test_row_46_what_else_people_give(tmp_path, pki, data, words):
     assert 46 in word.rows, word
 
 
+@pytest.mark.parametrize("form", ["written out", "hexadecimal"])
+def test_row_46_what_was_pasted_and_the_command_that_mends_it(tmp_path, pki, form):
+    path = tmp_path / "pasted.txt"
+    if form == "hexadecimal":
+        path.write_text(Path(pki.ca.cert_der).read_bytes().hex("\n", 32))
+    else:
+        path.write_text(Path(pki.ca.cert_pem).read_text().replace("\n", "\\n"))
+    word = files("--ca", path).names(46, "files", form)
+    made_of_it = tmp_path / ("pasted.der" if form == "hexadecimal" else "pasted.unpacked.pem")
+    if shutil.which("xxd" if form == "hexadecimal" else "sed"):
+        cured(word, tmp_path)
+        assert files("--ca", made_of_it).problems == []
+
+
+def test_a_file_whose_last_block_has_no_end_is_damaged(tmp_path, pki):
+    path = tmp_path / "cut.pem"
+    path.write_text(Path(pki.ca.cert_pem).read_text() + "-----BEGIN CERTIFICATE-----\nMIIB")
+    word = files("--ca", path)
+    assert "its last block has no END" in word.first["fact"]
+    assert word.first["stage"] == "files" and "whole" in word.first["cure"]
+
+
 def test_an_unreadable_certificate_is_not_told_as_one_that_nobody_wants(tmp_path, pki):
     path = tmp_path / "device.csr"
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "d")])

@@ -73,6 +73,11 @@ def recognise(path, data, labels=()):
         if _PEM_BEGIN in text:
             return "text in UTF-16, as PowerShell's > and Notepad write it", cure
         return "text in UTF-16, without a certificate or key", cure
+    if b"\\n" in data and _PEM_BEGIN in data:
+        out = Path(path).with_suffix(".unpacked.pem")
+        take = shell("sed", r"s/\\n/\n/g", path)
+        cure = f"make line breaks of them: {take} > {shell(out)}"
+        return "PEM whose line breaks are written out as \\n", cure
     if labels:
         kinds = [_LABELS.get(each) for each in labels]
         for kind in kinds:
@@ -86,10 +91,19 @@ def recognise(path, data, labels=()):
     kind = _of_der(data)
     if kind:
         return _described(kind, path, "DER", data)
+    packed = b"".join(data.split()).lower()
+    if packed.startswith(b"3082") and not packed.strip(b"0123456789abcdef"):
+        out = Path(path).with_suffix(".der")
+        return "DER in hexadecimal", f"convert it: {shell('xxd', '-r', '-p', path, out)}"
     if _is_base64(data):
         cure = "put the line -----BEGIN CERTIFICATE----- before it and -----END CERTIFICATE----- "
         return "base64 without the lines BEGIN and END", cure + "after it"
     return None
+
+
+def is_convertible(what):
+    """Tell whether `mqttls use` reads what recognise() called `what` (str)."""
+    return what.startswith(("a PFX", "a P7B", "text in UTF-16, as", "base64"))
 
 
 def _utf16(data):

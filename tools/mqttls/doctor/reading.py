@@ -69,8 +69,15 @@ def another_kind(path, data, stage):
     if found is None:
         return None
     what, cure = found
-    cause = "neither board nor broker reads that; mqttls use does"
+    cause = "neither board nor broker reads that"
+    if file_kinds.is_convertible(what):
+        cause += "; mqttls use does"
+    elif cure == _OTHER_FILE or cure.startswith("give"):
+        cause = "it is not what is asked for"
     return Unreadable(problem(46, f"{path} is {what}", stage=stage, cause=cause, cure=cure))
+
+
+_CUT = "damaged block"
 
 
 def blocks(data):
@@ -80,7 +87,7 @@ def blocks(data):
         head = data.find(_DASHES, at + len(_BEGIN), at + 60)
         end = data.find(_END, at)
         if head < 0 or end < head:
-            out.append(("damaged block", b""))
+            out.append((_CUT, b""))
             break
         label = data[at + len(_BEGIN) : head].decode("latin-1")
         body = data[head + len(_DASHES) : end]
@@ -118,7 +125,10 @@ def parse(der):
         if certificate.not_valid_before_utc > certificate.not_valid_after_utc:
             raise ValueError("it ends before it begins")
     except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise ValueError(str(error)[:80] or "cut off") from None
+        text = str(error)
+        if "ParseError" in text:  # with what only its library understands
+            text = "cut off" if "ShortData" in text else "it is not the DER of one"
+        raise ValueError(text[:80] or "cut off") from None
     return certificate
 
 
@@ -127,6 +137,9 @@ def load_all(path, stage="files"):
     data = read(path, stage)
     if is_pem(data):
         labels = blocks(data)
+        if labels[-1][0] == _CUT:
+            fact = f"{path} is damaged: its last block has no END"
+            raise wrong(stage, fact, "copy it again, whole")
         ders = [_first(der) for label, der in labels if label.endswith("CERTIFICATE")]
         if not ders:
             other = another_kind(path, data, stage)
@@ -141,7 +154,8 @@ def load_all(path, stage="files"):
         try:
             out.append(parse(der))
         except ValueError as error:
-            other = None if is_pem(data) else another_kind(path, data, stage)
+            written_out = b"\\n" in data
+            other = another_kind(path, data, stage) if written_out or not is_pem(data) else None
             if other:
                 raise other from None
             number = f"certificate {len(out) + 1} in {path}" if out else path
