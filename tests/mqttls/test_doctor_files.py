@@ -351,7 +351,9 @@ def test_a_device_with_a_password():
         port = init(pki, "--server-only")
         mqttls(pki, "device", "add", "kitchen")
         with Mosquitto(pki / "broker/mosquitto.conf", port, pki):
-            assert "all is well" in text_of(pki, "--device", "kitchen", code=0)
+            line = ["--device", "kitchen", "--as-device"]
+            assert "all is well" in text_of(pki, *line, code=0)
+            assert "a live device" in text_of(pki, *line[:2], code=0), "nobody is thrown out"
             path = pki / "devices/kitchen/tls.json"
             settings = json.loads(path.read_text())
             secret, settings["password"] = settings["password"], "another one"
