@@ -87,12 +87,14 @@ class Broker:
         self.waiting = []
         self.under_way = []
         self.answers = []
+        self.repeated = set()
 
     def connected(self, receive_maximum):
         self.exists = True
         self.receive_maximum = receive_maximum
         self.quota = receive_maximum
         self.answers = []  # packets that it will send
+        self.repeated = set()  # packet ids that it sent again on this connection
         self.sending = []  # packets of its own deliveries, in order
         for sent in self.under_way:
             if sent.released:
@@ -104,11 +106,12 @@ class Broker:
     def deliver(self):
         while self.waiting and len(self.under_way) < self.limit:
             sent = self.waiting.pop(0)
-            used = {each.id for each in self.under_way}
+            # one that was sent again may be acknowledged twice
+            used = self.repeated | {each.id for each in self.under_way}
             while self.next_id in used:
-                self.next_id = self.next_id % 20 + 1
+                self.next_id = self.next_id % 200 + 1
             sent.id = self.next_id
-            self.next_id = self.next_id % 20 + 1
+            self.next_id = self.next_id % 200 + 1
             self.under_way.append(sent)
             self.sending.append((PUBLISH, sent.id, sent.qos, False, sent.number))
 
@@ -558,6 +561,7 @@ class World:
         if sent:
             each = pick(sent, number)
             # what the client has acknowledged already it may handle again (QoS 1)
+            self.broker.repeated.add(each.id)
             self.down.append((PUBLISH, each.id, each.qos, True, each.number))
 
     def broker_strays(self, number):
