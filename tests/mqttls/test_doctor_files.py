@@ -358,7 +358,7 @@ def test_a_device_with_a_password():
             settings = json.loads(path.read_text())
             secret, settings["password"] = settings["password"], "another one"
             path.write_text(json.dumps(settings))
-            out = text_of(pki, "--device", "kitchen", code=1)
+            out = text_of(pki, *line, code=1)
             assert "PROBLEM (CONNACK)" in out
             assert "another one" not in out
             assert secret not in out
