@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.broker import Peer
 from tests.support.doctoring import mqttls as said
-from tests.support.tool import Mosquitto, init, mqttls, open_folder
+from tests.support.tool import Mosquitto, in_here, init, open_folder
 
 MODES = {"mutual": (), "server-only": ("--server-only",), "encrypted": ("--encrypt-ca",)}
 
@@ -22,10 +22,11 @@ class Place:
         secret = folder / "passphrase"
         secret.touch(0o600)
         secret.write_text("correct horse battery\n")
-        self.env = {"MQTTLS_PASSPHRASE_FILE": str(secret)}
-        self.port = init(self.pki, *MODES[mode], env=self.env)
-        mqttls(self.pki, "device", "add", "kitchen", env=self.env)
-        mqttls(self.pki, "device", "add", "desk", "--admin", env=self.env)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MQTTLS_PASSPHRASE_FILE", str(secret))
+            self.port = init(self.pki, *MODES[mode], run=in_here)
+            in_here(self.pki, "device", "add", "kitchen")
+            in_here(self.pki, "device", "add", "desk", "--admin")
         self.broker = Mosquitto(self.pki / "broker/mosquitto.conf", self.port, self.pki)
 
     def peer(self, name, **options):
@@ -116,9 +117,9 @@ def test_without_the_folder_the_configuration_tells(place, micropython):
 
 @pytest.mark.parametrize("place", ["mutual"], indirect=True)
 def test_a_device_that_is_refused_is_told_in_its_own_words(place, micropython):
-    mqttls(place.pki, "device", "add", "lost")
+    in_here(place.pki, "device", "add", "lost")
     (place.pki / "saved").write_bytes((place.pki / "devices/lost/cert.der").read_bytes())
-    mqttls(place.pki, "revoke", "--cert", place.pki / "saved")
+    in_here(place.pki, "revoke", "--cert", place.pki / "saved")
     place.broker.restart()
     line = (f"127.0.0.1:{place.port}", "--device", "lost", "--dir", place.pki)
     found = said("doctor", *line)
@@ -133,4 +134,4 @@ def test_what_the_doctor_was_issued_is_in_the_record_and_nowhere_else(place):
     assert doctors and all(each["until"][:10] < "2100" for each in doctors)
     assert not list(place.pki.glob("devices/mqttls-doctor*"))
     for name in ("mqttls-doctor", "MQTTLS-doctor-1"):
-        assert "or the doctor" in mqttls(place.pki, "device", "add", name, code=2).err
+        assert "or the doctor" in in_here(place.pki, "device", "add", name, code=2)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import patience
 from tests.support.broker import Peer
-from tests.support.tool import Mosquitto, init, mqttls, open_folder
+from tests.support.tool import Mosquitto, in_here, init, open_folder
 from tools.mqttls import broker, cli
 
 LIMITS = ("max_packet_size=200000", "memory_limit=3000000", "max_connections=3")
@@ -20,11 +20,11 @@ class Place:
 
     def __init__(self, folder):
         self.pki = folder / "mqtt-pki"
-        self.port = init(self.pki)
-        mqttls(self.pki, "device", "add", "kitchen", "cellar")
-        mqttls(self.pki, "device", "add", "desk", "--admin")
+        self.port = init(self.pki, run=in_here)
+        in_here(self.pki, "device", "add", "kitchen", "cellar")
+        in_here(self.pki, "device", "add", "desk", "--admin")
         limits = [each for limit in LIMITS for each in ("--limit", limit)]
-        mqttls(self.pki, "broker-conf", *limits)
+        in_here(self.pki, "broker-conf", *limits)
         self.broker = Mosquitto(self.pki / "broker/mosquitto.conf", self.port, self.pki)
 
     def peer(self, name, **options):
@@ -104,7 +104,7 @@ def test_the_limits_are_in_the_configuration_and_stay(place):
     for each in LIMITS:
         assert f"\n{each.replace('=', ' ')}\n" in conf
     assert f"\nmax_queued_messages {broker.LIMITS['max_queued_messages']}\n" in conf
-    mqttls(place.pki, "broker-conf", "--limit", "max_queued_bytes=1000000")
+    in_here(place.pki, "broker-conf", "--limit", "max_queued_bytes=1000000")
     conf = (place.pki / "broker/mosquitto.conf").read_text()
     assert "\nmax_queued_bytes 1000000\n" in conf and "\nmax_packet_size 200000\n" in conf
 

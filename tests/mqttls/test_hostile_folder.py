@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from tests.support.tool import NOBODY, init, open_folder
+from tests.support.tool import NOBODY, in_here, init, open_folder
 from tools.mqttls import cli, files
 from tools.mqttls.messages import Failure
 
@@ -32,8 +32,8 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "mqtt-pki"
-    init(folder)
-    assert cli.main(["device", "add", "kitchen", "--dir", str(folder)]) == 0
+    init(folder, run=in_here)
+    in_here(folder, "device", "add", "kitchen")
     return folder
 
 

@@ -95,7 +95,7 @@ def _run(arguments, report, scratch):
             except OSError as error:
                 raise Failure(
                     f"{case.log} cannot be read: {error.strerror}",
-                    "give the path of a log that you may read (sudo?), or leave --log away",
+                    "give the path of a log, or a copy, that you may read, or leave --log away",
                     stage="files",
                 ) from None
         _tell(report, title, case, verdict, len(cases) > 1)
