@@ -31,7 +31,7 @@ class Fleet:
     def __init__(self, folder, *options):
         self.pki = folder / "mqtt-pki"
         self.port = init(self.pki, *options)
-        mqttls("device", "add", "desk", "--admin", "--dir", self.pki)
+        mqttls("device", "add", "desk", "desk-2", "--admin", "--dir", self.pki)
         for name, topics in RIGHTS.items():
             words = [word for each in topics for word in ("--topics", each)]
             mqttls("device", "add", name, *words, "--dir", self.pki)
@@ -80,8 +80,8 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 
 
 def publishing(fleet, topic, *more):
-    """Return the command by which `desk`, who may do everything, publishes."""
-    at = fleet.pki / "devices/desk"
+    """Return the command by which `desk-2`, who may do everything, publishes."""
+    at = fleet.pki / "devices/desk-2"
     said = json.loads((at / "tls.json").read_text())
     proof = ["--cert", at / "cert.crt", "--key", at / "key.pem"]
     if "password" in said:
@@ -91,7 +91,7 @@ def publishing(fleet, topic, *more):
 
 
 def publish(fleet, payload, *more, topic="t/x"):
-    """Have `desk` publish with QoS 1."""
+    """Have `desk-2` publish with QoS 1."""
     what = ["-m", payload] if payload else ["-n"]
     command = publishing(fleet, topic, "-q", "1", *more, *what)
     subprocess.run(command, check=True, timeout=20)
@@ -102,6 +102,9 @@ def test_the_doctor_s_word_about_a_topic_is_what_a_device_meets(fleet, name):
     """With both protocols, though 3.1.1 has no word for it; nobody gets the question."""
     states, said = fleet.doctor(name)
     assert said["exit"] == (1 if name == "none" else 0), said
+    with Watcher(fleet.pki, "desk", fleet.port) as desk:
+        assert fleet.doctor(name, "--as-device")[0] == states, "the broker says what its ACL does"
+        assert desk.received == []
     with Watcher(fleet.pki, "desk", fleet.port) as desk:
         for protocol in (4, 5):
             with mpy.start(DEVICE, fleet.pki / "devices" / name, protocol) as running:
@@ -127,7 +130,7 @@ def test_a_retained_message_shows_that_it_receives_and_stays(fleet):
     publish(fleet, "kept", "-r")
     try:
         for name, state in (("read", "ok"), ("none", "denied")):
-            (_, receive), said = fleet.doctor(name)
+            (_, receive), said = fleet.doctor(name, "--as-device")
             assert receive == state
             assert ("a message came" in str(said["stages"])) == (state == "ok")
         with Watcher(fleet.pki, "desk", fleet.port) as desk:
@@ -141,14 +144,14 @@ def test_a_topic_on_which_much_is_said_is_judged_all_the_same(fleet):
     often = ("-m", "x", "--repeat", "1000000", "--repeat-delay", "0.05")
     with subprocess.Popen(publishing(fleet, "t/x", *often)) as busy:
         try:
-            assert fleet.doctor("both")[0] == ("ok", "ok")
+            assert fleet.doctor("both", "--as-device")[0] == ("ok", "ok")
             assert busy.poll() is None
         finally:
             busy.terminate()
 
 
 def test_row_44_a_device_that_may_not_use_a_topic_gets_the_command_for_it(fleet):
-    _, said = fleet.doctor("none")
+    _, said = fleet.doctor("none", "--as-device")
     (problem,) = said["problems"]
     assert problem["stage"] == "publish" and "none may not use t/x" in problem["fact"]
     assert "mqttls device add none --topics t/x, then" in problem["cure"]
@@ -175,7 +178,7 @@ def test_row_44_a_topic_of_a_hostile_client_is_no_command(topic):
 def test_row_44_a_broker_that_did_not_read_its_acl_anew_is_found_out(fleet):
     mqttls("device", "add", "none", "--topics", "t/x", "--dir", fleet.pki)
     try:
-        states, said = fleet.doctor("none")
+        states, said = fleet.doctor("none", "--as-device")
         assert states[0] == "denied"
         (remark,) = [each for each in said["findings"] if each["row"] == 44]
         assert remark["fact"].startswith("the broker has another ACL than")
