@@ -256,7 +256,7 @@ class Surplus(Subscription):
                     self._next = self._first(item)
                 message = self._next
                 room = d.room(message) or len(d.held) == 1
-                if not (room or _idle(d) and self._has_memory(message.size())):
+                if not (room or _idle(d) and self._has_memory(message.size)):
                     break
                 _hand_over(client, message)
                 self._next = None
