@@ -66,3 +66,16 @@ def test_a_task_for_each_publish_leaves_memory_for_the_next_handshake(desk):
     desk.pico.wait_for("^tasks done")
     arrived = collections.Counter(numbers(peer, "from/crowd"))
     assert arrived == collections.Counter(range(32))
+
+
+def test_a_heap_that_stays_full_is_back_after_each_outage(desk):
+    """Filled to the last byte with a connection: what TLS gives back is for the next one alone."""
+    desk.install("crowd")
+    desk.pico.start("import crowd; crowd.full(2)")
+    assert int(desk.pico.wait_for("^left").split()[1]) < 1000
+    for _ in range(2):
+        desk.pico.wait_for("^up")
+        away(desk)
+        desk.pico.wait_for("^lost")
+        desk.pico.heal()
+        assert "back" in desk.pico.wait_for("back")

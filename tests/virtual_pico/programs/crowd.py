@@ -4,6 +4,8 @@ Messages that come faster than they can go, or while nothing can.
     crowd.timer(count)    a timer enqueues so many while the program publishes
     crowd.burst(full)     as many of 12 bytes as enqueue() takes while the broker is away, or 2,000
     crowd.tasks(count)    a task for each publish() while the broker is away, 10 a second
+    crowd.full(count)     all memory is taken while there is a connection, and kept for so many
+                          outages
 """
 
 import asyncio
@@ -115,3 +117,31 @@ async def _tasks(count):
 
 def tasks(count):
     asyncio.run(_tasks(count))
+
+
+async def _full(count):
+    kept = None
+    client = _make(client_id="pico")
+    async with client:
+        await client.wait_connected(120)
+        for size in (30000, 2000, 100, 16):
+            try:
+                while True:
+                    kept = kept, bytearray(size)
+            except MemoryError:
+                pass
+        gc.collect()
+        print("left", gc.mem_free())
+        for _ in range(count):  # with what takes no memory
+            await asyncio.sleep_ms(6000)  # it lasted: the next back-off begins anew
+            print("up")
+            while client.connected:
+                await asyncio.sleep_ms(100)
+            print("lost")
+            while not client.connected:
+                await asyncio.sleep_ms(100)
+            print("back")
+
+
+def full(count):
+    asyncio.run(_full(count))
