@@ -143,14 +143,13 @@ class Reserve:
     def lend(self):
         """All of it is for a handshake, which follows at once."""
         self._lent = True
-        self.room()
-        roomy = not self._has_buffers or _piece(_IN)
-        self._in = self._out = None
         # In a full heap the buffers are left to be collected when TLS asks for them: the object of
         # its socket, which comes first, would take from their place
+        roomy = not self._has_buffers or _piece(_IN)
         if roomy:
-            roomy = None
-            self._collect()
+            roomy = self._in = self._out = None
+        self.room()
+        self._in = self._out = None
 
     def regain(self):
         """TLS gave its buffers back just now, as it does when it fails."""
