@@ -406,7 +406,9 @@ def test_clean_deletes_what_dev_made_keeps_keys_and_names_the_packages(machine, 
     assert "autopurge mosquitto" in capsys.readouterr().err
 
 
-def test_clean_waits_for_what_is_being_installed(machine):
+def test_clean_waits_for_what_is_being_installed(machine, monkeypatch):
+    # what other runs have left is theirs to delete, at the same time too
+    monkeypatch.setattr(tempfile, "tempdir", str(machine.folder))
     machine.has_a_venv()
     cleaning = threading.Thread(target=machine.dev.clean, args=([],))
     with machine.dev.locked():
