@@ -288,8 +288,8 @@ class MQTTClient:
             self.error = error
             try:
                 delay = load("retry").failed(self, error, old)
-            except Exception:  # no memory for more words
-                self.say(error)
+            except Exception as e:  # most likely no memory for more words
+                self.say(error if isinstance(e, MemoryError) else e)
                 delay = 5000
             if self.failover:
                 self.host, self.port = self.failover.go()
