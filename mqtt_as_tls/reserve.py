@@ -129,12 +129,16 @@ class Reserve:
     def room(self):
         """Give the others back: for what stays of a connection, which is to lie low."""
         self._free(0)
-        self._collect()
+        if self._has_buffers or gc.mem_free() < _ENOUGH:  # without TLS it may lie anywhere
+            self._collect()
 
     def _make_room(self):
         # What is given back is of use when it is collected, which takes its time
         client = self._client
-        if self._clean - gc.mem_free() > _GARBAGE:
+        free = gc.mem_free()
+        if not self._has_buffers:
+            self._clean = free
+        elif self._clean - free > _GARBAGE:
             self._collect()
         # what TLS keeps is to lie low
         if client.connection.state == _IN_TLS or client.retry.own or self._clean < _ENOUGH:
