@@ -400,6 +400,8 @@ class Filters:
     filters  list of str, in order of declaration
     """
 
+    max_backlog = 0
+
     def __init__(self, filters):
         self.session = self.wire = self.five = None
         self._dispatcher = Dispatcher(self)

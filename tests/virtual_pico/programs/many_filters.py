@@ -20,6 +20,8 @@ class Filters:
     count  int, how many
     """
 
+    max_backlog = 0
+
     def __init__(self, kind, count):
         self.session = self.wire = self.five = None
         self._dispatcher = Dispatcher(self)
