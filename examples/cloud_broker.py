@@ -6,13 +6,14 @@ On the PC, with your cloud in it: .venv/bin/micropython -m examples.cloud_broker
 
 import asyncio
 
-import config
+from mqtt_as_tls import TLS, MQTTClient, WiFi
 
-from mqtt_as_tls import TLS, MQTTClient
+link = WiFi("my-ssid", "my-password")  # link = None on a PC: its network is up already
+home = "devices/garden-1/"  # the topics that your cloud lets this device use begin so
 
 client = MQTTClient(
     "mycluster.example.com",  # also sent as server name (SNI), without which many clouds hang up
-    link=config.link,
+    link=link,
     # The root CA as the cloud has it to download: mpremote cp cloud-ca.pem :/certs/
     tls=TLS(ca="/certs/cloud-ca.pem"),
     user="my-user",
@@ -20,14 +21,14 @@ client = MQTTClient(
 )
 
 
-@client.on(config.home + "greetings/#", qos=1)
+@client.on(home + "greetings/#", qos=1)
 def show(message):
     print(message.topic, message.payload.decode())
 
 
 async def main():
     async with client:
-        await client.publish(config.home + "greetings/" + client.client_id, "hello", qos=1)
+        await client.publish(home + "greetings/" + client.client_id, "hello", qos=1)
         await asyncio.sleep(600)
 
 
