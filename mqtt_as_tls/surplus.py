@@ -109,6 +109,7 @@ def _give_way(client, surplus, message):
         client.stats.dropped += not first.claims
         if surplus:
             surplus.feed()
+            surplus = surplus.task and surplus  # it may have ended
 
 
 def deliver(client, message):
@@ -140,7 +141,8 @@ class Surplus(Subscription):
     Small messages with QoS 0 lie there as packets, one behind the other.
 
     It is a lane of the dispatcher, so that it ends with the others. While there is something in
-    it, `mark` takes all room in the backlog, so that nothing overtakes it.
+    it, `mark` takes all room in the backlog, so that nothing overtakes it. It stays while handlers
+    that may wait for one another have more than the backlog: the next one would take half anew.
 
     items  list of Messages, and of bytearrays with packets
     bytes  int, what they take
@@ -267,10 +269,13 @@ class Surplus(Subscription):
                     self._at = 0
         except MemoryError:
             pass  # it is tried again
+        size = d.size
         d.size += self.mark.size
         if not self.items:
-            self._end()
-            client.connection.handled()
+            self._lanes = []
+            if size <= client.max_backlog or len(d.held) == 1:
+                self._end()
+                client.connection.handled()
 
     def _first(self, item):
         if not isinstance(item, bytearray):
