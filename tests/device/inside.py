@@ -251,6 +251,7 @@ def set_surplus(most):
     """Let no more than so many bytes be put aside beyond max_backlog."""
     from mqtt_as_tls.surplus import Surplus
 
+    keep_loaded()  # else the next connection has a new one
     Surplus._has_memory = lambda self, size: self.bytes + size <= most
 
 

@@ -13,7 +13,7 @@ from tests.support import bad_packets as bad
 from tests.support.bad_packets import PROTOCOL_ERROR, TOO_LARGE, connack, message, packet
 from tests.support.device import Device
 from tests.support.fake_broker import FakeBroker, in_order
-from tests.support.five import field
+from tests.support.five import field, suback
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
 BYE = (0xE0, b"")
@@ -527,36 +527,66 @@ def test_of_too_many_user_properties_the_first_are_kept():
     )
 
 
+def with_properties(connection, answered):
+    """Send 100 messages with 60 properties each, and then one that their handler waits for."""
+    connection.accept(connack(5))
+    _, body = connection.packet()
+    if answered:
+        connection.send(suback(body, 0, 0))
+    for _ in range(100):
+        connection.send(message(5, b"t", properties=PAIRS[: 60 * 9]))
+    connection.send(message(5, b"end"))
+    connection.until_closed()
+
+
+WAITS_FOR_END = """
+ended = []
+looked = []
+
+@client.on("t")
+async def handler(message):
+    await until(lambda: ended and looked)
+
+client.on("end")(ended.append)
+async with client:
+    await client.wait_connected()
+    gc.collect()
+    before = gc.mem_alloc()
+    free = gc.mem_free()
+    await until(lambda: client.stats.received == 101)
+    gc.collect()
+    took = gc.mem_alloc() - before
+    left = gc.mem_free()
+    looked.append(True)
+    await until(lambda: ended)
+"""
+
+
 def test_what_properties_take_counts_in_the_backlog():
-    def script(connection):
-        connection.accept(connack(5))
-        for _ in range(100):
-            connection.send(message(5, b"t", properties=PAIRS[: 60 * 9]))
-        connection.send(message(5, b"end"))
-        connection.until_closed()
-
     Device.against(
-        script,
-        """
-        ended = []
-
-        @client.on("t")
-        async def handler(message):
-            await until(lambda: ended)
-
-        client.on("end")(ended.append)
-        async with client:
-            await client.wait_connected()
-            gc.collect()
-            before = gc.mem_alloc()
-            await until(lambda: client.stats.received == 101)
-            gc.collect()
-            assert gc.mem_alloc() - before < 3 * client.max_backlog
-            assert client.stats.dropped > 90
+        lambda connection: with_properties(connection, True),
+        f"""{WAITS_FOR_END}
+    assert took < 3 * client.max_backlog
+    assert client.stats.dropped > 90
         """,
         protocol=5,
         keepalive_s=4,  # reading waits for 3 s
         heap="8M",
+    )
+
+
+def test_what_is_put_aside_with_properties_leaves_half_of_the_memory_free():
+    """A SUBSCRIBE is without its answer: one may wait for that."""
+    Device.against(
+        lambda connection: with_properties(connection, False),
+        f"""{WAITS_FOR_END}
+    assert left > free // 2 - client.max_backlog, (free, left)
+    assert client.stats.dropped > 20
+    assert client.stats.connects == 1
+        """,
+        protocol=5,
+        keepalive_s=4,
+        heap="400K",
     )
 
 
