@@ -77,6 +77,7 @@ def test_a_live_device_stays_connected(place, micropython):
     else:
         assert state["state"] == "unknown" and "throw out a live device" in state["detail"]
         assert any("--as-device tries it" in each for each in found["notes"])
+        assert "--device kitchen --as-device" in found["next"][-1]
     assert found["stages"]["publish"]["state"] == found["stages"]["receive"]["state"] == "ok"
     assert "broker/acl allows it" in found["stages"]["publish"]["detail"]
 

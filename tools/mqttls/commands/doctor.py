@@ -323,6 +323,13 @@ def _all_well(report, case, verdict):
     if target and case.online:
         open_ones = [stage for stage, (state, _) in verdict.stages.items() if state == "unknown"]
         report.say(f"nothing wrong as far as it was looked; not seen: {', '.join(open_ones)}")
+        name = target.client_id.removesuffix("-doctor")
+        if "CONNACK" in open_ones and not case.as_device and name != target.client_id:
+            where = f"{target.host}:{target.port}"
+            report.next(
+                command("doctor", where, "--device", name, "--as-device"),
+                "connects as the device, which is back in seconds",
+            )
         return
     report.say(
         "nothing wrong in these files; not seen in them: does the broker run with them, is it "
