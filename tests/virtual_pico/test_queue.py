@@ -64,6 +64,7 @@ def test_a_task_for_each_publish_leaves_memory_for_the_next_handshake(desk):
     desk.pico.heal()
     assert desk.pico.wait_for("back") == "back"
     desk.pico.wait_for("^tasks done")
+    peer.wait_for(count + 1)
     arrived = collections.Counter(numbers(peer, "from/crowd"))
     assert arrived == collections.Counter(range(32))
 
