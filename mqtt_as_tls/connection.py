@@ -73,7 +73,8 @@ class Connection:
     client  MQTTClient
     before  the Connection before it, or None
 
-    no_memory  list, for oversized: of a message with QoS 1 or 2 its size, on how many connections
+    no_memory  list, for oversized: of a message with QoS 1 or 2 its size, on how many connections,
+               its packet id; on how many were others of that size
     address    str, IPv4 address of the broker, or None
     state      int, the number of one of STATES
     linking    bool, it brings the link up
@@ -101,7 +102,7 @@ class Connection:
         self.clean_start = False
         self._told = 0  # of what is odd about the broker's acknowledgements
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
-        self.no_memory = [0, 0]
+        self.no_memory = [0, 0, 0, 0]
         if before:
             if before._host == self._host:
                 self.address = before.address  # if nobody knows a newer one

@@ -19,6 +19,7 @@ _MALFORMED = const("PUBLISH malformed (section 3.3.2)")
 _TOLD = const(16)  # topics that are not told again
 _TOPIC_ALIAS = const(35)
 _TRIES = const(5)  # connections on which there was no memory for a message
+_IN_ALL = const(25)  # the same, for messages of one size with whatever ids
 
 
 class _Rest:
@@ -161,9 +162,15 @@ async def receive(client, connection, first):
         if mine is None:
             if qos and size <= client.max_packet:
                 short = connection.no_memory
-                short[1] = short[1] + 1 if short[0] == size else 1
-                short[0] = size
-                if short[1] < _TRIES:
+                if short[0] != size:
+                    short[0] = size
+                    short[3] = 0
+                if short[2] != packet_id or not short[3]:
+                    short[2] = packet_id  # another message, or a broker that numbers anew
+                    short[1] = 0
+                short[1] += 1
+                short[3] += 1
+                if short[1] < _TRIES and short[3] < _IN_ALL:
                     raise MemoryError
                 short[0] = 0
             await rest.take(rest.left)
