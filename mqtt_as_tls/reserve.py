@@ -33,9 +33,6 @@ _BEHIND_TLS = const(5)
 _OVER = const(7)
 # Bytes: with so many free a step of an attempt needs nothing of what is held
 _ENOUGH = const(24_000)
-# With so many free, and a place for TLS's buffers besides theirs, a handshake goes without: to
-# collect at each of its steps takes a board half a second. After one that fails all is held
-_EASY = const(48_000)
 _GARBAGE = const(3_000)  # and so many are collected, or what stays would lie behind them
 _WORD = const((0,))
 
@@ -64,7 +61,6 @@ class Reserve:
         # 64-bit ports and the esp32 have other memory for TLS
         self._has_buffers = bool(tls) and not (sys.maxsize >> 31 or sys.platform == "esp32")
         self._lent = not self._has_buffers  # TLS has the buffers
-        self._easy = False  # the handshake under way has so much room that nothing is held
         self._collect()  # what is held is to lie low
 
     def _wanted(self):
@@ -154,17 +150,14 @@ class Reserve:
         # In a full heap the buffers are left to be collected when TLS asks for them: the object of
         # its socket, which comes first, would take from their place
         roomy = not self._has_buffers or _piece(_IN)
-        easy = bool(roomy) and not self._client.retry.own
         if roomy:
             roomy = self._in = self._out = None
         self.room()
-        self._easy = easy and self._clean > _EASY
         self._in = self._out = None
 
     def regain(self):
         """TLS gave its buffers back just now, as it does when it fails."""
         self._lent = not self._has_buffers
-        self._easy = False
         if not self._lent and self._client.running:
             self._in = self._in or _piece(_IN)
             self._out = self._out or _piece(_OUT)
@@ -185,7 +178,7 @@ class Reserve:
         error = None
         while True:
             up = client.connected
-            if not (up or self._easy):
+            if not up:
                 self._make_room()
             try:
                 if error:
@@ -195,8 +188,7 @@ class Reserve:
             except StopIteration as e:
                 return e.value
             finally:
-                self._easy = self._easy and client.connection.state == _IN_TLS
-                if not (self._easy or up and client.connected):
+                if not (up and client.connected):
                     self.hold()
             try:
                 error = None
