@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from . import pkcs8
+from . import der_form, pkcs8
 from .messages import Failure, command
 from .names import is_address
 
@@ -266,33 +266,9 @@ def from_der(data):
     return x509.load_der_x509_certificate(data)
 
 
-def element_size(data):
-    """
-    Return how many of the bytes in `data` its first element takes (X.690 section 8.1.3); all of
-    them where that is cut off, or has the indefinite form.
-    """
-    if len(data) < 2 or data[1] == 128:
-        return len(data)
-    size, head = data[1], 2
-    if size > 127:
-        head = 2 + (size & 127)
-        size = int.from_bytes(data[2:head], "big")
-    return min(head + size, len(data))
-
-
-def elements(data, most=1000):
-    """Return the elements in `data` (DER) that follow each other (list of bytes)."""
-    out = []
-    while data and len(out) < most:
-        size = element_size(data)
-        out.append(data[:size])
-        data = data[size:].lstrip(b"\r\n\0")
-    return out
-
-
 def first_from_der(data):
     """Return the first certificate in `data` (bytes, DER of one or more); raise ValueError."""
-    return from_der(data[: element_size(data)])
+    return from_der(data[: der_form.element_size(data)])
 
 
 def load_all(path):

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
-from . import certificates
+from . import certificates, der_form
 from .doctor import file_kinds, reading
 from .messages import Failure, shell
 
@@ -288,7 +288,7 @@ def _of_block(label, body, name, secret, out):
     except (ValueError, binascii.Error):
         raise wrong(f"{name}: the block {label} is damaged", "copy it again as it was") from None
     if label in _CERTIFICATES:
-        _add_certificate(certificates.elements(der)[0] if der else der, name, out)
+        _add_certificate(der[: der_form.element_size(der)], name, out)
     else:
         _of_der(der, name, secret, out)
 
@@ -305,13 +305,11 @@ def _rebuilt(label, body):
 
 
 def _content(der):
-    if len(der) < 2 or der[0] != 0x30:
-        return b""
-    return der[2 + (der[1] & 127 if der[1] > 128 else 0) :]
+    return der_form.content(der) if der[:1] == b"\x30" else b""
 
 
 def _of_der(data, name, secret, out):
-    for der in certificates.elements(data):
+    for der in der_form.split(data, b"\r\n\0"):
         inner = _content(der)
         if inner[:3] == b"\2\1\3":
             _of_pfx(der, name, secret, out)
@@ -335,14 +333,12 @@ def _of_der(data, name, secret, out):
 
 def _is_locked(inner):
     # EncryptedPrivateKeyInfo (RFC 5958 section 3): an algorithm and a string
-    return (
-        _content(inner)[:1] == b"\x06" and inner[certificates.element_size(inner) :][:1] == b"\x04"
-    )
+    return _content(inner)[:1] == b"\x06" and inner[der_form.element_size(inner) :][:1] == b"\x04"
 
 
 def _other(der, inner):
     """Return of what an element is that begins like a certificate (a key of _OTHERS), or ""."""
-    if _content(inner)[:1] == b"\x06" and inner[certificates.element_size(inner) :][:1] == b"\x03":
+    if _content(inner)[:1] == b"\x06" and inner[der_form.element_size(inner) :][:1] == b"\x03":
         return "PUBLIC KEY"
     for look, what in (
         (x509.load_der_x509_csr, "CERTIFICATE REQUEST"),

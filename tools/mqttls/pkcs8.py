@@ -14,6 +14,8 @@ import textwrap
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from .der_form import packed
+
 ROUNDS = 600_000  # of HMAC-SHA256: OWASP's number for passwords (2023)
 
 _INTEGER, _OCTETS, _NULL, _OID, _SEQUENCE = 0x02, 0x04, 0x05, 0x06, 0x30
@@ -36,16 +38,16 @@ def encrypted(key, passphrase):
     cipher = Cipher(algorithms.AES(secret), modes.CBC(start)).encryptor()
     data = cipher.update(plain + bytes([size]) * size) + cipher.finalize()
     function = _sequence(
-        _der(_OID, _PBKDF2),
+        packed(_OID, _PBKDF2),
         _sequence(
-            _der(_OCTETS, salt),
-            _der(_INTEGER, ROUNDS.to_bytes(4, "big").lstrip(b"\0")),
-            _sequence(_der(_OID, _HMAC_SHA256), _der(_NULL, b"")),
+            packed(_OCTETS, salt),
+            packed(_INTEGER, ROUNDS.to_bytes(4, "big").lstrip(b"\0")),
+            _sequence(packed(_OID, _HMAC_SHA256), packed(_NULL, b"")),
         ),
     )
-    scheme = _sequence(_der(_OID, _AES_256_CBC), _der(_OCTETS, start))
+    scheme = _sequence(packed(_OID, _AES_256_CBC), packed(_OCTETS, start))
     whole = _sequence(
-        _sequence(_der(_OID, _PBES2), _sequence(function, scheme)), _der(_OCTETS, data)
+        _sequence(packed(_OID, _PBES2), _sequence(function, scheme)), packed(_OCTETS, data)
     )
     lines = textwrap.wrap(base64.b64encode(whole).decode(), 64)
     name = "ENCRYPTED PRIVATE KEY"
@@ -60,18 +62,9 @@ def is_weak(pem):
         der = base64.b64decode(body[1]) if body else b""
     except ValueError:
         return True
-    found = re.search(re.escape(_der(_INTEGER, ROUNDS.to_bytes(3, "big"))), der[:200])
+    found = re.search(re.escape(packed(_INTEGER, ROUNDS.to_bytes(3, "big"))), der[:200])
     return not found
 
 
 def _sequence(*parts):
-    return _der(_SEQUENCE, b"".join(parts))
-
-
-def _der(tag, content):
-    """Return a value as DER (X.690, section 8.1); of an integer its high bit must be 0."""
-    size = len(content)
-    if size < 128:
-        return bytes([tag, size]) + content
-    long = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 128 | len(long)]) + long + content
+    return packed(_SEQUENCE, b"".join(parts))

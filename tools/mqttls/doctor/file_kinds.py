@@ -10,8 +10,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 
+from .. import der_form
 from ..messages import shell
-from . import der_form
 
 _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")  # 1.2.840.113549.1.7.2, PKCS#7
 _OF_PKCS12 = bytes.fromhex("06092a864886f70d0107")  # …7.1 or …7.2: what a PFX authenticates

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from .. import certificates
-from . import der_form, file_kinds
+from .. import certificates, der_form
+from . import file_kinds
 from .causes import problem
 
 _MOST_FILE = 1024 * 1024
@@ -52,11 +52,6 @@ def read(path, stage="files"):
     if len(data) > _MOST_FILE:
         raise wrong(stage, f"{path} is over 1 MB", "name a file with certificates")
     return data
-
-
-def is_utf16(data):
-    """Tell whether `data` (bytes) is a text in UTF-16, which neither board nor broker reads."""
-    return data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] in (b"-\0-\0", b"\0-\0-")
 
 
 def another_kind(path, data, stage):

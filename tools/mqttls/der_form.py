@@ -1,12 +1,18 @@
 """What DER is made of (X.690 section 8.1): elements with a tag, a length and a content."""
 
 
-def element(der):
-    """Return (head, content, rest) of the first element in `der`; ValueError where it is cut."""
+def _head(der):
+    """Return (length of its head, length of its content) as the first element in `der` says."""
     size, head = der[1] if len(der) > 1 else 0, 2
     if size > 127:
         head = 2 + (size & 127)
         size = int.from_bytes(der[2:head], "big")
+    return head, size
+
+
+def element(der):
+    """Return (head, content, rest) of the first element in `der`; ValueError where it is cut."""
+    head, size = _head(der)
     if len(der) < head + size or not der:
         raise ValueError("cut off")
     return der[:head], der[head : head + size], der[head + size :]
@@ -42,19 +48,28 @@ def dotted(body):
     return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]])) if numbers else ""
 
 
-def split(data, most=1000):
+def element_size(data):
+    """
+    Return how many of the bytes in `data` its first element takes (X.690 section 8.1.3); all of
+    them where that is cut off, or has the indefinite form.
+    """
+    if len(data) < 2 or data[1] == 128:
+        return len(data)
+    return min(sum(_head(data)), len(data))
+
+
+def split(data, between=b"\r\n", most=1000):
     """
     Return the elements in `data` (bytes), one after the other, `most` at most; the last is the
     rest when a length is wrong.
+
+    between  bytes that may stand between them
     """
     out = []
     while data and len(out) < most:
-        size, head = data[1] if len(data) > 1 else 0, 2
-        if size > 127:
-            head = 2 + (size & 127)
-            size = int.from_bytes(data[2:head], "big")
-        out.append(data[: head + size])
-        data = data[head + size :].lstrip(b"\r\n")
+        size = element_size(data)
+        out.append(data[:size])
+        data = data[size:].lstrip(between)
     return out
 
 
