@@ -15,7 +15,7 @@ import time
 from micropython import const
 
 from . import load, packet, unload
-from .dispatch import Message
+from .dispatch import decoded
 from .errors import ConnectError, LinkError, ProtocolError, ResolveError
 from .transport import STALL_MS, Transport, closed
 
@@ -55,15 +55,6 @@ def _left(limit_ms, now, since, what):
     if left <= 0:
         raise ConnectError("no %s for %d s" % (what, limit_ms // 1000))
     return left
-
-
-def _message(first, decoder):
-    # the Message of the PUBLISH with the first byte `first` that `decoder` is at
-    message = Message(first, decoder.publish(first >> 1 & 3))
-    if decoder.properties:
-        message.properties = decoder.properties
-        message.size += decoder.extra
-    return message
 
 
 class Connection:
@@ -362,7 +353,7 @@ class Connection:
                     message = None
                     if first < 256:
                         try:
-                            message = self._arrived(_message(first, decoder))
+                            message = self._arrived(decoded(first, decoder))
                         except MemoryError:
                             if decoder.end - begin <= _BUFFER:
                                 raise

@@ -61,6 +61,15 @@ class Message:
             self.dup = True
 
 
+def decoded(first, decoder):
+    """Return the Message of the PUBLISH with the first byte `first` that `decoder` is at."""
+    message = Message(first, decoder.publish(first >> 1 & 3))
+    if decoder.properties:
+        message.properties = decoder.properties
+        message.size += decoder.extra
+    return message
+
+
 class Subscription:
     """
     A topic filter, the handler that wants what it matches, and the lane of what waits for that

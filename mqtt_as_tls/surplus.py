@@ -10,7 +10,7 @@ import time
 from micropython import const
 
 from . import load
-from .dispatch import Message, Subscription
+from .dispatch import Message, Subscription, decoded
 from .router import matches
 
 _IDLE_MS = const(1000)  # no handler began with a message: it may be the broker that one waits for
@@ -294,14 +294,10 @@ class Surplus(Subscription):
             self._at += n
         self._size = decoder.start - begin
         try:
-            message = Message(first, decoder.publish(0))
+            return decoded(first, decoder)
         except MemoryError:
             decoder.start = begin
             raise
-        if decoder.properties:
-            message.properties = decoder.properties
-            message.size += decoder.extra
-        return message
 
     def _end(self):
         d = self._client.dispatcher
