@@ -921,7 +921,7 @@ class MQTTClient:
             timeout_s: Seconds; None: for ever.
             properties: Of PUBLISH. The response topic and the correlation data are added.
             response_topic: Where the answer is to go, and no handler of yours; None: what the
-                broker offers, else `response/` and the client id.
+                broker offers, else `devices/ID/response` with the client id.
 
         Returns:
             The answer.

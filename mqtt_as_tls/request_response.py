@@ -12,7 +12,7 @@ _WAITING = 16  # requests that wait for their response at a time
 
 
 class _Request(Signal):
-    message = error = None
+    message = error = topic = None
 
 
 class Requests:
@@ -27,12 +27,12 @@ class Requests:
         self._client = client
         self.topics = set()
         self.waiting = {}
-        self._count = int.from_bytes(urandom(4), "big")  # none of an earlier run of the program
 
     def topic(self):
         """Return the topic (str) where responses are sent to unless a request says another."""
         client = self._client
-        return client.properties.get("response_information") or "response/" + client.client_id
+        offered = client.properties.get("response_information")  # by the broker: it may be wrong
+        return offered if _is_topic(offered) else own_topic(client)
 
     def stop(self, alive):
         """The client stops: return those that wait (list); `alive` bool: and will be told."""
@@ -41,17 +41,31 @@ class Requests:
             self.waiting = {}
         return waiting
 
-    def next(self):
-        """Return correlation data that no waiting request has."""
-        self._count = (self._count + 1) & 0xFFFFFFFF
-        return self._count.to_bytes(4, "big")
-
     def received(self, message):
-        """The handler of the response topic."""
-        request = self.waiting.get((message.properties or {}).get("correlation_data"))
-        if request:
+        """The handler of the response topic. Only the first response to a request is one."""
+        data = (message.properties or {}).get("correlation_data")
+        request = self.waiting.get(data)
+        if request and request.topic == message.topic:
+            del self.waiting[data]
             request.message = message
             request.set()
+
+
+def own_topic(client):
+    """
+    Return the topic (str) of the responses to `client`, below those of a device whose user name is
+    its client id: what the ACL that mqttls writes lets it read.
+
+    Raises ValueError for a client id that cannot be part of one.
+    """
+    topic = "devices/%s/response" % client.client_id
+    if not _is_topic(topic):
+        router.wrong("topic", topic, "response_topic")
+    return topic
+
+
+def _is_topic(name):
+    return router.encode(name) is not None and "+" not in name and "#" not in name
 
 
 def _five(client, what, timeout_s):
@@ -72,7 +86,7 @@ def request(
     timeout_s   seconds, or None
     properties  dict or list of pairs; the response topic and the correlation data are added
     response_topic  str, where the response is to go; by default what the broker offers, else
-                    response/ and the client id; no handler of the app may have it
+                    devices/ID/response with the client id; no handler of the app may have it
 
     The awaited call returns the Message of the response.
 
@@ -82,10 +96,10 @@ def request(
     """
     _five(client, "request", timeout_s)
     client.dispatcher.asks()
-    if response_topic is not None:
-        bad = router.encode(response_topic) is None
-        if bad or "+" in response_topic or "#" in response_topic:
-            router.wrong("topic", response_topic, "response_topic")
+    if response_topic is None:
+        own_topic(client)
+    elif not _is_topic(response_topic):
+        router.wrong("topic", response_topic, "response_topic")
     own = pairs(properties)
     for name, _ in own:
         if name in ("response_topic", "correlation_data"):
@@ -110,16 +124,17 @@ async def _request(client, topic, payload, qos, own, back):
         raise sub.reason
     if len(requests.waiting) >= _WAITING:
         raise RuntimeError("%d requests wait for their response already" % _WAITING)
-    data = requests.next()
+    data = urandom(16)  # nobody answers a request that he did not see
     own += [("response_topic", back), ("correlation_data", data)]
     requests.waiting[data] = answer = _Request()
+    answer.topic = back
     try:
         code = await client.publish(topic, payload, qos=qos, properties=own)
         if code == 16:
             raise RefusedError("no one is subscribed to %r" % topic, code)
         await answer
     finally:
-        del requests.waiting[data]
+        requests.waiting.pop(data, None)
     if answer.error:
         raise MQTTError("the client was stopped before the response came")
     return answer.message

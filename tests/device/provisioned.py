@@ -5,6 +5,10 @@ FOLDER is the device's; it is read anew at each start, as a board reads its flas
 
 publish TOPIC PAYLOAD   connect once, publish with QoS 1: prints "done", or "failed" and the error
 refused TOPIC           the same, but for 3 s only
+request TOPIC PAYLOAD SECONDS   send a request, with MQTT 5; prints the topic and payload of the
+                        response, which has 10 s unless it says another number
+respond TOPIC PAYLOAD   answer each request that comes to the topic, for ever; prints "ready", and
+                        "not told" for an answer that the broker refuses
 tick TOPIC              publish a counter every 100 ms for ever; prints each event
 """
 
@@ -54,6 +58,32 @@ async def once(folder, action, *arguments):
     await client.disconnect()
 
 
+async def request(folder, topic, payload, timeout_s="10"):
+    async with make_client(folder, protocol=5) as client:
+        try:
+            answer = await client.request(topic, payload, qos=1, timeout_s=float(timeout_s))
+            print("answer", answer.topic, answer.payload.decode())
+        except Exception as error:
+            print("failed", repr(error))
+
+
+async def respond(folder, topic, payload):
+    client = make_client(folder, protocol=5)
+
+    @client.on(topic, qos=1)
+    async def asked(message):
+        try:
+            await client.respond(message, payload)
+        except Exception as error:
+            print("not told", repr(error))
+
+    async with client:
+        await client.subscribe(topic, 1)
+        print("ready")
+        while True:
+            await asyncio.sleep(1)
+
+
 async def tick(folder, topic):
     client = make_client(folder)
     async with client:
@@ -72,4 +102,5 @@ async def tell(client):
 
 if __name__ == "__main__":
     _, folder, action, *arguments = sys.argv
-    asyncio.run(tick(folder, *arguments) if action == "tick" else once(folder, action, *arguments))
+    action = {"tick": tick, "request": request, "respond": respond}.get(action)
+    asyncio.run(action(folder, *arguments) if action else once(*sys.argv[1:]))

@@ -82,6 +82,36 @@ def test_an_unprivileged_mosquitto_takes_a_device_with_its_certificate(pki):
         assert "as kitchen (p2, c0, k60, u'kitchen')" in broker.log()
 
 
+def test_a_request_gets_its_response_by_the_acl_that_the_tool_writes(pki):
+    """Its response topic is below the device's own topics: no other device reads or writes it."""
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    rights = ("--topics", "read:devices/kitchen/ask", "--topics", "write:devices/+/response")
+    mqttls(pki, "device", "add", "weather", *rights)
+    mqttls(pki, "device", "add", "desk", "--admin")
+
+    def device(name, *arguments):
+        return mpy.start(DEVICE, pki / "devices" / name, *arguments)
+
+    def ask(*timeout_s):
+        own = pki / "devices" / "kitchen"
+        asks = ("request", "devices/kitchen/ask", "rain?", *timeout_s)
+        return mpy.check(DEVICE, own, *asks).strip()
+
+    with running(pki, port) as broker, Watcher(pki, "desk", port) as watcher:
+        # one that may neither read the question nor write the answer
+        with device("cellar", "respond", "devices/kitchen/ask", "forged") as thief:
+            thief.wait_for("ready")  # mosquitto takes the subscription, and sends nothing for it
+            assert ask(1) == "failed TimeoutError()"
+        publish(pki, "cellar", "devices/kitchen/response", "forged")
+        with device("weather", "respond", "devices/kitchen/ask", "3 mm") as weather:
+            weather.wait_for("ready")
+            assert ask() == "answer devices/kitchen/response 3 mm"
+            assert "not told" not in "".join(weather.lines)
+        assert watcher.count("devices/kitchen/response") == 1
+        assert "Denied PUBLISH from cellar" in broker.log()
+
+
 def test_revoked_foreign_and_anonymous_devices_are_refused(base, pki):
     port = init(pki)
     mqttls(pki, "device", "add", "kitchen", "cellar")
