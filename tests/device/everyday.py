@@ -21,11 +21,13 @@ class Everyday:
 
     make   function (name, clean_start) that returns an MQTTClient
     step   int, from the number of a message of a subscription to that of the next
+
+    paused  bool, to be set: send nothing meanwhile
     """
 
     def __init__(self, make, step):
         self._step = step
-        self._stopping = False
+        self._stopping = self.paused = False
         self.enqueued = self.measured = 0
         self.counts = [[0, 0, 0] for _ in range(FILTERS)]  # number expected next, missed, twice
         self.client = make("everyday", False)
@@ -74,8 +76,9 @@ class Everyday:
 
     async def _measure(self):
         while not self._stopping:
-            await self.client.publish("up/everyday/0", str(self.measured))
-            self.measured += 1
+            if not self.paused:
+                await self.client.publish("up/everyday/0", str(self.measured))
+                self.measured += 1
             await asyncio.sleep_ms(2 * _STEP_MS)
 
     def _timer(self):
@@ -83,7 +86,8 @@ class Everyday:
         due = self._enqueue
         while not self._stopping:
             try:
-                micropython.schedule(due, None)
+                if not self.paused:
+                    micropython.schedule(due, None)
             except RuntimeError:
                 pass  # the scheduler has enough to run
             time.sleep_ms(_STEP_MS)

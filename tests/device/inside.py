@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
+import os
 import time
 
 from mqtt_as_tls import client as client_module
-from mqtt_as_tls import connection, dns, retry
+from mqtt_as_tls import connection, dns, load, retry
 from mqtt_as_tls.dispatch import Dispatcher, Message, Subscription
 from mqtt_as_tls.router import matches
 
@@ -349,6 +350,19 @@ def watch_failures(note):
 def keep_loaded():
     """Let what is loaded for a while stay as the test has changed it."""
     client_module.unload = connection.unload = retry.unload = lambda *names: None
+
+
+def load_everything():
+    """Load all that a client may load, now, and keep it: the heap does not grow by it later."""
+    try:
+        names = os.listdir(__file__.rsplit("/tests/", 1)[0] + "/mqtt_as_tls")
+    except OSError:  # it is frozen in, and takes little; what is frozen cannot be listed
+        names = ()
+    for name in names:
+        name, _, kind = name.partition(".")
+        if kind == "py" and not name.startswith(("_", "wifi")):
+            load(name)
+    keep_loaded()
 
 
 def resolve_with(resolve):

@@ -12,7 +12,6 @@ The number of a message is the first byte of its payload, so that a handler need
 import asyncio
 import gc
 import json
-import os
 import socket
 import sys
 import time
@@ -20,12 +19,13 @@ from asyncio import core
 
 import micropython
 
-from mqtt_as_tls import MQTTClient, connection, packet, retry, transport
+from mqtt_as_tls import MQTTClient, packet, transport
 from mqtt_as_tls import client as client_module
 from mqtt_as_tls.errors import DeliveryUnknown
 from tests.device import rtc  # noqa: F401 - its RTC is that of `machine` now
 from tests.device.app import soonest
 from tests.device.hunger import Hunger
+from tests.device.inside import load_everything
 from tests.device.links import Cable
 from tests.device.secure import tls_given
 from tests.device.watch import open_files
@@ -614,14 +614,7 @@ async def main():
         print(json.dumps(report))
 
 
-# All that a life may load is loaded now, and stays, so that the heap does not grow by it later
-# (frozen modules cannot be listed)
-for name in os.listdir(sys.argv[0].split("/tests/")[0] + "/mqtt_as_tls"):
-    name, dot, kind = name.partition(".")
-    if kind == "py" and not name.startswith(("_", "wifi")):
-        __import__("mqtt_as_tls." + name)
-for module in (client_module, connection, retry):
-    module.unload = lambda *names: None
+load_everything()  # or the heap would grow by it later
 client_module.asyncio = Hurried()
 transport.socket = trigger
 transport.Transport.handshake = trigger.around_handshake(transport.Transport.handshake)
