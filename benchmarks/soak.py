@@ -309,7 +309,7 @@ class Storm:
             waiting.discard(line.split()[2])
 
     def round(self, name):
-        """Some messages, the fault `name`, some more; all come through, then the heap is weighed."""
+        """Some messages, the fault `name`, some more; all come through. Then weigh the heap."""
         self.send()
         some = self.chance.sample(
             list(self.proxies.values()), self.chance.randint(1, len(self.proxies))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import patience
+from tests.support import chance, patience
 from tests.support.broker import Broker
 from tests.support.pki import PKI
 from tests.support.proxy import Proxy
@@ -82,6 +82,7 @@ def pytest_configure(config):
     # the tool is started hundreds of times, and would be compiled each time
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     patience.measure()
+    chance.begin()
     # `./dev clean` knows it by this name
     _scratch = tempfile.mkdtemp(prefix=f"mqtt-tests-{os.getpid()}-", dir=_in_memory())
     os.chmod(_scratch, 0o755)  # brokers that run as another user
@@ -114,7 +115,8 @@ def _skip_where_unavailable():
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup():
+def pytest_runtest_setup(item):
+    chance.seed(item.nodeid)
     return (yield from _skip_where_unavailable())
 
 
@@ -141,6 +143,7 @@ def pytest_sessionfinish(session, exitstatus):
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         terminalreporter.line(f"what the failed tests wrote is kept in {tempfile.gettempdir()}")
+        terminalreporter.line(f"{chance.told()} ./dev test repeats what was left to chance")
     if _all_skipped(config):
         terminalreporter.line("nothing was tested: all was skipped", red=True)
 

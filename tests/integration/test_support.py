@@ -1,6 +1,7 @@
 """The tools of the tests do what they say."""
 
 import queue
+import random
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import mpy, patience, process
+from tests.support import chance, mpy, patience, process
 from tests.support.broker import (
     HOST,
     Broker,
@@ -26,6 +27,22 @@ from tests.support.device import Device
 from tests.support.proxy import Proxy
 from tools import ports
 from tools.debian import Unavailable
+
+# Chance
+
+
+def test_what_is_left_to_chance_comes_from_the_seed_of_the_run_and_the_test(monkeypatch, request):
+    name = request.node.nodeid
+    number = random.random()
+    chance.seed(name)
+    assert random.random() == number
+    chance.seed("another test")
+    assert random.random() != number
+    monkeypatch.setenv("TEST_SEED", "of another run")
+    assert chance.told() == "TEST_SEED=of another run"
+    chance.seed(name)
+    assert random.random() != number
+
 
 # Ports
 
