@@ -102,11 +102,11 @@ def test_a_session_ends_with_the_process_and_not_with_a_connection(proxy, broker
 
 def test_a_client_id_that_the_server_assigned_names_the_session_from_then_on():
     """MQTT 5.0: [MQTT-3.1.3-2], [MQTT-3.1.3-3]"""
-    names = []
+    names = {}  # by the connection's number
 
     def script(connection):
         body = connection.accept(connack(b"\x12\0\4auto", connection.number > 1))
-        names.append((body[11 + body[10] :], body[7] & 2))
+        names[connection.number] = (body[11 + body[10] :], body[7] & 2)
         if connection.number == 1:
             connection.packet()
             return
@@ -123,7 +123,7 @@ def test_a_client_id_that_the_server_assigned_names_the_session_from_then_on():
         """,
         client_id="",
     )
-    assert names == [(b"\0\0", 2), (b"\0\4auto", 0)]
+    assert names == {1: (b"\0\0", 2), 2: (b"\0\4auto", 0)}
 
 
 def test_a_session_that_the_client_cannot_have_ends_the_connection():

@@ -29,12 +29,14 @@ class Connection:
     number  int, from 1
     sock    the socket
     reads   list of bytes, what each recv() brought
+    hello   body of its CONNECT, when `accept` has come that far
     """
 
     def __init__(self, number, sock):
         self.number = number
         self.sock = sock
         self.reads = []
+        self.hello = None
         self._kept = b""
 
     def send(self, data):
@@ -65,11 +67,16 @@ class Connection:
                 return first, self._take(length)
 
     def accept(self, connack=CONNACK):
-        """Take the CONNECT and answer it; return its body."""
-        first, body = self.packet()
+        """
+        Take the CONNECT and answer it; return its body.
+
+        What a script notes after it may stand behind what that of the next connection notes, as
+        the client goes on at once: `hello` of FakeBroker.connections is in order.
+        """
+        first, self.hello = self.packet()
         assert first == 0x10, f"first packet 0x{first:02x}"
         self.send(connack)
-        return body
+        return self.hello
 
     def until_closed(self):
         """Read on until the client closes; return the packets that came (list)."""
