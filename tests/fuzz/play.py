@@ -14,9 +14,11 @@ from tests.unit.test_packet_properties import Reader
 from tests.unit.test_properties_properties import NUMBERS, read, read_length
 
 PROGRAM = mpy.ROOT / "tests" / "device" / "fuzzed.py"
-HEAP = "512K"
+HEAP = "640K"
+WEIGHED = 25  # inputs after which the heap is
+WEIGHT = "heap 5 - -:"  # the input that it is weighed after: the broker closes, and is back
 CODES = (0x81, 0x82, 0x93, 0x94, 0x95)  # that an error of the broker may end a connection with
-GROWTH = 1024  # bytes of heap in use, over a whole run
+GROWTH = 64  # bytes of heap in use, over a whole run: what leaks adds up
 
 
 TITLES = {number: title for title, (number, _, _) in bad.PROPERTIES.items()}
@@ -175,15 +177,13 @@ class Record:
     """
     What the device told about an input.
 
-    heap     int, bytes in use afterwards
     problem  str, what the device found wrong
     ends     for each connection (class of the error, its code, text, bytes sent)
     """
 
     def __init__(self, fields):
-        self.heap = int(fields[1])
-        self.problem = fields[2]
-        rest = fields[3:]
+        self.problem = fields[1]
+        rest = fields[2:]
         self.ends = [
             (name, None if code == "None" else int(code), text, bytes.fromhex(sent))
             for name, code, text, sent in zip(*[iter(rest)] * 4, strict=True)
@@ -245,12 +245,17 @@ def judge(given, record, acks=None):
 
 def play(inputs, timeout_s=120, heap=HEAP):
     """
-    Play all `inputs` in one interpreter; return a Record for each, None from the one on at which
-    it died or hung. What it wrote to stderr is the attribute `errors` of the list.
+    Play all `inputs` in one interpreter; return Records: a Record for each, None from the one on
+    at which it died or hung.
     """
     with tempfile.TemporaryDirectory(prefix="mqtt-fuzz-") as folder:
         path = Path(folder) / "inputs"
-        path.write_text("".join([f"{n} {each}\n" for n, each in enumerate(inputs)]))
+        lines = []
+        for n, each in enumerate(inputs, 1):
+            lines.append(f"{n - 1} {each}")
+            if n % WEIGHED == 0:
+                lines.append(WEIGHT)
+        path.write_text("\n".join([*lines, ""]))
         with mpy.start(PROGRAM, path, heap=heap) as running:
             with contextlib.suppress(AssertionError):
                 running.wait(timeout_s)
@@ -259,20 +264,30 @@ def play(inputs, timeout_s=120, heap=HEAP):
     for line in result.out.splitlines():
         fields = line.split("|")
         with contextlib.suppress(ValueError, IndexError):
-            records[int(fields[0])] = Record(fields)
+            if fields[0] == "heap":
+                records.heaps.append(int(fields[1]))
+            else:
+                records[int(fields[0])] = Record(fields)
     records.errors = result.err + "\n".join(result.out.splitlines()[-5:])
     return records
 
 
 class Records(list):
-    errors = ""
+    """
+    errors  str, what the interpreter wrote to stderr, and its last lines
+    heaps   list of int, bytes that were in use after each WEIGHED inputs
+    """
+
+    def __init__(self, records=()):
+        super().__init__(records)
+        self.errors = ""
+        self.heaps = []
 
 
-def grown(records):
-    """Return by how many bytes the heap in use grew; the first inputs load modules."""
-    heaps = [record.heap for record in records if record]
+def grown(heaps):
+    """Return by how many bytes the heap grew (list of int, of Records)."""
     tenth = max(1, len(heaps) // 10)
-    return min(heaps[-tenth:]) - min(heaps[tenth : 2 * tenth] or heaps)
+    return min(heaps[-tenth:]) - min(heaps[tenth : 2 * tenth])
 
 
 def verdict(given, acks=None):
