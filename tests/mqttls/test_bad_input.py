@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import mpy, patience
 from tests.support.tool import mqttls, typing, without_root, write_secret
-from tools.mqttls import cli, files
+from tools.mqttls import cli, files, given
 
 INIT = ("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
 
@@ -552,7 +552,7 @@ def test_a_file_without_an_end_is_not_read_to_it(command, pki, tmp_path):
     large = tmp_path / "large"
     write_secret(large, "")
     with large.open("wb") as file:
-        file.truncate(files.LARGEST + 1)
+        file.truncate(given.LARGEST + 1)
     mqttls(pki, "device", "add", "kitchen")
     said = mqttls(pki, *command, large, code=1)
     assert f"{large} has more than 16 MB" in said.out + said.err

@@ -208,7 +208,7 @@ def test_a_file_that_is_no_acl_changes_nothing(pki, tmp_path):
     ):
         path.write_bytes(data)
         assert word in mqttls(pki, "broker-conf", "--acl-file", path, code=1).err
-    assert "cannot be read" in mqttls(pki, "broker-conf", "--acl-file", tmp_path, code=1).err
+    assert "is a folder" in mqttls(pki, "broker-conf", "--acl-file", tmp_path, code=1).err
     assert not (pki / acl.OWN).exists()
 
 

@@ -10,7 +10,6 @@ import contextlib
 import datetime
 import ipaddress
 import re
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from . import der_form, pkcs8
+from . import der_form, given, pkcs8
 from .messages import Failure, command
 from .names import is_address
 
@@ -79,7 +78,7 @@ def load_key(path, passphrase=None):
 
     Raises Failure when the file is damaged or the passphrase is wrong; OSError.
     """
-    data = Path(path).read_bytes()
+    data = given.read(path)
     load = serialization.load_der_private_key
     if data.lstrip().startswith(b"-----"):
         load = serialization.load_pem_private_key
@@ -277,7 +276,7 @@ def load_all(path):
 
     Raises Failure when it is damaged or has none; OSError.
     """
-    data = Path(path).read_bytes()
+    data = given.read(path)
     try:
         if data.lstrip().startswith(b"-----"):
             found = x509.load_pem_x509_certificates(data)
@@ -371,7 +370,7 @@ _CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\n?", re.D
 def load_crls(path):
     """Return the revocation lists in the PEM file `path` (list); raise Failure, OSError."""
     try:
-        lists = [x509.load_pem_x509_crl(each) for each in _CRL.findall(Path(path).read_bytes())]
+        lists = [x509.load_pem_x509_crl(each) for each in _CRL.findall(given.read(path))]
     except ValueError:
         lists = []
     if not lists:

@@ -11,7 +11,6 @@ import binascii
 import dataclasses
 import os
 import re
-import stat
 import warnings
 
 from cryptography import x509
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
-from . import certificates, der_form
+from . import certificates, der_form, given
 from .doctor import file_kinds, reading
 from .messages import Failure, shell
 
@@ -120,32 +119,15 @@ def read_file(path):
     Raises Failure for what is no file, empty, or too large.
     """
     try:
-        # a pipe would keep us waiting until somebody writes into it
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
-        try:
-            kind = os.fstat(file).st_mode
-            if not stat.S_ISREG(kind):
-                what = "a folder" if stat.S_ISDIR(kind) else "a pipe or a device"
-                raise wrong(f"{path} is {what}, not a file", "name the file")
-            data = b""
-            while len(data) <= LARGEST:
-                more = os.read(file, LARGEST + 1 - len(data))
-                if not more:
-                    break
-                data += more
-        finally:
-            os.close(file)
+        data = given.read(path, LARGEST)
     except (OSError, ValueError) as error:  # ValueError: a name with NUL
         why = getattr(error, "strerror", None) or error
         raise wrong(f"{path} cannot be read: {why}", "name a file that you may read") from None
     if not data.strip():
         raise wrong(f"{path} is empty", "download or copy it again")
-    if len(data) > LARGEST:
-        raise wrong(f"{path} has more than 1 MB", "name a file with certificates or a key")
     return data
 
 
-_BINARY = getattr(os, "O_BINARY", 0)
 _pem_key, _der_key = serialization.load_pem_private_key, serialization.load_der_private_key
 
 

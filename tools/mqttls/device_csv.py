@@ -3,8 +3,7 @@
 import csv
 import io
 
-from . import acl
-from .files import read_given
+from . import acl, given
 from .messages import Failure
 from .names import DEVICE_NAME_RULE, is_device_name, is_port, parse_host
 
@@ -26,7 +25,7 @@ def read(path, known=()):
     Raises Failure that lists every bad row with its line number; OSError.
     """
     try:
-        text = read_given(path).decode("utf-8-sig")  # as Excel writes it, too
+        text = given.read(path).decode("utf-8-sig")  # as Excel writes it, too
     except UnicodeDecodeError as error:
         raise Failure(
             f"{path} is not UTF-8 (byte {error.start})", "save it as CSV UTF-8", stage="files"

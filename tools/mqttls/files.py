@@ -38,7 +38,6 @@ SETTINGS, TLS_JSON = "settings.json", "tls.json"
 _MAY_HAVE = ("client_id", "server_hostname", "user", "password", "own_host", "device", "home")
 LOCK_WAIT_S = 60
 _AT_ONCE = 25
-LARGEST = 16 << 20  # bytes of a file that the user names
 
 # What the rest relies on
 _SETTINGS = {
@@ -97,19 +96,6 @@ def batches(items):
     Return lists of 25 of `items` (list), for a Change each: when it is killed, so much is lost.
     """
     return [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
-
-
-def read_given(path):
-    """
-    Return what is in a file that the user named (bytes).
-
-    Raises Failure when it is larger than any such file may be, and so another one; OSError.
-    """
-    with open(path, "rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise Failure(f"{path} has more than 16 MB", "name another file", stage="files")
-    return data
 
 
 def read_json(path, shape=dict):

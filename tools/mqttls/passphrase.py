@@ -3,11 +3,9 @@
 import codecs
 import getpass
 import os
-import stat
 import sys
 
-from . import system
-from .files import read_given
+from . import given
 from .messages import Failure, Usage
 from .screen import printable
 
@@ -20,15 +18,9 @@ def first_line(path):
     """
     Return the first line (bytes) of a file with a secret, b"" where it is empty.
 
-    Raises Failure where others can read it, and else, as OSError: see files.read_given.
+    Raises Failure where others can read it, and else, as OSError: see given.read.
     """
-    if stat.S_ISREG(os.stat(path).st_mode) and system.is_open_to_others(path):
-        raise Failure(
-            f"others can read {path}, in which a secret is",
-            f"{system.private_command(path)}; and choose another secret if they may have read it",
-            stage="files",
-        )
-    data = read_given(path)
+    data = given.read(path, private=True)
     if data.startswith(codecs.BOM_UTF16_LE):  # what > writes in Windows's PowerShell
         data = data.decode("utf-16", "replace").encode()
     return (data.removeprefix(codecs.BOM_UTF8).splitlines() or [b""])[0]
@@ -73,7 +65,7 @@ def password(user, path=None):
     the standard input where that is "-"; else as typed on the terminal.
 
     Raises Usage when it is empty, too long, no UTF-8, or there is neither file nor terminal;
-    Failure, OSError: see files.read_given.
+    Failure, OSError: see given.read.
     """
     if path == "-":
         data = sys.stdin.buffer.readline(_LONGEST + 2).rstrip(b"\r\n")

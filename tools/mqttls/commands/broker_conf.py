@@ -1,9 +1,9 @@
 """`mqttls broker-conf`: what the broker needs besides its certificate."""
 
-from .. import acl, broker, foreign
+from .. import acl, broker, foreign, given
 from ..arguments import address, port
 from ..broker import install_command
-from ..files import Directory, read_given
+from ..files import Directory
 from ..messages import Failure, Usage, command, shell
 
 NAME = "broker-conf"
@@ -49,7 +49,7 @@ def _own_lines(arguments):
     if not path:
         return "" if arguments.no_acl_file else None
     try:
-        data = read_given(path)
+        data = given.read(path)
     except OSError as error:
         fact = f"{path} cannot be read: {error.strerror}"
         raise Failure(fact, "give the path of a file", stage="files") from None

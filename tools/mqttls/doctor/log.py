@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from .. import acl, system
+from .. import acl, given, system
 from ..names import is_device_name
 from .causes import ROWS, problem, remark
 
@@ -212,31 +212,31 @@ class Watch:
     """
     The log file `path`, from where it ends now.
 
-    Raises OSError when it cannot be read.
+    Raises OSError when it cannot be read, Failure where it is no file.
     """
 
     def __init__(self, path):
         self.path = Path(path)
-        with open(self.path, "rb") as file:
+        with given.opened(self.path) as file:
             self._at = file.seek(0, os.SEEK_END)
 
     def before(self):
         """Return the last lines (list of str) from before this object was made, 1 MB at most."""
-        with open(self.path, "rb") as file:
+        with given.opened(self.path) as file:
             start = max(0, self._at - _MOST_BYTES)
             file.seek(start)
             return self._lines(file.read(self._at - start), start > 0)
 
     def since(self):
         """Return the lines (list of str) that were added since; a rotated log begins anew."""
-        with open(self.path, "rb") as file:
+        with given.opened(self.path) as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(self._at if end >= self._at else 0)
             return self._lines(file.read(_MOST_BYTES))
 
     def mark(self):
         """Let `since` begin here."""
-        with open(self.path, "rb") as file:
+        with given.opened(self.path) as file:
             self._at = file.seek(0, os.SEEK_END)
 
     @staticmethod

@@ -6,9 +6,8 @@ connect.
 import dataclasses
 import hashlib
 import time
-from pathlib import Path
 
-from .. import board_files, library
+from .. import board_files, given, library
 from ..board import Board, BoardError, BoardRaised, dotted
 from ..messages import command
 from . import diagnose as pc
@@ -115,7 +114,7 @@ def _certificates(target, held, again):
             fact = f"{path} is missing on the board"
             findings.append(problem(0, fact, stage="board", cure=again))
     for path in [*target.ca, *filter(None, (target.cert, target.key))]:
-        mine = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        mine = hashlib.sha256(given.read(path)).hexdigest()
         if mine in on_board.values():
             continue
         row = 17 if path in target.ca else 25 if path == target.cert else 27

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import dataclasses
 import warnings
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,7 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from .. import certificates, der_form
+from .. import certificates, der_form, given
+from ..messages import Failure
 from . import file_kinds
 from .causes import problem
 
@@ -40,17 +40,14 @@ def wrong(stage, fact, cure, row=0, cause=None):
 def read(path, stage="files"):
     """Return the content (bytes) of the file `path`; raises Unreadable."""
     try:
-        if Path(path).is_dir():
-            raise wrong(stage, f"{path} is a folder, not a file", "name the file")
-        with open(path, "rb") as file:
-            data = file.read(_MOST_FILE + 1)
-    except OSError as error:
-        fact = f"{path} cannot be read: {error.strerror or error}"
+        data = given.read(path, _MOST_FILE)
+    except Failure as failure:
+        raise wrong(stage, failure.fact, failure.cure) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL
+        fact = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise wrong(stage, fact, "give the path of a file that you may read") from None
     if not data.strip():
         raise wrong(stage, f"{path} is empty", "make it again")
-    if len(data) > _MOST_FILE:
-        raise wrong(stage, f"{path} is over 1 MB", "name a file with certificates")
     return data
 
 
