@@ -233,6 +233,7 @@ def test_a_broker_that_lost_its_state_leaves_the_fate_of_a_message_unknown(proxy
     with Device(proxy, UNKNOWN, ack_timeout_s=60) as device:
         device.wait_for("sent")
         proxy.wait_for(stage, "down", 3)
+        proxy.refuse()  # it comes back when the peer is there
         broker.restart(wipe=True)
         peer = broker.peer("t/#", qos=2)
         proxy.heal()

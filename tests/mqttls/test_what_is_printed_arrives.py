@@ -49,7 +49,12 @@ class Place:
         self.broker.stop()
 
     def peer(self, *filters, **options):
-        """Return a Peer with all rights, `desk`, that is subscribed to `filters`."""
+        """
+        Return a Peer with all rights, `desk`, that is subscribed to `filters`; the one before it
+        goes. The broker knows both by the name in the certificate, and ends one when the other
+        comes, which would then come back, without its subscriptions, and so on.
+        """
+        self.forget_peers()
         at = self.pki / "devices/desk"
         said = json.loads((at / "tls.json").read_text())
         if "password" in said:
@@ -106,13 +111,16 @@ class _Running:
             return error
         return None
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         deadline = time.monotonic() + patience.stretched(20)
         while not self._done.done() and time.monotonic() < deadline:
             self._place.board.interrupt()
             concurrent.futures.wait([self._done], 1)
-        self._done.result(1)
+        said = self._done.result(1)
         self._pool.shutdown()
+        if kind:  # shown with the failure
+            print("the program:", said)
+            print("the broker:", self._place.broker.log()[-4000:])
 
 
 @pytest.fixture(scope="module")
