@@ -3,12 +3,15 @@ A folder of certificates from somebody else, or where others can write, is not a
 outside of it is ever touched.
 """
 
+import importlib
 import json
 import os
 import shutil
+import sys
 
 import pytest
 
+from tests.support.mpy import ROOT
 from tests.support.tool import NOBODY, in_here, init, open_folder
 from tools.mqttls import cli, files
 from tools.mqttls.messages import Failure
@@ -242,6 +245,10 @@ def test_an_ordinary_user_acts_in_a_folder_of_their_own(made):
         pki = shutil.copytree(made, base / "mqtt-pki")
         for path in [base, *base.rglob("*")]:
             os.chown(path, NOBODY, NOBODY)
+        # that user may not be able to read where this clone is, nor the packages that it has
+        for each in ("tools", "mqtt_as_tls"):
+            shutil.copytree(ROOT / each, base / each)
+        in_here(made, "status")
         child = os.fork()
         if child == 0:
             status = 9
@@ -250,7 +257,12 @@ def test_an_ordinary_user_acts_in_a_folder_of_their_own(made):
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                status = cli.main(["status", "--dir", str(pki)])
+                for name in list(sys.modules):
+                    if name.partition(".")[0] in ("tools", "mqtt_as_tls"):
+                        del sys.modules[name]
+                sys.path.insert(0, str(base))
+                its = importlib.import_module("tools.mqttls.cli")
+                status = its.main(["status", "--dir", str(pki)])
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
