@@ -24,9 +24,40 @@ from tests.support.broker import (
     publishes,
 )
 from tests.support.device import Device
+from tests.support.forked import Forked
 from tests.support.proxy import Proxy
 from tools import ports
 from tools.debian import Unavailable
+
+# Python programs
+
+
+FORKED = """
+import json, os, sys, time
+print(os.getpid(), json.loads("[1]"), sys.argv[1:], os.environ["GIVEN"], repr(sys.stdin.read()))
+print("warning", file=sys.stderr)
+time.sleep(60) if "wait" in sys.argv else sys.exit(3)
+"""
+
+
+def test_a_program_that_forks_is_run_as_if_it_were_started(monkeypatch):
+    program = Forked([sys.executable, "-c", FORKED], ["json"], cwd=mpy.ROOT)
+    try:
+        runs = []
+        for given in ("one", "two"):
+            monkeypatch.setenv("GIVEN", given)
+            status, out, err = program.run(["a", "ü"], 60)
+            assert (status, err) == (3, "warning\n")
+            pid, _, rest = out.partition(" ")
+            assert rest == f"[1] ['a', 'ü'] {given} ''\n"
+            runs.append(pid)
+        assert runs[0] != runs[1]
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.run(["wait"], 0.5)
+        assert program.run([], 60)[0] == 3  # another is started
+    finally:
+        program.close()
+
 
 # Chance
 

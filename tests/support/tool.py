@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.support import mpy, patience, process
 from tests.support.broker import is_listening, mosquitto
+from tests.support.forked import Forked
 from tools.mqttls import cli
 from tools.mqttls.authority import DAYS
 from tools.ports import free_port
@@ -24,6 +25,11 @@ from tools.ports import free_port
 NOBODY = 65534
 # As the command that pip installs; in the project's folder, or with that in PYTHONPATH
 MQTTLS = [sys.executable, "-c", "import sys; from tools.mqttls.cli import main; sys.exit(main())"]
+_forked = Forked(
+    MQTTLS,
+    ["tools.mqttls.cli", *(each.__name__ for each in cli.find_commands())],
+    cwd=mpy.ROOT,
+)
 
 
 # What an app does with what it was given
@@ -69,21 +75,26 @@ def mqttls(folder, *arguments, code=0, env=None, stdin=subprocess.DEVNULL, wrapp
 
     Raises AssertionError with its output when it ends otherwise.
     """
-    command = [*wrapper, *MQTTLS, *map(str, arguments)]
+    words = [*map(str, arguments)]
     if folder is not None:
-        command += ["--dir", str(folder)]
-    done = subprocess.run(
-        command,
-        stdin=stdin,
-        capture_output=True,
-        text=True,
-        cwd=mpy.ROOT,
-        env={**os.environ, **(env or {})},
-        timeout=patience.stretched(100),
-        **options,
-    )
-    outcome = Outcome(done.returncode, done.stdout, done.stderr)
-    if code is not None and done.returncode != code:
+        words += ["--dir", str(folder)]
+    timeout_s = patience.stretched(100)
+    plain = not env and not wrapper and not options and stdin == subprocess.DEVNULL
+    done = _forked.run(words, timeout_s) if plain else None
+    if not done:
+        run = subprocess.run(
+            [*wrapper, *MQTTLS, *words],
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            cwd=mpy.ROOT,
+            env={**os.environ, **(env or {})},
+            timeout=timeout_s,
+            **options,
+        )
+        done = run.returncode, run.stdout, run.stderr
+    outcome = Outcome(*done)
+    if code is not None and outcome.code != code:
         raise AssertionError(f"mqttls {' '.join(map(str, arguments))}: {outcome}")
     return outcome
 
