@@ -26,6 +26,11 @@ for pid in alive:
         os.killpg(pid, signal.SIGKILL)
     except OSError:
         pass
+    for name in sys.argv[1:]:
+        try:
+            os.unlink(name.format(pid))
+        except OSError:
+            pass
 """
 
 NULL = subprocess.DEVNULL
@@ -43,7 +48,7 @@ def _tell(sign, pid):
     global _reaper
     if _reaper is None:
         _reaper = subprocess.Popen(
-            [sys.executable, "-S", "-c", _REAPER],
+            [sys.executable, "-S", "-c", _REAPER, *_LEFT],
             stdin=subprocess.PIPE,
             text=True,
             start_new_session=True,
