@@ -19,8 +19,8 @@ class Ejabberd(Broker):
     The MQTT part of ejabberd (mod_mqtt), started by its Erlang code as whoever runs the tests.
 
     Of the arguments of Broker it takes `directory` only; plain TCP. Everybody may come who has a
-    user name NAME@localhost; `peer` has one. Topics have one level or two; more
-    are denied.
+    user name NAME@localhost; `peer` has one. Topics have one level or two, or three below
+    devices/; more are denied.
 
     It keeps retained messages across a restart, no sessions, has no shared subscriptions, and
     sends a Server Keep Alive in every CONNACK.
@@ -39,6 +39,7 @@ class Ejabberd(Broker):
             "module": "mod_mqtt",
             "backlog": 100,
         }
+        allowed = dict.fromkeys(("+", "+/+", "devices/+/+"), "all")
         return json.dumps(  # is YAML too
             {
                 "hosts": ["localhost"],
@@ -49,8 +50,8 @@ class Ejabberd(Broker):
                 "allow_multiple_connections": True,
                 "modules": {
                     "mod_mqtt": {
-                        "access_publish": {"+": "all", "+/+": "all"},
-                        "access_subscribe": {"+": "all", "+/+": "all"},
+                        "access_publish": allowed,
+                        "access_subscribe": allowed,
                     }
                 },
             }
