@@ -30,11 +30,21 @@ _EC = const(35)
 _RSA = const(42)
 _IN_TLS = const(4)  # states, as in connection
 _BEHIND_TLS = const(5)
+_CONNECTED = const(6)
 _OVER = const(7)
 # Bytes: with so many free a step of an attempt needs nothing of what is held
 _ENOUGH = const(24_000)
 _GARBAGE = const(3_000)  # and so many are collected, or what stays would lie behind them
 _WORD = const((0,))
+
+# States in which what runs asks for next to nothing
+try:
+    import tls_steps
+
+    _SETTLED = (_CONNECTED, _IN_TLS)  # many short steps, and TLS has memory of its own
+except ImportError:
+    tls_steps = None
+    _SETTLED = (_CONNECTED,)
 
 
 def _piece(words):
@@ -58,8 +68,10 @@ class Reserve:
         self._client = client
         self._in = self._out = None
         tls = client.tls
-        # 64-bit ports and the esp32 have other memory for TLS
-        self._has_buffers = bool(tls) and not (sys.maxsize >> 31 or sys.platform == "esp32")
+        # 64-bit ports and the esp32 have other memory for TLS, and so has firmware with tls_steps
+        self._has_buffers = bool(tls) and not (
+            sys.maxsize >> 31 or sys.platform == "esp32" or tls_steps
+        )
         self._lent = not self._has_buffers  # TLS has the buffers
         self._collect()  # what is held is to lie low
 
@@ -177,8 +189,8 @@ class Reserve:
         client = self._client
         error = None
         while True:
-            up = client.connected
-            if not up:
+            settled = client.connection.state in _SETTLED
+            if not settled:
                 self._make_room()
             try:
                 if error:
@@ -188,7 +200,7 @@ class Reserve:
             except StopIteration as e:
                 return e.value
             finally:
-                if not (up and client.connected):
+                if not (settled and client.connection.state in _SETTLED):
                     self.hold()
             try:
                 error = None

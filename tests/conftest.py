@@ -31,8 +31,9 @@ settings.load_profile("patient")
 
 # The files that take longest, longest first: begun last, one would go on when all others are over
 _LONGEST = """
-virtual_pico/test_link mqttls/test_bad_input integration/test_streams virtual_pico/test_queue
-integration/test_qos2 mqttls/test_what_init_writes_runs integration/test_client_outages
+virtual_pico/test_link virtual_pico/test_tls_steps mqttls/test_bad_input
+integration/test_streams virtual_pico/test_queue integration/test_qos2
+mqttls/test_what_init_writes_runs integration/test_client_outages
 mqttls/test_killed faults/test_starvation virtual_pico/test_whole_job integration/test_client_tls
 mqttls/test_board_to_broker mqttls/test_doctor_topics packaging/test_freeze integration/test_demo
 integration/test_client_receive virtual_pico/test_mqttls faults/test_reserve fuzz/test_fuzz

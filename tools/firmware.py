@@ -10,12 +10,14 @@ What comes out, in .cache/firmware/out/:
                                  tests/virtual_pico/manifest.py, which includes the one in the
                                  repository's root
     plain/firmware.bin, .elf     the same without the package: manifest_plain.py
+    steps/firmware.bin, .elf     as frozen/, with the C module in firmware/: TLS in steps, with
+                                 memory of its own
 
 The board is tests/virtual_pico/board: a Pico with the Pico W's file system and heap whose network
 is PPP over a UART, for an emulator without a Wi-Fi chip. lwIP and mbedTLS are what the Pico W has.
 
 MicroPython comes from tools/micropython_source.py; lwIP, the Pico SDK and TinyUSB are Debian's
-packages too. Both firmwares are built in one folder: only what is frozen differs.
+packages too. What differs in what is frozen alone is built in one folder.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from tools.micropython_source import ROOT, SUITE, TREE
 CACHE = ROOT / ".cache" / "firmware"
 OUT = CACHE / "out"
 BOARD = ROOT / "tests" / "virtual_pico" / "board"
+STEPS = ROOT / "firmware"
 USER_MANIFEST_RP2 = BOARD.parent / "manifest.py"
 PLAIN_MANIFEST_RP2 = BOARD.parent / "manifest_plain.py"
 
@@ -88,12 +91,14 @@ CHANGES = {
 }
 
 
-def rp2040(manifest=USER_MANIFEST_RP2, name="frozen"):
+def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, c_heap_bytes=None):
     """
     Return the path of an RP2040's firmware.bin (its .elf lies beside it), built if need be.
 
-    manifest  path of a manifest.py: what is frozen in
-    name      str, of the folder in OUT that it gets
+    manifest      path of a manifest.py: what is frozen in
+    name          str, of the folder in OUT that it gets
+    module        Path of the folder of a user C module, or None
+    c_heap_bytes  int, the size of its C heap; None: what the module says
 
     Raises Unavailable.
     """
@@ -102,12 +107,13 @@ def rp2040(manifest=USER_MANIFEST_RP2, name="frozen"):
     with locked(CACHE):
         versions = _sources()
         source.mpy_cross()
-        frozen = [path for _, path in source.files_of(manifest, "rp2")]
-        board = sorted(BOARD.iterdir())
-        key = source.key(versions, __file__, manifest, *board, *frozen)
+        files = [manifest, *sorted(BOARD.iterdir())]
+        files += [path for _, path in source.files_of(manifest, "rp2")]
+        files += sorted(module.iterdir()) if module else []
+        key = source.key(f"{versions} {c_heap_bytes}", __file__, *files)
         firmware = OUT / name / "firmware.bin"
         if not source.is_fresh(firmware, key):
-            built = _build(manifest, versions)
+            built = _build(manifest, versions, module, c_heap_bytes)
             firmware.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(built.with_suffix(".elf"), firmware.with_suffix(".elf"))
             source.deliver(built, firmware, key)
@@ -117,6 +123,11 @@ def rp2040(manifest=USER_MANIFEST_RP2, name="frozen"):
 def plain():
     """Return the path of firmware.bin without the package, built if need be."""
     return rp2040(PLAIN_MANIFEST_RP2, "plain")
+
+
+def steps():
+    """Return the path of firmware.bin with the C module too, built if need be."""
+    return rp2040(name="steps", module=STEPS)
 
 
 def flash_size(firmware):
@@ -176,16 +187,16 @@ def _change():
         source.write_files(TREE, {name: text})
 
 
-def _build(manifest, versions):
+def _build(manifest, versions, module, c_heap_bytes):
     """Return the path of firmware.bin in the folder in which it was built."""
     _change()
-    folder = CACHE / "build"
+    folder = CACHE / (f"build-{module.name}" if module else "build")
     of = f"{versions} {TREE}\n"  # CMake remembers where its sources were
     stamp = folder / "built-from.txt"
     if not (stamp.is_file() and stamp.read_text() == of):
         shutil.rmtree(folder, ignore_errors=True)
         source.write_files(folder, {stamp.name: of})
-    source.say("build the firmware with", manifest.name)
+    source.say("build the firmware with", manifest.name, f"and {module.name}/" if module else "")
     source.forget_frozen(folder)
     options = {
         "MICROPY_BOARD": "VIRTUAL_PICO",
@@ -194,6 +205,8 @@ def _build(manifest, versions):
         "MICROPY_LIB_DIR": source.LIBRARY,
         "PICO_CLIB": "newlib",
         "PICO_NO_PICOTOOL": 1,  # it would be fetched and built, for a file that nothing here reads
+        "USER_C_MODULES": module or "",
+        "MICROPY_C_HEAP_SIZE": c_heap_bytes or 0,
     }
     port = TREE / "ports" / "rp2"
     configure = [f"-D{name}={value}" for name, value in options.items()]

@@ -1,9 +1,11 @@
 """
-The firmware that the tests of this folder run, or look into.
+The firmware that the tests of this folder run, or look into. With PICO_FIRMWARE=steps in the
+environment all of them run on that with the C module.
 
 Where it cannot be built, or there is no emulator, they are skipped: see tests/conftest.py.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,25 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def firmware():
     """Path of the RP2040's firmware.bin with the package frozen in."""
-    return builder.rp2040()
+    return builder.steps() if os.environ.get("PICO_FIRMWARE") == "steps" else builder.rp2040()
 
 
 @pytest.fixture(scope="session")
 def plain_firmware():
     """Path of the same firmware without the package."""
     return builder.plain()
+
+
+@pytest.fixture(scope="session")
+def steps_firmware():
+    """Path of the firmware with the package and the C module: TLS in steps."""
+    return builder.steps()
+
+
+@pytest.fixture(params=["frozen", "steps"])
+def either_firmware(request):
+    """Path of the firmware with the package, then of that with the C module, too."""
+    return request.getfixturevalue("firmware" if request.param == "frozen" else "steps_firmware")
 
 
 @pytest.fixture

@@ -7,10 +7,18 @@ import sys
 
 from tests.support import patience, process
 from tests.support.mpy import ROOT
+from tests.virtual_pico.desk import Desk
 from tests.virtual_pico.pico import install
 
 
-def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft_reset(desk):
+def test_after_ctrl_c_an_app_runs_again_in_the_same_interpreter_and_after_a_soft_reset(
+    either_firmware, tmp_path, pki
+):
+    with Desk(either_firmware, tmp_path, pki) as desk:
+        _runs_again(desk)
+
+
+def _runs_again(desk):
     pico = desk.pico
     desk.install("job")
     peer = desk.broker.peer("from/pico/count", "devices/garden/temperature", qos=1)

@@ -22,8 +22,8 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_a_pico_does_its_whole_job(firmware, tmp_path, pki, protocol):
-    with Desk(firmware, tmp_path, pki) as desk:
+def test_a_pico_does_its_whole_job(either_firmware, tmp_path, pki, protocol):
+    with Desk(either_firmware, tmp_path, pki) as desk:
         pico, broker = desk.pico, desk.broker
         desk.install("job")
         peer = broker.peer("from/pico/#", qos=2, client_id="host", clean=False)

@@ -9,8 +9,14 @@ list(APPEND MICROPY_DEF_BOARD MICROPY_PY_SOCKET_DEFAULT_TIMEOUT_MS=30000)
 
 # No Wi-Fi driver and no Bluetooth take their share of the memory here: leave MicroPython the
 # 190 KB of heap that it has on a Pico W. (The linker evaluates this: what the C heap gets is kept
-# from MicroPython's, and nothing uses it.)
-set(MICROPY_C_HEAP_SIZE "0x20040000-__bss_end__-190*1024")
+# from MicroPython's, and nothing uses it.) With a C heap that is used, a block of about that size
+# is kept from both.
+if(USER_C_MODULES)
+    list(APPEND MICROPY_SOURCE_BOARD ${MICROPY_BOARD_DIR}/radio.c)
+    add_link_options(LINKER:--undefined=radio)
+else()
+    set(MICROPY_C_HEAP_SIZE "0x20040000-__bss_end__-190*1024")
+endif()
 
 # One file in six has no code for this board, but each would cost a compiler's start. (Were
 # one of them wanted after all, the linker would say so.)
