@@ -29,13 +29,14 @@ if "micropython" not in sys.modules:
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# The files that take longest, longest first: begun last, one would go on when all others are over
+# The files that take longest, longest first: begun last, one would go on when all others are over.
+# But the first one builds the firmware, and the others that want it would wait for that.
 _LONGEST = """
-virtual_pico/test_link virtual_pico/test_tls_steps mqttls/test_bad_input
-integration/test_streams virtual_pico/test_queue integration/test_qos2
-mqttls/test_what_init_writes_runs integration/test_client_outages
-mqttls/test_killed faults/test_starvation virtual_pico/test_whole_job integration/test_client_tls
-mqttls/test_board_to_broker mqttls/test_doctor_topics packaging/test_freeze integration/test_demo
+virtual_pico/test_link integration/test_streams integration/test_qos2
+mqttls/test_what_init_writes_runs integration/test_client_outages mqttls/test_killed
+virtual_pico/test_tls_steps faults/test_starvation virtual_pico/test_queue
+virtual_pico/test_whole_job integration/test_client_tls mqttls/test_board_to_broker
+mqttls/test_doctor_topics packaging/test_freeze integration/test_demo mqttls/test_bad_input
 integration/test_client_receive virtual_pico/test_mqttls faults/test_reserve fuzz/test_fuzz
 integration/test_docs mqttls/test_board_doctor faults/test_matrix integration/test_client_link
 faults/test_half_open integration/test_wifi virtual_pico/test_install mqttls/test_provision

@@ -136,6 +136,15 @@ def test_a_link_that_swallows_what_is_sent_one_way_is_noticed(proxy, way):
         device.leave()
 
 
+def pings(proxy):
+    """
+    Return the largest number of pings on one connection: on a busy computer an answer may be later
+    than a keep alive of a second allows.
+    """
+    seen = [each.connection for each in proxy.seen("PINGREQ", "up")]
+    return max(map(seen.count, seen), default=0)
+
+
 def test_what_it_sends_does_not_count_as_life_of_the_broker(proxy):
     with Device(
         proxy,
@@ -147,8 +156,8 @@ def test_what_it_sends_does_not_count_as_life_of_the_broker(proxy):
         """,
         keepalive_s=1,
     ) as device:
-        proxy.wait_for("PINGREQ", "up", 2)
-        assert proxy.connections == 1
+        while pings(proxy) < 2:
+            proxy.wait_for("PINGREQ", "up", len(proxy.seen("PINGREQ", "up")) + 1)
         proxy.stall_down()
         device.wait_for("connection lost: no answer to a ping")
 
@@ -158,10 +167,9 @@ def test_what_it_receives_does_not_keep_it_from_saying_something_itself(proxy, b
     with Device(proxy, 'client.on("in")(got)', keepalive_s=1) as device:
         device.subscribed()
         peer = broker.peer()
-        while len(proxy.seen("PINGREQ", "up")) < 3:  # the broker's limit is 1.5 s
+        while pings(proxy) < 3:  # the broker's limit is 1.5 s
             peer.publish("in", "x", qos=0)
         assert device.code is None
-    assert proxy.connections == 1
 
 
 def test_a_peer_that_takes_nothing_is_noticed_by_the_progress_of_sending(broker):

@@ -84,8 +84,8 @@ def test_connect_comes_first_and_once_and_reserved_flags_have_their_values(proxy
         device.send("go on")
         device.finish()
     proxy.wait_for("DISCONNECT", "up")
-    assert proxy.connections == 2
-    for connection in (1, 2):
+    assert proxy.connections >= 2  # on a busy computer a ping may be answered too late
+    for connection in range(1, proxy.connections + 1):
         names = [each.name for each in proxy.seen(None, "up", connection)]
         assert names[0] == "CONNECT" and "CONNECT" not in names[1:]
     sent = proxy.seen(None, "up")
