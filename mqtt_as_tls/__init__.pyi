@@ -175,7 +175,10 @@ class RadioDead:
     """How often in a row."""
 
 class Suspect:
-    """Event: three connections in a row broke right after this message was sent."""
+    """
+    Event: three connections in a row broke right after this message was sent, or for want of its
+    acknowledgement. It is kept back, and tried again ever more rarely.
+    """
 
     topic: str
     """Where it was published."""
@@ -664,8 +667,9 @@ class MQTTClient:
             log: Takes a line (str) at each change of state; None: no log.
             clean_start: Forget the session at every connect (MQTT 5: at the first), 3.1.1 section
                 3.1.2.4.
-            give_up_after: Fail a message after which so many connections in a row broke, or on
-                which it was not acknowledged, 1 to 65535; None: never.
+            give_up_after: Fail a message after which so many connections broke, or on which it was
+                not acknowledged, 1 to 65535; None: never: after three it is kept back, so that
+                others get through, and tried again ever more rarely.
             protocol: 4 is MQTT 3.1.1, 5 is MQTT 5.0.
             store: `FileStore(...)`: the session and the queue of `enqueue()` survive a reset.
             shared_session: The brokers of the list are one cluster, which shares the session.

@@ -72,7 +72,7 @@ class MQTTClient:
     will         Will(...)
     log          a function that takes a line (str), or None
     clean_start  bool: forget the session at every connect (MQTT 5: at the first)
-    give_up_after  int: fail a message that broke so many connections in a row; None: never
+    give_up_after  int: fail a message that broke so many connections; None: keep it back
     shared_session  bool: the brokers of the list are one cluster and share the session
     balance      bool: each client has an order of the list of its own, by its id
     prefer_first_s  int: with another broker than the first, ask so often whether that is back, and

@@ -156,6 +156,8 @@ def stop(client):
     dispatcher.size = 0
     dispatcher.others = [dispatcher.inbox]
     session = client.session
+    if client.retry.aside:
+        client.retry.aside.stop(alive)
     # no handler finishes the others: a redelivery is handled anew
     session.inbound = [message for message in session.inbound if message.done]
     waiting = client.outbox.clear() + _unacknowledged(session)

@@ -155,6 +155,7 @@ class Outbox:
                 or out.qos
                 and (out.qos == 2 or self._session.full())
                 or self._pumping
+                or client.retry.aside
             ):
                 self.queue.append(out)
                 if self.rings and self.rings[0]:
@@ -177,6 +178,8 @@ class Outbox:
         finally:
             if out.waiter is not True:  # cancelled, or no memory
                 out.awaited = False
+                if not hasattr(out, "sent_ms"):
+                    self._session.drop(out)  # it may be kept back
                 if out in self.queue:
                     self.queue.remove(out)
                     self._waiting -= out.share
@@ -186,10 +189,9 @@ class Outbox:
 
     def add(self, out, first):
         """
-        Let the Delivery `out`, which nobody awaits, wait to be sent; `first` (bool): before all
-        others.
+        Let the Delivery `out` wait to be sent; `first` (bool): before all others.
         """
-        out.awaited = False
+        out.awaited = out.waiter is not None
         self.queue.insert(0 if first else len(self.queue), out)
 
     def pump(self):
@@ -222,6 +224,10 @@ class Outbox:
                     queue.append(out)
             out = queue[0]
             if out.qos:
+                if client.retry.aside and queue is self.queue and client.retry.aside.keeps(out):
+                    if queue and queue[0] is out:
+                        return
+                    continue
                 if out.qos == 2 and self._session.leftover and not self._session.releasing:
                     buf = self._session.release(time.ticks_ms())
                     if buf:
@@ -259,6 +265,8 @@ class Outbox:
         """There is a connection, the Transport `t`: the will's birth goes first."""
         self.transport = t
         client = self._client
+        if client.retry.aside:
+            client.retry.aside.up()
         if client.will:
             self._birth = client.will.up(client, self._birth)
         self.pump()
@@ -286,6 +294,7 @@ class Outbox:
         if out in self.queue:
             self.queue.remove(out)
             self._waiting -= out.share
+            out.share = 0
 
     def clear(self):
         """The client stops: forget what waits, and return it (a list)."""

@@ -47,13 +47,14 @@ class Retry:
     own         int, attempts in a row that failed for want of something of the board's own
     strikes     int, connections in a row that broke on the message `suspect`; -n: on its PUBREL
     doubts      Doubts of topic filters on which connections ended, or None
+    aside       Aside of messages on which connections ended, or None
     why         str, what was said last
     """
 
     slow = False
     unanswered = connects = failures = own = refusals = strikes = 0
     reset_at = _LINK_RESET_AFTER
-    suspect = doubts = why = around = None
+    suspect = doubts = aside = why = around = None
 
 
 def failed(client, error, old):
@@ -74,6 +75,9 @@ def failed(client, error, old):
         known.connects = client.stats.connects
         known.refusals = 0
         known.reset_at = _LINK_RESET_AFTER
+        if known.aside and known.aside.is_idle():
+            known.aside = None
+            unload("aside")
         if lasted or connection.behind:
             known.failures = known.own = 0
         # else the cause is what was received, or want of memory or of room for it
@@ -212,7 +216,9 @@ def _search(client, now, error):
     entry = store and out.entry
     if out is not known.suspect:
         known.suspect = out
-        known.strikes = store.struck(entry) if entry else 0  # before a reset
+        known.strikes = known.aside.struck(out) if known.aside else 0
+        if entry:  # before a reset
+            known.strikes = max(known.strikes, store.struck(entry))
     topic = packet.topic(out.packet)
     received = out in session.awaiting_pubcomp
     if received and not late:
@@ -223,12 +229,18 @@ def _search(client, now, error):
         known.strikes = max(known.strikes, 0) + 1
         if entry:
             store.strike(entry, known.strikes)
+    gives_up = client.give_up_after and known.strikes >= client.give_up_after
+    more = ""
+    if known.strikes > 1 and not (received or gives_up):
+        known.aside = known.aside or load("aside").Aside(client)
+        again_s = known.aside.broke(out, known.strikes)
+        more = ": others go first, it goes again in %d s -> see the broker's log" % (again_s or 0)
     if known.strikes >= _SUSPECT_AFTER:
         what = "the broker does not acknowledge" if late else "connections break right after"
-        client.say("%s a message to %r%s" % (what, topic, "" if late else " was sent"))
+        client.say("%s a message to %r%s" % (what, topic, "" if late else " was sent"), more)
         if client.event_log:
             client.event_log.put("Suspect", topic)
-    if client.give_up_after and known.strikes >= client.give_up_after:
+    if gives_up:
         undelivered = load("texts").undelivered
         if received:
             session.acknowledged(_PUBCOMP, out.id)
@@ -243,6 +255,9 @@ def _search(client, now, error):
             "the broker does not answer PUBREL: a message to %r counts as delivered" % topic
         )
         out.set()
+        known.strikes = 0
+    if known.aside and out in session.aside:
+        known.suspect = None
         known.strikes = 0
 
 

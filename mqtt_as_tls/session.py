@@ -6,7 +6,7 @@ It outlives every connection. No I/O and no clock: milliseconds are passed in.
 
 The rule of its lists: an outgoing message is in `inflight` or in `awaiting_pubcomp`, never in
 both, and what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session
-changes them: who gives a message up calls `drop`.
+changes them: who gives a message up, or keeps it back in `aside`, calls `drop`.
 """
 
 from micropython import const
@@ -70,6 +70,7 @@ class Session:
         self.inflight = []  # outgoing, in the order of their first sending
         self.to_resend = []  # those of them that this connection has to carry once more
         self.awaiting_pubcomp = []  # QoS 2 whose PUBREC came, in that order
+        self.aside = []  # kept back, sent before (they have their packet ids) or not
         self.requests = {}  # packet id of SUBSCRIBE and UNSUBSCRIBE -> the client's record
         self.asked_ms = 0  # when the last of those was sent
         self.inbound = []  # messages not acknowledged yet, in the order of their arrival
@@ -91,7 +92,7 @@ class Session:
         # others are beyond them, and stay there: what was acknowledged just before, and is once
         # more, has another
         if qos == 2 and self._id >= _FEW and not self.leftover:
-            flying = self.inflight + self.awaiting_pubcomp
+            flying = self.inflight + self.awaiting_pubcomp + self.aside
             for _ in range(_FEW):
                 self._two = n = self._two % _FEW + 1
                 if n not in self.requests and not _find(flying, n):
@@ -108,7 +109,7 @@ class Session:
         if n == 65535:
             n = self._id = _FEW
         free = 65535 - n
-        for out in self.inflight + self.awaiting_pubcomp:
+        for out in self.inflight + self.awaiting_pubcomp + self.aside:
             if out.id > n:
                 free = min(free, out.id - n - 1)
         for used in self.requests:
@@ -120,20 +121,24 @@ class Session:
 
     def publish(self, out, now_ms):
         """
-        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `to_resend`: its
-        packet is ready to be sent.
+        Put the outgoing QoS 1 or 2 message `out` in flight, or take it from `to_resend` or
+        `aside`: its packet is ready to be sent.
         """
         again = out in self.to_resend
         out.sent_ms = now_ms
-        if not out.id:
+        n = out.id
+        if not n:
             n = self._next_id(out.qos)
             out.id = 0  # a place for it: till here, and in the next line, there may be no memory
-            if not again:
-                self.inflight.append(out)
+        if not again:
+            self.inflight.append(out)
+        if out.id != n:
             out.id = n
             packet.set_id(out.packet, n)
         if again:
             self.to_resend.remove(out)
+        elif out in self.aside:
+            self.aside.remove(out)
 
     def request(self, record, now_ms=0):
         """
@@ -225,7 +230,7 @@ class Session:
         if it had taken it.
         """
         left = self.leftover
-        for out in self.inflight + self.awaiting_pubcomp:
+        for out in self.inflight + self.awaiting_pubcomp + self.aside:
             if out.qos == 2 and left >> out.id & 1:  # not left over, but ours
                 left ^= 1 << out.id
         buf = bytearray()
@@ -236,8 +241,15 @@ class Session:
         self.asked_ms = now_ms
         return buf
 
-    def drop(self, out):
-        """The outgoing message `out` is not to be sent any more, if it was in flight."""
+    def drop(self, out, kept_at=None):
+        """
+        The outgoing message `out` is not to be sent any more, if it was in flight or kept back;
+        or it is kept back as of now, at the index `kept_at` of `aside`.
+        """
+        if kept_at is not None:
+            self.aside.insert(kept_at, out)  # first: there may be no memory
+        elif out in self.aside:
+            self.aside.remove(out)
         if out in self.inflight:
             self.inflight.remove(out)
         if out in self.to_resend:
@@ -269,9 +281,9 @@ class Session:
 
         What was in flight still is: PUBREL has to be sent for all in `awaiting_pubcomp`, then all
         in `to_resend` through `publish`, before any other ([MQTT-4.4.0-1, -4.6.0-1]). Their DUP
-        flag is set; without a session they are new ones. Requests are forgotten: their answer
-        belonged to the connection. When the session is lost, what QoS 2 had in flight goes to
-        `unknown`.
+        flag is set; without a session they are new ones. What is kept back stays so. Requests are
+        forgotten: their answer belonged to the connection. When the session is lost, what QoS 2
+        had in flight goes to `unknown`.
         """
         kept = []
         self._repeats = 0
@@ -284,21 +296,24 @@ class Session:
             self.leftover = self.releasing = 0
             unknown = self.unknown + self.awaiting_pubcomp
             again = []
-            for out in self.inflight:
-                (again if out.qos == 1 else unknown).append(out)
-            self.inflight, self.awaiting_pubcomp, self.awaiting_pubrel, self.unknown = (
+            aside = []
+            for out in self.inflight + self.aside:
+                those = aside if out in self.aside else again
+                (unknown if out.qos == 2 and out.id else those).append(out)
+            self.inflight, self.aside, self.awaiting_pubcomp, self.awaiting_pubrel = (
                 again,
+                aside,
                 [],
                 [],
-                unknown,
             )
+            self.unknown = unknown
         elif self._two < 0:  # what an earlier program used may still be taken at the broker
             # spread: each boot comes here after as long
             self._id = now_ms * 7919 % (65535 - _FEW) + _FEW
             self.leftover = (1 << _FEW) - 1 << 1
         self._two = max(self._two, 0)
         self.to_resend = list(self.inflight)
-        for out in self.to_resend:
+        for out in self.to_resend + self.aside:
             if not present:
                 out.id = 0
             packet.set_dup(out.packet, out.id > 0)

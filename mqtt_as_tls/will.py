@@ -55,7 +55,7 @@ class Will:
         outbox = client.outbox
         session = client.session
         if self.birth is not None and (
-            out not in outbox.queue + session.inflight + session.awaiting_pubcomp
+            out not in outbox.queue + session.inflight + session.awaiting_pubcomp + session.aside
         ):
             out = outbox.encode(self.topic, self.birth, self.qos, self.retain, None)
             outbox.add(out, True)

@@ -57,7 +57,7 @@ def to_send(client):
     """Return how many messages wait to be sent, or are without the acknowledgement they need."""
     s = client.session
     waiting = len(client.outbox.queue) + sum([len(ring) for ring in client.outbox.rings])
-    return waiting + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
+    return waiting + len(s.aside) + len(s.inflight) + len(s.awaiting_pubcomp) + len(s.to_resend)
 
 
 def waiting(client):
@@ -70,7 +70,15 @@ def waiting(client):
 def left_over(client):
     """Return all (list) that is under way in either direction, or held."""
     s, d = client.session, client.dispatcher
-    found = [s.inflight, s.awaiting_pubcomp, s.to_resend, s.requests, s.inbound, s.unknown]
+    found = [
+        s.aside,
+        s.inflight,
+        s.awaiting_pubcomp,
+        s.to_resend,
+        s.requests,
+        s.inbound,
+        s.unknown,
+    ]
     return [
         each
         for each in found + [client.outbox.queue, any(client.outbox.rings), d.held, d.size]
@@ -246,6 +254,19 @@ def set_doubts(again_s):
     from mqtt_as_tls.doubts import Doubts
 
     Doubts._again_s = again_s
+
+
+def set_aside(again_s):
+    """Have a message that is kept back be tried again after so long, the first time."""
+    from mqtt_as_tls.aside import Aside
+
+    keep_loaded()
+    Aside._again_s = again_s
+
+
+def kept_back(client):
+    """Return how many messages are kept back."""
+    return len(client.session.aside)
 
 
 def set_surplus(most):

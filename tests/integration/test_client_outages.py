@@ -637,21 +637,6 @@ def test_a_message_that_breaks_connections_is_suspected_and_given_up(proxy, brok
     assert clean == [False, False, False, True, False]
 
 
-def test_a_suspect_is_kept_and_tried_rarely_unless_told_to_give_up(proxy):
-    proxy.kill_on("PUBLISH", "up", times=3)
-    with Device(
-        proxy,
-        """
-        async with client:
-            client.enqueue("t/poison", "x", qos=1)
-            await told("leave")
-        """,
-    ) as device:
-        device.wait_for("next try in 20.0 s")
-        device.leave()
-    assert proxy.connections == 3
-
-
 def test_give_up_after_one(proxy):
     proxy.kill_on("PUBLISH", "up", times=1)
     out = Device.check(

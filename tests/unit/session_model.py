@@ -199,6 +199,7 @@ class World:
         self.forgotten = Counter()
         self.kinds = {}  # number -> where it waits until it is sent: "queue" or "flash"
         self.newest = {}  # of each kind, the number that was sent last
+        self.kept_back = set()  # numbers that are out of order for that
         self.rebooted = False
         self.unreleasable = False  # a program could not release what the one before it left
         self.stray = 0
@@ -252,7 +253,7 @@ class World:
     def used(self):
         """Return the packet ids in use."""
         session = self.session
-        flying = session.inflight + session.awaiting_pubcomp
+        flying = session.inflight + session.awaiting_pubcomp + session.aside
         return [out.id for out in flying if out.id] + list(session.requests)
 
     def pump(self):
@@ -277,6 +278,7 @@ class World:
                 queue.pop(0)
             dup, n, number = self.parse(out.packet)
             assert n == out.id and 0 < n < 65536
+            assert out not in session.aside
             if fresh:
                 assert n not in used, "a packet id that is in use"
             assert number not in self.on_this_connection, "sent twice on one connection"
@@ -284,7 +286,7 @@ class World:
             assert not (self.resending and not again), "a new message before a resent one"
             if again:
                 assert self.resending.pop(0) == number, "not in the original order"
-            elif not self.rebooted:
+            elif not self.rebooted and number not in self.kept_back:
                 kind = self.kinds[number]
                 assert number > self.newest.get(kind, 0), "not in the order of publishing"
                 self.newest[kind] = number
@@ -301,7 +303,8 @@ class World:
         assert session.releasing == session.leftover
         ids = [buf[i + 3] for i in range(0, len(buf), 4)]
         assert buf == b"".join(bytes((PUBREL, 2, 0, n)) for n in ids)
-        own = [out.id for out in session.inflight + session.awaiting_pubcomp if out.qos == 2]
+        flying = session.inflight + session.awaiting_pubcomp + session.aside
+        own = [out.id for out in flying if out.qos == 2]
         assert not set(ids) & set(own), "PUBREL for one whose PUBREC did not come"
         self.up += [(PUBREL, n, 0) for n in ids]
 
@@ -423,7 +426,7 @@ class World:
 
     def cancel(self, number):
         """A publisher stops waiting: it takes back what was not sent."""
-        waiting = [out for out in self.queue if not out.entry]
+        waiting = [out for out in self.queue if not (out.entry or out in self.session.aside)]
         if waiting:
             out = pick(waiting, number)
             self.queue.remove(out)
@@ -458,7 +461,7 @@ class World:
         session.max_inflight = min(self.max_inflight, receive_maximum)
         self.clean = not present
         flying = [self.number(out) for out in session.inflight]
-        lost = flying + [self.number(out) for out in session.awaiting_pubcomp]
+        lost = flying + [self.number(out) for out in session.awaiting_pubcomp + session.aside]
         session.resume(present, self.now)
         self.unreleasable |= session.releasing < 0
         unknown = session.unknown
@@ -659,6 +662,20 @@ class World:
             self.fate[self.number(out)] = "given up"
             self.clean = self.given_up = True
 
+    def keep_back(self):
+        """Connections end on the oldest message in flight: it is kept back."""
+        if not self.connected and self.session.inflight:
+            out = self.session.inflight[0]
+            self.session.drop(out, 0)
+            self.kept_back.add(self.number(out))
+
+    def take_up(self):
+        """One that is kept back is sent."""
+        again = [out for out in self.session.aside if out not in self.queue]
+        if self.connected and again:
+            self.queue.insert(0, again[0])
+            self.pump()
+
     def reset(self):
         """
         The device loses its power; what is on flash comes back. Without a store it is another
@@ -671,9 +688,8 @@ class World:
             self.connect(True, 2)
             self.cut(0, 0)
         session = self.session
-        kept = {
-            self.number(out) for out in session.inflight + session.awaiting_pubcomp if out.entry
-        }
+        flying = session.inflight + session.awaiting_pubcomp + session.aside
+        kept = {self.number(out) for out in flying if out.entry}
         kept |= {n for n, kind in self.kinds.items() if kind == "flash"}
         for number, fate in self.fate.items():
             if fate == "waits" and number not in kept:
@@ -698,7 +714,7 @@ class World:
     def check(self):
         session = self.session
         flying = session.inflight + session.awaiting_pubcomp
-        numbers = [self.number(out) for out in flying]
+        numbers = [self.number(out) for out in flying + session.aside]
         assert len(set(numbers)) == len(numbers)
         ids = self.used()
         assert len(set(ids)) == len(ids)
@@ -737,6 +753,7 @@ class World:
         assert not (
             session.inflight or session.awaiting_pubcomp or session.to_resend or self.queue
         )
+        assert not session.aside
         assert not session.requests and not session.awaiting_pubrel and not session.unknown
         assert not [m for m in session.inbound if not m.stale]
         assert not broker.under_way and not broker.waiting
@@ -770,6 +787,7 @@ class World:
             self.broker_sends(0)
             self.packet_comes(0)
             self.handler_returns(0)
+            self.take_up()
             under_way = self.up or self.down or broker.answers or broker.sending
-            if not under_way and all(m.done for m in self.session.inbound):
+            if not (under_way or self.session.aside) and all(m.done for m in self.session.inbound):
                 break

@@ -58,7 +58,7 @@ MODULES = (
         "stream_out",
     ),
     *("request_response", "session", "store", "iterators", "transport", "oversized"),
-    *("wifi_faults", "doubts", "surplus"),
+    *("wifi_faults", "doubts", "surplus", "aside"),
 )
 
 

@@ -334,6 +334,62 @@ def test_the_order_stays_over_several_connections():
     assert wire(b)[0]
 
 
+def test_what_is_kept_back_is_not_sent_again_and_keeps_its_id():
+    session = Session(3)
+    outs = [send(session, b"%d" % n) for n in range(3)]
+    session.drop(outs[1], 0)
+    assert session.inflight == [outs[0], outs[2]] and session.aside == [outs[1]]
+    assert not session.full(), "it takes no place in the window"
+    session.resume(True, 0)
+    assert resend(session) == [outs[0], outs[2]]
+    session.publish(outs[1], 0)
+    assert session.inflight == [outs[0], outs[2], outs[1]] and not session.aside
+    assert wire(outs[1]) == (True, 2, b"1")
+    assert puback(session, outs[1]) is outs[1]
+
+
+def test_no_other_message_takes_the_id_of_one_that_is_kept_back():
+    for qos in (1, 2):
+        session = Session(50)
+        out = send(session, qos=qos)
+        if qos == 2:
+            session.drop(out)
+            session.publish(Outgoing(packet.publish(b"t", b"", 1), 1), 0)
+            session._id = 16  # from here on those with QoS 2 have ids of their own
+            out = send(session, qos=2)
+            session.acknowledged(PUBACK, 2)
+        session.drop(out, 0)
+        others = []
+        for _ in range(20):
+            session._id = out.id - 1 if qos == 1 else session._id
+            session._free = 0
+            others.append(send(session, qos=qos))
+            session.drop(others[-1])
+        assert out.id not in [other.id for other in others]
+
+
+def test_what_is_kept_back_is_a_new_message_for_a_new_session_but_with_qos_2():
+    session = Session()
+    one, two, never = send(session, b"1"), send(session, b"2", qos=2), Outgoing(b"", 2)
+    never.packet = packet.publish(b"t", b"3", 2)
+    for out in (never, two, one):
+        session.drop(out, 0)
+    session.resume(True, 0)
+    session.resume(False, 0)
+    assert session.unknown == [two] and session.aside == [one, never]
+    assert not (session.inflight or session.to_resend)
+    session.publish(one, 0)
+    assert wire(one) == (False, one.id, b"1") and one.id
+
+
+def test_what_is_kept_back_can_be_dropped():
+    session = Session()
+    out = send(session)
+    session.drop(out, 0)
+    session.drop(out)
+    assert not (session.aside or session.inflight)
+
+
 def test_a_lost_connection_ends_its_requests():
     session = Session(8)
     n = session.request("a")

@@ -144,6 +144,18 @@ class Machine(RuleBasedStateMachine):
         if give_up:
             self.world.give_up()
 
+    @rule(up=few, down=few, present=present, moves=moves)
+    def keep_back(self, up, down, present, moves):
+        self.world.cut(up, down)
+        self.world.keep_back()
+        self.world.connect(present, 4)
+        self.world.network(moves)
+
+    @rule(moves=moves)
+    def take_up(self, moves):
+        self.world.take_up()
+        self.world.network(moves)
+
     @rule(up=few, down=few, moves=moves, again=st.booleans())
     def reset(self, up, down, moves, again):
         self.world.network(moves)

@@ -1,0 +1,180 @@
+"""
+Messages on which connections end: kept back, so that others get through, and tried alone, ever
+more rarely. Imported when two connections in a row ended on the same one.
+"""
+
+import asyncio
+
+from micropython import const
+
+from . import load, packet
+from .errors import MQTTError
+
+_STRIKES = const(3)  # connections that ended on it until it is kept back
+_LONGEST_S = const(3_600)
+_NOTHING_S = const(60)  # the longest where no other message gets through
+_SHARE = const(512)  # one of n bytes counts 1 + n // 512 times, as it does in outbox
+_TURN_MS = const(100)  # between looks at one that is tried
+
+
+def _topic(out):
+    return packet.topic(out.packet)
+
+
+class Aside:
+    """
+    What a client knows of such messages. They are in `session.aside`: those on which connections
+    ended, and in their order others for the same topics, which must not overtake them.
+
+    client  MQTTClient
+    """
+
+    _again_s = 10  # until one is tried again, the first time; then twice as long
+
+    def __init__(self, client):
+        self._client = client
+        self._strikes = {}  # topic (str): connections that ended on the first message for it
+        self._until = None  # Delivery: until it is through one message at a time is under way
+        self._tried = None  # the one of `aside` that is tried
+        self._other = None  # the last one that was none of them
+        self._passes = False  # others got through since one was tried
+        self._window = client.session.max_inflight
+        self._task = None
+
+    def up(self):
+        """There is a connection."""
+        client = self._client
+        session = client.session
+        # in MQTT 5 the broker has just said how many it takes
+        self._window = session.max_inflight if client.five else client.max_inflight
+        session.max_inflight = 1 if self._is_under_way(self._until) else self._window
+
+    def _is_under_way(self, out):
+        return out in self._client.session.inflight or out in self._client.outbox.queue
+
+    def struck(self, out):
+        """Return how many connections ended on the Delivery `out` so far."""
+        return self._strikes.get(_topic(out), 0)
+
+    def broke(self, out, strikes):
+        """
+        A connection ended on the Delivery `out`, as did others before, `strikes` in all.
+
+        Returns for how many seconds it is kept back; None: it is sent once more, and what is
+        behind it when it is through.
+        """
+        session = self._client.session
+        topic = _topic(out)
+        if topic in self._strikes:
+            longest_s = _LONGEST_S if self._passes else _NOTHING_S
+            self._again_s = min(2 * self._again_s, longest_s)
+        elif strikes < _STRIKES:
+            self._until = session.inflight[-1]
+            return None
+        self._strikes[topic] = strikes
+        for each in reversed(session.inflight):
+            if _topic(each) == topic:
+                session.drop(each, 0)
+        if not self._task:
+            self._task = asyncio.create_task(self._try())
+        return self._again_s
+
+    def keeps(self, out):
+        """
+        The Delivery `out`, with QoS 1 or 2, is the next to be sent. Returns True when it is kept
+        back from now on, or stays in the queue of the outbox as it has to wait, and all behind it.
+        """
+        client = self._client
+        session = client.session
+        if self._until and not self._is_under_way(self._until):
+            self._until = None
+            session.max_inflight = self._window
+        if out is self._tried:
+            return False
+        topic = _topic(out)
+        if topic not in self._strikes:
+            other = self._other
+            if other and not (other in session.inflight + session.aside or other.error):
+                self._passes = True
+            self._other = out
+            return False
+        first = None
+        room = client.max_waiting
+        for each in session.aside:
+            room -= 1 + len(each.packet) // _SHARE
+            if not first and _topic(each) == topic and each is not self._tried:
+                first = each
+        if first and room <= len(out.packet) // _SHARE:
+            if not self._passes:
+                return True  # it may not be their doing
+            error = MQTTError("given up: connections end on it, and others wait behind it")
+            session.drop(first)
+            self._strikes[topic] = _STRIKES
+            load("texts").undelivered(client, first, error)
+        session.drop(out, len(session.aside))
+        client.outbox.drop(out)
+        return True
+
+    async def _try(self):
+        client = self._client
+        session = client.session
+        outbox = client.outbox
+        while session.aside:
+            await asyncio.sleep(self._again_s)
+            await client.up.wait()
+            out = None
+            for each in session.aside:  # in turn
+                if not out or self.struck(each) < self.struck(out):
+                    out = each
+            if not out:
+                break
+            self._tried = self._until = out
+            self._passes = False
+            session.max_inflight = 1
+            outbox.add(out, True)
+            outbox.pump()
+            while self._is_under_way(out):
+                await asyncio.sleep_ms(_TURN_MS)
+            self._tried = None
+            if out.error:  # it was given up: the next one is another
+                self._strikes[_topic(out)] = _STRIKES
+            elif out not in session.aside:
+                self._release(_topic(out))
+        self._strikes = {}
+        self._task = None
+
+    def _release(self, topic):
+        # what was kept back for this topic goes out
+        client = self._client
+        session = client.session
+        client.say("a message to %r that was kept back is through" % topic)
+        del self._strikes[topic]
+        self._again_s = Aside._again_s
+        for out in reversed(list(session.aside)):
+            if _topic(out) == topic:
+                client.outbox.add(out, True)
+                session.drop(out)
+        client.outbox.pump()
+
+    def is_idle(self):
+        """Return whether nothing is kept back, and nothing else to be done."""
+        return not (self._until or self._task)
+
+    def stop(self, alive):
+        """
+        The client stops, in an event loop that is `alive` (bool): what was kept back is as all
+        that waits, or is under way.
+        """
+        session = self._client.session
+        outbox = self._client.outbox
+        if self._task and alive:
+            self._task.cancel()
+        if self._tried:
+            outbox.drop(self._tried)
+        for out in list(session.aside):
+            if out.id:
+                session.publish(out, 0)
+        for out in reversed(list(session.aside)):
+            outbox.add(out, True)
+            session.drop(out)
+        session.max_inflight = self._window
