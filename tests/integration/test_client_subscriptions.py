@@ -4,7 +4,7 @@ import pytest
 
 from tests.support import five
 from tests.support.device import Device
-from tests.support.fake_broker import CONNACK, RESUMED
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tests.support.refusing import refusing_broker
 
 
@@ -1205,3 +1205,42 @@ def test_a_subscribe_that_timed_out_takes_nothing_from_another_that_waits(proxy,
         proxy.swallow("SUBSCRIBE", "up", times=1)
         device.send("go")
         device.finish()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("filters", [["b"], ["a", "b", "c"]])
+def test_a_filter_that_was_granted_before_can_be_one_on_which_connections_end(
+    protocol, keeps, filters
+):
+    """The ACL changed meanwhile."""
+    broker = HangsUp(set(), protocol, keeps)
+    with (
+        FakeBroker(broker) as fake,
+        Device(
+            fake,
+            """
+            set_doubts(again_s=1)
+            for filter in FILTERS:
+                client.on(filter, qos=1)(got)
+
+            async with client:
+                await subscribed(client)
+                print("granted")
+                await told("again")
+                again = asyncio.create_task(client.subscribe("b", 0 if KEEPS else 1))
+                if not KEEPS:
+                    lose(client, MQTTError("lost"))
+                refused = [128 if filter == "b" else 1 for filter in FILTERS]
+                await until(lambda: granted(client) == refused)
+                await client.publish("t", "y", qos=1)
+            """,
+            protocol=protocol,
+            names={"KEEPS": keeps, "FILTERS": filters},
+        ) as device,
+    ):
+        device.wait_for("granted")
+        broker.hated.add("b")
+        device.send("again")
+        out = device.finish()
+    assert out.count("connections end when 'b' is asked for: left out") == 2
