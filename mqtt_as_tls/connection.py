@@ -64,8 +64,6 @@ class Connection:
     client  MQTTClient
     before  the Connection before it, or None
 
-    no_memory  list, for oversized: of a message with QoS 1 or 2 its size, on how many connections,
-               its packet id; on how many were others of that size
     address    str, IPv4 address of the broker, or None
     state      int, the number of one of STATES
     linking    bool, it brings the link up
@@ -93,7 +91,6 @@ class Connection:
         self.clean_start = False
         self._told = 0  # of what is odd about the broker's acknowledgements
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
-        self.no_memory = [0, 0, 0, 0]
         if before:
             if before._host == self._host:
                 self.address = before.address  # if nobody knows a newer one
@@ -102,7 +99,6 @@ class Connection:
             self._unsure = before._unsure
             self._told = before._told
             self._asked_clock = before._asked_clock
-            self.no_memory = before.no_memory
         # a smaller heap has no more than a handshake needs
         if not (self.reserve or client.running) and gc.mem_free() > _ROOM:
             self.reserve = load("reserve").Reserve(client)
@@ -447,6 +443,9 @@ class Connection:
                 wire = self._client.wire
                 t.send(wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
                 session.inbound.remove(ready)
+                lack = self._client.retry.no_memory
+                if lack and lack["packet_id"] == ready.id:
+                    lack.clear()
             if len(session.odd) > self._told:
                 self._told = load("texts").odd(self._client, self._told)
             if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:

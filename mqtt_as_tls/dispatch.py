@@ -11,7 +11,6 @@ from asyncio import core
 from micropython import const
 
 from . import load, router
-from .errors import ProtocolError
 from .router import matches, wrong
 from .transport import Signal
 
@@ -261,7 +260,7 @@ class Dispatcher:
             return
         codes = codes or bytes(len(part))
         if len(codes) != len(part) or isinstance(part, list) != (kind == _SUBACK):
-            raise ProtocolError("SUBACK or UNSUBACK for another request [MQTT-3.8.4-5]")
+            raise load("texts").out_of_place(1)
         for i, sub in enumerate(part):
             if kind == _SUBACK and sub.asked and sub.asked != packet_id:
                 continue  # it was asked for anew meanwhile

@@ -127,7 +127,7 @@ async def receive(client, connection, first):
         length = await rest.number(2)
         # one that has an alias is wanted whole
         topic = await rest.take(length, client.max_packet if client.five else 0)
-        cut = length > len(topic)
+        cut = part = length > len(topic)
         topic = text(_whole(topic) if cut else topic)
         if qos:
             packet_id = await rest.number(2)
@@ -147,7 +147,7 @@ async def receive(client, connection, first):
                 said = await _alias(rest, length)
             alias = said and said.get("topic_alias")
             try:
-                topic = decoder.resolved(topic, said)
+                topic = decoder.resolved(topic, said, not part)
             except ProtocolError:
                 if not alias:
                     raise
@@ -161,18 +161,17 @@ async def receive(client, connection, first):
             mine = load("stream_in").wanting(client, message)
         if mine is None:
             if qos and size <= client.max_packet:
-                short = connection.no_memory
-                if short[0] != size:
-                    short[0] = size
-                    short[3] = 0
-                if short[2] != packet_id or not short[3]:
-                    short[2] = packet_id  # another message, or a broker that numbers anew
-                    short[1] = 0
-                short[1] += 1
-                short[3] += 1
-                if short[1] < _TRIES and short[3] < _IN_ALL:
+                lack = client.retry.no_memory
+                if lack.get("size") != size:
+                    lack.update({"size": size, "packet_id": 0, "tries": 0, "in_all": 0})
+                if lack["packet_id"] != packet_id:  # another message, or one numbered anew
+                    lack["packet_id"] = packet_id
+                    lack["tries"] = 0
+                lack["tries"] += 1
+                lack["in_all"] += 1
+                if lack["tries"] < _TRIES and lack["in_all"] < _IN_ALL:
                     raise MemoryError
-                short[0] = 0
+                lack.clear()
             await rest.take(rest.left)
     finally:
         t.streams.remove(rest)

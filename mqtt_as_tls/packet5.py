@@ -306,16 +306,19 @@ class Decoder(packet.Decoder):
         self.code = max(codes)
         return codes
 
-    def resolved(self, name, properties):
+    def resolved(self, name, properties, whole=True):
         """
         Return the topic (str) of a PUBLISH: `name`, or if that is "" what the topic alias among
         its `properties` (dict or None) stands for, which is taken out of them (section 3.3.2.3.4).
+        With `whole` False that stands for a topic of which `name` is the beginning: for none.
         """
         if properties and "topic_alias" in properties:
             alias = properties.pop("topic_alias")
             if alias > self._alias_maximum:
                 raise ProtocolError("topic alias %d (5.0 section 3.3.4)" % alias, _ALIAS_INVALID)
-            if name:
+            if not whole:
+                self._topics.pop(alias, None)
+            elif name:
                 self._topics[alias] = name
             else:
                 name = self._topics.get(alias)

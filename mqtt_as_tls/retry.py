@@ -48,6 +48,9 @@ class Retry:
     strikes     int, connections in a row that broke on the message `suspect`; -n: on its PUBREL
     doubts      Doubts of topic filters on which connections ended, or None
     aside       Aside of messages on which connections ended, or None
+    no_memory   dict, for oversized: of a message with QoS 1 or 2 that there was no memory for its
+                "size" and "packet_id"; on how many connections that was so for this id ("tries"),
+                and for messages of this size ("in_all"). Empty: there was for the last one
     why         str, what was said last
     """
 
@@ -55,6 +58,9 @@ class Retry:
     unanswered = connects = failures = own = refusals = strikes = 0
     reset_at = _LINK_RESET_AFTER
     suspect = doubts = aside = why = around = None
+
+    def __init__(self):
+        self.no_memory = {}
 
 
 def failed(client, error, old):

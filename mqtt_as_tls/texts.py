@@ -43,10 +43,13 @@ def out_of_place(first):
     """
     Return the ProtocolError for a packet of the broker that must not come now.
 
-    first  int, its first byte; 0: CONNACK with a session that was not asked for
+    first  int, its first byte; 0: CONNACK with a session that was not asked for; 1: the
+           answer to another request
     """
     if not first:
         return ProtocolError("session present after a clean start [MQTT-3.2.2-1]")
+    if first == 1:
+        return ProtocolError("SUBACK or UNSUBACK for another request [MQTT-3.8.4-5]")
     if first >> 4 == 2:
         return ProtocolError("a second CONNACK (section 3.2)")
     return ProtocolError("packet 0x%02x before CONNACK [MQTT-3.2.0-1]" % first)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import five
 from tests.support.device import Device
-from tests.support.fake_broker import FakeBroker
+from tests.support.fake_broker import CONNACK, RESUMED, FakeBroker
 from tests.support.secure import files
 
 BOTH = pytest.mark.parametrize("protocol", [4, 5])
@@ -293,6 +293,35 @@ def test_a_long_topic_that_an_alias_stands_for_is_known_whole():
     assert topic.startswith(name) and 470 < len(name.encode()) <= 480
 
 
+def test_an_alias_of_a_topic_that_is_too_long_itself_stands_for_no_other():
+    """What comes with it ends the connection, and comes again with its topic."""
+    topic = "home/" + "x" * 900
+
+    def script(connection):
+        connection.accept(five.connack(present=connection.number > 1))
+        if connection.number == 1:
+            _, body = connection.packet()
+            connection.send(five.suback(body, 2))
+            connection.send(five.publish("home/lamp", b"on", b"\x23\0\1"))
+            connection.send(five.publish(topic, bytes(900), b"\x23\0\1", qos=1, packet_id=7))
+            assert connection.packet() == (0x40, b"\0\7")
+            connection.send(five.publish("", b"small", b"\x23\0\1", qos=1, packet_id=8))
+            assert connection.packet()[0] == 0xE0
+            return
+        connection.send(five.publish(topic, b"small", b"\x23\0\1", qos=1, packet_id=8, flags=8))
+        assert connection.packet() == (0x40, b"\0\x08")
+        connection.send(five.publish("home/lamp", b"off", b"\x23\0\2"))
+        connection.until_closed()
+
+    with FakeBroker(script) as fake:
+        properties = {"topic_alias_maximum": 4}
+        with house(fake, protocol=5, properties=properties) as device:
+            device.wait_for("got home/lamp 3")
+            device.leave()
+    assert device.said("got") == ["home/lamp 2", "home/lamp 3"]
+    assert len(device.said("event")) == 2
+
+
 @pytest.mark.parametrize(
     "properties",
     [LONG[:-1], b"\x63" + LONG, LONG + b"\x23\0", LONG + b"\x0b\xff"],
@@ -360,6 +389,7 @@ def test_over_tls_it_is_passed_over_as_well(tls_proxy, tls_broker, pki, protocol
             peer.publish("home/camera", bytes(40_000), qos=qos)
         peer.publish("home/lamp", b"on")
         device.wait_for("got home/lamp 2")
+        tls_broker.wait_for_log("Received PUBCOMP from device")  # else it sends it once more
         tls_proxy.rst()
         device.wait_for("session resumed")
         peer.publish("home/lamp", b"off", qos=2)
@@ -557,6 +587,77 @@ def test_one_for_which_there_is_memory_again_is_handled(proxy, broker, place):
         device.leave()
     assert device.said("event") == []
     assert device.said("left") == ["[]"]
+
+
+class Numbers:
+    """
+    A broker that sends one message of 2,000 bytes on each connection.
+
+    ids   packet ids (iterable of int), one for each connection; the last one is used on
+    acks  [(number of the connection, packet id)] that it got
+    """
+
+    def __init__(self, ids):
+        self.ids = list(ids)
+        self.acks = []
+
+    def __call__(self, connection):
+        n = connection.number
+        connection.accept(CONNACK if n == 1 else RESUMED)
+        if n == 1:
+            _, body = connection.packet()
+            connection.send(b"\x90\3" + body[:2] + b"\2")
+        number = self.ids[min(n, len(self.ids)) - 1].to_bytes(2, "big")
+        connection.send(b"\x3a" + five.varint(2015) + b"\0\x0bhome/camera" + number + bytes(2000))
+        while True:
+            first, body = connection.packet()
+            if first == 0x40:
+                self.acks.append((n, int.from_bytes(body, "big")))
+
+
+def test_each_message_without_memory_has_as_many_tries_though_others_are_as_large():
+    broker = Numbers([1, 1, 1, 1, 2])
+    with FakeBroker(broker) as fake, hungry(fake, "payload") as device:
+        device.wait_for("^event 'home/camera'")
+        device.leave()
+    assert broker.acks == [(9, 2)]
+
+
+def test_a_broker_that_numbers_them_anew_each_time_is_not_asked_for_ever():
+    broker = Numbers(range(1, 40))
+    with FakeBroker(broker) as fake, hungry(fake, "payload") as device:
+        device.wait_for("^event 'home/camera'")
+        device.leave()
+    assert broker.acks == [(25, 25)]
+
+
+def test_one_for_which_there_was_memory_at_last_is_not_counted_against_the_next():
+    """The packet id is used again, and the size may be the same."""
+    broker = Numbers([3])
+    with (
+        FakeBroker(broker) as fake,
+        hungry(
+            fake,
+            "payload",
+            """
+            async def feed():
+                nonlocal hungry
+                await until(lambda: tries == 4)
+                hungry = False
+                await told("hungry")
+                hungry = True
+                lose(client, MQTTError("lost"))
+
+            asyncio.create_task(feed())
+            """,
+        ) as device,
+    ):
+        device.wait_for("got home/camera 2000")
+        device.send("hungry")
+        device.wait_for("^event 'home/camera'")
+        device.leave()
+    # four times none, once some, then five times none
+    assert broker.acks == [(5, 3), (10, 3)]
 
 
 @PLACES
