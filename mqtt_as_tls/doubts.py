@@ -63,7 +63,8 @@ class Doubts:
             self._out[sub] = time.ticks_ms(), again_s, told
             client.say(
                 "connections end when %r is asked for" % sub.filter,
-                ": left out for %d s -> see the broker's ACL" % again_s,
+                ": left out for %d s -> see the broker's log: its ACL, or in a cluster what waits"
+                " for this client is on a node that is down" % again_s,
             )
             asyncio.create_task(self._later(sub, again_s))
 

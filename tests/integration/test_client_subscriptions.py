@@ -972,7 +972,8 @@ def test_a_filter_on_which_connections_end_is_left_out_and_told_and_the_others_w
     assert out.count("event $SYS/#") == 1
     for pause_s in (1, 2):
         line = (
-            "connections end when '$SYS/#' is asked for: left out for %d s -> see the broker's ACL"
+            "connections end when '$SYS/#' is asked for: left out for %d s -> see the broker's"
+            " log: its ACL, or in a cluster what waits for this client is on a node that is down"
         )
         assert out.count(line % pause_s) == 1
     assert broker.asked[0] == [["a", "$SYS/#", "b/+"]]
