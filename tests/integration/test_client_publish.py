@@ -910,6 +910,41 @@ def test_a_birth_message_that_was_not_acknowledged_is_not_published_twice(proxy,
     assert [each.dup for each in births] == [False] + [True] * (len(births) - 1)
 
 
+def test_two_clients_with_one_will_have_a_birth_each(proxy, broker):
+    """One is without its acknowledgement while the other comes and goes."""
+    peer = broker.peer("t/#")
+    proxy.swallow("PUBACK", "down")
+    with Device(
+        proxy,
+        """
+        will = Will("t/status", "offline", qos=1, retain=True, birth="online", goodbye=False)
+        client = make(will=will, client_id="one", ack_timeout_s=60, drain_s=0)
+        two = MQTTClient("127.0.0.1", DIRECT, will=will, client_id="two")
+        async with client:
+            await client.wait_connected()
+            await until(lambda: in_flight(client) == 1)
+            for n in range(2):
+                async with two:
+                    await two.wait_connected()
+                    await until(lambda: not to_send(two))
+                assert in_flight(client) == 1
+            print("two went")
+            await told("healed")
+            await until(lambda: client.stats.connects == 2 and not to_send(client))
+        """,
+        names={"DIRECT": broker.port},
+    ) as device:
+        device.wait_for("two went")
+        proxy.heal()
+        proxy.rst()
+        device.send("healed")
+        device.finish()
+    births = [each for each in proxy.seen("PUBLISH", "up") if each.payload == b"online"]
+    assert [each.dup for each in births] == [False, True]
+    peer.wait_for(5)  # of one, twice of two, the broker's will for one, the repetition
+    assert [text for _, text in peer.received].count(b"online") == 4
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_after_a_goodbye_that_was_not_acknowledged_the_next_start_ends_online(
     proxy, broker, clean
