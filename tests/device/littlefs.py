@@ -57,7 +57,9 @@ class Flash:
 def mount(flash, make=False):
     if make:
         os.VfsLfs2.mkfs(flash, progsize=PAGE)
-    os.mount(os.VfsLfs2(flash, progsize=PAGE), "/flash")
+    vfs = os.VfsLfs2(flash, progsize=PAGE)
+    os.mount(vfs, "/flash")
+    return vfs
 
 
 def message(number, size=60):

@@ -85,15 +85,24 @@ class Pin:
 class Timer:
     """Its callback runs where that of a board's does, between two bytecodes of the program."""
 
+    ONE_SHOT = 0
     PERIODIC = 1
 
     def __init__(self, id=-1, *, period, mode, callback):
-        _thread.start_new_thread(self._run, (period, callback))
+        self._on = True
+        _thread.start_new_thread(self._run, (period, mode, callback))
 
-    def _run(self, period, callback):
-        while True:
-            micropython.schedule(callback, self)
+    def _run(self, period, mode, callback):
+        if mode == Timer.ONE_SHOT:
             sleep_ms(period)
+        while self._on:
+            micropython.schedule(callback, self)
+            if mode == Timer.ONE_SHOT:
+                break
+            sleep_ms(period)
+
+    def deinit(self):
+        self._on = False
 
 
 class WDT:

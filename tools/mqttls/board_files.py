@@ -4,7 +4,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from . import library
+from . import library, updates
 from .files import read_tls_json
 from .library import bytecode
 from .messages import Failure, command
@@ -76,6 +76,16 @@ def settings(folder):
             tls[each] = take(tls[each])
     files[TLS_JSON] = _json(tls)
     return files
+
+
+def update_key(folder):
+    """
+    Return {path on the board: content} of the public key of updates; empty where there is none.
+
+    folder  Path of the directory of certificates
+    """
+    path = Path(folder, updates.PUBLIC)
+    return {f"{CERTIFICATES}/{path.name}": path.read_bytes()} if path.exists() else {}
 
 
 def wifi(ssid, password, country=None):

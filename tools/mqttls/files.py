@@ -6,6 +6,7 @@ The folder in which everything is kept, and how it is written.
       ca.crt ca.key           the authority; ca/SERIAL.crt and .key are older ones, in a roll-over
       crl.pem revoked.json    what was revoked
       issued.jsonl            every certificate that was ever issued, a line each
+      update.key update.der   what signs updates, made by the first `update build`; its public part
       acl.own                 what `broker-conf --acl-file` was given
       broker/                 what the broker needs, and its install script
       devices/NAME/           what the board NAME needs

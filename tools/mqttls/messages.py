@@ -12,7 +12,9 @@ from . import system
 from .screen import printable
 
 # In the order in which a user meets them
-VERBS = "init use device broker-conf provision status renew revoke doctor explain keys".split()
+VERBS = (
+    "init use device broker-conf provision status renew revoke update doctor explain keys".split()
+)
 
 _WITHOUT_FOLDER = ("explain", "keys")
 # Round a command in a text, and in the place of its spaces: no line breaks there. They differ from

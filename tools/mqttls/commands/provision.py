@@ -54,6 +54,7 @@ def run(arguments, report):
     with Directory.opened(arguments.dir, write=False) as directory:
         wanted = board_files.settings(directory.existing_device(arguments.device))
         given = _certificates(arguments.device, wanted)
+        wanted.update(board_files.update_key(directory.path))
         deployment = foreign.opened(directory)
     ended = given["cert"] and given["cert"].not_valid_after_utc
     if ended and ended < certificates.now():

@@ -1,0 +1,99 @@
+"""Updates on the chip: its flash, its timer, its watchdog, and power that goes within a write."""
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.support import mpy
+from tests.virtual_pico.desk import PROGRAMS
+from tools.mqttls import updates
+
+MAIN = "import mqtt_update\nmqtt_update.start('app', version=1, trial_s=6)\n"
+TOPIC = "devices/garden/update"
+
+
+def app(number):
+    return (PROGRAMS / "updated.py").read_text().replace("NUMBER", str(number)).encode()
+
+
+@pytest.fixture
+def key():
+    return rsa.generate_private_key(public_exponent=65537, key_size=3072)
+
+
+@pytest.fixture
+def pico(desk, key):
+    """The desk's Pico, on which version 1 of the app runs."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    public = key.public_key().public_bytes(serialization.Encoding.DER, form)
+    desk.pico.put("/certs/update.der", public)
+    desk.pico.put("/mqtt_update.py", (mpy.ROOT / "update/mqtt_update.py").read_bytes())
+    desk.pico.put("/app.py", app(1))
+    desk.pico.put("/main.py", MAIN)
+    desk.pico.reset()
+    desk.pico.wait_for("^runs 1 of 1")
+    return desk.pico
+
+
+def update(key, version, text=None, **files):
+    held = {"app.py": text.encode() if text is not None else app(version), **files}
+    return updates.packed("app", version, held, key)
+
+
+HANGS = {
+    "in a loop": "while True:\n    pass\n",
+    "where only a watchdog helps": """
+import machine
+machine.WDT(timeout=2000)
+machine.disable_irq()
+while True:
+    pass
+""",
+    "and never connects": "import asyncio\nasyncio.run(asyncio.sleep(100_000))\n",
+}
+
+
+def test_a_new_app_is_kept(desk, pico, key):
+    desk.broker.peer().publish(TOPIC, update(key, 2, **{"data.bin": bytes(60_000)}))
+    assert pico.wait_for_boot() == "watchdog"  # machine.reset()
+    pico.wait_for("^runs 2 of 2")
+    pico.reset()
+    pico.wait_for("^runs 2 of 2")
+
+
+@pytest.mark.parametrize("text", HANGS.values(), ids=HANGS)
+def test_a_new_app_that_hangs_is_taken_back(desk, pico, key, text):
+    peer = desk.broker.peer(f"{TOPIC}/status")
+    peer.publish(TOPIC, update(key, 2, text))
+    pico.wait_for_boot()  # it starts the new one
+    pico.wait_for_boot()  # which is given up
+    pico.wait_for("^runs 1 of 1")
+    count = 1
+    while json.loads(peer.wait_for(count)[-1].payload)["failed"] != 2:
+        count += 1
+
+
+def test_what_does_not_fit_the_flash_is_refused_before_it_is_written(desk, pico, key):
+    peer = desk.broker.peer(f"{TOPIC}/status")
+    writes = pico.flash_writes()
+    desk.broker.peer().publish(TOPIC, update(key, 2, **{"large.bin": bytes(900_000)}))
+    count = 1
+    while not (said := json.loads(peer.wait_for(count)[-1].payload))["said"]:
+        count += 1
+    assert "KB of flash" in said["said"] and said["version"] == 1
+    assert pico.flash_writes() - writes < 10  # a folder
+
+
+@pytest.mark.parametrize(("cut", "part"), [(3, 0.5), (20, 0.1), (45, 0.9)])
+def test_power_that_goes_while_it_is_written_leaves_the_old_one(desk, pico, key, cut, part):
+    pico.power_cut(after_ops=cut, part=part)
+    peer = desk.broker.peer()
+    peer.publish(TOPIC, update(key, 2, **{"data.bin": bytes(range(256)) * 80}))
+    pico.wait_for_power_off()
+    pico.power_on()
+    pico.wait_for("^runs 1 of 1")
+    # the broker has the message still, as it was not acknowledged: it comes again, and is taken
+    pico.wait_for_boot()
+    pico.wait_for("^runs 2 of 2")
