@@ -25,15 +25,17 @@ class Flash:
         self.half = False
 
     def change(self, at, data):
+        """Return 0, or EIO: an exception would leave littlefs in the middle of what it does."""
         if self.left == 0:
             if self.half:  # the power went in the middle of it
                 data = memoryview(data)[: len(data) // 2]
                 self.data[at : at + len(data)] = data
                 self.half = False
-            raise OSError(5)
+            return -5
         if self.left:
             self.left -= 1
         self.data[at : at + len(data)] = data
+        return 0
 
     def readblocks(self, block, buf, offset=0):
         at = block * BLOCK + offset
@@ -41,7 +43,7 @@ class Flash:
 
     def writeblocks(self, block, buf, offset=0):
         self.written += (len(buf) + PAGE - 1) // PAGE
-        self.change(block * BLOCK + offset, buf)
+        return self.change(block * BLOCK + offset, buf)
 
     def ioctl(self, operation, argument):
         if operation == 4:
@@ -50,16 +52,14 @@ class Flash:
             return BLOCK
         if operation == 6:
             self.erased += 1
-            self.change(argument * BLOCK, b"\xff" * BLOCK)
+            return self.change(argument * BLOCK, b"\xff" * BLOCK)
         return 0
 
 
 def mount(flash, make=False):
     if make:
         os.VfsLfs2.mkfs(flash, progsize=PAGE)
-    vfs = os.VfsLfs2(flash, progsize=PAGE)
-    os.mount(vfs, "/flash")
-    return vfs
+    os.mount(os.VfsLfs2(flash, progsize=PAGE), "/flash")
 
 
 def message(number, size=60):

@@ -1260,6 +1260,27 @@ def test_arguments_of_this_library_for_a_program_of_mqtt_as(board, tls_broker):
     assert (board.directory / "mqtt").is_dir()
 
 
+def test_updates_come_onto_a_board_and_two_lines_into_an_app(tmp_path):
+    (line,) = docs.text("install update").splitlines()
+    command, *words = line.split()
+    assert command == "mpremote"
+    with PtyBoard(tmp_path / "flash") as board:
+        with serial.Board(board.port) as connected:
+            connected.run("import os\nos.mkdir('/lib')", "making a folder")
+        at = (sys.executable, "-m", "mpremote", "connect", board.port, "resume")
+        ran = subprocess.run(
+            [*at, *words], cwd=mpy.ROOT, capture_output=True, timeout=patience.stretched(60)
+        )
+        assert ran.returncode == 0, ran
+        with serial.Board(board.port) as connected:
+            found = connected.read("/lib/mqtt_update.py")
+    assert found == (mpy.ROOT / "update/mqtt_update.py").read_bytes()
+    # what the page shows of an app is in the example, whose tests run it
+    example = (mpy.ROOT / "examples/firmware_over_mqtt.py").read_text()
+    for line in filter(None, docs.text("update listen").splitlines()):
+        assert f"\n{line}\n" in example
+
+
 def test_compat_takes_the_place_of_mqtt_as_on_a_board(tmp_path):
     (line,) = docs.text("install compat").splitlines()
     command, *words = line.split()

@@ -4,14 +4,14 @@ TLS. What a user changes too is replaced: config.py.
 """
 
 import ast
-import hashlib
 import json
 
 import pytest
 
-from tests.support import home, mpy
-from tests.support.board import HOME, Board
+from tests.support import docs, home, mpy
+from tests.support.board import FAKES, HOME, Board
 from tests.support.broker import Broker, properties_of
+from tools.mqttls import certificates, updates
 
 EXAMPLES = mpy.ROOT / "examples"
 ON_A_VIRTUAL_PICO = {"ppp_link"}  # in tests/virtual_pico, which has PPP
@@ -134,23 +134,24 @@ def test_actuator_obeys_and_tells_its_state(board, mtls_broker):
     ]
 
 
-def test_firmware_over_mqtt_installs_only_what_is_right(board, mtls_broker):
+def test_firmware_over_mqtt_replaces_itself(board, mtls_broker):
+    """As app.py, with the main.py of docs/updates.md; test_updates.py has what may go wrong."""
     board.settings(mtls_broker.port)
-    peer = mtls_broker.peer(HOME + "app")
-    images = [bytes([number]) * 300_000 for number in range(2)]
-    right, other = (hashlib.sha256(image).hexdigest() for image in images)
-    installed = board.directory / "app.bin"
-    with board.start(EXAMPLES / "firmware_over_mqtt.py") as running:
-        running.wait_for(CONNECTED)
-        mtls_broker.wait_for_log(HOME + "image/+")
-        peer.publish(f"{HOME}image/{other}", images[0])
-        assert peer.wait_for(1)[-1].payload == f"not {other}".encode()
-        assert not installed.exists()
-        for number in (0, 1):
-            name = (right, other)[number]
-            peer.publish(f"{HOME}image/{name}", images[number])
-            assert peer.wait_for(2 + number)[-1].payload == f"installed {name}".encode()
-            assert installed.read_bytes() == images[number]
+    key = certificates.new_key("rsa3072")
+    example = (EXAMPLES / "firmware_over_mqtt.py").read_text()
+    (board.directory / "certs/update.der").write_bytes(updates.public_der(key))
+    # on a PC the certificates are not in the root
+    here = example.replace('"update")', '"update", "certs/update.der")')
+    assert here != example
+    (board.directory / "app.py").write_text(here)
+    peer = mtls_broker.peer(HOME + "version")
+    path = {"MICROPYPATH": f"{FAKES}:{mpy.ROOT / 'update'}:{mpy.environment()['MICROPYPATH']}"}
+    with board.start(docs.text("update main"), env=path) as running:
+        assert peer.wait_for(1)[-1].payload == b"1"
+        peer.publish(HOME + "update", updates.packed("app", 2, {"app.py": here.encode()}, key))
+        running.wait_for("^machine: reset")
+    with board.start(docs.text("update main"), env=path) as running:
+        assert peer.wait_for(2)[-1].payload == b"2"
 
 
 def test_battery_sensor_publishes_and_sleeps(board, mtls_broker):

@@ -7,12 +7,12 @@ import json
 import os
 
 import pytest
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.support import mpy
 from tests.support.board import FAKES, HOME, Board
-from tools.mqttls import updates
+from tools.mqttls import certificates, updates
 
 MAIN = "import mqtt_update\nmqtt_update.start('app', version=1)\n"
 APP = """
@@ -37,12 +37,7 @@ PATH = {"MICROPYPATH": f"{FAKES}:{mpy.ROOT / 'update'}:{mpy.environment()['MICRO
 
 @pytest.fixture(scope="session")
 def key():
-    return rsa.generate_private_key(public_exponent=65537, key_size=3072)
-
-
-def public(key):
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(serialization.Encoding.DER, form)
+    return certificates.new_key("rsa3072")
 
 
 def app(number, text=APP):
@@ -67,7 +62,7 @@ class Updated:
         self.board = Board(folder, pki)
         self.board.settings(broker.port)
         self.at = self.board.directory
-        (self.at / "update.der").write_bytes(public(key))
+        (self.at / "update.der").write_bytes(updates.public_der(key))
         (self.at / "app.py").write_bytes(app(1))
         self.peer = broker.peer(STATUS)
         self._told = 0
@@ -254,7 +249,7 @@ NAMES = (
 
 
 def test_a_name_that_leads_elsewhere_is_refused_though_it_is_signed(updated, key):
-    before = {each for each in os.listdir(updated.at)}
+    before = set(os.listdir(updated.at))
     with updated.boot():
         updated.told()
         for name in NAMES:
@@ -326,7 +321,7 @@ def test_what_a_lost_connection_cut_comes_again(updated, key, mtls_broker):
 
 def test_a_key_that_is_none_is_told_at_once(updated, key):
     small = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    for wrong in (b"", b"x" * 422, public(small), public(key)[:-1]):
+    for wrong in (b"", b"x" * 422, updates.public_der(small), updates.public_der(key)[:-1]):
         (updated.at / "update.der").write_bytes(wrong)
         with updated.boot() as running:
             assert "ValueError: key: not the public key" in running.wait().out
@@ -351,15 +346,18 @@ mqtt_update.confirm()
 def files(tmp_path_factory, key):
     """Paths of the public key and of updates to the versions 2, 3 and 4."""
     folder = tmp_path_factory.mktemp("updates")
-    (folder / "key").write_bytes(public(key))
+    (folder / "key").write_bytes(updates.public_der(key))
     for number in (2, 3, 4):
-        held = {"fruit.py": WHOLE.replace("NUMBER", str(number)).encode(), "lib/data.bin": bytes([number]) * 1500}
+        held = {
+            "fruit.py": WHOLE.replace("NUMBER", str(number)).encode(),
+            "lib/data.bin": bytes([number]) * 1500,
+        }
         (folder / f"{number}").write_bytes(updates.packed("fruit", number, held, key))
     return [folder / each for each in ("key", "2", "3", "4")]
 
 
 def on_littlefs(what, files):
-    return mpy.check(mpy.ROOT / "tests/device/updates.py", what, *files, env=PATH, heap="96M", timeout_s=200)
+    return mpy.check(mpy.ROOT / "tests/device/updates.py", what, *files, env=PATH, timeout_s=200)
 
 
 def test_the_power_may_go_at_any_byte(files):

@@ -143,6 +143,8 @@ def test_the_pages_from_init_to_the_new_authority():
             story.tell("mqttls nothing listens")
             story.tell("mqttls docker")
         story.board = None
+        (base / "app.py").write_text((mpy.ROOT / "examples/firmware_over_mqtt.py").read_text())
+        story.tell("mqttls update")
         story.tell("mqttls explain")
 
 

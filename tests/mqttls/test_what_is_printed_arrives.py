@@ -5,7 +5,6 @@ furnished, at the brokers that `mqttls init` makes: a second client receives wha
 
 import concurrent.futures
 import contextlib
-import hashlib
 import json
 import re
 import time
@@ -216,16 +215,26 @@ def test_actuator_obeys(place):
         come(peer, HOME + "valve", b"on")
 
 
-def test_firmware_over_mqtt_installs_an_image(place):
-    peer = place.peer(HOME + "app")
-    image = bytes(range(256)) * 20
-    name = hashlib.sha256(image).hexdigest()
-    peer.publish(HOME + "image/" + name, image, retain=True)  # it is there when the board comes
-    try:
-        with place.running(example("firmware_over_mqtt")):
-            assert peer.wait_for()[0].payload == f"installed {name}".encode()
-    finally:
-        peer.publish(HOME + "image/" + name, b"", retain=True)
+def test_firmware_over_mqtt_installs_an_update(place, tmp_path):
+    """Built by the tool, with the key that it made, of which `provision` gave the board a part."""
+    peer = place.peer(HOME + "update/status", HOME + "version")
+    (tmp_path / "app.py").write_text(example("firmware_over_mqtt"))
+    output = tmp_path / "app-2.update"
+    build = ("update", "build", tmp_path / "app.py", "--version", 2, "--output", output)
+    mqttls(place.pki, *build)
+    mqttls(place.pki, "provision", "kitchen", "--port", place.board.port)
+    place.put("/lib/mqtt_update.py", (mpy.ROOT / "update/mqtt_update.py").read_bytes())
+    place.put("/app.py", (tmp_path / "app.py").read_bytes())
+    with place.running(docs.text("update main")):
+        come(peer, HOME + "version", b"1")
+        peer.publish(HOME + "update", output.read_bytes())
+        count = 1
+        while json.loads(peer.wait_for(count, topic=HOME + "update/status")[-1].payload)[
+            "said"
+        ] != ("installed 2, starting it"):
+            count += 1
+    with place.running(docs.text("update main")):
+        come(peer, HOME + "version", b"2")
 
 
 KEEP_WHAT_IT_PRINTS = """\

@@ -3,32 +3,29 @@
 import json
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support import mpy
 from tests.virtual_pico.desk import PROGRAMS
-from tools.mqttls import updates
+from tools.mqttls import certificates, updates
 
 MAIN = "import mqtt_update\nmqtt_update.start('app', version=1, trial_s=6)\n"
 TOPIC = "devices/garden/update"
 
 
 def app(number):
-    return (PROGRAMS / "updated.py").read_text().replace("NUMBER", str(number)).encode()
+    text = (PROGRAMS / "updated.py").read_text()
+    return text.replace("number = 1", f"number = {number}").encode()
 
 
 @pytest.fixture
 def key():
-    return rsa.generate_private_key(public_exponent=65537, key_size=3072)
+    return certificates.new_key("rsa3072")
 
 
 @pytest.fixture
 def pico(desk, key):
     """The desk's Pico, on which version 1 of the app runs."""
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    public = key.public_key().public_bytes(serialization.Encoding.DER, form)
-    desk.pico.put("/certs/update.der", public)
+    desk.pico.put("/certs/update.der", updates.public_der(key))
     desk.pico.put("/mqtt_update.py", (mpy.ROOT / "update/mqtt_update.py").read_bytes())
     desk.pico.put("/app.py", app(1))
     desk.pico.put("/main.py", MAIN)

@@ -23,10 +23,11 @@ def put_key(change, secret=None):
     """Make the key, into a files.Change; `secret` encrypts it (bytes or None)."""
     key = certificates.new_key(_KIND)
     change.put(KEY, certificates.key_pem(key, secret))
-    change.put(PUBLIC, _public(key), 0o644)
+    change.put(PUBLIC, public_der(key), 0o644)
 
 
-def _public(key):
+def public_der(key):
+    """Return the public part of a key (bytes), as boards have it."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_key().public_bytes(serialization.Encoding.DER, form)
 
@@ -39,7 +40,7 @@ def load_key(folder, passphrase):
     passphrase  function that returns it (bytes)
     """
     key = certificates.load_key(folder / KEY, passphrase)
-    if certificates.key_kind(key) != _KIND or given.read(folder / PUBLIC) != _public(key):
+    if certificates.key_kind(key) != _KIND or given.read(folder / PUBLIC) != public_der(key):
         raise Failure(
             f"{folder / KEY} is not the key of {PUBLIC}, which boards have",
             "put both back from a backup of the folder",
