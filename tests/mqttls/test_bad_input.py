@@ -245,6 +245,42 @@ def test_json_of_another_shape_is_damage_too(tmp_path, capsys, server_only):
     assert cli.main(["status", "--dir", str(folder)]) == 0, "a note that provision writes anew"
 
 
+NO_REVOKED = [
+    *({"serial": each} for each in ("x", "", "0", "-1", "f" * 40, "1" * 41, "a\nb", "\u0661", 7)),
+    *({"revoked": each} for each in ("x", "", "2026-01-01", "1900-01-01T00:00:00+00:00", None)),
+    {"name": "\ud800"},
+]
+
+
+@pytest.mark.parametrize("wrong", NO_REVOKED, ids=str)
+def test_what_no_list_can_hold_is_damage(pki, capsys, wrong):
+    gone = {"serial": "01", "name": "x", "revoked": "2026-01-01T00:00:00+00:00", "authority": "1"}
+    (pki / "revoked.json").write_text(json.dumps([{**gone, **wrong}]))
+    for command in ("status", "renew --ca", "revoke --serial 2", "broker-conf"):
+        capsys.readouterr()
+        cli.main([*command.split(), "--dir", str(pki)])
+        said = "".join(capsys.readouterr())
+        assert "revoked.json is damaged" in said or command == "broker-conf", said
+
+
+def test_a_password_that_no_broker_takes_is_damage(tmp_path, capsys):
+    pki = tmp_path / "mqtt-pki"
+    for line in (["init", "--broker", "127.0.0.1", "--server-only"], ["device", "add", "kitchen"]):
+        assert cli.main([*line, "--dir", str(pki)]) == 0
+    path = pki / "devices/kitchen/tls.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "password": "\ud800"}))
+    capsys.readouterr()
+    assert cli.main(["provision", "kitchen", "--dir", str(pki)]) == 1
+    assert "tls.json is damaged" in "".join(capsys.readouterr())
+    assert cli.main(["broker-conf", "--dir", str(pki)]) == 0  # it makes another
+    assert json.loads(path.read_text())["password"].isprintable()
+
+
+def test_a_serial_number_that_no_certificate_has(pki, capsys):
+    assert cli.main(["revoke", "--serial", "f" * 40, "--dir", str(pki)]) == 2
+    assert cli.main(["revoke", "--serial", "7" + "f" * 39, "--dir", str(pki)]) == 0
+
+
 @pytest.mark.parametrize("file", ["broker/broker.crt", "broker/broker.key", "crl.pem"])
 def test_status_tells_of_a_damaged_file_and_renew_heals_it(pki, file):
     (pki / file).write_bytes(b"-----BEGIN NOTHING-----")

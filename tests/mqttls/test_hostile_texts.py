@@ -1,5 +1,6 @@
 """Certificates, logs, lists and folders of somebody else control no terminal and forge no line."""
 
+import argparse
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
@@ -64,6 +65,51 @@ def test_an_error_and_a_path():
     said("doctor", EVIL, code=2)
 
 
+def options(parser, words=()):
+    """Return (words of the command, option or None) of each argument that takes a value."""
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                found += options(below, (*words, name))
+        elif words and (not action.option_strings or action.nargs != 0):
+            found.append((words, (action.option_strings or [None])[0]))
+    return found
+
+
+# what a command needs besides, to get as far as that argument
+NEEDS = {
+    "init": ("--broker", "127.0.0.1"),
+    "use": ("127.0.0.1:1",),
+    "provision": ("kitchen", "--port", "/dev/none"),
+    "renew": ("kitchen",),
+    "update": ("--version", 2, "FILE"),
+    "doctor": ("--timeout", 1),
+    "keys": ("--runs", 1, "--key", "none"),
+}
+
+
+@pytest.mark.parametrize("value", [EVIL, "a\nlistener 1", "\ud800"], ids=ascii)
+def test_any_argument_of_any_command(tmp_path, value):
+    pki = tmp_path / "pki"
+    said("init", "--broker", "127.0.0.1", "--dir", pki, code=0)
+    said("device", "add", "kitchen", "--dir", pki, code=0)
+    (tmp_path / "app.py").write_text("")
+    found = options(cli.make_parser())
+    assert len(found) > 60
+    for words, option in found:
+        needs = [
+            tmp_path / "app.py" if each == "FILE" else each for each in NEEDS.get(words[0], ())
+        ]
+        given = [f"{option}={value}"] if option else [value]
+        folder = [] if option == "--dir" else ["--dir", pki]
+        for more in ((), ("--json",)):
+            said(*words, *needs, *given, *folder, *more)
+    for path in (pki / "broker").iterdir():
+        assert b"\nlistener 1\n" not in path.read_bytes() and b"\x1b" not in path.read_bytes()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["app.py", "pki"]
+
+
 def test_a_folder_and_a_list_of_devices(tmp_path):
     pki = tmp_path / "pki"
     said("init", "--broker", "127.0.0.1", "--dir", pki, code=0)
@@ -72,7 +118,8 @@ def test_a_folder_and_a_list_of_devices(tmp_path):
     assert "2 mistakes" in said("device", "add", "--csv", tmp_path / "list.csv", "--dir", pki)
     (tmp_path / "acl").write_bytes(f"topic {EVIL}\n".encode())
     said("broker-conf", "--acl-file", tmp_path / "acl", "--dir", pki, code=1)
-    gone = {"serial": "01", "name": EVIL, "revoked": EVIL, "authority": EVIL}
+    when = "2026-01-01T00:00:00+00:00"
+    gone = {"serial": "01", "name": EVIL, "revoked": when, "authority": EVIL}
     (pki / "revoked.json").write_text(json.dumps([gone]))
     board = {"ca": [EVIL], "machine": EVIL, "at": EVIL, "cert": EVIL}
     (pki / "devices/kitchen/board.json").write_text(json.dumps(board))

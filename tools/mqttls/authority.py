@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import functools
 import json
+import re
 
 from . import certificates, passphrase, pkcs8
 from .files import read_json, read_lines
@@ -22,8 +23,24 @@ DUE_DAYS = 90  # `renew` renews it, `status` says so
 SOON_DAYS = 30  # every command says so
 DAYS = {"ca": 7300, "broker": 1825, "device": 365}
 _REVOKED, _ISSUED = "revoked.json", "issued.jsonl"
-_OF_REVOKED = ("serial", "name", "revoked", "authority")
 _OF_ISSUED = ("serial", "name", "use", "authority", "issued", "until")
+
+
+def _is_serial(value):
+    # RFC 5280 section 4.1.2.2: 20 octets at most, above 0
+    digits = isinstance(value, str) and re.fullmatch("[0-9a-f]{1,40}", value)
+    return bool(digits) and 0 < int(value, 16) < 1 << 159
+
+
+def _is_time(value):
+    try:
+        found = datetime.datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        return False
+    return found.tzinfo is not None and found.year > 2000
+
+
+_OF_REVOKED = {"serial": _is_serial, "name": str, "revoked": _is_time, "authority": str}
 
 
 def ends_in(days):
@@ -212,7 +229,7 @@ class Authority:
     def revoked(self):
         """Return what was revoked: list of dicts with serial, name, revoked, authority."""
         path = self.path / _REVOKED
-        return read_json(path, [dict.fromkeys(_OF_REVOKED, str)]) if path.exists() else []
+        return read_json(path, [_OF_REVOKED]) if path.exists() else []
 
     def put_revoked(self, change, revoked):
         """Have `revoked` (list of dicts, as revoked() returns them) be all that was revoked."""

@@ -123,6 +123,8 @@ def _main(arguments, program):
         return 0
     name = ""
     try:
+        if not all(map(_is_text, arguments)):
+            raise Usage("an argument has half a character in it, which is in no name of a file")
         chosen = make_parser(program).parse_args(arguments)
         if chosen.command is None:
             raise Usage("no command given: mqttls --help lists them")
@@ -147,6 +149,15 @@ def _main(arguments, program):
         report.failed(_sentence(error))
     report.finish(name, status)
     return status
+
+
+def _is_text(word):
+    """Tell whether `word` may be a path: what Windows hands over may have half a character."""
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _CURES = {

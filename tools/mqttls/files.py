@@ -104,10 +104,10 @@ def read_json(path, shape=dict):
     Return what the JSON file `path` holds; raise Failure when it is damaged, OSError.
 
     shape  what it must be like: a type, {key: shape} of keys that it must have, [shape] of all
-           that is in a list
+           that is in a list, or a function that tells whether a value is so
     """
     try:
-        found, why = json.loads(Path(path).read_bytes()), "it is not what mqttls writes"
+        found, why = _loaded(Path(path).read_bytes()), "it is not what mqttls writes"
     except (ValueError, RecursionError):
         found, why = None, "it is not JSON"
     if not _fits(found, shape):
@@ -160,11 +160,18 @@ def read_lines(path, shape):
     found = []
     for line in Path(path).read_bytes().splitlines():
         try:
-            found.append(json.loads(line))
+            found.append(_loaded(line))
         except (ValueError, RecursionError):
             found.append(None)
         if not _fits(found[-1], shape):
             raise _damaged(path, f"line {len(found)} is not what mqttls writes")
+    return found
+
+
+def _loaded(data):
+    """Return what JSON (bytes) holds; raise ValueError, also for half a character in a text."""
+    found = json.loads(data)
+    json.dumps(found, ensure_ascii=False).encode()
     return found
 
 
@@ -175,7 +182,9 @@ def _fits(value, shape):
         )
     if isinstance(shape, list):
         return isinstance(value, list) and all(_fits(each, shape[0]) for each in value)
-    return isinstance(value, shape)
+    if isinstance(shape, (type, tuple)):
+        return isinstance(value, shape)
+    return shape(value)
 
 
 class Directory:

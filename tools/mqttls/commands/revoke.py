@@ -36,7 +36,7 @@ def _serial(text):
         number = int(digits, 16) if digits.isascii() and digits.isalnum() else 0
     except ValueError:
         number = 0
-    if not 0 < number < 1 << 160:
+    if not 0 < number < 1 << 159:  # RFC 5280 section 4.1.2.2: 20 octets, and no sign
         raise Usage(
             f"--serial {text[:60]!r}: 1 to 40 hexadecimal digits, as `openssl x509` has it"
         )
