@@ -90,7 +90,8 @@ NEEDS = {
 
 
 @pytest.mark.parametrize("value", [EVIL, "a\nlistener 1", "\ud800"], ids=ascii)
-def test_any_argument_of_any_command(tmp_path, value):
+def test_any_argument_of_any_command(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
     pki = tmp_path / "pki"
     said("init", "--broker", "127.0.0.1", "--dir", pki, code=0)
     said("device", "add", "kitchen", "--dir", pki, code=0)

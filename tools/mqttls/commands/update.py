@@ -53,6 +53,8 @@ def run(arguments, report):
         raise Usage(f"--app {app!r}: a module's name, such as app")
     found = updates.collect(arguments.files)
     output = Path(arguments.output or f"{app}-{version}.update")
+    if not str(output).isprintable():
+        raise Usage(f"--output {str(output)!r}: a name that can be printed")
     with Directory.opened(arguments.dir) as directory:
         folder = directory.path
         new = not (folder / updates.KEY).exists()
