@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import pki as made
-from tools.mqttls import certificates, convert
+from tools.mqttls import certificates, convert, pkcs8
 from tools.mqttls.messages import Failure, shell
 
 CPYTHON_ONLY = True
@@ -353,6 +353,35 @@ def test_a_file_that_is_none_is_told(tmp_path):
         assert "is a device" in told("/dev/zero")
     os.symlink(tmp_path / "round", tmp_path / "round")
     assert "cannot be read" in told(tmp_path / "round")
+
+
+@pytest.mark.parametrize("kind", ["pfx", "pfx without a passphrase", "key", "key as PEM"])
+def test_a_passphrase_that_takes_hours_is_not_tried(device, tmp_path, kind):
+    """Nothing could interrupt it: the number stands in the file, which may be of anybody."""
+    word = "pass:" if "without" in kind else "pass:abc"
+    rounds = 100_001
+    common = ["-passout", word, "-iter", str(rounds)]
+    if kind.startswith("pfx"):
+        made = ["pkcs12", "-export", "-in", device.cert_pem, "-inkey", device.key_pem]
+        made += ["-keypbe", "AES-256-CBC", "-certpbe", "AES-256-CBC"]
+    else:
+        made = ["pkcs8", "-topk8", "-in", device.key_pem, "-outform", "DER"]
+    subprocess.run(
+        ["openssl", *made, *common, "-out", tmp_path / "made"], check=True, capture_output=True
+    )
+    data = (tmp_path / "made").read_bytes()
+    old = b"\x02\x03" + rounds.to_bytes(3, "big")
+    assert old in data and pkcs8.rounds(data) == rounds
+    data = data.replace(old, b"\x02\x03\x7f\xff\xff")
+    if kind == "key as PEM":
+        body = base64.encodebytes(data)
+        name = b"ENCRYPTED PRIVATE KEY-----\n"
+        data = b"-----BEGIN " + name + body + b"-----END " + name
+    fails(data, "hashed more than", secret=lambda *_: pytest.fail("it asks for a passphrase"))
+    if "key" in kind:  # as the key of an authority in somebody else's folder
+        (tmp_path / "made").write_bytes(data)
+        with pytest.raises(Failure, match="is damaged"):
+            certificates.load_key(tmp_path / "made", lambda: b"abc")
 
 
 def test_a_folder_gives_what_belongs_to_it(device, pki, tmp_path):

@@ -79,6 +79,8 @@ def load_key(path, passphrase=None):
     Raises Failure when the file is damaged or the passphrase is wrong; OSError.
     """
     data = given.read(path)
+    if pkcs8.rounds(data) > pkcs8.MOST_ROUNDS:
+        raise _damaged(path, "private key")
     load = serialization.load_der_private_key
     if data.lstrip().startswith(b"-----"):
         load = serialization.load_pem_private_key

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
-from . import certificates, der_form, given
+from . import certificates, der_form, given, pkcs8
 from .doctor import file_kinds, reading
 from .messages import Failure, shell
 
@@ -376,7 +376,16 @@ def _of_p7b(der, name, out):
         ) from None
 
 
+def _check_rounds(data, name):
+    if pkcs8.rounds(data) > pkcs8.MOST_ROUNDS:
+        raise wrong(
+            f"{name} has its passphrase hashed more than {pkcs8.MOST_ROUNDS:,} times",
+            "have it made anew; who made it so wanted a PC to be busy with it for hours",
+        )
+
+
 def _of_pfx(der, name, secret, out):
+    _check_rounds(der, name)
     found = None
     for word in (None, b""):
         try:
@@ -403,6 +412,7 @@ def _with(function, data):
 
 def _unlocked(load_with, name, secret, data):
     """Return what `load_with` makes of the passphrase that `secret` tells."""
+    _check_rounds(data, name)
     if secret is None:
         raise wrong(f"{name} is encrypted", "decrypt it first: openssl pkey -in FILE -out NEW")
     for left in reversed(range(secret.tries)):

@@ -6,6 +6,7 @@ passphrases a second at that. What is written here it reads, and so does OpenSSL
 """
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -14,10 +15,12 @@ import textwrap
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from .der_form import packed
+from .der_form import content, elements, packed
 
 ROUNDS = 600_000  # of HMAC-SHA256: OWASP's number for passwords (2023)
+MOST_ROUNDS = 5_000_000  # some seconds, in which nothing can interrupt it
 
+_CONSTRUCTED = 0x20
 _INTEGER, _OCTETS, _NULL, _OID, _SEQUENCE = 0x02, 0x04, 0x05, 0x06, 0x30
 _PBES2 = bytes.fromhex("2a864886f70d01050d")
 _PBKDF2 = bytes.fromhex("2a864886f70d01050c")
@@ -64,6 +67,31 @@ def is_weak(pem):
         return True
     found = re.search(re.escape(packed(_INTEGER, ROUNDS.to_bytes(3, "big"))), der[:200])
     return not found
+
+
+def rounds(data):
+    """
+    Return how often what is in `data` (bytes, DER or PEM) has a passphrase hashed, the largest
+    number that can be seen (int): of PBKDF2, of scrypt, of PKCS#12's own ways.
+    """
+    found = re.search(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----(.+?)-----END", data, re.DOTALL)
+    with contextlib.suppress(ValueError):
+        data = base64.b64decode(found[1]) if found else data
+    return _rounds(data, 16)
+
+
+def _rounds(data, depth):
+    # in all of these forms the number stands behind its salt
+    most, salted = 0, False
+    with contextlib.suppress(ValueError, IndexError):
+        for each in elements(data) if depth else ():
+            tag, inner = each[0], content(each)
+            if tag == _INTEGER and salted:
+                most = max(most, int.from_bytes(inner, "big"))
+            elif tag == _OCTETS or tag & _CONSTRUCTED:
+                most = max(most, _rounds(inner, depth - 1))
+                salted = salted or tag == _OCTETS
+    return most
 
 
 def _sequence(*parts):
