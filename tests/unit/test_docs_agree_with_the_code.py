@@ -179,7 +179,7 @@ def test_the_readme_repeats_the_figures_of_the_tables():
                 measured[what] = {number for cell in cells for number in cell.split()}
     figures = [row for table in docs.tables(ROOT / "README.md") for row in table[1:]]
     figures = [row for row in figures if re.search(r", (ms|B|/s)$", row[0])]
-    assert len(figures) == 6
+    assert len(figures) == 8
     for what, *cells in figures:
         numbers = {number for cell in cells for number in cell.split()} - {"to"}
         assert numbers <= measured[what], what

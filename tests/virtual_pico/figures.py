@@ -5,7 +5,8 @@ Measure on the emulated RP2040, and write what came out into docs/size.md and do
 
 What is measured is in programs/measure.py and programs/many_filters.py; times are the chip's own.
 The package is in the firmware ("frozen"), or in /lib of a firmware without it, as .mpy and as .py
-files. The parts are "app" and "filters" (frozen alone); without one it is both.
+files. The parts are "app", "filters" (frozen alone) and "steps" (the C module in firmware/, see
+figures_steps.py); without one it is all of them.
 """
 
 import argparse
@@ -15,19 +16,18 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tests.support import docs
 from tests.support.docs import ROOT
 from tests.support.pki import PKI
+from tests.virtual_pico import figures_steps
 from tests.virtual_pico.desk import Desk
+from tests.virtual_pico.printed import largest_block, number, of_app, taken
 from tools import build, firmware, size
 from tools.micropython_source import VERSIONS
 
-PARTS = ("app", "filters")
+PARTS = ("app", "filters", "steps")
 KINDS = ("frozen", ".mpy", ".py")
 FILTERS = (1, 30)
 ROUNDS = 5
-
-_BLOCK_BYTES = 16  # of MicroPython's heap
 
 _MEMORY = """
 import gc, micropython
@@ -71,59 +71,12 @@ for kind in ("exact", "wildcard"):
             print("figure %s_%d_each_us" % (kind, count), filters.us(20, True))
 """
 
-# the README's app, and beside it a task that measures
-_APP = """
-import config
-config.mqtt["protocol"] = {protocol}
-{app}
-async def beside():
-    import gc, micropython
-    running = asyncio.create_task(main())
-    while not client.connected:
-        await asyncio.sleep_ms(50)
-    await asyncio.sleep(1)
-    gc.collect()
-    gc.collect()
-    print("figure free", gc.mem_free())
-    micropython.mem_info()
-    running.cancel()
-
-asyncio.run(beside())
-"""
-_RUN = "asyncio.run(main())\n"
-
-
-def taken(output):
-    """Return {name: [numbers]} of the lines "figure name number" in a program's output."""
-    found = {}
-    for name, number in re.findall(r"^figure (\w+) ([\d.]+)$", output, re.M):
-        found.setdefault(name, []).append(float(number))
-    return found
-
-
-def largest_block(output):
-    """Return the bytes of the largest free block, of the last micropython.mem_info()."""
-    return int(re.findall(r"max free sz: (\d+)", output)[-1]) * _BLOCK_BYTES
-
 
 def install(pico, package):
     """Install from a package.json (Path); return how many seconds of the chip's that takes."""
     begin = pico.emulated_s()
     pico.mpremote("mip", "install", str(package))
     return pico.emulated_s() - begin
-
-
-def of_app(pico, protocol):
-    """
-    Run the README's app as a file until it is connected and has published; return (bytes of heap
-    that are free then, bytes of the largest free block).
-    """
-    app = docs.text("app")
-    assert app.endswith(_RUN)
-    pico.put("/app.py", _APP.format(protocol=protocol, app=app.removesuffix(_RUN)))
-    pico.soft_reset()
-    said = pico.run("import app")
-    return taken(said)["free"][0], largest_block(said)
 
 
 def measure(kind, folder, pki):
@@ -168,10 +121,6 @@ def measure_filters(folder, pki):
         desk.pico.soft_reset()
         output = desk.pico.run(_FILTERS.format(counts=FILTERS, rounds=ROUNDS))
     return {name: statistics.median(numbers) for name, numbers in taken(output).items()}
-
-
-def number(value, digits=0):
-    return f"{value:,.{digits}f}"
 
 
 def rows(results):
@@ -287,6 +236,8 @@ def texts(results):
         found.append(("benchmarks.md", "chip", brief(results)))
     if "filters" in results:
         found.append(("benchmarks.md", "chip filters", of_filters(results)))
+    if "steps" in results:
+        found.append(("size.md", "chip steps", figures_steps.table(results["steps"])))
     return found
 
 
@@ -309,7 +260,7 @@ def main(arguments):
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--dry-run", action="store_true", help="leave the pages as they are")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="app, filters")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     options = parser.parse_args(arguments)
     parts = options.parts or PARTS
     if wrong := set(parts) - set(PARTS):
@@ -325,6 +276,8 @@ def main(arguments):
                 print(kind, json.dumps(results[kind]), flush=True)
         if "filters" in parts:
             results["filters"] = measure_filters(Path(folder) / "filters", pki)
+        if "steps" in parts:
+            results["steps"] = figures_steps.measure(Path(folder) / "steps")
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
     for *_, text in texts(results):

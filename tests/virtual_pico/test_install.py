@@ -6,7 +6,8 @@ import re
 from tests.support import docs
 from tests.support.mpy import ROOT
 from tests.virtual_pico.desk import Desk
-from tests.virtual_pico.figures import install, of_app
+from tests.virtual_pico.figures import install
+from tests.virtual_pico.printed import of_app
 
 
 def promised():

@@ -21,9 +21,11 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
-def test_a_pico_does_its_whole_job(either_firmware, tmp_path, pki, protocol):
-    with Desk(either_firmware, tmp_path, pki) as desk:
+@pytest.mark.parametrize(
+    ("image", "protocol"), [("firmware", 4), ("firmware", 5), ("steps_firmware", 4)]
+)
+def test_a_pico_does_its_whole_job(request, tmp_path, pki, image, protocol):
+    with Desk(request.getfixturevalue(image), tmp_path, pki) as desk:
         pico, broker = desk.pico, desk.broker
         desk.install("job")
         peer = broker.peer("from/pico/#", qos=2, client_id="host", clean=False)

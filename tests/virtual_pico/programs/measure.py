@@ -166,5 +166,22 @@ async def _client(tls, protocol, publishes):
         tell("publish_qos0_ms", since(start) / publishes)
 
 
+async def _awake(tls):
+    from mqtt_as_tls import MQTTClient
+
+    client = MQTTClient(*ADDRESS, link=config.link, tls=tls, client_id="measured", log=None)
+    gc.collect()
+    start = time.ticks_us()
+    async with client:
+        await client.wait_connected(60)
+        await client.publish(_TOPIC, _PAYLOAD, qos=1)
+    tell("awake_ms", since(start))
+
+
+def awake(tls):
+    """What a device on a battery does when its link is up: connect, publish, disconnect."""
+    asyncio.run(_awake(tls))
+
+
 def client(tls, protocol=4, publishes=20):
     asyncio.run(_client(tls, protocol, publishes))
