@@ -136,16 +136,17 @@ static size_t used, peak, missed;
 static bool collected;
 
 static void *take(size_t count, size_t size) {
+    bool is_buffer = count >= BUFFER_BYTES || size >= BUFFER_BYTES;
+    if (is_buffer) {
+        collected = false; // a new connection begins
+    }
     void *block = calloc(count, size);
-    if (block == NULL) {
-        // Connections that nobody has any more hold memory that MicroPython does not see: look for
-        // them once in a connection, as this takes its time
-        bool is_buffer = count >= BUFFER_BYTES || size >= BUFFER_BYTES;
-        if ((is_buffer || !collected) && MP_STATE_MEM(gc_auto_collect_enabled) && !gc_is_locked()) {
-            gc_collect();
-            collected = !is_buffer;
-            block = calloc(count, size);
-        }
+    if (block == NULL && !collected && MP_STATE_MEM(gc_auto_collect_enabled) && !gc_is_locked()) {
+        // Connections that nobody has any more hold memory that MicroPython does not see. Looking
+        // for them takes its time: for each buffer, and once for all else of a connection
+        gc_collect();
+        collected = !is_buffer;
+        block = calloc(count, size);
     }
     if (block == NULL) {
         missed++;

@@ -83,6 +83,16 @@ def test_users_that_know_nothing_of_steps_have_their_handshake_at_once(pico):
     assert lines(said, "left") == ["0"]
 
 
+def test_asyncios_streams_have_it_in_steps(pico):
+    said = pico.run(_RUN.format("streams()"))
+    assert lines(said, "answer") == lines(said, "turns") == ["True", "True"]
+    assert lines(said, "left") == ["True", "True"]
+
+
+def test_connections_that_nobody_has_any_more_make_room(pico):
+    assert lines(pico.run(_RUN.format("dropped(5)")), "dropped") == ["0 0"]
+
+
 def test_a_handshake_that_ends_after_any_step_leaves_nothing(pico):
     said = pico.run(_RUN.format("ends(9)"), timeout_s=600)
     steps, left = re.search(r"^ended (\d+) left (\d+)", said, re.M).groups()

@@ -262,6 +262,56 @@ def silent():
     made.wrap_socket(raw, server_hostname=NAME)
 
 
+async def _streams(read_first):
+    made = context()
+    before = used()
+    reader, writer = await asyncio.open_connection(
+        ADDRESS, wiring.tls_port, ssl=made, server_hostname=NAME
+    )
+    if read_first:  # the handshake runs within it, and there is nothing to read then
+        reading = asyncio.create_task(reader.readexactly(4))
+        await asyncio.sleep(3)
+    turns = 0
+
+    async def beside():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep_ms(1)
+
+    task = asyncio.create_task(beside())
+    writer.write(CONNECT)
+    await writer.drain()
+    print("answer", (await (reading if read_first else reader.readexactly(4))) == CONNACK)
+    print("turns", read_first or turns > 10)
+    task.cancel()
+    writer.close()
+    await writer.wait_closed()
+    reader = writer = reading = task = None
+    await asyncio.sleep_ms(50)
+    print("left", used() - before < 4000)  # what asyncio had on its queues may be referred to
+
+
+def streams():
+    """asyncio's own streams, whose first write, or first read, has the handshake in it."""
+    for read_first in (False, True):
+        asyncio.run(_streams(read_first))
+
+
+def dropped(count):
+    """So many connections, of which two fit, that nobody closes and nobody has any more."""
+    made = context()
+    before = used()
+    missed = tls_steps.info().missed
+    for _ in range(count):
+        trial = Handshake(made)
+        while not trial.step():
+            pass
+        trial.raw.close()  # there are few of these
+        trial = None
+    print("dropped", tls_steps.info().missed - missed, used() - before)
+
+
 async def _cancelled(moments_ms):
     from mqtt_as_tls import TLS, MQTTClient
 
