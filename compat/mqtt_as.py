@@ -10,6 +10,7 @@ from binascii import hexlify
 
 from mqtt_as_tls import MQTTClient as _Client
 from mqtt_as_tls import MQTTError
+from mqtt_as_tls.errors import printable
 
 VERSION = (0, 8, 3)  # of mqtt_as, whose interface this is
 ESP32 = sys.platform == "esp32"
@@ -18,6 +19,10 @@ PYBOARD = sys.platform == "pyboard"
 RP2 = sys.platform == "rp2"
 
 _PINGREQ = b"\xc0\0"
+
+
+def _print(text, more, _):
+    print(printable("mqtt_as: %s%s" % (text, more)))
 
 
 async def _nothing(*_):
@@ -62,6 +67,8 @@ config = {
 
 def _text(value):
     # of a topic, a name, a client id: str or bytes-like
+    if not isinstance(value, (str, bytes, bytearray, memoryview)):
+        raise TypeError("str or bytes, not a %s" % type(value).__name__)
     return value if isinstance(value, str) else bytes(value).decode()
 
 
@@ -354,7 +361,9 @@ class MQTTClient:
             try:
                 self._callback(*message)
             except Exception as e:
-                sys.print_exception(e)
+                from mqtt_as_tls.texts import report
+
+                report(self._client, "subs_cb", e, _print)
 
     async def disconnect(self):
         """Say goodbye and stop; connect() starts again. The will is not published."""

@@ -23,7 +23,7 @@ client = MQTTClient(
 
 @client.on(home + "greetings/#", qos=1)
 def show(message):
-    print(message.topic, message.payload.decode())
+    print(repr(message.topic), message.payload)  # as it is: it may hold anything
 
 
 async def main():

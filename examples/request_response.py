@@ -29,7 +29,7 @@ async def main():
     async with client:
         while True:
             try:
-                print("rain tomorrow:", (await rain("tomorrow")).payload.decode())
+                print("rain tomorrow:", (await rain("tomorrow")).payload)
             except RefusedError as error:
                 print("cannot ask:", error)  # nobody is there to answer, or the broker's ACL
             except asyncio.TimeoutError:

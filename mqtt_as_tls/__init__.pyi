@@ -317,6 +317,8 @@ class FileStore:
     """Its size now."""
     restored: bool
     """A session was found at the start."""
+    paused: bool
+    """The writes of `max_writes` are used up: what is new waits."""
     log: Callable[[str], Any] | None
     """Takes a line. The client that uses the store puts its own log here."""
     def __init__(
@@ -324,6 +326,8 @@ class FileStore:
         directory: str,
         max_bytes: int = 65536,
         full: Literal["newest", "oldest"] = "newest",
+        *,
+        max_writes: int = 120,
     ) -> None:
         """
         Args:
@@ -332,6 +336,9 @@ class FileStore:
                 65000 bytes if that is less.
             full: What gives way when it is full: "newest", `enqueue()` returns False; "oldest",
                 an eighth of `max_bytes` of the oldest messages that are not in flight.
+            max_writes: Writes to flash a minute, on average over half an hour, 1 to 60000. Beyond
+                it what is new waits: `publish()` for its turn, `enqueue()` in memory, QoS 2
+                messages of the broker with the broker.
 
         Raises:
             ValueError: An argument out of its range.

@@ -7,18 +7,41 @@ _FIVE = (
     "properties auth reason topic_aliases request respond no_local retain_as_published"
     " retain_handling"
 )
-_LONG = 40  # characters of a value that are shown
+_LONG = 40  # characters of a topic that are shown
+_SMALL = 10_000_000  # an int: a password of Wi-Fi has 8 digits and more
+# Files of which the path is shown, though there is none; what else cannot be opened may be a key
+_FILES = " pem crt cer cert der key p7b p8 p12 pfx txt bin "
+_PATH = "abcdefghijklmnopqrstuvwxyz0123456789-_./"
 
 
 def shown(value):
-    """Return `value` as it is shown: in short, and with nothing of what may be a secret in it."""
-    if isinstance(value, str) and "-----B" not in value:
-        return repr(value[:_LONG]) + "..." * (len(value) > _LONG)
-    if value is None or isinstance(value, (bool, float)):
+    """
+    Return what `value` is, in words: a small number itself, of all else type and length, as it
+    may be a secret that stands in the wrong place.
+    """
+    if not value or isinstance(value, (bool, float)):
         return repr(value)
-    if isinstance(value, int) and abs(value) < 1 << 70:
+    if isinstance(value, int) and abs(value) < _SMALL:
         return repr(value)
-    return "a " + type(value).__name__
+    what = "a " + type(value).__name__
+    try:
+        return "%s of %d" % (what, len(value))
+    except TypeError:
+        return what
+
+
+def quoted(name):
+    """Return `name` (str), a topic or the like, in quotes; of one as long as a key, its length."""
+    return repr(name) if len(name) <= _LONG else shown(name)
+
+
+def path(name):
+    """Return the path `name` (str) for messages if that is what it is, else what it may be."""
+    end = name.lower().split(".")
+    is_path = len(name) < 100 and not name.lower().strip(_PATH) and len(end) > 1
+    if is_path and " %s " % end[-1] in _FILES:
+        return name
+    return "%s, no path of a file" % shown(name)
 
 
 def payload(value, what="payload"):
@@ -37,6 +60,22 @@ def properties(value):
     return TypeError(
         "properties: a dict, or a list of pairs (name, value), not %s" % type(value).__name__
     )
+
+
+def property(name):
+    """Return the ValueError for the name of a property that MQTT 5 does not have."""
+    name = quoted(name) if isinstance(name, str) else shown(name)
+    return ValueError("no property of MQTT 5 is %s (5.0 section 2.2.2.2)" % name)
+
+
+def property_value(name, what, value):
+    """Return the TypeError for the property `name` (str), which is `what` (str), not `value`."""
+    return TypeError("property %s: %s, not %s" % (name, what, shown(value)))
+
+
+def code(value, name, packet):
+    """Return the ValueError for the reason code `name` (str), which is none of `packet` (str)."""
+    return ValueError("%s %s is none of %s" % (name, shown(value), packet))
 
 
 def auth(value):
@@ -108,10 +147,9 @@ def number(name, value, low, high):
 def text(name, value):
     """Return the ValueError for a name that MQTT cannot carry."""
     hint = ": .decode() makes one" if isinstance(value, bytes) else ""
-    n = len(value.encode()) if isinstance(value, str) else 0
-    what = "%d bytes" % n if n > 65535 else shown(value)
     return ValueError(
-        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %s%s" % (name, what, hint)
+        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %s%s"
+        % (name, shown(value), hint)
     )
 
 
@@ -165,14 +203,18 @@ def store():
     return ValueError("store: give client_id=: this board has no id of its own to find it again")
 
 
-def file_store(directory, max_bytes, full, least):
-    """Return the ValueError for the arguments of FileStore; `least` is of max_bytes."""
+def file_store(directory, max_bytes, full, least, max_writes, most):
+    """
+    Return the ValueError for arguments of FileStore: max_bytes from `least`, max_writes to `most`.
+    """
     if not isinstance(directory, str) or not directory:
         why = "directory: a path, not " + shown(directory)
     elif full not in ("newest", "oldest"):
         why = "full: newest or oldest, not " + shown(full)
-    else:
+    elif not isinstance(max_bytes, int) or max_bytes < least:
         why = "max_bytes: a whole number from %d on, not %s" % (least, shown(max_bytes))
+    else:
+        why = "max_writes: a number from 1 to %d, not %s" % (most, shown(max_writes))
     return ValueError("FileStore: " + why)
 
 
@@ -186,7 +228,9 @@ def store_taken(directory, user):
 
 def handler(filter):
     """Return the ValueError for a second handler of one filter."""
-    return ValueError("topic filter %r has a handler: call both functions from one" % filter)
+    return ValueError(
+        "topic filter %s has a handler: call both functions from one" % quoted(filter)
+    )
 
 
 def not_running():
@@ -217,10 +261,10 @@ def _name(what, name):
     if size > 65535:
         return ValueError("%s: %d bytes, at most 65535 [MQTT-4.7.3-3]" % (what, size))
     if "\0" in name:
-        return ValueError("%s %s: has a NUL character [MQTT-4.7.3-2]" % (what, shown(name)))
+        return ValueError("%s %s: has a NUL character [MQTT-4.7.3-2]" % (what, quoted(name)))
     for c in name:
         if 0xD800 <= ord(c) < 0xE000:
-            return ValueError("%s %s: has a surrogate [MQTT-1.5.3-1]" % (what, shown(name)))
+            return ValueError("%s %s: has a surrogate [MQTT-1.5.3-1]" % (what, quoted(name)))
     return None
 
 
@@ -230,7 +274,7 @@ def topic(name, what="topic"):
     (router.topic).
     """
     return _name(what, name) or ValueError(
-        "%s %s: + and # are for subscribing only [MQTT-3.3.2-2]" % (what, shown(name))
+        "%s %s: + and # are for subscribing only [MQTT-3.3.2-2]" % (what, quoted(name))
     )
 
 
@@ -246,7 +290,7 @@ def filter(name):
             why = "+ stands for a whole level, as in a/+/b [MQTT-4.7.1-3]"
     if "#" in name and (name.find("#") < len(name) - 1 or levels[-1] != "#"):
         why = "# stands alone and last, as in a/# [MQTT-4.7.1-2]"
-    return ValueError("topic filter %s: %s" % (shown(name), why))
+    return ValueError("topic filter %s: %s" % (quoted(name), why))
 
 
 def file(name, problem, detail):
@@ -255,8 +299,11 @@ def file(name, problem, detail):
 
     name     str, which one
     problem  str, a key of the table below, or "pair", "type", "name"
-    detail   str that its sentence names, or None
+    detail   str that its sentence names, or None; of "open" the path and the error
     """
+    if problem == "open":
+        name += " " + path(detail[0])
+        detail = detail[1]
     name = name[:250] + "..." * (len(name) > 250)
     if problem == "pair":
         return ValueError("give both cert and key, or none")
@@ -281,29 +328,33 @@ def file(name, problem, detail):
 def entity(what, value):
     """Return the ValueError for an argument of HomeAssistant: `what` (str or Entity) is wrong."""
     why = {
-        "device": "a device has no option %r there",
-        "home": "home ends with a slash, as config.home does, not %r",
-        "id": "an id has A-Z, a-z, 0-9, _ and - only, not %r: give another id=",
-        "range": "min, max, step are %r: min up to max, step from 0.001, lengths of a text from 0"
+        "device": "a device has no option %s there",
+        "home": "home ends with a slash, as config.home does, not %s",
+        "id": "an id has A-Z, a-z, 0-9, _ and - only, not %s: give another id=",
+        "range": "min, max, step are %s: min up to max, step from 0.001, lengths of a text from 0"
         " to 255",
-        "twice": "%r is the name of two entities, or that of the will",
+        "twice": "%s is the name of two entities, or that of the will",
     }
     if what in why:
         why = why[what]
         if what == "home" and value[-1:] == "/":
             value += "status"
             why = (
-                "it sees by the will whether the client is there: give MQTTClient will=Will(%r,"
+                "it sees by the will whether the client is there: give MQTTClient will=Will(%s,"
                 " 'offline', retain=True, birth='online')"
             )
-        return ValueError("HomeAssistant: " + why % (value,))
+        if isinstance(value, tuple):
+            value = "(%s)" % ", ".join([shown(each) for each in value])
+        else:
+            value = quoted(value) if isinstance(value, str) else shown(value)
+        return ValueError("HomeAssistant: " + why % value)
     if what.kind == "number":
         wants = "%s to %s in steps of %s" % (what.min, what.max, what.step)
     elif "s" in what.kind and what.kind != "sensor":
         wants = "True or False"
     else:
         wants = "%s to %s characters" % (what.min, what.max)
-    return ValueError("%s: %s, not %r" % (what.topic, wants, value))
+    return ValueError("%s: %s, not %s" % (what.topic, wants, shown(value)))
 
 
 def wifi(what, value="", low=0, high=0):

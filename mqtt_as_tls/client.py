@@ -12,6 +12,7 @@ from micropython import const
 from . import load, packet, router, unload
 from .connection import Connection
 from .dispatch import Dispatcher
+from .errors import printable
 from .outbox import Outbox
 from .router import wrong
 from .session import Session
@@ -117,11 +118,11 @@ class MQTTClient:
         global _own_id
         arguments = load("options")
         if others:
-            arguments.refuse("positional", host, port)
+            arguments.refuse("positional", port)
         self.running = False
         self.connection = self.retry = self.five = self.error = self._said = None
         # made when an app first uses them
-        self.callbacks = self.requests = self.event_log = self.stream_in = None
+        self.callbacks = self.requests = self.event_log = self.stream_in = self.repeats = None
         protocol, client_id, user, password, found = arguments.taken(host, port, options)
         for name in found:
             setattr(self, name, found[name])
@@ -198,7 +199,7 @@ class MQTTClient:
             sub.granted = None
         self.retry = load("retry").Retry()  # now: later it would lie where handshakes want to be
         unload("retry")
-        self.error = self._said = None
+        self.error = self._said = self.repeats = None
         self.connection = Connection(self, self.connection)
         self.clients.append(self)
         reserve = self.connection.reserve
@@ -353,12 +354,15 @@ class MQTTClient:
         except MemoryError:
             pass
 
-    def say(self, text, more=""):
-        """Log a line; a repetition of the last one is suppressed (`more` does not count)."""
-        if self.log and text != self._said:
+    def say(self, text, more="", again=False):
+        """
+        Log a line; unless `again` (bool), a repetition of the last one is suppressed (`more` does
+        not count).
+        """
+        if self.log and (again or text != self._said):
             try:
                 try:
-                    line = "mqtt %s:%d: %s%s" % (self.host, self.port, text, more)
+                    line = printable("mqtt %s:%d: %s%s" % (self.host, self.port, text, more))
                 except MemoryError:
                     text = line = "mqtt: no memory for words"
                 self.log(line)

@@ -5,6 +5,9 @@ written another way. Imported when one was made.
 
 from .argument_errors import option, shown
 
+_HOST = (
+    "abcdefghijklmnopqrstuvwxyz0123456789-_.:/[] \t\r\n"  # what else is there may be a password
+)
 # The names of mqtt_as, umqtt, paho, aiomqtt, Adafruit's MiniMQTT, ChuMicro and chance, and ours
 _NAMES = (
     (
@@ -90,32 +93,25 @@ def no_host(left):
     return TypeError("MQTTClient: the broker is missing, MQTTClient('broker.lan')")
 
 
-def positional(host, port):
-    """Return the error for more than two arguments without names."""
+def positional(port):
+    """Return the error for more than two arguments without names; `port`: the second."""
     return TypeError(
         "MQTTClient(host, port): whatever else has a name, as client_id=, user=, password=, tls=%s"
-        % _umqtt(host, port)
+        % (_UMQTT if isinstance(port, str) else "")
     )
 
 
-def _umqtt(host, port):
-    # Return a hint when they are what umqtt.simple begins with.
-    if not isinstance(host, str) or not isinstance(port, str) or len(host + port) > 99:
-        return ""
-    return "; umqtt's client id comes first, here it is MQTTClient(%r, client_id=%r)" % (
-        port,
-        host,
-    )
+_UMQTT = "; umqtt's client id comes first, here it is MQTTClient(server, client_id=client_id)"
 
 
-def port(host, value):
-    """Return the ValueError for the port of the broker `host` (str)."""
-    more = ", not " + (type(value).__name__ if isinstance(value, str) else shown(value))
+def port(value):
+    """Return the ValueError for the port `value` of a broker."""
+    more = ", not " + shown(value)
     if isinstance(value, str):
-        if value.isdigit():
+        if value.isdigit() and len(value) < 6:
             more = ": write %s, not %r" % (value, value)
-        elif "." in value and "@" not in value:
-            more = _umqtt(host, value)
+        elif "." in value:
+            more += _UMQTT
     return ValueError("port: a number from 1 to 65535" + more)
 
 
@@ -150,8 +146,7 @@ def host(value, port, kind, is_host):
     """
     name = "ntp" if kind == "ntp" else "host"
     if not isinstance(value, str) or not value:
-        short = not value or isinstance(value, (int, float))
-        what = repr(value) if short else "a " + type(value).__name__
+        what = shown(value) if value else repr(value)
         if isinstance(value, dict):
             what += ", as mqtt_as takes it: docs/migrating.md has its names and ours"
         return ValueError("%s: a str with a name or an IPv4 address, not %s" % (name, what))
@@ -166,25 +161,26 @@ def host(value, port, kind, is_host):
     for mark in "/?#\\":
         rest = rest.split(mark)[0]
     rest = rest.strip()
-    shown = "" if secret or len(value) > 80 else " %r" % value
+    shape = "." in value or ":" in value or len(value) < 8  # else it may be a key with a slash
+    known = shape and not (secret or len(value) > 80 or value.lower().strip(_HOST))
+    said = " %r" % value if known else ""
     if rest[:1] == "[" or rest.count(":") > 1:
         return ValueError(
             "%s%s: IPv6 is not supported: give an IPv4 address, or a name that has one"
-            % (name, shown)
+            % (name, said)
         )
     found = None
     if ":" in rest:
         rest, found = rest.split(":")
         found = found.strip()
-        if not found.isdigit():  # what stands there may be a password, too
-            shown = found = ""
-        elif not len(found) < 6 or not 0 < int(found) < 65536:
-            found = ""
+        # what stands there may be a password, too
+        if not (found.isdigit() and len(found) < 6 and 0 < int(found) < 65536):
+            said = found = ""
         rest = rest.strip()
     if rest[-1:] == ".":
         rest = rest[:-1]
     if not is_host(rest):
-        return ValueError("%s%s: %s" % (name, shown, _letters(rest, found is not None or secret)))
+        return ValueError("%s%s: %s" % (name, said, _letters(rest, found is not None or secret)))
     secure = scheme[:-3] in ("mqtts", "ssl", "tls", "https", "wss")
     socket = scheme[:-3] in ("ws", "wss")
     if socket or (found is None and not isinstance(port, int)):
@@ -193,6 +189,8 @@ def host(value, port, kind, is_host):
         found = port
     elif not found:
         found = 8883 if secure else 1883
+    if not shape:
+        rest = "broker.lan"
     form = '"%s"%s' % (rest, "" if found is None else ", %s" % found)
     if kind == "broker":
         if "@" in value:
@@ -207,7 +205,7 @@ def host(value, port, kind, is_host):
         why = "MQTT over WebSocket is not supported: " + why + " with the port for TCP or TLS"
     elif "@" in value and kind == "brokers":
         why += ", and give MQTTClient user= and password="
-    return ValueError("%s%s: %s" % (name, shown, why))
+    return ValueError("%s%s: %s" % (name, said, why))
 
 
 def _letters(text, hidden):

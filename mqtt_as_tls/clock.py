@@ -12,8 +12,11 @@ from micropython import const
 from .dns import ask, resolve
 from .errors import ConnectError, MQTTError
 
-# 2026-08-01T00:00:00Z, not later than the release of this version. A clock before it is unset.
+# 2026-08-01T00:00:00Z: the day of the release, or before the first one. A clock before it is
+# unset, and so is one that is so far ahead that every certificate of today has expired.
 _RELEASED = const(1785542400)
+_LIFE_S = const(631152000)  # 20 years
+_LESS_S = const(60)  # a time server that says no less than that too little is right enough
 _FROM_1900 = const(2208988800)  # to 1970, in seconds
 _AGAIN_MS = const(60_000)
 
@@ -22,8 +25,8 @@ _EPOCH = time.gmtime(0)[0] // 2000 * 946684800
 
 
 def plausible():
-    """Return whether the device's clock is not before the release of this library."""
-    return time.time() + _EPOCH >= _RELEASED
+    """Return whether the device's clock says a time in the 20 years from this release on."""
+    return 0 <= time.time() + _EPOCH - _RELEASED < _LIFE_S
 
 
 def decode_time(data, request):
@@ -49,17 +52,25 @@ def decode_time(data, request):
     return seconds
 
 
-async def sync(server, servers=None, *, tries=3, timeout_ms=2000):
+def _day(seconds):
+    return "%d-%02d-%02d %02d:%02d UTC" % time.gmtime(seconds)[:5]
+
+
+async def sync(server, servers=None, *, tries=3, timeout_ms=2000, back=False, least=0):
     """
     Ask `server` for the time, set the device's clock (UTC), return it in Unix time (int, seconds).
+    Anybody may answer for it, so a clock that can be right is never put back by it.
 
     server      name or IPv4 address (str), or a tuple of one and a UDP port
     servers     DNS servers for a name, see dns.resolve
     tries       how often it is asked, 1 and up
     timeout_ms  wait for an answer to each, in milliseconds
+    back        bool, a time server set the clock, and nothing has confirmed it: it may be put back
+    least       the clock (s) at a handshake with a verified broker: it is never set below that
 
     Raises ResolveError when the name has no address; ConnectError when the server does not
-    answer or has no time, and where there is no clock to set (a PC's own is left alone).
+    answer or has no time, would put the clock back, and where there is no clock to set (a PC's own
+    is left alone).
     """
     try:
         from machine import RTC
@@ -70,7 +81,17 @@ async def sync(server, servers=None, *, tries=3, timeout_ms=2000):
     request = b"\x23" + bytes(39) + os.urandom(8)  # version 4, mode client
     try:
         seconds = await ask(request, ((address, port),), decode_time, tries, timeout_ms)
-        t = time.gmtime(seconds - _EPOCH)
+        t = seconds - _EPOCH
+        if plausible() and not back:
+            least = max(least, time.time())
+        if least - t >= _LESS_S:
+            raise ConnectError(
+                "%s says %s: the clock is not put back; if it is wrong, set it (machine.RTC) or"
+                " power-cycle the board" % (server, _day(t))
+            )
+        t = max(t, least)
+        seconds = t + _EPOCH
+        t = time.gmtime(t)
         RTC().datetime(t[:3] + t[6:7] + t[3:6] + (0,))
     except (OSError, OverflowError) as e:  # some 32-bit ports end in 2038
         raise ConnectError("no time from %s (%r): check ntp=" % (host, e))
@@ -87,7 +108,8 @@ async def check(client, servers, asked):
     asked    what this returned last, or None: a clock that goes on from there is not asked for
              again within a minute, one that was set since then is
 
-    Returns ticks and the clock (s) when a time server was last asked, or None.
+    Returns ticks and the clock (s) when a time server was last asked, and whether it set the
+    clock; or None.
     """
     server = client.tls.ntp
     text = str(client.error)
@@ -97,11 +119,12 @@ async def check(client, servers, asked):
         ms = time.ticks_diff(time.ticks_ms(), asked[0])
         if 0 <= ms < _AGAIN_MS and abs(time.time() - asked[1] - ms // 1000) < 3:  # s
             return asked
+    back = asked and asked[2]
+    least = max([getattr(mate.tls, "proved_s", 0) for mate in client.clients])
     try:
-        await sync(server, servers)
-        client.say(
-            "clock set from %s: %d-%02d-%02d %02d:%02d UTC" % ((server,) + time.gmtime()[:5])
-        )
+        await sync(server, servers, back=back, least=least)
+        back = True
+        client.say("clock set from %s: %s" % (server, _day(time.time())))
     except MQTTError as e:
         client.say("clock not set: %s" % e)
-    return time.ticks_ms(), time.time()
+    return time.ticks_ms(), time.time(), back

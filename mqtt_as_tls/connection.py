@@ -220,7 +220,11 @@ class Connection:
         await t.dial(self.address, client.port)
         client.retry.unanswered = 0  # whatever comes now, the link works
         self._enter(_TLS if client.tls else _CONNECT)
-        await t.handshake(client.tls, client.host, connect, self.reserve)
+        tls = client.tls
+        await t.handshake(tls, client.host, connect, self.reserve)
+        if tls and tls.verified:  # what the clock says is confirmed
+            tls.proved_s = time.time()
+            self._asked_clock = None
         self._enter(_CONNECT)
         if self.reserve:
             self.reserve.room()

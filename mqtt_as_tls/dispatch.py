@@ -318,7 +318,8 @@ class Dispatcher:
         if True not in self.warned:
             self.warned.append(True)
             self._client.say(
-                "no handler and no iterator for topic %r: see stats.unclaimed" % message.topic
+                "no handler and no iterator for topic %r: see stats.unclaimed"
+                % message.topic[:100]
             )
 
     def _offer(self, message):

@@ -1,6 +1,21 @@
 """The exception tree of the world's failures; the caller's are ValueError and TypeError."""
 
 
+def printable(text):
+    """
+    Return `text` (str), in which may be what the broker or the network said, as one line for a log
+    or an exception: what is no printable ASCII is escaped, and what is left out of the middle of
+    more than 600 characters is "...".
+    """
+    for _ in "12":  # what is escaped is longer
+        if len(text) > 600:
+            text = text[:300] + "..." + text[-297:]
+        data = text.encode()
+        if data and (min(data) < 32 or max(data) > 126):
+            text = repr(data)[2:-1]
+    return text
+
+
 class MQTTError(Exception):
     """
     Base of every error that the network, the broker or a certificate causes.
@@ -15,8 +30,8 @@ class MQTTError(Exception):
     _field = "code"
 
     def __init__(self, text, value=None):
+        self.reason = text = printable(text)
         super().__init__(text)
-        self.reason = text
         setattr(self, self._field, value)
 
 

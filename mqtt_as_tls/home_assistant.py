@@ -11,7 +11,7 @@ import json
 import random
 import re
 
-from . import __version__
+from . import __version__, load
 from .router import topic, wrong
 from .stream_out import Parts
 
@@ -102,7 +102,9 @@ class Entity:
         except ValueError:
             pass
         if message.retain or value is None or self._state(value) is None:  # of long ago
-            self.client.say("%s/set: not taken: %r" % (self.topic, data[:40]))
+            what = "%s/set: not taken" % self.topic
+            data = "%d bytes" % len(data) if kind == "text" else data[:40]  # which may be secret
+            load("repeats").tell(self.client, what, ": %r" % data)
             return
         result = self.handler() if kind == "button" else self.handler(value)
         if hasattr(result, "send"):

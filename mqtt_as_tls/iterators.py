@@ -62,7 +62,7 @@ class Oversized:
     Event: a message did not fit, over max_packet or without memory for it. It was read past, and
     acknowledged.
 
-    topic  str, its first 480 bytes
+    topic  str, its first 480 bytes; one with control characters is escaped
     size   int, bytes of its packet
     """
 

@@ -142,6 +142,10 @@ def stop(client):
     tasks = []  # till here it takes no memory, which an app may lack that ends
     if client.callbacks:
         tasks += client.callbacks.stop()
+    if client.repeats and client.repeats.task:
+        tasks.append(client.repeats.task)
+    if client.store and client.session.task:
+        tasks.append(client.session.task)
     dispatcher = client.dispatcher
     for lane in dispatcher.lanes():
         if lane.task:
@@ -181,6 +185,8 @@ def stop(client):
     client.up.set()
     if client.event_log:
         client.event_log.wake()
+    if client.repeats:
+        client.repeats.flush(True)
 
 
 def make_way(client, starting):

@@ -141,14 +141,16 @@ class Wire:
         if not code and not properties:
             return packet5.ack(first, packet_id)
         data = b""
+        what = "ack_code"
         try:
             if first < 0x60 and (code not in _ACK_CODES or not isinstance(code, int)):
                 bad = code
                 code = 131  # implementation specific error
-                raise ValueError("ack_code %r is none of PUBACK" % (bad,))
+                wrong("code", bad, what, "PUBACK (5.0 section 3.4.2.1)")
+            what = "ack_properties"
             data = encode(properties, first)
         except (TypeError, ValueError) as e:
-            self._client.report("%s", "acknowledgement", e)
+            self._client.report("%s", what, e)
         return self._short(packet5.ack, (first, packet_id, code), data)
 
     def _short(self, encoder, fields, data):
@@ -162,7 +164,7 @@ class Wire:
         expiry where CONNECT had none ([MQTT-3.14.2-1], 5.0 section 3.14.2.2.2).
         """
         if not isinstance(code, int) or code > 255 or code not in _END_CODES:
-            raise ValueError("reason %r is none of DISCONNECT (5.0 section 3.14.2.1)" % (code,))
+            wrong("code", code, "reason", "DISCONNECT (5.0 section 3.14.2.1)")
         if dict(pairs(properties)).get("session_expiry_interval") and not self._expires:
             raise ValueError("session_expiry_interval: CONNECT had none (3.14.2.2.2)")
         return self._short(packet5.disconnect, (code,), encode(properties, _DISCONNECT))
@@ -221,7 +223,7 @@ class Wire:
     def _same_method(self, said):
         method = said.get("authentication_method")
         if not self._auth or method != self._auth[0]:
-            raise ProtocolError("AUTH for method %r that nobody began [MQTT-4.12.0-5]" % method)
+            raise ProtocolError("AUTH for a method that nobody began [MQTT-4.12.0-5]")
 
     async def challenged(self, t, decoder):
         """AUTH came while connecting, or while authenticating again: answer it."""

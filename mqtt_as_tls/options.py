@@ -83,7 +83,7 @@ def server(host, port, usual, kind):
     if port is None:
         port = usual
     if not isinstance(port, int) or not 0 < port < 65536:
-        refuse("port", host, port)
+        refuse("port", port)
     return host, port
 
 

@@ -10,7 +10,7 @@ from micropython import const
 
 from . import load
 from .dispatch import Message
-from .errors import ProtocolError
+from .errors import ProtocolError, printable
 from .packet import text
 from .transport import STALL_MS
 
@@ -193,6 +193,16 @@ async def receive(client, connection, first):
     return None
 
 
+def _harmless(topic):
+    # Return `topic` (str), escaped where it has what may control a terminal.
+    last = 0
+    for c in topic.encode():  # bytes: a character that was taken out of a str stays in memory
+        if c < 32 or c == 127 or (last == 0xC2 and c < 0xA0) or (last == 0xE2 and c < 0x82):
+            return printable(topic)
+        last = c
+    return topic
+
+
 def tell(client, message):
     """Tell of the `message` that was read past; its handlers are done with it."""
     topic = message.topic
@@ -200,7 +210,7 @@ def tell(client, message):
     message.done = True
     client.stats.oversized += 1
     if client.event_log:
-        client.event_log.put("Oversized", (topic, size))
+        client.event_log.put("Oversized", (_harmless(topic), size))
     told = client.dispatcher.warned
     number = hash(topic)
     if number in told:
@@ -211,7 +221,8 @@ def tell(client, message):
     why = "no memory for it -> free some"
     if size > client.max_packet:
         why = "max_packet is %d -> raise max_packet=" % client.max_packet
-    client.say(
+    load("repeats").tell(
+        client,
         "message of %d bytes to %r was passed over: %s, or read it in pieces: stream=True"
-        % (size, topic, why)
+        % (size, topic, why),
     )

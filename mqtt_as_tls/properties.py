@@ -293,7 +293,7 @@ def encode(properties, packet):
     seen = set()
     for name, value in pairs(properties):
         if not name or name not in _NAMES:
-            raise ValueError("no property of MQTT 5 is %r (5.0 section 2.2.2.2)" % (name,))
+            wrong("property", name)
         i = _NAMES.index(name)
         if not _allowed(i, slot):
             places = "a will,CONNECT,,,PUBACK,PUBREC,PUBREL,PUBCOMP,SUBSCRIBE,,UNSUBSCRIBE,,"
@@ -312,7 +312,7 @@ def encode(properties, packet):
         values = (value,)
         if i != _USER_PROPERTY:
             if i in seen:
-                _wrong(name, "twice")
+                raise ValueError("property %s: twice" % name)
             seen.add(i)
         elif isinstance(value, (list, tuple)) and not (value and isinstance(value[0], str)):
             values = value
@@ -321,25 +321,21 @@ def encode(properties, packet):
     return out
 
 
-def _wrong(name, what, kind=ValueError):
-    raise kind("property %s: %s" % (name, what))
-
-
 def _value(name, kind, value):
     # the value of the property `name`, encoded
     n = kind & 7
     if n < 5:
         if not isinstance(value, (int, bool)):
-            _wrong(name, "int, not %r" % (value,), TypeError)
+            wrong("property_value", name, "int", value)
         value = int(value)
         low = kind >> 3
         high = 1 if n == 1 else 268_435_455 if n == _VARIABLE else (1 << 8 * n) - 1
         if not low <= value <= high:
-            _wrong(name, "%d to %d, not %d" % (low, high, value))
+            wrong("number", "property " + name, value, low, high)
         return varint(value) if n == _VARIABLE else value.to_bytes(n, "big")
     if n == _PAIR:
         if not isinstance(value, (list, tuple)) or len(value) != 2:
-            _wrong(name, "(name, value), not %r" % (value,), TypeError)
+            wrong("property_value", name, "(name, value)", value)
         return _value(name, _TEXT, value[0]) + _value(name, _TEXT, value[1])
     data = value
     if isinstance(value, str):
@@ -350,11 +346,10 @@ def _value(name, kind, value):
             if name == "response_topic" and (not data or b"+" in data or b"#" in data):
                 raise ValueError
         except (ProtocolError, ValueError):
-            _wrong(name, "not %r [MQTT-1.5.4-1, -2, -3.3.2-14]" % value)
+            raise ValueError("property %s: no such text [MQTT-1.5.4-1, -2, -3.3.2-14]" % name)
     elif n == _TEXT or not isinstance(value, (bytes, bytearray, memoryview)):
-        what = "str" if n == _TEXT else "bytes"
-        _wrong(name, "%s, not %s" % (what, type(value).__name__), TypeError)
+        wrong("property_value", name, "str" if n == _TEXT else "bytes", value)
     n = len(data)
     if n > 65535:
-        _wrong(name, "%d bytes, over 65535" % n)
+        raise ValueError("property %s: %d bytes, over 65535" % (name, n))
     return bytes((n >> 8, n & 255)) + data

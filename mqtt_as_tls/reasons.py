@@ -2,6 +2,8 @@
 The reason codes of MQTT 5 in words (5.0 section 2.4). Imported when one is to be told.
 """
 
+from .errors import printable
+
 _WORDS = {
     0x00: "normal",
     0x04: "disconnect with will",
@@ -55,5 +57,5 @@ def words(code, properties=None):
     properties = properties or {}
     for name, what in (("reason_string", "%s: %s"), ("server_reference", "%s; go to %s")):
         if name in properties:
-            text = what % (text, properties[name])
+            text = what % (text, printable(properties[name][:200]))
     return text

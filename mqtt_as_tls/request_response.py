@@ -158,7 +158,7 @@ def respond(client, message, payload=b"", *, qos=None, properties=None):
     said = message.properties or {}
     topic = said.get("response_topic")
     if not topic:
-        raise ValueError("message to %r: asks for no response (response_topic)" % message.topic)
+        raise ValueError("message to %r: asks for no response" % message.topic[:100])
     own = pairs(properties)
     if "correlation_data" in said:
         own.append(("correlation_data", said["correlation_data"]))

@@ -23,6 +23,7 @@ suspect          (segment, offset, n) of the last one, or None
 fresh()          the broker lost the session: the ids are void. What stays in flight is given
                  by next() after a reset; what is not to be sent again needs done(entry) first
 close()
+wait_ms(now_ms)  for how many ms nothing new is to be begun, as max_writes are used up
 
 len(store) is the number of messages in it. Of an entry, [2] is the packet id or 0, [3] is true
 once its PUBREC came.
@@ -66,7 +67,12 @@ _OVERHEAD = const(8)  # bytes of a record besides its body
 _IDS = const(1024)  # that 256 inbound ids take in HEAD, twice: the old one goes after the new one
 _GROWTH = const(32)  # of HEAD and the log by a record that is no message, at most
 _LEAST = const(8192)
+_MINUTE_MS = const(60_000)
+# what max_writes did not use of such a time may be used at once, as when an outage is over; a
+# variable, so that it can be changed
+SPARE_MS = 1_800_000
 _ENOSPC = const(28)
+_TICKS = const(0x3FFFFFFF)
 _STRIKES = const("<IHB")
 _ENTRY = const("<IHHB")  # segment, offset, packet id or 0, PUBREC came
 
@@ -81,6 +87,8 @@ class FileStore:
     max_bytes  int, the most that the log may take, from 8192 bytes on
     full       "newest": enqueue() returns False when the log is full; "oldest": the oldest
                messages that are not in flight give way, an eighth of max_bytes at a time
+    max_writes  int, writes to flash a minute, on average over half an hour: beyond it what is new
+               waits, in memory or at the broker
 
     error     OSError or MemoryError of the last write or read when it failed, else None
     errors    int, writes and reads that failed
@@ -90,6 +98,7 @@ class FileStore:
     writes    int, writes to flash
     bytes     int, size of the log
     restored  bool, a session was found
+    paused    bool, max_writes are used up
     log       function that takes a line (str), or None
 
     Raises ValueError for arguments out of their range.
@@ -97,17 +106,24 @@ class FileStore:
 
     log = error = _segments = _file = _session = None
     errors = damaged = dropped = refused = writes = bytes = waiting = 0
-    restored = _whole = False
+    restored = paused = _whole = False
+    _paid = _debt_ms = 0
+    _paid_ms = None
 
-    def __init__(self, directory, max_bytes=65536, full="newest"):
+    def __init__(self, directory, max_bytes=65536, full="newest", *, max_writes=120):
         if (
             not isinstance(directory, str)
             or not directory
             or not isinstance(max_bytes, int)
             or max_bytes < _LEAST
             or full not in ("newest", "oldest")
+            or not isinstance(max_writes, int)
+            or not 0 < max_writes <= _MINUTE_MS
         ):
-            raise load("argument_errors").file_store(directory, max_bytes, full, _LEAST)
+            raise load("argument_errors").file_store(
+                directory, max_bytes, full, _LEAST, max_writes, _MINUTE_MS
+            )
+        self._cost_ms = -(-_MINUTE_MS // max_writes)  # of a write
         self.directory = directory
         self.max_bytes = max_bytes
         self.largest = min(max_bytes // 4, 65000)
@@ -409,7 +425,7 @@ class FileStore:
             if (body[:2], body[end + 2 * m :]) != self._name:
                 raise ValueError(
                     "log of client id %r, protocol %d: give each client a directory, or remove it"
-                    % (str(body[end + 2 * m :], "utf-8"), body[1])
+                    % (str(body[end + 2 * m :], "utf-8")[:60], body[1])
                 )
             self._cursor = unpack_from("<II", body, 2)
             self._flight = [list(unpack_from(_ENTRY, body, 14 + 9 * i)) for i in range(n)]
@@ -596,6 +612,25 @@ class FileStore:
         self.waiting = max(0, self.waiting - self._found)
         self.dropped += self._found
         self._sweep()
+
+    def wait_ms(self, now_ms):
+        if self._paid_ms is not None:
+            passed_ms = (now_ms - self._paid_ms) & _TICKS
+            self._debt_ms = max(0, self._debt_ms - passed_ms)
+        self._paid_ms = now_ms
+        self._debt_ms += (self.writes - self._paid) * self._cost_ms
+        self._paid = self.writes
+        late_ms = max(0, self._debt_ms - SPARE_MS)
+        if late_ms and not self.paused:
+            self.paused = True
+            self._say(
+                "%d writes a minute (max_writes) are used up: what is new waits -> send less"
+                " often, or raise max_writes, at the cost of the flash"
+                % (_MINUTE_MS // self._cost_ms)
+            )
+        elif self._debt_ms < SPARE_MS // 2:
+            self.paused = False
+        return late_ms
 
     def next(self):
         try:

@@ -3,7 +3,10 @@ The session of a client with a store: what has to survive a reset is on flash be
 hears of it. Imported with `store=` only.
 """
 
-from . import packet
+import asyncio
+import time
+
+from . import load, packet
 from .outbox import Delivery
 from .router import wrong
 from .session import Session
@@ -15,9 +18,12 @@ class StoredSession(Session):
 
     client  MQTTClient
     store   FileStore
+    task    Task that waits until the store may write again, or None
 
     Raises ValueError when the store cannot be opened.
     """
+
+    task = None
 
     def __init__(self, client, store):
         super().__init__(client.max_inflight)
@@ -25,7 +31,7 @@ class StoredSession(Session):
             wrong("store")
         self.client = client
         self._store = store
-        store.open(5 if client.five else 4, client.client_id, client.say)
+        store.open(5 if client.five else 4, client.client_id, self._say)
         if client.five and (client.clean_start or not store.restored):
             self.discard = ""
         for entry, buf in store.inflight():
@@ -36,6 +42,33 @@ class StoredSession(Session):
         if store.restored and client.failover:
             client.failover.restored()
         self.awaiting_pubrel = list(store.inbound)
+
+    def _say(self, text):
+        load("repeats").tell(self.client, text)
+
+    def _late(self):
+        # whether nothing is to be begun that is written to flash
+        late_ms = self._store.wait_ms(time.ticks_ms())
+        if late_ms and not self.task:
+            self.task = asyncio.create_task(self._go_on(late_ms))
+        return late_ms > 0
+
+    async def _go_on(self, late_ms):
+        try:
+            await asyncio.sleep_ms(late_ms)
+        finally:
+            self.task = None
+        client = self.client
+        if client in client.clients:
+            try:
+                client.connection.handled()
+                client.outbox.pump()
+            except MemoryError as e:  # what waits is sent on the next connection
+                if client.outbox.transport:
+                    client.outbox.transport.lost(e)
+
+    def full(self):
+        return super().full() or self._late()
 
     def _outgoing(self, entry, buf):
         since = None
@@ -66,6 +99,8 @@ class StoredSession(Session):
             or len(out.packet) > self.client.max_queue
         ):
             return None
+        if self.client.running and self._late():
+            return None
         return self._store.put(self._stored(out))
 
     def fetch(self):
@@ -74,7 +109,7 @@ class StoredSession(Session):
         now.
         """
         store = self._store
-        if not (store.waiting or store.again):
+        if not (store.waiting or store.again) or self._late():
             return None
         out = Delivery(b"", 1)
         out.fill(b"\0", True, 0)  # before one is given out: there may be no memory
@@ -124,6 +159,7 @@ class StoredSession(Session):
         return out
 
     def resume(self, present, now_ms, unsure=False):
+        self.task = None  # it may be of an event loop that is gone
         super().resume(present, now_ms, unsure)
         for out in self.unknown:
             self.forget(out)
@@ -143,6 +179,8 @@ class StoredSession(Session):
             store.inbound_add(n)
 
     def next_ack(self):
+        if [each for each in self.inbound if each.qos == 2] and self._late():
+            return None  # a PUBREC costs two writes: it waits, and so does the broker
         message = super().next_ack()
         if message and message.qos == 2 and message.id in self.awaiting_pubrel:
             self._inbound_id(message.id)

@@ -3,10 +3,20 @@ What went wrong, in plain words, and who is told: the task that waits, the log, 
 when something did.
 """
 
+import io
 import sys
 
+from micropython import const
+
 from . import load, packet
-from .errors import ConnectError, DeliveryUnknown, ProtocolError, RefusedError
+from .errors import ConnectError, DeliveryUnknown, ProtocolError, RefusedError, printable
+
+_FRAMES = const(8)  # of a traceback, the innermost
+
+
+def often(client, what, details="", say=None):
+    """Log what may happen often: see repeats.tell."""
+    return load("repeats").tell(client, what, details, say)
 
 
 def tell(client, kind, value):
@@ -83,7 +93,7 @@ def undelivered(client, out, error=None):
     if out.entry:
         client.session.forget(out)
     if not out.awaited:
-        client.say("message to %r: %s" % (topic, error))
+        often(client, "message to %r" % topic, ": %s" % error)
         tell(client, "Undelivered", (topic, error))
     out.error = error
     out.set()
@@ -130,9 +140,8 @@ def odd(client, told):
 
 def unawaited(client, out):
     """The message `out` was made by a publish() that nobody awaits: MicroPython tells of none."""
-    client.say(
-        "publish to %r was not awaited: write await client.publish(...)" % packet.topic(out.packet)
-    )
+    text = "publish to %r was not awaited: write await client.publish(...)"
+    often(client, text % packet.topic(out.packet))
 
 
 def refused(client, sub, error=None):
@@ -152,9 +161,10 @@ def overdue(client, lane):
     streams = client.stream_in
     if streams and streams.is_reading(lane.current):
         return  # it is being read: there is a limit to pauses
-    client.say(
+    often(
+        client,
         "handler of %r runs for over %d s: message acknowledged, handler goes on"
-        % (lane.filter, client.handler_timeout_s)
+        % (lane.filter, client.handler_timeout_s),
     )
     dispatcher = client.dispatcher
     dispatcher.finish(lane)
@@ -162,8 +172,19 @@ def overdue(client, lane):
         load("iterators").leave(client)
 
 
-def report(client, what, error):
-    """Tell that a function of the app raised `error`; with log=print where, too."""
-    client.say("%s failed: %r" % (what, error))
-    if client.log is print:
-        sys.print_exception(error)
+def report(client, what, error, say=None):
+    """
+    Tell that a function of the app raised `error`; with log=print where, too. Nothing of its text
+    is printed but as a line of the log: it may be from the network.
+
+    say  see repeats.tell
+    """
+    if often(client, what + " failed", ": %r" % error, say) and (say or client.log is print):
+        out = io.StringIO()
+        sys.print_exception(error, out)
+        lines = out.getvalue().split("\n")
+        n = 1
+        while lines[n].startswith("  File "):  # what follows is the text of the error
+            n += 1
+        for line in lines[max(1, n - _FRAMES) : n]:
+            print(printable(line))

@@ -40,12 +40,12 @@ def _load(what, source, label, use=None):
         if "-----B" in source:
             source = source.encode()
         else:
-            name += " " + source
             try:
                 with open(source, "rb") as file:
+                    name += " " + source
                     source = file.read()
-            except OSError as error:
-                raise _wrong(name, "open", error)
+            except (OSError, ValueError) as error:  # ValueError: a NUL in it
+                raise _wrong(what, "open", (source, error))
     elif not isinstance(source, (bytes, bytearray, memoryview)):
         raise _wrong(what, "type", source)
     data = bytes(source)

@@ -321,7 +321,9 @@ def hosts(client):
 
 def forget_sntp(client):
     """Let it ask for the time again, though it has just done so."""
-    client.connection._asked_clock = None
+    asked = client.connection._asked_clock
+    if asked:
+        client.connection._asked_clock = (time.ticks_add(asked[0], -60_001),) + asked[1:]
 
 
 def forget_said(client):

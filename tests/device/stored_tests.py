@@ -33,6 +33,7 @@ class Client:
 
     five = failover = None
     clean_start = False
+    running = True
     client_id = "me"
     max_queue = 8192
     clients = ()  # that run

@@ -50,6 +50,22 @@ def test_an_input_is_the_same_after_it_was_written():
         assert str(Input.parse(str(given))) == str(given)
 
 
+def test_22000_mutated_answers_are_read_or_refused():
+    """What a server may send, changed at random places: the decoders alone, which is quick."""
+    dice = random.Random("answers")
+    answers = []
+    for given, _ in run.fresh("answers", 220):
+        answers += [(given.protocol, b"".join(each.pieces)) for each in given.connections]
+    for _ in range(22_000):
+        protocol, data = dice.choice(answers)
+        data = bytearray(data[: 1 + dice.randrange(200)])
+        for _ in range(dice.randrange(4)):
+            if data:
+                data[dice.randrange(len(data))] = dice.randrange(256)
+        # the first byte says into pieces of which size it is cut
+        TARGETS["decoder5" if protocol == 5 else "decoder4"](b"\x07" + bytes(data))
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_coverage_found_holds(name):
     inputs = coverage.read(name)

@@ -57,13 +57,13 @@ async def main():
     (new(password="secret"), ValueError, "password without user: give user= too"),
     (new(protocol=3), ValueError, "protocol 3: 4 is MQTT 3.1.1, 5 is MQTT 5.0"),
     (new(protocol="4"), ValueError, "4 is MQTT 3.1.1"),
-    (new(store="/data"), TypeError, "store: FileStore(...) or None, not '/data'"),
+    (new(store="/data"), TypeError, "store: FileStore(...) or None, not a str of 5"),
     (new(session_expiry_s=60), ValueError, "session_expiry_s: MQTT 5 only"),
     (new(properties={"receive_maximum": 5}), ValueError, "properties: MQTT 5 only"),
     (new(auth=("name", print)), ValueError, "auth: MQTT 5 only: give MQTTClient protocol=5"),
     (new(will=Will("t", "x", delay_s=5)), ValueError, "MQTT 5 only"),
     (new(will=Will("t", "x", properties={"content_type": "a"})), ValueError, "MQTT 5 only"),
-    (new(tls="ca.pem"), TypeError, "tls: TLS(ca=...) or None, not 'ca.pem'"),
+    (new(tls="ca.pem"), TypeError, "tls: TLS(ca=...) or None, not a str of 6"),
     (new(tls=True), TypeError, "tls: TLS(ca=...) or None"),
     (new(link="my-ssid"), TypeError, "link: WiFi(...), another link with up() is_up() reset()"),
     (new(link=Half()), TypeError, "link: WiFi(...), another link with up() is_up() reset()"),
@@ -175,8 +175,8 @@ async def main():
     assert 'write ("b", 5)' in refusal(["a", ("b/", 5)])
     assert 'write "b", and give MQTTClient user=' in refusal(["mqtt://ann:secret@b"])
     for value, text in (
-        (5, "not 5"), (b"ann:secret@b", "not a bytes"), (True, "not a bool"),
-        ({"password": "secret"}, "a dict, as mqtt_as takes it"),
+        (5, "not 5"), (b"ann:secret@b", "not a bytes"), (True, "not True"),
+        ({"password": "secret"}, "a dict of 1, as mqtt_as takes it"),
     ):
         assert text in refusal(value) and text in refusal([("a", 1), (value, 1)]), value
     for several in ([], (), [None], ["a", ("b",)], [("a", 1, "secret")], [b"secret"]):
@@ -185,8 +185,10 @@ async def main():
     for port in (0, 65536, "1883", True, None):
         assert port is None or "port: a number from 1 to 65535" in refusal([("a", port)]), port
     assert "write 1883, not '1883'" in refusal("a", "1883")
-    assert "MQTTClient('b.lan', client_id='me')" in refusal("me", "b.lan")
-    assert "MQTTClient('b.lan', client_id='me')" in refusal("me", "b.lan", 1883, "ann", "secret")
+    assert "MQTTClient(server, client_id=client_id)" in refusal("me", "b.lan")
+    for port in ("b.lan", "my.secret", "secret"):
+        text = refusal("me", port, 1883, "ann", "secret")
+        assert "MQTTClient(server, client_id=client_id)" in text, text
     assert "whatever else has a name" in refusal("b.lan", 1883, "secret")
     for ntp, text in (
         ("ntp://pool.ntp.org", 'TLS(..., ntp="pool.ntp.org")'),
@@ -331,13 +333,13 @@ async def main():
     (new("t", 5), TypeError, "payload: bytes-like or str, not int: str(value) or json.dumps"),
     (new("t", None), TypeError, "payload: bytes-like or str"),
     (new("t", "x", qos=3), ValueError, "qos 3: 0, 1 or 2"),
-    (new("t", "x", qos="2"), ValueError, "qos '2': 0, 1 or 2"),
+    (new("t", "x", qos="2"), ValueError, "qos a str of 1: 0, 1 or 2"),
     (new("t", "x", qos=1.0), ValueError, "qos 1.0: 0, 1 or 2"),
     (new("t", "x", birth=5), TypeError, "birth: bytes-like or str"),
     (new("t", "x", delay_s=-1), ValueError, "delay_s: a number from 0 to 4294967295, not -1"),
     (new("t", "x", delay_s="5"), ValueError, "delay_s: a number from 0 to"),
     (new("x" * 65536, "x"), ValueError, "topic: 65536 bytes, at most 65535"),
-    (new("a" + chr(0) * 99, "x"), ValueError, "topic 'a\\\\x00", "...: has a NUL character"),
+    (new("a" + chr(0) * 99, "x"), ValueError, "topic a str of 100: has a NUL character"),
     (new("a" + chr(0xD800), "x"), ValueError, "has a surrogate [MQTT-1.5.3-1]"),
 ])
 """)
@@ -374,7 +376,7 @@ FILTERS = (
 QOS = (
     (3, ValueError, "qos 3: 0, 1 or 2"),
     (-1, ValueError, "qos -1: 0, 1 or 2"),
-    ("1", ValueError, "qos '1': 0, 1 or 2"),
+    ("1", ValueError, "qos a str of 1: 0, 1 or 2"),
     (None, ValueError, "qos None: 0, 1 or 2"),
 )
 

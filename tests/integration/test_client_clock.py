@@ -236,3 +236,88 @@ def test_a_clock_that_is_ahead_is_set_when_the_certificate_seems_to_have_expired
             out = finish(app)
         assert len(sntp.queries) == 1
     assert out.count("not connected") == 1
+
+
+def right(tmp_path, ahead_days=0):
+    """A clock that is right, or so many days ahead."""
+    try:
+        return faketime.Clock(tmp_path, f"{days(ahead_days):%Y-%m-%dT%H:%M:%S}")
+    except faketime.Unavailable as reason:
+        pytest.skip(f"no other clock was tested: {reason}")
+
+
+def test_a_time_server_does_not_make_an_expired_certificate_valid(tmp_path, pki):
+    """
+    Somebody has an old key of the broker, and answers in place of the broker and the time server:
+    the clock, which is right, stays so.
+    """
+    clock = right(tmp_path)
+    ended = pki.issue("ended", issuer=pki.ca, valid_from=days(-110), valid_to=days(-10))
+    with (
+        Broker(tmp_path / "thief", "tls", pki=pki, identity=ended) as broker,
+        udp.SNTP(offset_s=-30 * 86400) as sntp,
+        start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app,
+    ):
+        app.send("go")
+        app.wait_for("has expired")
+        app.send("go")
+        line = app.wait_for("clock not set: ")
+        assert f"says {days(-30):%Y-%m-%d}" in line and "is not put back" in line
+        assert "set it (machine.RTC) or power-cycle the board" in line
+        app.wait_for("^event Disconnected CertificateError")
+        app.send("again")
+        app.wait_for("will ask again")
+        app.send("go")
+        app.wait_for("clock not set: ")
+        assert "connected in" not in app.report().replace("not connected", "")
+        assert "New client connected" not in broker.log()
+    assert abs(clock.offset_s) < 3
+
+
+def test_a_time_that_no_handshake_confirmed_is_taken_back(clock, tmp_path, pki):
+    """A spoofed time server keeps a board offline for as long as it is there, and no longer."""
+    until = pki.issue("until", issuer=pki.ca, valid_from=days(-1), valid_to=days(90))
+    with (
+        Broker(tmp_path / "b", "tls", "tcp", pki=pki, identity=until) as broker,
+        udp.SNTP(offset_s=200 * 86400) as sntp,
+        start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app,
+    ):
+        app.send("go")
+        app.wait_for(f"clock set from .*: {days(200):%Y-%m}")
+        app.wait_for("has expired")
+        sntp.offset_s = 0
+        app.wait_for("^event Disconnected CertificateError")
+        app.send("again")
+        app.wait_for("will ask again")
+        app.send("go")
+        app.wait_for("connected in")
+    assert abs(clock.offset_s) < 3
+
+
+def test_a_time_that_a_handshake_confirmed_is_not(clock, broker, pki):
+    """The clock is reset, and the time server says less than what was true already."""
+    then = datetime.datetime(2021, 6, 1)
+    with (
+        Proxy(broker.port) as proxy,
+        udp.SNTP() as sntp,
+        start(clock, proxy.port, files(pki.ca, ntp=at(sntp)), by_hand=then) as app,
+    ):
+        app.send("go")
+        app.wait_for("published")
+        app.send("set")
+        app.wait_for("machine: clock set to 2021")
+        sntp.offset_s = -3600
+        proxy.rst()
+        app.send("go")
+        app.wait_for("clock not set: .* is not put back")
+        app.wait_for(NOT_VALID_YET)
+        sntp.offset_s = 0
+        app.wait_for("^event Disconnected CertificateError")
+        app.send("again")
+        app.wait_for("will ask again")
+        app.send("go")
+        app.wait_for("clock set from")
+        app.wait_for("connected in")
+        app.send("end")
+        assert app.wait().code == 0
+    assert abs(clock.offset_s) < 3

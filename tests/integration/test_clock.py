@@ -173,6 +173,59 @@ def test_a_time_server_in_the_past_does_not_set_the_clock(seconds):
     assert result["was_set"] == []
 
 
+@pytest.mark.parametrize("back_s", [61, 3600, 86400 * 60])
+def test_a_clock_that_can_be_right_is_not_put_back(back_s):
+    """Who answers in place of the time server would make an old certificate valid."""
+    with udp.SNTP(offset_s=-back_s) as server:
+        result = sync(server)
+        assert result["kind"] == "ConnectError"
+        assert "the clock is not put back" in result["error"]
+        assert "power-cycle the board" in result["error"]
+        then = time.gmtime(time.time() - back_s)
+        assert time.strftime("%Y-%m-%d", then) in result["error"]
+        assert result["was_set"] == []
+        # it may be where a time server has set it
+        result = sync(server, back=True)
+        assert abs(result["seconds"] - (time.time() - back_s)) < 60
+        assert result["was_set"] == [fields(result["seconds"])]
+        # but not behind a handshake that confirmed it
+        result = sync(server, back=True, least=int(time.time()))
+        assert "the clock is not put back" in result["error"]
+        assert result["was_set"] == []
+
+
+def test_a_time_server_that_is_a_little_behind_changes_nothing():
+    before = int(time.time())
+    with udp.SNTP(offset_s=-30) as server:
+        result = sync(server)
+    assert before <= result["seconds"] <= time.time()
+    assert result["was_set"] == [fields(result["seconds"])]
+
+
+@pytest.mark.parametrize("year", [2021, 2049])
+def test_a_clock_that_cannot_be_right_is_set_but_not_behind_a_handshake(year):
+    """It was reset, or is so far ahead that no certificate is valid."""
+    prelude = f"""
+import time
+
+class TimeThen:
+    gmtime = time.gmtime
+    def time():
+        return {(year - 1970) * 31556952}
+
+import mqtt_as_tls.clock
+mqtt_as_tls.clock.time = TimeThen
+"""
+    with udp.SNTP() as server:
+        result = sync(server, prelude=prelude)
+        assert abs(result["seconds"] - time.time()) < 60
+        result = sync(server, prelude=prelude, least=int(time.time()) - 100)
+        assert result["was_set"] == [fields(result["seconds"])]
+        result = sync(server, prelude=prelude, least=int(time.time()) + 100)
+        assert "the clock is not put back" in result["error"]
+        assert result["was_set"] == []
+
+
 def test_a_pcs_clock_is_left_alone():
     with udp.SNTP(offset_s=-3600) as server:
         result = sync(server, board=False)

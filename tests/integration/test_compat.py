@@ -394,7 +394,7 @@ def test_a_callback_that_raises_is_told_and_the_next_message_comes(tmp_path, bro
         run(main())
         """) as running:
         running.wait_for("^got 1$")
-        running.wait_for("^ValueError")
+        running.wait_for("^mqtt_as: subs_cb failed: ValueError")
         running.wait_for("^got 2$")
 
 

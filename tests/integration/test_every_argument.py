@@ -154,6 +154,7 @@ ARGUMENTS = {
     "FileStore": {
         "directory": TEXT - {'""'},  # it is looked at when a client is made
         "max_bytes": whole(8192, 1 << 80),
+        "max_writes": whole(1, 60000),
         "full": set(),
     },
     "WiFi": {

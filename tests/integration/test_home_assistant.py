@@ -3,7 +3,9 @@ A device in Home Assistant, against a real broker and what Home Assistant's docu
 its messages (tests/support/home.py).
 """
 
+import itertools
 import json
+import re
 
 import pytest
 
@@ -233,11 +235,14 @@ def test_a_bad_command_does_nothing_and_the_log_tells_of_it(broker):
     with garden(broker, 4) as device:
         announced(peer)
         wait_for_states(peer)
-        for id, commands in BAD.items():
-            for command in commands:
+        for commands in itertools.zip_longest(*BAD.values()):
+            given = [each for each in zip(BAD, commands, strict=True) if each[1] is not None]
+            for id, command in given:
                 peer.publish(f"{ME}{id}/set", command)
-                line = device.wait_for(f"{ME}{id}/set: not taken: ")
-                assert line.endswith(f"not taken: {command[:40]!r}")
+                shown = repr(command[:40])
+                if id == "display":  # a text may be a secret
+                    shown = f"'{len(command)} bytes'"
+                line = device.wait_for(f"{ME}{id}/set: not taken: {re.escape(shown)}")
                 assert line.isprintable() and len(line) < 250
         peer.publish(ME + "valve/set", b"OFF", retain=True)  # live: this one counts
         device.wait_for("^valve False")
@@ -316,11 +321,11 @@ def test_states_are_published_as_home_assistant_reads_them(broker, protocol):
                     assert await entity.set(value) in (0, 16)
                     assert entity.value == value
             for entity, value, why in (
-                (door, "ON", "devices/garden-1/door: True or False, not 'ON'"),
+                (door, "ON", "devices/garden-1/door: True or False, not a str of 2"),
                 (door, None, "True or False"), (door, 2, "True or False"),
                 (number, 1.1, "devices/garden-1/number: -1 to 1 in steps of 0.1, not 1.1"),
                 (number, 0.25, "in steps of 0.1"), (number, float("nan"), "in steps of 0.1"),
-                (text, "x", "devices/garden-1/text: 2 to 255 characters, not 'x'"),
+                (text, "x", "devices/garden-1/text: 2 to 255 characters, not a str of 1"),
                 (text, "x" * 256, "2 to 255 characters"),
                 (sensor, "x" * 256, "0 to 255 characters"),
             ):
@@ -492,7 +497,7 @@ for call, error, text in (
     (lambda: ha.text("t", max=256)(print), ValueError, "lengths of a text from 0 to 255"),
     (lambda: ha.text("t", min=-1)(print), ValueError, "lengths of a text from 0 to 255"),
     (lambda: ha.text("t", max=2, value="abc")(print), ValueError, "t: 0 to 2 characters, not"),
-    (lambda: ha.binary_sensor("b", value="on"), ValueError, "b: True or False, not 'on'"),
+    (lambda: ha.binary_sensor("b", value="on"), ValueError, "b: True or False, not a str of 2"),
 ):
     with raises(error, text):
         call()

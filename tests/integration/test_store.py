@@ -466,3 +466,138 @@ def test_a_connection_that_ends_otherwise_breaks_the_row_on_flash_too(tmp_path):
         go.set()
         assert device.wait_for("^rows") == "rows [1, 2, None]"
         device.kill()
+
+
+SLOW_STORE = """
+from mqtt_as_tls import store as store_module
+store_module.SPARE_MS = 2000
+store = FileStore(FOLDER, max_writes=600)  # 20 at once, then 10 a second
+lines = []
+
+def log(line):
+    lines.append(line)
+
+client = make(store=store, log=log, max_queue=2000)
+"""
+
+
+def writes_of(text):
+    return [int(word) for word in text.split()]
+
+
+def test_more_messages_than_the_flash_is_to_bear_wait_and_none_is_lost(broker, tmp_path):
+    peer = broker.peer("t")
+    with Device(
+        broker,
+        "from mqtt_as_tls import FileStore",
+        SLOW_STORE,
+        """
+        async with client:
+            await until(lambda: client.connected)
+            begun = time.ticks_ms()
+            before = store.writes
+            for n in range(40):
+                await client.publish("t", str(n), qos=1)
+            wrote = store.writes - before
+            ms = time.ticks_diff(time.ticks_ms(), begun)
+            print("wrote", wrote, 21 + ms // 100 + 3)
+            print("said", len([line for line in lines if "max_writes" in line]), store.paused)
+            print("connects", client.stats.connects)
+        """,
+        names={"FOLDER": str(tmp_path / "store")},
+    ) as device:
+        device.finish()
+    peer.wait_for(40)
+    assert [payload for _, payload in peer.received] == [str(n).encode() for n in range(40)]
+    [(wrote, most)] = [writes_of(each) for each in device.said("wrote")]
+    assert 80 <= wrote <= most
+    assert device.said("said") == ["1 True"]
+    assert device.said("connects") == ["1"]
+
+
+def test_a_flood_of_qos_2_wears_the_flash_no_more_and_waits_at_the_broker(proxy, broker, tmp_path):
+    """Each of them costs two writes: PUBREC is not sent before they may be made."""
+    with Device(
+        proxy,
+        "from mqtt_as_tls import FileStore",
+        SLOW_STORE,
+        """
+        got = []
+        client.on("t", 2)(lambda message: got.append(int(message.payload)))
+        async with client:
+            await until(lambda: granted(client, "t") == 2)
+            begun = time.ticks_ms()
+            before = store.writes
+            print("ready")
+            await until(lambda: len(got) == 60)
+            await until(lambda: not to_receive(client))
+            ms = time.ticks_diff(time.ticks_ms(), begun)
+            print("wrote", store.writes - before, 21 + ms // 100 + 25)
+            print("got", got == list(range(60)), client.stats.connects, client.stats.duplicates)
+        """,
+        names={"FOLDER": str(tmp_path / "store")},
+    ) as device:
+        device.wait_for("ready")
+        broker.publish("t", *range(60), qos=2)
+        device.finish(60)
+    [(wrote, most)] = [writes_of(each) for each in device.said("wrote")]
+    assert 120 <= wrote <= most
+    assert device.said("got") == ["True 1 0"]
+    assert len(proxy.seen("PUBREC", "up")) == 60
+
+
+def test_what_enqueue_takes_meanwhile_waits_in_memory_and_is_kept_at_the_end(broker, tmp_path):
+    """It says no where there is no room for it there, as ever; the rest survives."""
+    folder = tmp_path / "store"
+    with Device(
+        1,
+        "from mqtt_as_tls import FileStore",
+        SLOW_STORE.replace("max_writes=600", "max_writes=30"),  # 1 at once, then one in 2 s
+        """
+        taken = 0
+        async with client:
+            for n in range(400):
+                if not client.enqueue("t", str(n), qos=1):
+                    break
+                taken += 1
+                await asyncio.sleep_ms(0)
+            print("writes", store.writes < 12, "paused", store.paused, "all", taken == 400)
+            assert 50 < taken < 400, taken
+        print("kept", len(store), taken)
+        """,
+        names={"FOLDER": str(folder)},
+    ) as device:
+        device.finish()
+    assert device.said("writes") == ["True paused True all False"]
+    [(kept, taken)] = [writes_of(each) for each in device.said("kept")]
+    assert kept == taken
+    peer = broker.peer("t")
+    with Device(broker, store=folder) as device:
+        peer.wait_for(taken)
+        device.leave()
+    assert sorted(int(payload) for _, payload in peer.received) == list(range(taken))
+
+
+def test_a_client_stops_at_once_while_it_waits_for_the_flash(broker, tmp_path):
+    with Device(
+        broker,
+        "from mqtt_as_tls import FileStore",
+        SLOW_STORE.replace("max_writes=600", "max_writes=1"),  # none at once, one a minute
+        """
+        await client.connect()
+        late = asyncio.create_task(client.publish("t", "z", qos=1))
+        await until(lambda: store.paused and client.session.task)
+        await client.disconnect()
+        with raises(MQTTError, "stopped"):
+            await late
+        await asyncio.sleep_ms(0)
+        assert not client.session.task
+        # and it can be started again, with what is not bounded
+        async with client:
+            await client.publish("t", "now")
+        print("stopped")
+        """,
+        names={"FOLDER": str(tmp_path / "store")},
+    ) as device:
+        device.wait_for("stopped")
+        device.finish()

@@ -112,6 +112,23 @@ def test_a_request_gets_its_response_by_the_acl_that_the_tool_writes(pki):
         assert "Denied PUBLISH from cellar" in broker.log()
 
 
+def test_a_device_cannot_be_the_broker_with_its_own_certificate(base, pki):
+    """Who stole a board is refused as a broker: by its purpose, and by its name."""
+    port = init(pki)
+    mqttls(pki, "device", "add", "kitchen", "cellar")
+    stolen = base / "stolen"
+    shutil.copytree(pki, stolen)
+    for ending, of in (("crt", "cert.crt"), ("key", "key.pem")):
+        shutil.copy(pki / "devices" / "cellar" / of, stolen / "broker" / f"broker.{ending}")
+    conf = stolen / "broker" / "mosquitto.conf"
+    conf.write_text(conf.read_text().replace(str(pki), str(stolen)))
+    with Mosquitto(conf, port, stolen) as broker:
+        assert refused(pki, "kitchen") == "CertificateError"
+        assert "New client connected" not in broker.log()
+    with running(pki, port):
+        assert publish(pki, "kitchen") == "done"
+
+
 def test_revoked_foreign_and_anonymous_devices_are_refused(base, pki):
     port = init(pki)
     mqttls(pki, "device", "add", "kitchen", "cellar")

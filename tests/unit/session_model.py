@@ -10,6 +10,7 @@ bytes of a fuzzer, can drive it.
 import shutil
 import sys
 import tempfile
+import time
 import types
 from collections import Counter
 
@@ -19,6 +20,7 @@ from mqtt_as_tls.store import FileStore
 
 # store_session.py needs a class of outbox.py, and that MicroPython's loop, which CPython lacks
 sys.modules.setdefault("asyncio.core", types.ModuleType("asyncio.core"))
+time.ticks_ms = lambda: time.monotonic_ns() // 1_000_000 % (1 << 30)
 from mqtt_as_tls.outbox import Delivery  # noqa: E402
 from mqtt_as_tls.store_session import StoredSession  # noqa: E402
 
@@ -225,6 +227,7 @@ class World:
                 max_queue=8192,
                 client_id="me",
                 clean_start=False,
+                running=True,
                 five=self.five and NOTHING_EXPIRES or None,
                 failover=None,
                 say=lambda text: None,

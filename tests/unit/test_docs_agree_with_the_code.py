@@ -5,6 +5,7 @@ WRITE_DOCS=1 in the environment writes the table of errors anew.
 """
 
 import ast
+import datetime
 import os
 import re
 from pathlib import Path
@@ -19,12 +20,14 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mqtt_as_tls"
 TIMEOUTS = ROOT / "docs/timeouts.md"
 TLS = ROOT / "docs/tls.md"
+CHANGELOG = ROOT / "CHANGELOG.md"
 
 # constants that are no time-out and no bound
 OTHERS = {
     "connection._EARLY",
     "clock._RELEASED",
     "clock._FROM_1900",
+    "clock._LIFE_S",
     "doubts._LEFT_OUT",
     "mqtt5._LONGEST_S",
     "mqtt5._TICKS",
@@ -34,6 +37,8 @@ OTHERS = {
     "queueing._TIMED",
     "session._TICKS",
     "store._ENOSPC",
+    "store._MINUTE_MS",
+    "store._TICKS",
     "stream_out._NO_LIMIT",
 }
 _RECORDS = "MAGIC VERSION HEAD QUEUED DIRECT SENT RECEIVED DONE INBOUND RELEASED FRESH SUSPECT"
@@ -51,6 +56,7 @@ MODULES = (
         "failover",
         "outbox",
         "queueing",
+        "repeats",
         "retry",
         "stream_in",
         "lifecycle",
@@ -63,7 +69,7 @@ MODULES = (
 
 
 # arguments whose default is a time-out or a bound
-DEFAULTS = ("tries", "timeout_ms", "timeout_s", "max_bytes")
+DEFAULTS = ("tries", "timeout_ms", "timeout_s", "max_bytes", "max_writes")
 
 
 def numbers(module):
@@ -218,3 +224,25 @@ def test_links_between_the_pages_lead_somewhere():
             if not there.exists() or (anchor and anchor not in anchors(there)):
                 dead.append(f"{path.name}: {target}")
     assert dead == []
+
+
+def test_no_clock_is_believed_that_is_before_the_newest_release():
+    """docs/releasing.md, "Each time": who gives a release its date writes that into the code."""
+    released = in_source("clock", "_RELEASED")
+    assert in_source("connection", "_EARLY") == released
+    day = datetime.datetime.fromtimestamp(released, datetime.timezone.utc)
+    assert (day.hour, day.minute, day.second) == (0, 0, 0)
+    assert day <= datetime.datetime.now(datetime.timezone.utc)
+    dates = re.findall(r"^## \[.*\] - (\d{4}-\d\d-\d\d)$", CHANGELOG.read_text(), re.MULTILINE)
+    for date in dates[:1]:  # the newest one comes first
+        assert f"{day:%Y-%m-%d}" == date
+    comment = (PACKAGE / "clock.py").read_text()
+    assert f"# {day:%Y-%m-%d}T00:00:00Z" in comment
+
+
+def in_source(module, name):
+    """Return the number that `name` is in a module."""
+    (text,) = re.findall(
+        rf"^{name} = const\((\d+)\)", (PACKAGE / f"{module}.py").read_text(), re.M
+    )
+    return int(text)

@@ -1,6 +1,7 @@
 """FileStore: what it keeps, what a cut or a flipped byte costs, what it does when it is full."""
 
 import os
+import random
 import sys
 
 from mqtt_as_tls import store as module
@@ -596,11 +597,64 @@ def test_arguments_out_of_range_raise():
         ("directory: a path, not ''", ""),
         ("directory: a path, not a bytes", b"/x"),
         ("max_bytes: a whole number from 8192 on, not 8191", "/x", 8191),
-        ("max_bytes: a whole number from 8192 on, not 'big'", "/x", "big"),
-        ("full: newest or oldest, not 'both'", "/x", 8192, "both"),
+        ("max_bytes: a whole number from 8192 on, not a str of 3", "/x", "big"),
+        ("full: newest or oldest, not a str of 4", "/x", 8192, "both"),
     ):
         with raises(ValueError, text):
             FileStore(*args)
+    for wrong in (0, -1, 60001, 1.5, "many", None):
+        with raises(ValueError, "max_writes: a number from 1 to 60000, not "):
+            FileStore("/x", max_writes=wrong)
+
+
+def test_half_an_hour_of_the_writes_may_come_at_once_and_then_they_wait():
+    said = []
+    with Directory() as path:
+        store = FileStore(path, max_writes=10)  # one in 6 s
+        store.open(4, "me", said.append)
+        now_ms = (1 << 30) - 5000  # ticks begin anew soon
+        first = store.writes
+        while not store.wait_ms(now_ms):
+            store.inbound_add(5)
+            store.inbound_remove(5)
+        assert store.writes - first in (300, 301)
+        assert store.paused
+        assert len(said) == 1 and "10 writes a minute (max_writes) are used up" in said[0], said
+        for _ in range(20):  # and from then on as time goes by
+            wait_ms = store.wait_ms(now_ms)
+            assert 0 < wait_ms <= 12_000
+            assert store.wait_ms(now_ms + wait_ms - 1 & 0x3FFFFFFF) == 1
+            now_ms = now_ms + wait_ms & 0x3FFFFFFF
+            assert store.wait_ms(now_ms) == 0
+            store.inbound_add(5)
+            store.inbound_remove(5)
+        assert len(said) == 1  # it is told anew when half of it was there again
+        now_ms = now_ms + 1_000_000 & 0x3FFFFFFF
+        assert store.wait_ms(now_ms) == 0 and not store.paused
+        while not store.wait_ms(now_ms):
+            store.inbound_add(5)
+        assert len(said) == 2
+        before = store.writes  # what is under way is written all the same
+        store.inbound_remove(5)
+        assert store.writes == before + 1 and store.inbound == []
+        store.close()
+
+
+def test_in_no_time_are_there_more_writes_than_allowed():
+    for max_writes in (1, 7, 120, 1000, 60000):
+        with Directory() as path:
+            store = FileStore(path, max_writes=max_writes)
+            store.open(4, "me", lambda line: None)
+            random.seed(max_writes)
+            now_ms = 0
+            store.wait_ms(now_ms)
+            for n in range(2000):
+                now_ms += random.choice((0, 0, 0, 1, 500, 60_000 // max_writes, 100_000))
+                if not store.wait_ms(now_ms & 0x3FFFFFFF):
+                    store.writes += 40 if n % 9 == 0 else 1  # stands for that many
+                    most = (now_ms + 1_800_000) * max_writes // 60_000
+                    assert store.writes <= most + 45, (max_writes, n)
+            store.close()
 
 
 def test_the_log_of_another_client_is_refused_and_left_alone():
