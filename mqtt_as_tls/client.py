@@ -292,6 +292,8 @@ class MQTTClient:
             except Exception as e:  # most likely no memory for more words
                 self.say(error if isinstance(e, MemoryError) else e)
                 delay = 5000
+            if not self.retry.why:  # memory is short
+                self._said = None
             if self.failover:
                 self.host, self.port = self.failover.go()
             connection = error = old = None

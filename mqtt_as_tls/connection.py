@@ -17,7 +17,7 @@ from micropython import const
 from . import load, packet, unload
 from .dispatch import decoded
 from .errors import ConnectError, LinkError, ProtocolError, ResolveError
-from .transport import STALL_MS, Transport, closed
+from .transport import STALL_MS, Transport, closed, within
 
 _CONNACK = const(0x20)
 _PUBLISH = const(0x30)
@@ -42,7 +42,7 @@ _CONNECT = const(5)
 _UP = const(6)
 _CLOSED = const(7)
 
-_LINK_S = const(120)
+_LINK_MS = const(120_000)
 _EARLY = const(1785542400)  # 2026-08-01: a clock before this may be unset (clock decides)
 _ROOM = const(80_000)  # bytes of heap: in less there is no reserve
 _REPLIES = const(16)  # that wait to be sent
@@ -109,7 +109,7 @@ class Connection:
 
     def _enter(self, state):
         if self.state == _CLOSED:
-            raise asyncio.CancelledError  # stopped: a wait_for may have lost that
+            raise asyncio.CancelledError  # stopped, in the turn in which a deadline was over
         self.state = state
 
     async def run(self):
@@ -136,10 +136,8 @@ class Connection:
                 self._enter(_TCP)
                 self.transport = t = Transport(asyncio.core.cur_task, client)
                 try:
-                    opens = self._open(t)
-                    if self.reserve:
-                        opens = self.reserve.guard(opens)
-                    present = await asyncio.wait_for(opens, client.connect_timeout_s)
+                    limit_ms = int(client.connect_timeout_s * 1000)
+                    present = await within(limit_ms, self._open(t))
                 except asyncio.TimeoutError:
                     raise load("texts").unanswered(client, STATES[self.state])
                 if not self.clean_start:
@@ -151,8 +149,12 @@ class Connection:
                     self.reserve.back()
             t.decoder.partial = True
             self._enter(_UP)
-            self._reader = asyncio.create_task(self._read(t))
+            reads = self._read(t)
+            if self.reserve:
+                reads = self.reserve.guard(reads)
+            self._reader = asyncio.create_task(reads)
             self._begin(t, present, time.ticks_diff(time.ticks_ms(), start))
+            await asyncio.sleep_ms(0)  # what the attempt had is held, too, before others take it
             await self._watch(t)
         except ProtocolError as e:
             if client.five and self.transport:
@@ -185,18 +187,15 @@ class Connection:
             if not served and (
                 retry.unanswered >= (1 if hasattr(link, "alive") else retry.reset_at)
             ):
-                reset = await asyncio.wait_for(load("retry").resets_link(client), _LINK_S)
+                reset = await within(_LINK_MS, load("retry").resets_link(client))
                 unload("retry")
                 if reset:
-                    await asyncio.wait_for(link.reset(), _LINK_S)
+                    await within(_LINK_MS, link.reset())
             if not link.is_up():
-                up = link.up()
-                if self.reserve:
-                    up = self.reserve.guard(up)
-                remark = await asyncio.wait_for(up, _LINK_S)
+                remark = await within(_LINK_MS, link.up())
                 client.say("link up" + (remark and ": " + remark or ""))
         except asyncio.TimeoutError:
-            raise LinkError("the link did not come up within %d s" % _LINK_S)
+            raise LinkError("the link did not come up within %d s" % (_LINK_MS // 1000))
         finally:
             self.linking = False
         return link.dns_servers()
@@ -226,8 +225,8 @@ class Connection:
             tls.proved_s = time.time()
             self._asked_clock = None
         self._enter(_CONNECT)
-        if self.reserve:
-            self.reserve.room()
+        if self.reserve and client.tls:
+            gc.collect()  # what stays of a connection is to lie low
         # without an answer the broker may have begun a session that we know nothing of
         unsure = self._unsure
         self._unsure = True

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 
+from . import load
 from .errors import ConnectError, ResolveError
 
 # Group and port of multicast DNS; a module variable so that it can be pointed elsewhere.
@@ -138,6 +139,7 @@ async def ask(request, servers, decode, tries, timeout_ms):
         ip, port = (server, 53) if isinstance(server, str) else server
         if is_ip(ip):  # getaddrinfo would block on a name
             addresses.append(socket.getaddrinfo(ip, port)[0][-1])
+    within = load("transport").within
     senders = MDNS not in servers and addresses  # a multicast query is answered by anybody
     try:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -146,16 +148,13 @@ async def ask(request, servers, decode, tries, timeout_ms):
     try:
         sock.setblocking(False)
         for address in addresses * tries:
-            task = asyncio.create_task(_listen(sock, senders, decode, request))
             try:
                 sock.sendto(request, address)
-                return await asyncio.wait_for_ms(task, timeout_ms)
+                return await within(timeout_ms, _listen(sock, senders, decode, request))
             except asyncio.TimeoutError:
                 pass
             except OSError as e:
                 error = e
-            finally:
-                task.cancel()
         raise error
     finally:
         sock.close()

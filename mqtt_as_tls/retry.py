@@ -150,6 +150,8 @@ def failed(client, error, old):
         error.cure = old.cure
     slowly = ", ever more rarely as this does not heal by itself" if known.slow else ""
     client.say(known.why + slowly, ", next try in %.1f s" % (delay / 1000))
+    if connection.reserve and connection.reserve.short:
+        known.why = None  # the next attempt needs its memory more
     if client.event_log:
         client.event_log.put("Disconnected", error)
         if getattr(error, "failed_starts", None):

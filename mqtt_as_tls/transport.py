@@ -37,6 +37,30 @@ def _stop():
     raise _STOP
 
 
+async def within(ms, awaitable):
+    """
+    Return what `awaitable` returns, which runs in this task, for `ms` at most.
+
+    asyncio.wait_for makes tasks of its own, which need memory also when they end.
+
+    Raises asyncio.TimeoutError, and whatever it raises.
+    """
+    timer = asyncio.create_task(_cancel(core.cur_task, ms))
+    try:
+        return await awaitable
+    except asyncio.CancelledError:
+        if timer.done():
+            raise asyncio.TimeoutError
+        raise
+    finally:
+        timer.cancel()
+
+
+async def _cancel(task, ms):
+    await asyncio.sleep_ms(ms)
+    task.cancel()
+
+
 class Signal:
     """
     A flag that one task waits for: `await signal` returns once `set()` was called.
@@ -89,8 +113,13 @@ class _Poll:
         if self.waits:
             self.waits = False
             _stop()
+        try:
+            self._enqueue(self.sock)
+        except MemoryError:
+            # what asyncio has noted would stay; MicroPython's poll() crashes on a half of it
+            core._io_queue.remove(core.cur_task)
+            raise
         self.waits = True
-        self._enqueue(self.sock)
 
 
 class Transport:

@@ -102,7 +102,7 @@ def _build(bits, manifest):
     if bits == 32:
         header = source.write_files(CACHE, {"heap_tls.h": HEAP_TLS_HEADER}) / "heap_tls.h"
         flags = " ".join(("-m32", *HEAP_TLS_FLAGS, f"-include {header}"))
-        options += ["CC=gcc -m32", "LDFLAGS_EXTRA=-m32", f"CFLAGS_EXTRA={flags}"]
+        options += ["CC=gcc -m32", "LDFLAGS_EXTRA=-m32 -no-pie", f"CFLAGS_EXTRA={flags}"]
     source.build(PORT, *source.MAKE, *options)
     return folder / "micropython"
 

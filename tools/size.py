@@ -29,10 +29,10 @@ PACKAGE = freeze.ROOT / "mqtt_as_tls"
 # Bytes. A budget is what was reached, with up to 2 % to spare, where the design's was not:
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the budget then.
 BUDGETS = {
-    "mpy": 29_700,  # of what a working app imports and keeps: options, clock, dns are unloaded
+    "mpy": 29_950,  # of what a working app imports and keeps: options, clock, dns are unloaded
     "mpy of all": 126_800,
     "mpy of home_assistant": 2_624,
-    "frozen": 9_400,  # heap to import what a working app imports
+    "frozen": 9_440,  # heap to import what a working app imports
     "imported": 33_500,  # the same from .mpy files
 }
 
