@@ -61,20 +61,22 @@ class Aside:
         A connection ended on the Delivery `out`, as did others before, `strikes` in all.
 
         Returns for how many seconds it is kept back; None: it is sent once more, and what is
-        behind it when it is through.
+        behind it when it is through, as there were too few of them, or there is no room.
         """
         session = self._client.session
         topic = _topic(out)
         if topic in self._strikes:
             longest_s = _LONGEST_S if self._passes else _NOTHING_S
             self._again_s = min(2 * self._again_s, longest_s)
-        elif strikes < _STRIKES:
+        elif strikes < _STRIKES or not self._has_room(out, session.aside):
             self._until = session.inflight[-1]
             return None
+        # before those that wait behind it; else there are none, and the others are older
+        at = 0 if topic in self._strikes else len(session.aside)
         self._strikes[topic] = strikes
         for each in reversed(session.inflight):
             if _topic(each) == topic:
-                session.drop(each, 0)
+                session.drop(each, at)
         if not self._task:
             self._task = asyncio.create_task(self._try())
         return self._again_s
@@ -98,50 +100,68 @@ class Aside:
                 self._passes = True
             self._other = out
             return False
-        first = None
-        room = client.max_waiting
-        for each in session.aside:
-            room -= 1 + len(each.packet) // _SHARE
-            if not first and _topic(each) == topic and each is not self._tried:
-                first = each
-        if first and room <= len(out.packet) // _SHARE:
-            if not self._passes:
-                return True  # it may not be their doing
-            error = MQTTError("given up: connections end on it, and others wait behind it")
-            session.drop(first)
-            self._strikes[topic] = _STRIKES
-            load("texts").undelivered(client, first, error)
+        if not self._has_room(out, [each for each in session.aside if _topic(each) == topic]):
+            return True
         session.drop(out, len(session.aside))
         client.outbox.drop(out)
         return True
 
-    async def _try(self):
+    def _has_room(self, out, those):
+        # whether `out` can be kept back; the oldest of `those` (list) gives way if others get
+        # through: else it may not be their doing
         client = self._client
         session = client.session
-        outbox = client.outbox
-        while session.aside:
+        room = client.max_waiting - 1 - len(out.packet) // _SHARE
+        for each in session.aside:
+            room -= 1 + len(each.packet) // _SHARE
+        while room < 0:
+            those = [each for each in those if each is not self._tried]
+            if not those:
+                return True
+            if not self._passes:
+                return False
+            first = those.pop(0)
+            room += 1 + len(first.packet) // _SHARE
+            session.drop(first)
+            self._strikes[_topic(first)] = _STRIKES
+            error = MQTTError("given up: connections end on it, and there are too many of them")
+            load("texts").undelivered(client, first, error)
+        return True
+
+    async def _try(self):
+        client = self._client
+        while client.session.aside:
             await asyncio.sleep(self._again_s)
             await client.up.wait()
-            out = None
-            for each in session.aside:  # in turn
-                if not out or self.struck(each) < self.struck(out):
-                    out = each
-            if not out:
-                break
-            self._tried = self._until = out
-            self._passes = False
-            session.max_inflight = 1
-            outbox.add(out, True)
-            outbox.pump()
-            while self._is_under_way(out):
-                await asyncio.sleep_ms(_TURN_MS)
+            try:
+                await self._try_one()
+            except MemoryError:
+                pass  # there may be some the next time
             self._tried = None
-            if out.error:  # it was given up: the next one is another
-                self._strikes[_topic(out)] = _STRIKES
-            elif out not in session.aside:
-                self._release(_topic(out))
         self._strikes = {}
         self._task = None
+
+    async def _try_one(self):
+        client = self._client
+        session = client.session
+        out = None
+        for each in session.aside:  # in turn
+            if not out or self.struck(each) < self.struck(out):
+                out = each
+        if not out:
+            return
+        self._tried = self._until = out
+        self._passes = False
+        session.max_inflight = 1
+        if out not in client.outbox.queue:
+            client.outbox.add(out, True)
+        client.outbox.pump()
+        while self._is_under_way(out):
+            await asyncio.sleep_ms(_TURN_MS)
+        if out.error:  # it was given up: the next one is another
+            self._strikes[_topic(out)] = _STRIKES
+        elif out not in session.aside:
+            self._release(_topic(out))
 
     def _release(self, topic):
         # what was kept back for this topic goes out

@@ -242,7 +242,8 @@ def _search(client, now, error):
     if known.strikes > 1 and not (received or gives_up):
         known.aside = known.aside or load("aside").Aside(client)
         again_s = known.aside.broke(out, known.strikes)
-        more = ": others go first, it goes again in %d s -> see the broker's log" % (again_s or 0)
+        if again_s is not None:
+            more = ": others go first, it goes again in %d s -> see the broker's log" % again_s
     if known.strikes >= _SUSPECT_AFTER:
         what = "the broker does not acknowledge" if late else "connections break right after"
         client.say("%s a message to %r%s" % (what, topic, "" if late else " was sent"), more)

@@ -15,6 +15,7 @@ _PLACES = {
     "to take note of the session": "mqtt_as_tls.session Session resume",
     "to look at the window": "mqtt_as_tls.session Session full",
     "to send what waits": "mqtt_as_tls.outbox Outbox pump",
+    "to let a message wait": "mqtt_as_tls.outbox Outbox add",
     "to send": "mqtt_as_tls.transport Transport send",
     "to send the rest": "mqtt_as_tls.transport Transport drain",
     "to read": "mqtt_as_tls.transport Transport read",

@@ -18,17 +18,19 @@ class Picky:
     protocol   int
     silent     bool: it does not end the connection, but takes no notice of them
     forgets    int, number of the connection at which it has no session any more; 0: it keeps it
+    says       int, reason code of the DISCONNECT that it sends before (MQTT 5)
     deaf       bool: it acknowledges nothing that came within 50 ms before the end
 
     came  list of (number of the connection, topic str, packet id int, dup bool, payload bytes)
     """
 
-    def __init__(self, protocol=4, silent=False, forgets=0, deaf=False, **bad):
+    def __init__(self, protocol=4, silent=False, forgets=0, deaf=False, says=0, **bad):
         self._bad = bad
         self._protocol = protocol
         self._silent = silent
         self._forgets = forgets
         self._deaf = deaf
+        self._says = says
         self.came = []
 
     def __call__(self, connection):
@@ -49,6 +51,8 @@ class Picky:
                 continue
             if first >> 4 == 3:
                 bad = self._publish(connection, first, body)
+                if bad and self._says:
+                    connection.send(five.disconnect(self._says))
                 if bad and not self._silent:
                     return
                 if first & 6 and not bad:
@@ -228,8 +232,50 @@ def test_what_is_kept_back_has_a_bound_and_the_oldest_is_told_to_be_undelivered(
     )
     told = [line for line in out.splitlines() if line.startswith("undelivered")]
     assert told == 2 * [
-        "undelivered bad given up: connections end on it, and others wait behind it"
+        "undelivered bad given up: connections end on it, and there are too many of them"
     ]
+
+
+def test_so_has_what_is_kept_back_for_ever_new_topics():
+    out = Device.against(
+        Picky(**{f"bad{n}": 10_000 for n in range(4)}),
+        """
+        set_aside(30)
+        events = client.events()
+        async with client:
+            for n in range(4):
+                client.enqueue("bad%d" % n, "x", qos=1)
+                for _ in range(3):
+                    await client.publish("t", "x", qos=1)
+            for n in range(2):
+                event = await next_event(events, "Undelivered")
+                print("undelivered", event.topic)
+            await until(lambda: kept_back(client) == 2)
+        """,
+        max_waiting=2,
+        drain_s=0,
+    )
+    assert [line for line in out.splitlines() if line.startswith("undelivered")] == [
+        "undelivered bad0",
+        "undelivered bad1",
+    ]
+
+
+def test_others_get_through_where_a_broker_of_mqtt_5_says_why_it_goes():
+    picky = Picky(5, bad=10_000, says=0x87)
+    out = Device.against(
+        picky,
+        """
+        set_aside(30)
+        async with client:
+            client.enqueue("bad", "x", qos=1)
+            await asyncio.gather(*[client.publish("t/%d" % n, "x", qos=1) for n in range(9)])
+            assert kept_back(client) == 1
+        """,
+        protocol=5,
+        drain_s=0,
+    )
+    assert "the broker disconnected" in out and "a message to 'bad' was sent: others go" in out
 
 
 def test_where_nothing_gets_through_nothing_is_given_up():
@@ -338,6 +384,25 @@ def test_what_is_kept_back_is_in_the_store_after_a_reset(tmp_path):
         Device.check(fake, program, names={"RUN": 2}, store=store)
     assert [each[-1] for each in picky.to("bad") if each[0] >= 5] == [b"0", b"1", b"2"]
     assert len(picky.to("t")) == 1
+
+
+@pytest.mark.parametrize("place", ["to let a message wait", "to look at the window"])
+def test_what_there_was_no_memory_to_try_is_tried_again(place):
+    picky = Picky(bad=4)
+    out = Device.against(
+        picky,
+        f"""
+        set_aside(0.5)
+        async with client:
+            client.enqueue("bad", "0", qos=1)
+            client.enqueue("bad", "1", qos=1)
+            await until(lambda: kept_back(client) == 2)
+            no_memory("{place}")
+            await until(lambda: left_over(client) == [])
+        """,
+    )
+    assert [each[-1] for each in picky.to("bad") if each[0] >= 4][-2:] == [b"0", b"1"]
+    assert "Traceback" not in out
 
 
 def test_a_birth_that_is_kept_back_is_not_made_anew_with_each_connection():
