@@ -276,8 +276,8 @@ def test_the_oldest_give_way_where_the_newest_are_wanted(proxy, broker, protocol
             await told("go")
             await until(lambda: not to_send(client))
             assert len([line for line in lines if "give way" in line]) == 1, lines
-            for wrong in ("old", None):
-                with raises(ValueError, "full %r: newest or oldest" % wrong):
+            for wrong, shown in (("old", "a str of 3"), (None, "None")):
+                with raises(ValueError, "full %s: newest or oldest" % shown):
                     client.enqueue("t", "x", full=wrong)
         """,
         names={"PROTOCOL": protocol},
