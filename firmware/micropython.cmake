@@ -5,8 +5,9 @@ if(NOT DEFINED MICROPY_C_HEAP_SIZE)
     message(FATAL_ERROR "tls_steps is for MicroPython's rp2 port: a Pico W, a Pico 2 W")
 endif()
 
-# Bytes of memory for TLS, taken from MicroPython's heap: the one number to choose (docs/size.md)
-if(MICROPY_C_HEAP_SIZE STREQUAL "0")
+# Bytes of memory for TLS, taken from MicroPython's heap: the one number to choose (docs/size.md),
+# on cmake's command line. A board that has a C heap of its own has a smaller one.
+if(NOT "$CACHE{MICROPY_C_HEAP_SIZE}")
     set(MICROPY_C_HEAP_SIZE 49152)
 endif()
 

@@ -48,6 +48,13 @@ def test_it_says_what_it_is(pico):
         pico.run("tls_steps.operations(-1)")
 
 
+def test_both_heaps_have_the_memory_that_one_has_on_a_pico_w(steps_firmware):
+    places = builder.symbols(steps_firmware)
+    c_heap = places["__StackLimit"] - places["__bss_end__"]
+    assert c_heap == 48 * 1024
+    assert abs(places["__GcHeapEnd"] - places["__GcHeapStart"] + c_heap - 190 * 1024) < 1024
+
+
 def test_a_wrap_that_nobody_calls_fails_the_build(steps_firmware):
     def check(wraps):
         words = ["-DNM=arm-none-eabi-nm", f"-DFIRMWARE={steps_firmware.with_suffix('.elf')}"]
