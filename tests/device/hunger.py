@@ -79,16 +79,14 @@ class Hunger:
         gc.collect()
 
 
-def as_on_rp2040():
-    """
-    Let the wait for a socket fail before anything is noted where there is no memory for it: of the
-    unix port's poll() a half of it is the end, on an RP2040 it can be taken back.
-    """
-    queue = asyncio.core.IOQueue
-    enqueue = queue._enqueue
-
+def _as_on_rp2040(enqueue):
+    # Of the unix port's poll() a half of what it notes is the end, and on an RP2040 that can be
+    # taken back: so here the wait for a socket fails before anything is noted, or not at all
     def _enqueue(self, sock, idx):
-        bytearray(128)
+        bytearray(256)
         enqueue(self, sock, idx)
 
-    queue._enqueue = _enqueue
+    return _enqueue
+
+
+asyncio.core.IOQueue._enqueue = _as_on_rp2040(asyncio.core.IOQueue._enqueue)

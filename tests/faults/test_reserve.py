@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 APP = """
 import random
 
-from tests.device.hunger import as_on_rp2040
+import tests.device.hunger
 
 kept = {}
 
@@ -140,7 +140,6 @@ def prepared(client, what):
 
 async def main():
     random.seed(SEED)
-    as_on_rp2040()
     asyncio.get_event_loop().set_exception_handler(lambda loop, context: None)
     client = make(tls=tls_given(), host="localhost", protocol=PROTOCOL, client_id="hungry")
     online, offline = [[prepared(client, what) for what in part] for part in (ONLINE, OFFLINE)]
