@@ -209,7 +209,7 @@ class Oversized:
     """
 
     topic: str
-    """Its topic, the first 480 bytes."""
+    """Its topic, the first 480 bytes; one with control characters is escaped."""
     size: int
     """Bytes of its packet."""
 

@@ -32,7 +32,8 @@ class Watched:
         keep_loaded()
         no_reserve()
         doubt_nothing()  # it is to be subscribed in every case
-        import mqtt_as_tls.oversized  # or what it takes would seem to be lost
+        import mqtt_as_tls.oversized  # or what they take would seem to be lost
+        import mqtt_as_tls.repeats
 
         self.failed = watch_failures(self)
         explain_nothing()
