@@ -80,6 +80,8 @@ def test_errors_have_the_numbers_and_words_that_they_have_without_it(
         without = desk.pico.run(_RUN.format("errors()"))
     assert len(lines(said, "error")) == 12
     assert lines(said, "error") == lines(without, "error")
+    # after what a callback raised it does not go on
+    assert lines(said, "again") == ["-12288"] * 3
     assert lines(said, "left") == ["0"]
 
 

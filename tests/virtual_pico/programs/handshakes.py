@@ -121,6 +121,11 @@ def errors():
                 pass
         except RuntimeError as e:
             print("error callback", repr(e))
+        if tls_steps:
+            try:
+                trial.step()
+            except OSError as e:
+                print("again", e.errno)
         trial.close()
     good.verify_callback = None
     print("error good", Handshake(good).finish())
