@@ -84,7 +84,7 @@ class Reserve:
             return 0
         up = _BEHIND_TLS <= client.connection.state < _OVER
         if not self._has_buffers:
-            return 0 if up else _UP
+            return 0 if up and not tls_steps else _UP
         if client.tls.rsa:
             return _EC if up else _RSA
         return _UP if up else _EC
