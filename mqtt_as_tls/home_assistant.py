@@ -37,10 +37,10 @@ class Entity:
         self.client = ha.client
         self.handler = handler
         number = kind == "number"
-        self.min = low = options.get("min", int(number))
+        self.min = low = options.get("min", number)
         self.max = high = options.get("max", 100 if number else 255)
         self.step = step = options.get("step", 1)
-        if not low <= high or step < 0.001 or not number and not 0 <= low <= high <= 255:
+        if not (low <= high and step >= 0.001 and (number or 0 <= low and high <= 255)):
             wrong("entity", "range", (low, high, step))
         value = options.pop("value", None)
         if value is not None:
@@ -92,7 +92,8 @@ class Entity:
         try:
             if kind == "number":
                 value = float(data)
-                value = value if value % 1 else int(value)
+                if not value % 1:
+                    value = int(value)
             elif kind == "text":
                 value = data.decode()
             elif kind == "switch":
@@ -102,14 +103,14 @@ class Entity:
         except ValueError:
             pass
         if message.retain or value is None or self._state(value) is None:  # of long ago
-            what = "%s/set: not taken" % self.topic
-            data = "%d bytes" % len(data) if kind == "text" else data[:40]  # which may be secret
-            load("repeats").tell(self.client, what, ": %r" % data)
+            # not what it says: a text may be a secret
+            load("repeats").tell(self.client, self.topic + "/set: ignored", ": %d bytes" % len(data))
             return
-        result = self.handler() if kind == "button" else self.handler(value)
+        button = kind == "button"
+        result = self.handler() if button else self.handler(value)
         if hasattr(result, "send"):
             result = await result
-        if kind != "button":
+        if not button:
             await self.set(value if result is None else result)
 
 
@@ -117,8 +118,6 @@ def _kind(kind):
     """Return the method of HomeAssistant that makes entities of `kind`."""
 
     def declare(ha, id, **options):
-        _check(id)
-
         def of(handler):
             return Entity(ha, kind, id, handler, options)
 
@@ -159,7 +158,7 @@ class HomeAssistant:
         topic(home + prefix)
         self.client = client
         self.home = home
-        if home[-1:] != "/" or not will or not will.retain or not will.birth:
+        if not (home[-1:] == "/" and will and will.retain and will.birth):
             wrong("entity", "home", home)
         self.id = id = id or home.split("/")[-2]
         _check(id)
@@ -188,10 +187,10 @@ class HomeAssistant:
     def remove(self, kind, id):
         """Let Home Assistant forget an entity that earlier firmware had."""
         getattr(self, kind)
-        _check(id)
         self._add(id, Entity, {"p": kind})
 
     def _add(self, id, entity, config):
+        _check(id)
         entities = self.entities
         if id in entities:
             wrong("entity", "twice", id)

@@ -172,7 +172,7 @@ asyncio.run(main())
             peer.publish(ME + "display/set", "good evening")
             running.wait_for("good evening")
             peer.publish(ME + "display/set", "more than it shows")
-            running.wait_for("display/set: not taken")
+            running.wait_for("display/set: ignored")
             peer.publish(ME + "restart/set", "PRESS")
             running.wait_for("machine: reset")
 
