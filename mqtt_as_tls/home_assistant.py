@@ -37,7 +37,7 @@ class Entity:
         self.client = ha.client
         self.handler = handler
         number = kind == "number"
-        self.min = low = options.get("min", number)
+        self.min = low = options.get("min", int(number))
         self.max = high = options.get("max", 100 if number else 255)
         self.step = step = options.get("step", 1)
         if not (low <= high and step >= 0.001 and (number or 0 <= low and high <= 255)):
@@ -56,7 +56,7 @@ class Entity:
             config["cmd_t"] = at = at + "/set"
         ha._add(id, self, config)
         if handler:
-            ha.client.on(at, 1)(self._command)
+            ha.client.on(at, 1)(self._asked)
 
     def set(self, value):
         """Publish a state; to be awaited, as `publish` is."""
@@ -85,7 +85,7 @@ class Entity:
                 return None
         return state
 
-    async def _command(self, message):
+    async def _asked(self, message):
         kind = self.kind
         data = message.payload
         value = None
@@ -104,7 +104,7 @@ class Entity:
             pass
         if message.retain or value is None or self._state(value) is None:  # of long ago
             # not what it says: a text may be a secret
-            load("repeats").tell(self.client, self.topic + "/set: ignored", ": %d bytes" % len(data))
+            load("repeats").tell(self.client, self.topic + "/set: ignored, %d bytes" % len(data))
             return
         button = kind == "button"
         result = self.handler() if button else self.handler(value)
@@ -118,6 +118,8 @@ def _kind(kind):
     """Return the method of HomeAssistant that makes entities of `kind`."""
 
     def declare(ha, id, **options):
+        _check(id)
+
         def of(handler):
             return Entity(ha, kind, id, handler, options)
 
@@ -187,10 +189,10 @@ class HomeAssistant:
     def remove(self, kind, id):
         """Let Home Assistant forget an entity that earlier firmware had."""
         getattr(self, kind)
+        _check(id)
         self._add(id, Entity, {"p": kind})
 
     def _add(self, id, entity, config):
-        _check(id)
         entities = self.entities
         if id in entities:
             wrong("entity", "twice", id)

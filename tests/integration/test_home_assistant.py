@@ -239,7 +239,7 @@ def test_a_bad_command_does_nothing_and_the_log_tells_of_it(broker):
             given = [each for each in zip(BAD, commands, strict=True) if each[1] is not None]
             for id, command in given:
                 peer.publish(f"{ME}{id}/set", command)
-                line = device.wait_for(f"{ME}{id}/set: ignored: {len(command)} bytes")
+                line = device.wait_for(f"{ME}{id}/set: ignored, {len(command)} bytes")
                 assert line.isprintable() and len(line) < 250
         peer.publish(ME + "valve/set", b"OFF", retain=True)  # live: this one counts
         device.wait_for("^valve False")
@@ -254,7 +254,7 @@ def test_a_command_that_the_broker_has_kept_is_not_taken(broker):
     peer = broker.peer(CONFIG)
     peer.publish(ME + "restart/set", b"PRESS", retain=True)
     with garden(broker, 5) as device:
-        device.wait_for("restart/set: ignored: 5 bytes")
+        device.wait_for("restart/set: ignored, 5 bytes")
         announced(peer)
         device.leave()
     assert "restart" not in device.lines
