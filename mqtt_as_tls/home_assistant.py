@@ -40,7 +40,7 @@ class Entity:
         self.min = low = options.get("min", int(number))
         self.max = high = options.get("max", 100 if number else 255)
         self.step = step = options.get("step", 1)
-        if not (low <= high and step >= 0.001 and (number or 0 <= low and high <= 255)):
+        if not (low <= high and step >= 0.001 and (number or low >= 0 and high <= 255)):
             wrong("entity", "range", (low, high, step))
         value = options.pop("value", None)
         if value is not None:

@@ -15,7 +15,7 @@ from mqtt_as_tls import FileStore, MQTTClient
 
 port, protocol, directory, run, what, qos = sys.argv[1:7]
 qos = int(qos)
-store = FileStore(directory, 16384)
+store = FileStore(directory, 16384, max_writes=60_000)
 client = MQTTClient(
     "127.0.0.1",
     int(port),

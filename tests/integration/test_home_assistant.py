@@ -5,7 +5,6 @@ its messages (tests/support/home.py).
 
 import itertools
 import json
-import re
 
 import pytest
 

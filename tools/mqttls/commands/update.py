@@ -31,7 +31,7 @@ def add(parser):
     one.add_argument(
         "--app", default="app", metavar="MODULE", help="what main.py starts (default: app)"
     )
-    one.add_argument("--output", metavar="FILE", help="where to (default: APP-N.update)")
+    one.add_argument("--output", metavar="NEW_FILE", help="where to (default: APP-N.update)")
     one.add_argument(
         "--encrypt-key",
         action="store_true",
