@@ -10,7 +10,7 @@ from micropython import const
 
 _PAUSE_MS = const(1_000)  # between two lines about the same
 _CONDITIONS = const(16)  # that are told apart within such a time
-_SHOWN = const(200)  # characters of what is kept of the last time
+_SHOWN = const(120)  # characters that are kept of a condition, and of its last details
 _OTHERS = const("other things like these")
 
 
@@ -31,8 +31,10 @@ class Repeats:
         """See the function `tell`."""
         now = time.ticks_ms()
         told = self._told
+        line = what
+        what = what[:_SHOWN]
         if what not in told and len(told) >= _CONDITIONS:
-            what = _OTHERS
+            what = line = _OTHERS
         known = told.get(what)
         if known and 0 <= time.ticks_diff(now, known[1]) < _PAUSE_MS:
             known[2] += 1
@@ -42,7 +44,7 @@ class Repeats:
         if known and known[2]:
             details = "%s (%d more)" % (details, known[2] + 1)
         told[what] = [say, now, 0, ""]  # before that: a log may do what is told here
-        say(what, details, True)
+        say(line, details, True)
         if not self.task:
             self.task = asyncio.create_task(self._later())
         return True
@@ -80,4 +82,6 @@ def tell(client, what, details="", say=None):
 
     Returns whether it is logged now.
     """
+    if not client.log:
+        return False
     return client.lazily("repeats", Repeats).tell(what, details, say)

@@ -249,6 +249,12 @@ def failed(client, error, old):
     return 0
 
 
+async def over(task, ms):
+    """In the place of what ends an attempt: a deadline is no pause."""
+    await _sleep_ms(ms)
+    task.cancel()
+
+
 def measured(value):
     """In the place of bytearray in packet.py: note what is larger than any packet may be."""
     if isinstance(value, int) and value > MAX_PACKET:
@@ -259,6 +265,7 @@ def measured(value):
 load_everything()  # or the heap would grow by it later
 packet.bytearray = measured
 retry.failed = failed
+transport._cancel = over
 retry._explained = lambda error, state: ""  # a module is loaded for it, every time
 
 
