@@ -110,6 +110,10 @@ class _Running:
             return error
         return None
 
+    def ends(self):
+        """Return when it has ended by itself, as with a reset."""
+        assert concurrent.futures.wait([self._done], patience.stretched(20)).done
+
     def __exit__(self, kind, *_):
         deadline = time.monotonic() + patience.stretched(20)
         while not self._done.done() and time.monotonic() < deadline:
@@ -225,7 +229,7 @@ def test_firmware_over_mqtt_installs_an_update(place, tmp_path):
     mqttls(place.pki, "provision", "kitchen", "--port", place.board.port)
     place.put("/lib/mqtt_update.py", (mpy.ROOT / "update/mqtt_update.py").read_bytes())
     place.put("/app.py", (tmp_path / "app.py").read_bytes())
-    with place.running(docs.text("update main")):
+    with place.running(docs.text("update main")) as before:
         come(peer, HOME + "version", b"1")
         peer.publish(HOME + "update", output.read_bytes())
         count = 1
@@ -233,6 +237,7 @@ def test_firmware_over_mqtt_installs_an_update(place, tmp_path):
             "said"
         ] != ("installed 2, starting it"):
             count += 1
+        before.ends()
     with place.running(docs.text("update main")):
         come(peer, HOME + "version", b"2")
 
