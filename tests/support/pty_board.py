@@ -140,7 +140,8 @@ class PtyBoard:
     def _wait_for_prompt(self, timeout_s=20):
         seen = b""
         deadline = time.monotonic() + patience.stretched(timeout_s)
-        while not seen.endswith(b">>> "):
+        # what came while it was off may have asked for the raw REPL
+        while not seen.endswith((b">>> ", b"CTRL-B to exit\r\n>")):
             ready, _, _ = select.select([self._board], [], [], deadline - time.monotonic())
             assert ready, f"the board does not come up: {seen!r}"
             seen += os.read(self._board, 4096)
