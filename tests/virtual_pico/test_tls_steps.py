@@ -171,7 +171,8 @@ def test_after_ctrl_c_in_a_handshake_all_of_it_is_given_back(pico):
         while pico.emulated_s() < begin + wait_s:
             time.sleep(0.01)
         interrupt(pico)
-        assert lines(pico.run(_RUN.format("many(1)")), "many") == ["1 left 0"]
+        (many,) = lines(pico.run(_RUN.format("many(1)")), "many")
+        assert many.startswith("1 left ") and int(many[7:]) <= 0  # what an earlier one left may go
         # what lies on the stack from before may look like one of the contexts, of 1.7 KB
         assert left() < 4000
     pico.start(_RUN.format("silent()"))
