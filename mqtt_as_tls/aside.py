@@ -21,6 +21,10 @@ def _topic(out):
     return packet.topic(out.packet)
 
 
+def _share(out):
+    return 1 + len(out.packet) // _SHARE
+
+
 class Aside:
     """
     What a client knows of such messages. They are in `session.aside`: those on which connections
@@ -111,9 +115,9 @@ class Aside:
         # through: else it may not be their doing
         client = self._client
         session = client.session
-        room = client.max_waiting - 1 - len(out.packet) // _SHARE
+        room = client.max_waiting - _share(out)
         for each in session.aside:
-            room -= 1 + len(each.packet) // _SHARE
+            room -= _share(each)
         while room < 0:
             those = [each for each in those if each is not self._tried]
             if not those:
@@ -121,7 +125,7 @@ class Aside:
             if not self._passes:
                 return False
             first = those.pop(0)
-            room += 1 + len(first.packet) // _SHARE
+            room += _share(first)
             session.drop(first)
             self._strikes[_topic(first)] = _STRIKES
             error = MQTTError("given up: connections end on it, and there are too many of them")

@@ -218,14 +218,14 @@ class Connection:
         packet.set_clean(connect, clean)
         await t.dial(self.address, client.port)
         client.retry.unanswered = 0  # whatever comes now, the link works
-        self._enter(_TLS if client.tls else _CONNECT)
         tls = client.tls
+        self._enter(_TLS if tls else _CONNECT)
         await t.handshake(tls, client.host, connect, self.reserve)
         if tls and tls.verified:  # what the clock says is confirmed
             tls.proved_s = time.time()
             self._asked_clock = None
         self._enter(_CONNECT)
-        if self.reserve and client.tls:
+        if self.reserve and tls:
             gc.collect()  # what stays of a connection is to lie low
         # without an answer the broker may have begun a session that we know nothing of
         unsure = self._unsure
