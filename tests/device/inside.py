@@ -378,13 +378,16 @@ def keep_loaded():
 
 def load_everything():
     """Load all that a client may load, now, and keep it: the heap does not grow by it later."""
+    import mqtt_as_tls
+
+    __import__("asyncio.funcs")  # asyncio loads it at the first wait_for or gather
     try:
-        names = os.listdir(__file__.rsplit("/tests/", 1)[0] + "/mqtt_as_tls")
+        names = os.listdir(mqtt_as_tls.__path__)
     except OSError:  # it is frozen in, and takes little; what is frozen cannot be listed
         names = ()
     for name in names:
         name, _, kind = name.partition(".")
-        if kind == "py" and not name.startswith(("_", "wifi")):
+        if kind in ("py", "mpy") and not name.startswith(("_", "wifi")):
             load(name)
     keep_loaded()
 
