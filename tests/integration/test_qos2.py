@@ -337,6 +337,7 @@ def test_qos_0_1_and_2_keep_their_order_within_the_window(proxy, broker, most):
 def test_after_a_reconnect_pubrels_come_first_then_publishes_then_new_ones(proxy, broker):
     """MQTT 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4]"""
     peer = broker.peer("t", qos=2)
+    proxy.swallow("PUBCOMP", "down", times=2)
     with Device(
         proxy,
         """
@@ -346,8 +347,12 @@ def test_after_a_reconnect_pubrels_come_first_then_publishes_then_new_ones(proxy
             await told("more")
             more = [client.publish("t", each, qos=n) for each, n in (("c", 1), ("d", 2))]
             more = asyncio.create_task(asyncio.gather(*more))
+            await until(lambda: in_flight(client) == 2)
+            print("flying")
             await told("new")
             new = asyncio.create_task(client.publish("t", "e", qos=2))
+            await asyncio.sleep_ms(0)
+            print("waiting")
             await first
             await more
             await new
@@ -355,16 +360,15 @@ def test_after_a_reconnect_pubrels_come_first_then_publishes_then_new_ones(proxy
         """,
         ack_timeout_s=60,
     ) as device:
-        proxy.swallow("PUBCOMP", "down", times=2)
         proxy.wait_for("PUBCOMP", "down", 2)
         proxy.stall_up()
         device.send("more")
-        time.sleep(0.2)
+        device.wait_for("flying")
         proxy.refuse()
         proxy.rst()
         device.wait_for("connection lost")
         device.send("new")
-        time.sleep(0.1)
+        device.wait_for("waiting")
         proxy.heal()
         device.wait_for("all 2")
         device.finish()

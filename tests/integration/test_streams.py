@@ -1114,6 +1114,8 @@ def test_a_lost_session_has_an_upload_sent_anew_or_told(tmp_path):
         Broker(tmp_path / "b", "tcp", persistence=True) as broker,
         Proxy(broker.port) as proxy,
     ):
+        proxy.swallow("PUBACK")
+        proxy.swallow("PUBREC")
         with Device(
             proxy,
             """
@@ -1131,8 +1133,6 @@ def test_a_lost_session_has_an_upload_sent_anew_or_told(tmp_path):
             """,
             max_packet=512,
         ) as device:
-            proxy.swallow("PUBACK")
-            proxy.swallow("PUBREC")
             proxy.wait_for("PUBREC", "down")
             proxy.heal()  # before the next connection
             broker.restart(wipe=True)
