@@ -29,6 +29,26 @@ set(TLS_STEPS_WRAPS
     mbedtls_ssl_handshake mbedtls_ssl_conf_verify
     mbedtls_ssl_handshake_client_step mbedtls_pk_verify_ext
 )
+
+# Arithmetic of P-256 for the RP2040, 7 KB of flash; -DTLS_STEPS_P256=OFF leaves it out. The core of
+# a Pico 2 W has an instruction for what takes 21 here, and mbedTLS knows it.
+option(TLS_STEPS_P256 "arithmetic of P-256 for an RP2040" ON)
+if(TLS_STEPS_P256 AND PICO_PLATFORM STREQUAL "rp2040")
+    set(TLS_STEPS_P256_C ${CMAKE_CURRENT_LIST_DIR}/p256.c)
+    target_sources(usermod_tls_steps INTERFACE
+        ${TLS_STEPS_P256_C} ${CMAKE_CURRENT_LIST_DIR}/p256_armv6m.S)
+    set_source_files_properties(${TLS_STEPS_P256_C} PROPERTIES COMPILE_OPTIONS -O2)
+    list(APPEND TLS_STEPS_WRAPS mbedtls_mpi_mul_mpi mbedtls_ecp_group_load)
+    # what an elliptic curve inverts with changed in mbedTLS 3.6.5
+    file(READ ${MICROPY_DIR}/lib/mbedtls/library/ecp.c ecp)
+    if(ecp MATCHES "mbedtls_mpi_gcd_modinv_odd")
+        list(APPEND TLS_STEPS_WRAPS mbedtls_mpi_gcd_modinv_odd)
+        set_source_files_properties(${TLS_STEPS_P256_C}
+            PROPERTIES COMPILE_DEFINITIONS P256_INVERTS_WITH_GCD)
+    else()
+        list(APPEND TLS_STEPS_WRAPS mbedtls_mpi_inv_mod)
+    endif()
+endif()
 foreach(name ${TLS_STEPS_WRAPS})
     target_link_options(usermod_tls_steps INTERFACE LINKER:--wrap=${name})
 endforeach()

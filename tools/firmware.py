@@ -91,14 +91,14 @@ CHANGES = {
 }
 
 
-def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, c_heap_bytes=None):
+def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, **options):
     """
     Return the path of an RP2040's firmware.bin (its .elf lies beside it), built if need be.
 
-    manifest      path of a manifest.py: what is frozen in
-    name          str, of the folder in OUT that it gets
-    module        Path of the folder of a user C module, or None
-    c_heap_bytes  int, the size of its C heap; None: what the module says
+    manifest  path of a manifest.py: what is frozen in
+    name      str, of the folder in OUT that it gets
+    module    Path of the folder of a user C module, or None
+    options   of CMake, for the module: {"MICROPY_C_HEAP_SIZE": 81920}, …
 
     Raises Unavailable.
     """
@@ -110,10 +110,10 @@ def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, c_heap_byt
         files = [manifest, *sorted(BOARD.iterdir())]
         files += [path for _, path in source.files_of(manifest, "rp2")]
         files += sorted(module.iterdir()) if module else []
-        key = source.key(f"{versions} {c_heap_bytes}", __file__, *files)
+        key = source.key(f"{versions} {options}", __file__, *files)
         firmware = OUT / name / "firmware.bin"
         if not source.is_fresh(firmware, key):
-            built = _build(manifest, versions, module, c_heap_bytes)
+            built = _build(manifest, versions, module, options)
             firmware.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(built.with_suffix(".elf"), firmware.with_suffix(".elf"))
             source.deliver(built, firmware, key)
@@ -187,7 +187,7 @@ def _change():
         source.write_files(TREE, {name: text})
 
 
-def _build(manifest, versions, module, c_heap_bytes):
+def _build(manifest, versions, module, options):
     """Return the path of firmware.bin in the folder in which it was built."""
     _change()
     folder = CACHE / (f"build-{module.name}" if module else "build")
@@ -199,6 +199,9 @@ def _build(manifest, versions, module, c_heap_bytes):
     source.say("build the firmware with", manifest.name, f"and {module.name}/" if module else "")
     source.forget_frozen(folder)
     options = {
+        "MICROPY_C_HEAP_SIZE": 0,
+        "TLS_STEPS_P256": "ON",
+        **options,
         "MICROPY_BOARD": "VIRTUAL_PICO",
         "MICROPY_BOARD_DIR": BOARD,
         "MICROPY_FROZEN_MANIFEST": manifest,
@@ -206,7 +209,6 @@ def _build(manifest, versions, module, c_heap_bytes):
         "PICO_CLIB": "newlib",
         "PICO_NO_PICOTOOL": 1,  # it would be fetched and built, for a file that nothing here reads
         "USER_C_MODULES": module or "",
-        "MICROPY_C_HEAP_SIZE": c_heap_bytes or 0,
     }
     port = TREE / "ports" / "rp2"
     configure = [f"-D{name}={value}" for name, value in options.items()]

@@ -107,7 +107,9 @@ def measure(folder):
             found[kind].update(_connections(image, keys, folder / f"{kind}-{keys}"))
         print(kind, found[kind], flush=True)
     # with room for two
-    image = firmware.rp2040(name="steps-roomy", module=firmware.STEPS, c_heap_bytes=_ROOM_BYTES)
+    image = firmware.rp2040(
+        name="steps-roomy", module=firmware.STEPS, MICROPY_C_HEAP_SIZE=_ROOM_BYTES
+    )
     found["sufficient"] = {n: _sufficient(image, n, folder / f"room-{n}") for n in COUNTS}
     return found
 

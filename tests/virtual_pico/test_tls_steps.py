@@ -143,8 +143,8 @@ def test_good_and_failed_handshakes_leave_nothing(pico):
 
 
 def test_a_client_that_is_cancelled_in_the_handshake_leaves_nothing(pico):
-    said = pico.run(_RUN.format("cancelled(1, 300, 700)"))
-    assert lines(said, "cancelled") == ["1", "300", "700"]
+    said = pico.run(_RUN.format("cancelled(1, 150, 400)"))
+    assert lines(said, "cancelled") == ["1", "150", "400"]
     assert lines(said, "left") == ["0"]
 
 
