@@ -26,7 +26,11 @@ const N = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n; /
 const TOP = 2n ** 256n;
 const WORDS = 8;
 const SECP256R1 = 3; // mbedtls_ecp_group_id
-const INVERSION = 'mbedtls_mpi_gcd_modinv_odd';
+
+// mbedTLS's inversion, as what the firmware is built with has it: (gcd, x, a, n), or (x, a, n)
+const GCD = 'mbedtls_mpi_gcd_modinv_odd';
+const INVERSION = `__wrap_${GCD}` in settings.symbols ? GCD : 'mbedtls_mpi_inv_mod';
+const inversion = (x, a, n) => (INVERSION === GCD ? [0, x, a, n] : [x, a, n]);
 
 const chip = new Firmware(settings.firmware, settings.symbols, 'mp_init');
 const cycles = {}; // {function: of each call}
@@ -170,13 +174,13 @@ function compareSquares(a) {
 function compareInverses(a) {
   const words = wordsOf(a, WORDS);
   chip.words(A, WORDS).set(words);
-  const parameters = [0, mpi(mpiX, WORDS, X), mpi(mpiA, WORDS, A), mpiP];
+  const parameters = inversion(mpi(mpiX, WORDS, X), mpi(mpiA, WORDS, A), mpiP);
   chip.words(X, 2 * WORDS).fill(0);
   if (constant(`__wrap_${INVERSION}`, parameters) !== 0) fail('no inverse', a);
   const inverse = numberOf(chip.words(X, WORDS));
   if (inverse >= P || (a * inverse) % P !== 1n) fail('inverse', a);
   // where it lies where the number lies
-  const inPlace = [0, mpi(mpiX, WORDS, A), mpi(mpiA, WORDS, A), mpiP];
+  const inPlace = inversion(mpi(mpiX, WORDS, A), mpi(mpiA, WORDS, A), mpiP);
   chip.call(`__wrap_${INVERSION}`, inPlace);
   if (numberOf(chip.words(A, WORDS)) !== inverse) fail('inverse in place', a);
   chip.words(A, WORDS).set(words);
@@ -235,7 +239,7 @@ function compareRefusals() {
       chip.words(A, WORDS).set(wordsOf(a, WORDS));
       chip.words(B, WORDS).set(wordsOf(n, WORDS));
       chip.words(X, 2 * WORDS).fill(0);
-      const given = [0, mpi(mpiX, WORDS, X), mpi(mpiA, WORDS, A), mpi(mpiN, WORDS, B)];
+      const given = inversion(mpi(mpiX, WORDS, X), mpi(mpiA, WORDS, A), mpi(mpiN, WORDS, B));
       return [chip.call(name, given), numberOf(chip.words(X, WORDS))];
     });
     if (String(results[0]) !== String(results[1])) fail('not as mbedTLS', a, n);
@@ -276,13 +280,13 @@ const traces = {};
 function compareTraces(a, b) {
   chip.words(A, WORDS).set(wordsOf(a, WORDS));
   chip.words(B, WORDS).set(wordsOf(b, WORDS));
-  const inversion = [0, mpi(mpiX, WORDS, X), mpi(mpiA, WORDS, A), mpiP];
+  const parametersOfInversion = inversion(mpi(mpiX, WORDS, X), mpi(mpiA, WORDS, A), mpiP);
   for (const [name, parameters] of [
     ['p256_mul', [X, A, B]],
     ['p256_sqr', [X, A]],
     ['modulo_p', [mpiX]],
     ['__wrap_mbedtls_mpi_mul_mpi', [mpiX, mpiA, mpi(mpiN, WORDS, B)]],
-    [`__wrap_${INVERSION}`, inversion],
+    [`__wrap_${INVERSION}`, parametersOfInversion],
   ]) {
     mpi(mpiX, 2 * WORDS, X);
     if (name === 'modulo_p') chip.words(X, 2 * WORDS).set(wordsOf((a << 256n) | b, 2 * WORDS));
