@@ -70,7 +70,7 @@ def _load(what, source, label, use=None):
                 head = at + 2
                 size = data[at + 1]
                 if size > 127:
-                    head += size & 127
+                    head += size & 3  # no file of a board is larger
                     size = int.from_bytes(data[at + 2 : head], "big")
                 # A key begins with its version, an INTEGER; a certificate, an encrypted key don't.
                 if data[at] != 48 or (data[head] == 2) != (label == _KEY):

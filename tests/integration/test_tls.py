@@ -507,6 +507,8 @@ def test_every_damaged_file_is_a_value_error(pki):
         for at in range(1, len(ca)):
             try_one(ca[:at], cert, key)
         print(refused, accepted)
+        for length in range(128, 256):  # of any number of bytes
+            try_one(bytes((0x30, length)) + ca, cert, key)
         for whole in (0, 1, 2):
             data = (ca, cert, key)[whole]
             for at in range(0, len(data), 3):

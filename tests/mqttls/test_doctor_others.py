@@ -711,11 +711,14 @@ def test_row_61_a_name_in_a_topic_line(conf, tmp_path, pki):
 
 
 def test_row_62_lines_that_go_with_mosquitto_3(tmp_path, pki):
-    path = tmp_path / "mosquitto.conf"
+    path, parameters = tmp_path / "mosquitto.conf", tmp_path / "dh.pem"
+    parameters.write_text(
+        "-----BEGIN DH PARAMETERS-----\nMAYCAQ0CAQI=\n-----END DH PARAMETERS-----\n"
+    )
     path.write_text(
         "per_listener_settings true\nuser root\nlistener 8883\nallow_anonymous true\n"
         f"certfile {pki.broker.cert_pem}\nkeyfile {pki.broker.key_pem}\n"
-        f"dhparamfile {pki.broker.cert_pem}\n"
+        f"dhparamfile {parameters}\n"
     )
     word = files("--conf", path)
     assert word.problems == [], word

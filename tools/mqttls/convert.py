@@ -8,6 +8,7 @@ A file may hold anything: it is read up to a bound, and what is in it is believe
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import os
 import re
@@ -17,10 +18,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
-from . import certificates, der_form, given, pkcs8
+from . import certificates, der_form, given, pfx, pkcs8
 from .doctor import file_kinds, reading
 from .messages import Failure, shell
 
@@ -203,6 +204,10 @@ def parts(data, name, secret=None):
     return out
 
 
+_DASHES = r"[-\u2010-\u2015\u2212=_*#]{1,10}"
+_ALMOST = re.compile(rf"{_DASHES} ?(BEGIN|END) ([A-Z0-9 ]{{1,40}}?) ?{_DASHES}", re.IGNORECASE)
+
+
 def _plain(data):
     """Return `data` as ASCII text where it is text in another encoding, else as it is."""
     for mark, coding in (
@@ -220,9 +225,29 @@ def _plain(data):
                 at = data.find("-----BEGIN ".encode(coding))
                 data = data[at:].decode(coding, "replace").encode()
                 break
+    if b"-----BEGIN " not in data:
+        packed = b"".join(data.split())
+        if packed.startswith(_IN_BASE64):  # once more, as Kubernetes keeps it
+            with contextlib.suppress(ValueError):
+                return _plain(base64.b64decode(packed, validate=True))
+    data = _straightened(data)
     if b"-----BEGIN " in data and rb"\n" in data:  # in JSON, or in a shell's variable
         data = data.replace(rb"\r", b"").replace(rb"\n", b"\n")
     return data
+
+
+_IN_BASE64 = base64.b64encode(b"-----BEGI")
+
+
+def _straightened(data):
+    """Return a text with its lines BEGIN and END as PEM wants them; what is no text as it is."""
+    if b"BEGIN" not in data.upper():
+        return data
+    try:
+        text = data.decode()
+    except ValueError:
+        return data
+    return _ALMOST.sub(lambda found: f"-----{found[1]} {found[2]}-----".upper(), text).encode()
 
 
 def _base64(text):
@@ -265,11 +290,17 @@ def _of_block(label, body, name, secret, out):
         block = _rebuilt(label, body)
         out.add_key(_unlocked(_with(_pem_key, block), name, secret, block))
         return
+    body = re.sub(rb"""["'\\>]""", b"", body)  # of mails, and of strings in a program
     try:
         der = base64.b64decode(b"".join(body.split()), validate=True)
     except (ValueError, binascii.Error):
-        raise wrong(f"{name}: the block {label} is damaged", "copy it again as it was") from None
-    if label in _CERTIFICATES:
+        odd = reading.odd_characters(body)
+        has = f": {odd} stands in it" if odd else ""
+        fact = f"{name}: the block {label} is damaged{has}"
+        raise wrong(fact, "copy it again as it was") from None
+    if label in _CERTIFICATES and file_kinds.wrapped(name, der):  # as certutil -encode does
+        out.add(parts(der, name, secret))
+    elif label in _CERTIFICATES:
         _add_certificate(der[: der_form.element_size(der)], name, out)
     else:
         _of_der(der, name, secret, out)
@@ -299,7 +330,7 @@ def _of_der(data, name, secret, out):
             _of_p7b(der, name, out)
         elif inner[:3] in (b"\2\1\0", b"\2\1\1"):
             out.add_key(_key(der, name))
-        elif _is_locked(inner):
+        elif reading.is_locked(der):
             out.add_key(_unlocked(_with(_der_key, der), name, secret, der))
         elif inner[:1] == b"\x30":
             what = _other(der, inner)
@@ -311,11 +342,6 @@ def _of_der(data, name, secret, out):
             raise wrong(f"{name} is damaged behind {out.said()}", "copy it again in binary mode")
         else:
             return
-
-
-def _is_locked(inner):
-    # EncryptedPrivateKeyInfo (RFC 5958 section 3): an algorithm and a string
-    return _content(inner)[:1] == b"\x06" and inner[der_form.element_size(inner) :][:1] == b"\x04"
 
 
 def _other(der, inner):
@@ -378,32 +404,53 @@ def _of_p7b(der, name, out):
 
 def _check_rounds(data, name):
     if pkcs8.rounds(data) > pkcs8.MOST_ROUNDS:
-        raise wrong(
-            f"{name} has its passphrase hashed more than {pkcs8.MOST_ROUNDS:,} times",
-            "have it made anew; who made it so wanted a PC to be busy with it for hours",
-        )
+        raise _too_many_rounds(name)
+
+
+def _too_many_rounds(name):
+    return wrong(
+        f"{name} has its passphrase hashed more than {pkcs8.MOST_ROUNDS:,} times",
+        "have it made anew; who made it so wanted a PC to be busy with it for hours",
+    )
 
 
 def _of_pfx(der, name, secret, out):
     _check_rounds(der, name)
-    found = None
-    for word in (None, b""):
-        try:
-            found = pkcs12.load_pkcs12(der, word)
-            break
-        except _DAMAGED as error:
-            if "deserialize" in str(error):
-                raise wrong(
-                    f"{name} is a PKCS#12 file (PFX) that is damaged",
-                    "copy it again in binary mode",
-                ) from None
-    if found is None:
-        found = _unlocked(_with(pkcs12.load_pkcs12, der), name, secret, der)
-    if found.key is not None:
-        out.add_key(found.key)
-    for each in (found.cert, *found.additional_certs):
-        if each is not None:
-            _add_certificate(certificates.cert_der(each.certificate), name, out)
+    count = der.count(_KEY_BAG)
+    if count > 1:
+        cure = "give one alone; of a keystore of Java: " + shell(
+            *("keytool", "-importkeystore", "-srckeystore", name, "-srcalias", "NAME"),
+            *("-destkeystore", "NEW.p12", "-deststoretype", "PKCS12"),
+        )
+        raise wrong(f"{name} is a PFX with {count} private keys", cure)
+    try:
+        key, found = _pfx(der, name, (None, b""))
+    except _DAMAGED as error:
+        if "deserialize" in str(error):
+            raise wrong(
+                f"{name} is a PKCS#12 file (PFX) that is damaged", "copy it again in binary mode"
+            ) from None
+        key, found = _unlocked(lambda word: _pfx(der, name, (word,)), name, secret, der)
+    if key is None and not found:
+        raise wrong(
+            f"{name} is a PFX with neither a certificate nor a private key",
+            "have it exported again, with both in it",
+        )
+    if key is not None:
+        out.add_key(key)
+    for each in found:
+        _add_certificate(certificates.cert_der(each), name, out)
+
+
+# pkcs8ShroudedKeyBag, as the type of a bag (RFC 7292 section 4.2)
+_KEY_BAG = bytes.fromhex("060b2a864886f70d010c0a0102")
+
+
+def _pfx(der, name, words):
+    try:
+        return pfx.load(der, words)
+    except pfx.TooSlow:
+        raise _too_many_rounds(name) from None
 
 
 def _with(function, data):
@@ -428,22 +475,30 @@ def _unlocked(load_with, name, secret, data):
 
 
 def _locked(name, data, is_known):
-    old = any(each in data for each in _OLD_LOCKS) or b"DEK-Info" in data
-    pfx = _content(data)[:3] == b"\2\1\3"
-    convert = shell("openssl", "pkcs12", "-legacy", "-in", name, "-nodes", "-out", "NEW")
-    if not pfx:
+    old = any(each in data for each in _OLD_LOCKS) or b"DEK-Info: DES" in data
+    newer = _PBMAC1 in data
+    words = ("openssl", "pkcs12", *(("-nomacver",) if newer else ("-legacy",)))
+    convert = shell(*words, "-in", name, "-nodes", "-out", "NEW")
+    if _content(data)[:3] != b"\2\1\3":
         convert = shell(
             *("openssl", "pkey", "-provider", "legacy", "-provider", "default"),
             *("-in", name, "-out", "NEW"),
         )
+    if is_known and not old and not newer:
+        return wrong(f"wrong passphrase for {name}", "try again with the right one")
     fact = f"wrong passphrase for {name}" if is_known else f"{name} cannot be decrypted here"
-    if not old:
-        return wrong(fact, "try again with the right one" if is_known else "copy it again")
-    return wrong(
-        fact,
-        f"if the passphrase is right: {convert}, then take NEW in its place and delete it after",
-        "it is encrypted as in the 1990s (RC2, DES), which not every OpenSSL still decrypts",
-    )
+    cause = "it is encrypted in a way that only openssl knows"
+    if newer:
+        cause = "its checksum is of a newer kind (PBMAC1), and openssl can leave that aside"
+    elif old:
+        cause = (
+            "it is encrypted as in the 1990s (RC2, DES), which not every OpenSSL still decrypts"
+        )
+    cure = f"if the passphrase is right: {convert}, then take NEW in its place and delete it after"
+    return wrong(fact, cure, cause)
+
+
+_PBMAC1 = bytes.fromhex("06092a864886f70d01050e")  # 1.2.840.113549.1.5.14 (RFC 9579)
 
 
 # What a board can use
@@ -488,7 +543,9 @@ def identity(held, where):
             f"name the file with the {missing}, too",
             cause,
         )
-    pairs = [(one, key) for key in held.keys for one in held.certificates if _is_pair(one, key)]
+    known = [each for each in held.certificates if reading.public_key(each) is not None]
+    known = known or held.certificates  # of an odd form of its key _check_kind tells
+    pairs = [(one, key) for key in held.keys for one in known if reading.is_pair(one, key)]
     if not pairs:
         names = ", ".join(map(reading.name_of, held.certificates[:5]))
         more = ", …" if len(held.certificates) > 5 else ""
@@ -504,11 +561,6 @@ def identity(held, where):
     own, key = max(pairs, key=lambda each: each[0].not_valid_after_utc)
     _check_kind(own, key, where)
     return Identity(own, key, chain_above(own, held.certificates))
-
-
-def _is_pair(certificate, key):
-    public = reading.public_key(certificate)
-    return public is not None and certificates.belongs(certificate, key)
 
 
 def chain_above(certificate, candidates):

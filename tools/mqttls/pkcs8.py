@@ -8,6 +8,7 @@ passphrases a second at that. What is written here it reads, and so does OpenSSL
 import base64
 import contextlib
 import hashlib
+import math
 import os
 import re
 import textwrap
@@ -24,6 +25,7 @@ _CONSTRUCTED = 0x20
 _INTEGER, _OCTETS, _NULL, _OID, _SEQUENCE = 0x02, 0x04, 0x05, 0x06, 0x30
 _PBES2 = bytes.fromhex("2a864886f70d01050d")
 _PBKDF2 = bytes.fromhex("2a864886f70d01050c")
+_SCRYPT = bytes.fromhex("2b06010401da47040b")
 _HMAC_SHA256 = bytes.fromhex("2a864886f70d0209")
 _AES_256_CBC = bytes.fromhex("60864801650304012a")
 
@@ -72,7 +74,8 @@ def is_weak(pem):
 def rounds(data):
     """
     Return how often what is in `data` (bytes, DER or PEM) has a passphrase hashed, the largest
-    number that can be seen (int): of PBKDF2, of scrypt, of PKCS#12's own ways.
+    number that can be seen (int): of PBKDF2, of PKCS#12's own ways; of scrypt (RFC 7914) the
+    product of its cost, block size and parallelization.
     """
     found = re.search(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----(.+?)-----END", data, re.DOTALL)
     with contextlib.suppress(ValueError):
@@ -82,12 +85,18 @@ def rounds(data):
 
 def _rounds(data, depth):
     # in all of these forms the number stands behind its salt
-    most, salted = 0, False
+    most, salted, is_scrypt = 0, False, False
     with contextlib.suppress(ValueError, IndexError):
         for each in elements(data) if depth else ():
             tag, inner = each[0], content(each)
             if tag == _INTEGER and salted:
                 most = max(most, int.from_bytes(inner, "big"))
+            elif tag == _OID:
+                is_scrypt = inner == _SCRYPT
+            elif is_scrypt and tag == _SEQUENCE:
+                numbers = [content(one) for one in elements(inner) if one[0] == _INTEGER]
+                # the fourth would be the length of the key (section 7.1)
+                most = max(most, math.prod(int.from_bytes(one, "big") for one in numbers[:3]))
             elif tag == _OCTETS or tag & _CONSTRUCTED:
                 most = max(most, _rounds(inner, depth - 1))
                 salted = salted or tag == _OCTETS

@@ -279,7 +279,7 @@ class _Trust:
             self._add_next(given)
         for each in chain.judge(sent, self.trusted):
             if each.level == "problem":
-                raise Failure(each.fact, each.cure, cause=each.cause, stage="chain")
+                raise Failure(each.fact, _of_others(each.cure), cause=each.cause, stage="chain")
 
     def _take(self, found, sent, given, exclusive):
         if found.root is not None:
@@ -329,7 +329,8 @@ class _Trust:
         found += lint.server(leaf, self.answer.cipher) + lint.dates(leaf, "its certificate")
         for each in found:
             if each.level == "problem":
-                raise Failure(each.fact, each.cure, cause=each.cause, stage=each.stage)
+                cure = _of_others(each.cure)
+                raise Failure(each.fact, cure, cause=each.cause, stage=each.stage)
 
     def _other_name(self, leaf):
         dns, addresses = reading.alternative_names(leaf)
@@ -396,7 +397,14 @@ class _Trust:
                     f"give that of the CA {issuer}",
                     stage="chain",
                 )
+            for each in held:
+                if each.subject == found.below.issuer and reading.signed_by(found.below, each):
+                    raise self._unusable(each, sent)
             cure = f"give the CA {issuer}"
+            if found.below.issuer != found.below.subject:
+                names = ", ".join(sorted(map(reading.name_of, held))[:3])
+                cure += f"; or, if {issuer} is below {names}, its owner must have the broker send "
+                cure += f"the certificate of {issuer}, too"
             if found.is_self_signed and found.below == sent[0]:
                 cure = "it is signed by itself: give this certificate itself, or leave --ca away, "
                 cure += "and compare its fingerprint"
@@ -424,6 +432,17 @@ class _Trust:
                 "(fullchain.pem, not cert.pem)"
             )
         return Failure(roots.sentence(found), cure, stage="chain")
+
+    def _unusable(self, ca, sent):
+        """Return the Failure about the right CA, with which boards cannot check the broker."""
+        for each in (*chain.held([ca]), *chain.judge(sent, [ca])):
+            if each.level == "problem":
+                return Failure(each.fact, _of_others(each.cure), cause=each.cause, stage="chain")
+        return Failure(
+            f"boards cannot use the CA {reading.name_of(ca)}",
+            "its owner must have it made anew, with P-256 and SHA-256",
+            stage="chain",
+        )
 
     def _url(self, certificate):
         """Return where a certificate says that its issuer's can be had, for messages."""
@@ -454,6 +473,11 @@ class _Trust:
             )
         self.trusted = held or list(before)
         self.report.note(f"{self.unseen}: boards get what you gave, and nothing was checked")
+
+
+def _of_others(cure):
+    """Return a cure (str) without our commands for a broker of one's own."""
+    return re.sub(r" \((mqttls [a-z ]+)\)", "", cure)
 
 
 def _amazon(sent):

@@ -387,6 +387,41 @@ ROWS = {
         "put them into the broker's certfile in this order: its own, the one that signed it, the "
         "one that signed that",
     ),
+    66: (
+        "TLS",
+        "this port is for a proxy: it wants the header of the PROXY protocol, which tells it who "
+        "comes, before anything else",
+        "dial the proxy's own port; or switch that off here (mosquitto: enable_proxy_protocol, "
+        "haproxy: accept-proxy, nginx: proxy_protocol)",
+    ),
+    67: (
+        "TLS",
+        "behind this port no broker takes the connection: a proxy, a container or a tunnel passes "
+        "it on to one that does not run, or sends that one a header that it does not expect "
+        "(send-proxy); or the broker has as many clients as it takes, or a list of who may come",
+        "start the broker behind it; see to which address and port it is passed on, and how "
+        "(docker ps, the proxy's log); max_connections in mosquitto.conf",
+    ),
+    68: (
+        "TLS",
+        "the broker insists on Extended Master Secret, as OpenSSL does in FIPS mode, or on "
+        "Encrypt-then-MAC: MicroPython has neither",
+        "let it go on without: in OpenSSL's FIPS mode tls1-prf-ems-check = 0; in GnuTLS without "
+        "%FORCE_SESSION_HASH and %FORCE_ETM",
+    ),
+    69: (
+        "CONNACK",
+        "a proxy in between passes something on that the broker does not expect: from behind its "
+        "own TLS to the broker's TLS port, or with a header of the PROXY protocol",
+        "pass it on to the broker's plain port; or through, without TLS of the proxy's own; "
+        "without send-proxy",
+    ),
+    70: (
+        "chain",
+        "the certificate spells the name of the CA that signed it in another type of string than "
+        "the CA's own does: to PCs that is the same, to mbedTLS it is not",
+        "reissue it with the issuer's name copied from the CA's certificate (openssl does so)",
+    ),
 }
 
 

@@ -117,7 +117,11 @@ def judge(sent, trusted, when=None, known=()):
         fact = f"the chain has more than {_MOST_ABOVE} certificates above the broker"
         return [*out, problem(33, fact, cure="use a shorter chain")]
     whose = leaf if child is sent[0] else f"the certificate of the CA {reading.name_of(child)}"
-    return [*out, _why_no_parent(child, whose, sent, trusted, known, len(taken) - 1)]
+    finding = _why_no_parent(child, whose, sent, trusted, known, len(taken) - 1)
+    if len(taken) > 1 and child.not_valid_after_utc < (when or certificates.now()):
+        # an expired cross-sign: what is above it is of no use any more
+        finding = dataclasses.replace(finding, level="remark")
+    return [*out, finding]
 
 
 def _dates_in_chain(certificate, whose, when, held, number):
@@ -150,8 +154,11 @@ def _why_no_parent(child, whose, sent, trusted, known, above):
         cure = f"give the certificate of the CA {issuer}"
         return problem(56, fact, stage="chain", cure=cure)
     for each in [*trusted, *sent[1:]]:
-        if not reading.same_name(each.subject, child.issuer) or each == child:
+        if not reading.similar_name(each.subject, child.issuer) or each == child:
             continue
+        if not reading.same_name(each.subject, child.issuer) and reading.signed_by(child, each):
+            fact = f"{whose} and the CA {issuer} have that name in two types of string"
+            return problem(70, fact)
         if reading.signed_by(child, each):
             if not reading.is_ca(each, each in trusted):
                 missing = "keyCertSign" if reading.says_ca(each) else "CA:TRUE"

@@ -119,7 +119,7 @@ def _issuers(certificate, whose, authorities, chain):
                 return []  # the broker takes this very one
             cure = "add it itself to the broker's cafile, or issue one from the broker's CA"
         fact = f"{whose} is from {issuer}; the broker takes those from {names}"
-        if any(reading.same_name(each.subject, at.issuer) for each in authorities):
+        if any(reading.similar_name(each.subject, at.issuer) for each in authorities):
             fact = f"{whose} was not signed by the CA {issuer} in the broker's cafile, but by "
             fact += "another one of that name"
             cure = "put that one into cafile, too; or issue a new certificate (mqttls device add)"
@@ -143,7 +143,7 @@ def root_to_cafile(name):
 
 def _issuer(certificate, candidates):
     for each in candidates:
-        if reading.same_name(each.subject, certificate.issuer) and reading.signed_by(
+        if reading.similar_name(each.subject, certificate.issuer) and reading.signed_by(
             certificate, each
         ):
             return each

@@ -4,12 +4,14 @@ import difflib
 import os
 from pathlib import Path
 
+from ..messages import shell
 from ..names import is_port
 from . import reading
 from .causes import problem
 
 _MOST_INCLUDED = 50
 _HERE = "configuration"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 # Options that belong to the listener above them.
 _OF_LISTENER = set(
@@ -134,7 +136,14 @@ class Configuration:
 
     def _read(self, path):
         try:
-            text = reading.read(path, _HERE).decode("utf-8", "replace")
+            data = reading.read(path, _HERE)
+            if data[:2] in _UTF16_MARKS:
+                out = f"{path}.utf8"
+                cure = shell("iconv", "-f", "UTF-16", "-t", "UTF-8", path) + f" > {shell(out)}"
+                fact = f"{path} is text in UTF-16, as Notepad and PowerShell's > write it"
+                cause = "mosquitto reads UTF-8, and does not start"
+                raise reading.Unreadable(problem(57, fact, cause=cause, cure=cure))
+            text = data.decode("utf-8", "replace")
         except reading.Unreadable as error:
             self.findings.append(error.finding)
             return
@@ -218,7 +227,8 @@ class Configuration:
     def _listen(self, path, number, value):
         words = value.split()
         if not words or not (words[0] == "0" or is_port(words[0])):  # 0: no TCP
-            self._wrong(0, f"{path} line {number}: listener without a port", "listener 8883")
+            fact = f"{path} line {number}: listener without a port (1 to 65535)"
+            self._wrong(0, fact, "listener 8883")
             return
         address = words[1] if len(words) > 1 else ""
         self.listeners.append(Listener(int(words[0]), address, number))

@@ -4,7 +4,10 @@ need: what keeps mosquitto from starting, and what keeps boards out.
 """
 
 import contextlib
+import errno
 import os
+import re
+import socket
 import ssl
 import stat
 from pathlib import Path
@@ -13,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..messages import shell
+from ..names import is_address
 from . import clients, conf, lint, reading
 from .causes import problem, remark
 from .peek import BOARD_CIPHERS, CIPHERS
@@ -35,11 +39,12 @@ class Files:
         self.chain, self.authorities, self.crls, self.known = [], [], [], []
 
 
-def judge(configuration, port=None, name=None, when=None):
+def judge(configuration, port=None, name=None, when=None, tls=True):
     """
     Return (findings, Files or None) for the listener on `port`, or else the first with TLS.
 
     name  the name that devices dial, to be checked against the certificate; None: unchecked
+    tls   whether devices come with TLS
     """
     out = list(configuration.findings)
     listener = configuration.listener(port)
@@ -66,13 +71,21 @@ def judge(configuration, port=None, name=None, when=None):
                 cure=f"listener {listener.port} (without an address)",
             )
         )
+    out += _sockets(configuration)
     out += _access(configuration, listener)
+    if listener.options.get("protocol", "mqtt") == "websockets":
+        fact = f"the listener on port {listener.port} is one for websockets"
+        cause = "it takes MQTT over WebSocket only, which boards do not know"
+        cure = "a listener of its own for boards, without the line `protocol`"
+        return [*out, problem(5, fact, stage=_HERE, cause=cause, cure=cure)], None
     if listener.half_tls:
         have = " and ".join(
             each for each in ("cafile", "capath", "keyfile") if each in listener.options
         )
         fact = f"port {listener.port} has {have}, but no certfile"
         return [*out, problem(59, fact)], None
+    if not listener.tls and not tls:
+        return out, None
     if not listener.tls:
         fact = f"the listener on port {listener.port} has no certfile: it is a plain one"
         return [*out, problem(3, fact, stage=_HERE)], None
@@ -174,14 +187,56 @@ def _protocol(listener, chain):
     if unknown:
         fact = f"ciphers_tls1.3 has {', '.join(sorted(unknown))[:80]}, which OpenSSL does not know"
         out.append(problem(57, fact, cure="drop that line: boards speak TLS 1.2"))
-    if listener.options.get("protocol", "mqtt") == "websockets":
-        fact = f"the listener on port {listener.port} is one for websockets"
-        out.append(problem(5, fact, stage=_HERE, cure="use the listener with protocol mqtt"))
     if listener.options.get("socket_domain") == "ipv6":
         fact = f"the listener on port {listener.port} has socket_domain ipv6"
         cause = "boards come with IPv4"
         out.append(problem(2, fact, stage=_HERE, cause=cause, cure="drop that line"))
     return out
+
+
+def _sockets(configuration):
+    """Return the findings about listeners that cannot listen, or not to boards."""
+    out, seen = [], set()
+    for each in configuration.listeners:
+        line = f"listener {each.port} {each.address}".strip()
+        if each.port and (each.port, each.address) in seen:
+            fact = f"{configuration.path} has {line} twice"
+            cause = "mosquitto does not start: it has that port already"
+            out.append(problem(2, fact, stage=_HERE, cause=cause, cure="drop one of them"))
+        seen.add((each.port, each.address))
+        interface = each.options.get("bind_interface")
+        if configuration.is_copy:
+            continue
+        if interface and not _is_interface(interface):
+            fact = f"{line} has bind_interface {interface}, which this machine does not have"
+            cause = "mosquitto does not start with that"
+            out.append(problem(2, fact, stage=_HERE, cause=cause, cure="drop that line"))
+        if ":" in each.address:
+            fact, cause = f"{line} is bound to an address of IPv6", "boards come with IPv4"
+            cure = f"listener {each.port}"
+            out.append(problem(2, fact, stage=_HERE, cause=cause, cure=cure))
+        elif is_address(each.address) and not _is_here(each.address):
+            fact = f"{line} is bound to an address that this machine does not have"
+            cause = "mosquitto does not start there"
+            cure = f"listener {each.port}; or give the address that the broker's machine has"
+            out.append(problem(2, fact, stage=_HERE, cause=cause, cure=cure))
+    return out
+
+
+def _is_interface(name):
+    try:
+        return bool(socket.if_nametoindex(name))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _is_here(address):
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 _CIPHERS_13 = set(
@@ -264,14 +319,20 @@ def _access(configuration, listener):
 
 
 def _passwords(path):
+    lines = []
     with contextlib.suppress(reading.Unreadable):
-        for line in reading.read(path, _HERE).decode("utf-8", "replace").splitlines():
+        lines = reading.read(path, _HERE).decode("utf-8", "replace").splitlines()
+        for line in lines:
             _, colon, word = line.partition(":")
             if colon and not line.startswith("#") and not word.startswith("$"):
                 fact = f"{path} has a password that is not hashed"
                 cause = "mosquitto takes no such line: that user's password is always wrong"
                 cure = shell("mosquitto_passwd", "-U", path)
                 return [problem(36, fact, stage=_HERE, cause=cause, cure=cure)]
+    if not any(":$" in each for each in lines if not each.startswith("#")):
+        fact, cure = f"{path} has no user in it", shell("mosquitto_passwd", path, "NAME")
+        cause = "whoever gives a user name is refused"
+        return [problem(36, fact, stage=_HERE, cause=cause, cure=cure)]
     return []
 
 
@@ -352,11 +413,16 @@ def _files(configuration, listener, name, when):
     if files.chain:
         files.known = _beside(certfile) + files.authorities
         leaf = files.chain[0]
-        if reading.is_ca(leaf) and len(files.chain) > 1:
+        misplaced = reading.is_ca(leaf) and len(files.chain) > 1
+        if misplaced:
+            # all else that is wrong with it as the broker's own follows from that
+            out = [each for each in out if "does not belong to the certificate" not in each.fact]
             fact = f"{certfile} begins with the CA {reading.name_of(leaf)}"
             cure = "put the broker's own certificate first, those of CAs after it"
             cause = "the first certificate is the one that the broker shows"
             out.append(problem(39, fact, cause=cause, cure=cure))
+            leaf = next((each for each in files.chain if not reading.is_ca(each)), leaf)
+            files.chain = [leaf, *(each for each in files.chain if each is not leaf)]
         whose = f"the broker's certificate ({certfile})"
         out += lint.form(leaf, whose) + lint.server(leaf) + lint.dates(leaf, whose, when)
         out += lint.flight([reading.size(each) for each in files.chain])
@@ -377,6 +443,7 @@ def _files(configuration, listener, name, when):
             fact += f"CA above it, {reading.issuer_of(each)}"
             cure = clients.root_to_cafile(reading.issuer_of(each))
             out.append(problem(53, fact, stage=_HERE, cure=cure))
+    out += _folder_of_cas(configuration, listener) + _parameters(configuration, options)
     crlfile = configuration.file(options.get("crlfile", ""))
     if crlfile and os.path.exists(crlfile):
         try:
@@ -385,6 +452,34 @@ def _files(configuration, listener, name, when):
         except reading.Unreadable as error:
             out.append(error.finding)
     return out, files
+
+
+def _folder_of_cas(configuration, listener):
+    """Return the findings about a capath in which OpenSSL finds nothing."""
+    path = listener.options.get("capath")
+    if not path or configuration.is_copy or not os.path.isdir(path):
+        return []
+    if any(re.fullmatch(r"[0-9a-f]{8}\.\d+", each) for each in os.listdir(path)):
+        return []
+    fact = f"capath {path} has no certificate under the name of its hash"
+    cause = "OpenSSL looks for files such as 9d66eef0.0 in it, so no client's CA is found"
+    level = "problem" if "cafile" not in listener.options else "remark"
+    cure = shell("openssl", "rehash", path)
+    return [problem(25, fact, stage=_HERE, cause=cause, cure=cure, level=level)]
+
+
+def _parameters(configuration, options):
+    """Return the findings about a dhparamfile that holds something else."""
+    path = configuration.file(options.get("dhparamfile", ""))
+    if not path or not os.path.exists(path):
+        return []
+    with contextlib.suppress(reading.Unreadable):
+        if b"-----BEGIN DH PARAMETERS-----" not in reading.read(path, _HERE):
+            fact = f"dhparamfile {path} holds no DH parameters"
+            cause = "mosquitto 2.0 does not start with that"
+            cure = "drop that line: boards do without"
+            return [problem(39, fact, cause=cause, cure=cure)]
+    return []
 
 
 def _must_be_pem(path, option):

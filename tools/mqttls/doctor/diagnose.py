@@ -148,7 +148,9 @@ class _Diagnosis:
     def look(self):
         """Look from outside; return the peek's Answer when it got as far as ServerHelloDone."""
         hints = self.has_problem("configuration", "TLS")
-        looked = self.looked = outside.Look(self.case.target, self.case.timeout_s, hints)
+        dns = [name for each in self.on_disk for name in reading.alternative_names(each)[0]]
+        looked = outside.Look(self.case.target, self.case.timeout_s, hints, dns)
+        self.looked = looked
         self.add(*looked.findings)
         self.verdict.stages.update(looked.stages)
         self.verdict.peek = looked.data
@@ -246,7 +248,8 @@ class _Diagnosis:
             self.acl = configuration.file(configuration.of(listener, "acl_file"))
             if listener.is_on("use_subject_as_username"):
                 self.acl = None  # its users are not told by their names
-        findings, files = conf_lint.judge(configuration, port, name)
+        tls = target is None or target.tls
+        findings, files = conf_lint.judge(configuration, port, name, tls=tls)
         if target and target.host in ("localhost", "127.0.0.1"):  # that is how it is meant
             findings = [each for each in findings if (each.row, each.level) != (2, "remark")]
         self.add(*findings)
@@ -349,6 +352,15 @@ class _Diagnosis:
             chain=self.chain,
             named=bool(self.named),
         )
+        key = self.case.target.key
+        if any(each.row == 27 for each in findings) and any(
+            reading.is_pair(self.certificate, each) for each in reading.later_keys(key)
+        ):
+            fact = f"{key} has several keys, and the one of {reading.name_of(self.certificate)} "
+            cause = "a board takes the first key in the file"
+            cure = "leave in that file the key of the certificate alone"
+            several = problem(27, f"{fact}is not the first", cause=cause, cure=cure)
+            findings = [several if each.row == 27 else each for each in findings]
         if answer is not None and not answer.wants_certificate:
             findings = [
                 dataclasses.replace(each, level="remark") if each.row in (25, 26, 53) else each

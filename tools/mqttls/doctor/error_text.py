@@ -6,8 +6,9 @@ Windows. The device's own table has the last word; here stands what only a perso
 import re
 
 from .. import library
-from . import log, mbedtls
+from . import log, mbedtls, other_logs
 from .causes import ROWS
+from .peek import ALERTS
 
 # Other libraries' errors, and those of Windows. Before the rows of the device's table.
 _OTHERS = (
@@ -111,6 +112,99 @@ _CLIENTS = (
     (r"UNEXPECTED_EOF|EOF occurred in violation", 6),
     (r"CERTIFICATE_VERIFY_FAILED|server_certificate:certificate verify failed", 17),
 )  # fmt: skip
+# The words of other libraries: Node, Go, rustls, GnuTLS, Windows, ESP-IDF. A row, or both halves.
+_BOTH_WAYS = (
+    "who writes this does not know the CA of the other side's certificate",
+    "in a client's log: give it the CA that signed the broker's; in the broker's: put the CA that "
+    "signed the device's into its cafile (its truststore)",
+)
+_REVOCATION = (
+    "Windows could not ask whether the certificate was revoked, as with a CA of one's own",
+    "no fault of the broker, boards do not ask: curl --ssl-no-revoke",
+)
+_WORDS = (
+    (r"DEPTH_ZERO_SELF_SIGNED|SELF_SIGNED_CERT_IN|UNABLE_TO_GET_ISSUER_CERT", 17),
+    (r"UNABLE_TO_VERIFY_LEAF", 19),
+    (r"CERT_HAS_EXPIRED|CERT_E_EXPIRED|SEC_E_CERT_EXPIRED", 14),
+    (r"CERT_NOT_YET_VALID", 13),
+    (r"ALTNAME_INVALID|SEC_E_WRONG_PRINCIPAL|0x80090322", 15),
+    (r"disconnected before secure TLS", 6),
+    (r"EPROTO.*wrong version number", 3),
+    (r"SEC_E_UNTRUSTED_ROOT|0x80090325", 17),
+    (r"0x8009201[23]|CRYPT_E_(NO_REVOCATION|REVOCATION_OFFLINE)", _REVOCATION),
+    (r"SEC_E_ALGORITHM_MISMATCH|0x80090331", 10),
+    (r"x509: certificate is valid for|doesn't contain any IP SANs|relies on legacy Common Name",
+     15),
+    (r"No subject alternative (DNS )?names? (present|matching)|No name matching", 15),
+    (r"x509: certificate has expired or is not yet valid", (
+        "a certificate has expired, or is not valid yet, by the clock of who writes this",
+        "the times in the line tell which: renew it, or set that clock")),
+    (r"x509: certificate signed by unknown authority|PKIX path building failed|"
+     r"unable to find valid certification path", _BOTH_WAYS),
+    (r"CertificateExpiredException|validity check failed", 14),
+    (r"CertificateNotYetValidException", 13),
+    (r"keystore password was incorrect", (
+        "the passphrase of the keystore is another one",
+        "see that the broker's configuration has the one that it was made with")),
+    (r"certificate issuer is unknown", 17),
+    (r"name in the certificate does not match", 15),
+    (r"is NOT trusted.*expired", 14),
+    (r"Error in the certificate\.", 17),
+    (r"invalid peer certificate: (UnknownIssuer|BadSignature)", 17),
+    (r"invalid peer certificate:.*NotValidForName", 15),
+    (r"invalid peer certificate:.*NotValidYet", 13),
+    (r"invalid peer certificate:.*Expired", 14),
+    (r"CaUsedAsEndEntity", (
+        "the broker's certificate says CA:TRUE, with which rustls refuses it; boards do not",
+        "reissue it with basicConstraints CA:FALSE, if others than boards come")),
+    (r"InvalidContentType", 3),
+    (r"NoCipherSuitesInCommon|NoKxGroupsInCommon|NoSignatureSchemesInCommon", 10),
+    (r"IllegalSniName", (
+        "the broker takes no address as server name, as rustls does",
+        "dial a name that is in its certificate, or set server_hostname=")),
+    (r"unacceptable protocol version", (
+        "the broker takes no MQTT 3.1.1 (CONNACK 1)",
+        "let it (mosquitto: accept_protocol_versions), or try protocol=5")),
+    (r"(refused|rc ?= ?5)[,: ]+not authori[sz]ed", 35),
+    (r"(refused|rc ?= ?4)[,: ]+bad user ?name", 36),
+    (r"read ECONNRESET", (
+        "the other side hung up", "see the broker's log: a TLS port without tls=, its ACL")),
+    (r"Failed to open new connection in specified timeout", (
+        "no answer from that address", "check the address, port and firewall")),
+    (r"DH_KEY_TOO_SMALL", (
+        "the broker's DH parameters are too small for this PC; boards do without DH",
+        "take dhparamfile out of the broker's configuration, or make it anew with 2048 bits")),
+    (r"UNSAFE_LEGACY_RENEGOTIATION|legacy sigalg disallowed", 8),
+    (r"not marked critical|Missing (Authority|Subject) Key Identifier|CA cert does not include key"
+     r" usage", (
+        "Python from 3.13 on is stricter about a CA than boards are (VERIFY_X509_STRICT)",
+        "make the CA anew: basicConstraints and keyUsage critical, with key identifiers (mqttls "
+        "init); or let that program leave VERIFY_X509_STRICT off")),
+)  # fmt: skip
+_FAILED_WITHIN = (
+    "the other side failed in the handshake: it has no certificate for this name, or an error of "
+    "its own",
+    "see its log; dial it by its name (server_hostname=)",
+)
+# What a client may think when the broker sends it an alert (RFC 5246 section 7.2): its row
+_ALERTS = {
+    **dict.fromkeys((42, 43, 44, 45, 46, 48), 25),
+    **dict.fromkeys((40, 71), 10),
+    49: 35,
+    51: 27,
+    70: 7,
+    80: _FAILED_WITHIN,
+    112: 42,
+    116: 24,
+    120: 51,
+}
+_ALERT = re.compile(
+    r"alert number (\d{1,3})|AlertDescription:? (\d{1,3})|^(\d{1,3}) ?:? ?(?=[a-z]+_[a-z_]+$)",
+    re.IGNORECASE,
+)
+_ALERT_NAME = re.compile(
+    r"(?:fatal alert:?|remote error: tls:|alert[_ ]) ?([a-z][A-Za-z_ ]+)", re.IGNORECASE
+)
 _UNREADABLE = -15616
 _FROM_A_CLIENT = re.compile(
     r"\[SSL|process_server_certificate|_ssl\.c|ssl\.\w*Error|verify error:num|SSLError|curl:"
@@ -159,6 +253,10 @@ def look_up(error, year=None):
         for pattern, row in _CLIENTS:
             if re.search(pattern, error, re.IGNORECASE):
                 return ROWS[row][1:]
+    found = _of_others(error)
+    if found:
+        return found
+    error = _PLACES.sub("", error)
     number = _number(error)
     if number is not None:
         return _of_number(number, table, year)
@@ -169,6 +267,9 @@ def look_up(error, year=None):
         finding = log.judge_line(error)
         if finding:
             return finding.cause, finding.cure
+    found = _of_alert(error)
+    if found:
+        return found
     found = table.explain(error, year=year, rows=rows)
     if found[0]:
         return found
@@ -182,6 +283,36 @@ def look_up(error, year=None):
         if re.search(pattern, error, re.IGNORECASE):
             return ROWS[row][1:]
     return found
+
+
+# numbers that count something else than errors: a line of a source, an exit status
+_PLACES = re.compile(r"\(?_ssl\.c:\d+\)?|^curl: \(\d+\) ")
+
+
+def _of_others(error):
+    """Return (cause, cure) of the words of another library or broker, None for no such words."""
+    for pattern, meaning in _WORDS:
+        if re.search(pattern, error, re.IGNORECASE):
+            return ROWS[meaning][1:] if isinstance(meaning, int) else meaning
+    for pattern, row, cause in other_logs.LINES:
+        if re.search(pattern, error, re.IGNORECASE):
+            return cause or ROWS[row][1], ROWS[row][2]
+    return None
+
+
+def _of_alert(error):
+    """Return (cause, cure) of an alert of TLS by number or name, None for no alert."""
+    number, found = None, _ALERT.search(error)
+    if found:
+        number = int(found[1] or found[2] or found[3])
+    elif not _is_number_of_an_error(error):
+        found = _ALERT_NAME.search(error)
+        words = found[1].replace("_", "").replace(" ", "").lower() if found else ""
+        for at, name in ALERTS.items():
+            if words and words.startswith(name.replace("_", "")):
+                number = at
+    meaning = _ALERTS.get(number)
+    return ROWS[meaning][1:] if isinstance(meaning, int) else meaning
 
 
 def _of_number(number, table, year):

@@ -4,7 +4,9 @@ signing request, a downloaded page, … and the command that makes of it what bo
 read.
 """
 
+import base64
 import binascii
+import re
 from pathlib import Path
 
 from cryptography import x509
@@ -20,9 +22,14 @@ _PEM_BEGIN = b"-----BEGIN "
 
 # (what its first bytes are, what the file is, what to do)
 _BEGINNINGS = (
-    (b"\xfe\xed\xfe\xed", "a Java keystore", "keytool -importkeystore makes a PFX of it"),
     (b"PK\x03\x04", "a ZIP archive", "unpack it, and give the file in it"),
+    (b"7z\xbc\xaf", "a 7-Zip archive", "unpack it, and give the file in it"),
+    (b"Rar!", "a RAR archive", "unpack it, and give the file in it"),
     (b"\x1f\x8b", "a compressed file", "unpack it: gunzip"),
+    (b"%PDF", "a PDF", "download the certificate itself"),
+    (b"$ANSIBLE_VAULT", "a file that Ansible encrypted", "decrypt it: ansible-vault decrypt"),
+    (b"version https://git-lfs", "a pointer of Git LFS", "fetch what it points to: git lfs pull"),
+    (b"[InternetShortcut]", "a link of Windows", "download what it points to"),
     (
         b"PuTTY-User-Key-File",
         "a key of PuTTY, which is for SSH",
@@ -35,6 +42,11 @@ _BEGINNINGS = (
     (b"{", "JSON", "give the certificate in it as a file of its own, its \\n as line breaks"),
     (b"http", "an address, not what is there", "download the certificate from it"),
 )
+_KEYSTORES = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")  # JKS, JCEKS
+_SPECIMEN = "-----BEGIN CERTIFICATE-----"
+# a BEGIN line as word processors, chats and tired people write it
+_ALMOST_PEM = re.compile(r"[-\u2010-\u2015\u2212=_*#]{1,10} ?BEGIN [A-Z0-9 ]{1,40}", re.IGNORECASE)
+_PEM_IN_BASE64 = base64.b64encode(_PEM_BEGIN[:9])  # of a whole number of its groups
 # by the label between the dashes of PEM
 _LABELS = {
     "PKCS7": "pkcs7",
@@ -72,10 +84,10 @@ def recognise(path, data, labels=()):
         cure = f"convert it: {shell('iconv', '-f', 'UTF-16', '-t', 'UTF-8', path)} > {shell(out)}"
         if _PEM_BEGIN in text:
             return "text in UTF-16, as PowerShell's > and Notepad write it", cure
-        return "text in UTF-16, without a certificate or key", cure
+        return "text in UTF-16, without a certificate or key", _ITSELF
     if b"\\n" in data and _PEM_BEGIN in data:
         out = Path(path).with_suffix(".unpacked.pem")
-        take = shell("sed", r"s/\\n/\n/g", path)
+        take = shell("sed", "-e", r"s/\\n/\n/g", "-e", r's/["\\]//g', path)
         cure = f"make line breaks of them: {take} > {shell(out)}"
         return "PEM whose line breaks are written out as \\n", cure
     if labels:
@@ -84,6 +96,13 @@ def recognise(path, data, labels=()):
             if kind:
                 return _described(kind, path, "PEM", data)
         return None
+    if data[:4] in _KEYSTORES:
+        words = ("-importkeystore", "-srckeystore", path, "-deststoretype", "PKCS12")
+        return "a Java keystore", "make a PFX of it: " + shell(
+            "keytool", *words, "-destkeystore", _beside(path, ".p12")
+        )
+    if data[257:262] == b"ustar":
+        return "an archive of tar", "unpack it, and give the file in it"
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:64]
     for mark, what, cure in _BEGINNINGS:
         if start.startswith(mark) and (mark != b"http" or b"://" in start):
@@ -91,6 +110,8 @@ def recognise(path, data, labels=()):
     kind = _of_der(data)
     if kind:
         return _described(kind, path, "DER", data)
+    if _PEM_IN_BASE64 in data:
+        return _twice(path, data)
     packed = b"".join(data.split()).lower()
     if packed.startswith(b"3082") and not packed.strip(b"0123456789abcdef"):
         out = Path(path).with_suffix(".der")
@@ -98,12 +119,70 @@ def recognise(path, data, labels=()):
     if _is_base64(data):
         cure = "put the line -----BEGIN CERTIFICATE----- before it and -----END CERTIFICATE----- "
         return "base64 without the lines BEGIN and END", cure + "after it"
-    return None
+    return _text(data)
+
+
+_ITSELF = f"give the certificate's own file, which begins with {_SPECIMEN} or is binary"
+
+
+def _text(data):
+    """Return (what, cure) of a text that has no PEM, None for what is no text."""
+    try:
+        text = data.decode("utf-8-sig")
+    except ValueError:
+        return None
+    if not all(each.isprintable() or each in "\t\r\n\f\x1a" for each in text):
+        return None
+    almost = _ALMOST_PEM.search(text)
+    if almost:
+        cure = f"write it so, with five hyphens on either side: {_SPECIMEN}; and END alike"
+        return f"PEM whose line {almost[0][:40]!r} is not as it must be", cure
+    if text.lstrip().startswith("Certificate:"):
+        return "what openssl tells about a certificate, without it", _ITSELF
+    return "text, neither a certificate nor a private key", _ITSELF
+
+
+def _twice(path, data):
+    """Return (what, cure) of PEM that was made base64 once more, alone or in a larger text."""
+    what = "PEM in base64 once more, as Kubernetes keeps it"
+    if b"".join(data.split()).startswith(_PEM_IN_BASE64):
+        out = _beside(path, ".pem")
+        return what, f"make PEM of it: {shell('base64', '-d', path)} > {shell(out)}"
+    found = re.search(rb"\b" + _PEM_IN_BASE64 + rb"[A-Za-z0-9+/=]*", data)
+    if found is None:
+        return None
+    take = shell("grep", "-o", f"{_PEM_IN_BASE64.decode()}[A-Za-z0-9+/=]*", path)
+    out = shell(_beside(path, ".pem"))
+    return what, f"take the right one out of it: {take} | head -1 | base64 -d > {out}"
+
+
+def _beside(path, ending):
+    """Return the path (str) of a new file with `ending` beside `path`, never that one itself."""
+    out = Path(path).with_suffix(ending)
+    return str(out if out != Path(path) else out.with_suffix(f".new{ending}"))
+
+
+def wrapped(path, der):
+    """
+    Return (what the file is, what to do) where the block CERTIFICATE of a PEM file holds `der`,
+    which is something else; None where that is not known.
+    """
+    kind = "pem" if der.startswith(_PEM_BEGIN) else _of_der(der)
+    names = {"pfx": "a PFX (PKCS#12)", "pkcs7": "a P7B (PKCS#7)", "key": "a private key"}
+    names.update(pem="PEM once more", request="a signing request (CSR)", crl="a CRL")
+    if kind not in names:
+        return None
+    ending = {"pfx": ".p12", "pkcs7": ".p7b", "pem": ".pem"}.get(kind, ".der")
+    out = shell(_beside(path, ending))
+    strip = shell("tr", "-d", r"\r")
+    take = f"{shell('sed', '/-----/d', path)} | {strip} | base64 -d > {out}"
+    what = f"{names[kind]} between the lines of a certificate, as `certutil -encode` writes it"
+    return what, f"take it out: {take}"
 
 
 def is_convertible(what):
-    """Tell whether `mqttls use` reads what recognise() called `what` (str)."""
-    return what.startswith(("a PFX", "a P7B", "text in UTF-16, as", "base64"))
+    """Tell whether `mqttls use` reads what recognise() or wrapped() called `what` (str)."""
+    return what.startswith(("a PFX", "a P7B", "text in UTF-16, as", "base64", "PEM "))
 
 
 def _utf16(data):
@@ -158,17 +237,16 @@ def _is_base64(data):
 def _described(kind, path, form, data):
     """Return (what, cure) of a `kind` in the `form` PEM or DER."""
     inform = ("-inform", "DER") if form == "DER" else ()
-    stem = Path(path).with_suffix("")
+    out = _beside(path, ".pem")
     if kind == "pfx":
         legacy = ("-legacy",) if _OLD_CIPHERS in data else ()
-        out = f"{stem}.pem"
         take = shell("openssl", "pkcs12", "-in", path, "-nodes", *legacy, "-out", out)
         old = ", with old ciphers (OpenSSL 3 wants -legacy)" if legacy else ""
         cure = f"take certificate and key out of it, both into {out}: {take}"
         return f"a PFX (PKCS#12): certificate and key under a passphrase{old}", cure
     if kind == "pkcs7":
         command = shell("openssl", "pkcs7", *inform, "-in", path, "-print_certs")
-        cure = f"take the certificates out of it: {command} -out {shell(f'{stem}.pem')}"
+        cure = f"take the certificates out of it: {command} -out {shell(out)}"
         return "a P7B (PKCS#7): certificates in a bag", cure
     return {
         "request": (

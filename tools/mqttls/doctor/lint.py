@@ -138,6 +138,11 @@ def extensions(certificate, whose):
             fact = f"the extension {reading.oid_name(oid)} of {whose} cannot be read"
             cure = "reissue it: what is in that extension does not follow RFC 5280"
             out.append(problem(33, fact, cure=cure))
+    odd = [each for each in reading.alternative_names(certificate)[1] if "/" in each]
+    if odd:
+        fact = f"the subjectAltName of {whose} has the address {odd[0]} with its mask"
+        cure = "reissue it with the address alone, 4 bytes (16 of IPv6): mbedTLS reads no other"
+        out.append(problem(33, fact, cure=cure))
     for oid, critical, _ in found:
         if critical and oid not in _UNDERSTOOD and not _is_any_policy(certificate, oid):
             fact = f"{whose} has a critical extension {reading.oid_name(oid)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import acl, given, system
 from ..names import is_device_name
+from . import other_logs
 from .causes import ROWS, problem, remark
 
 _MOST_BYTES = 1024 * 1024
@@ -22,6 +23,7 @@ _MOST_LONG = 2000
 _LINES = tuple(
     (re.compile(pattern, re.IGNORECASE), row, cause)
     for pattern, row, cause in (
+        *other_logs.LINES,
         (r"wrong version number|http request", 4, None),
         (r"unsupported protocol|wrong ssl version|no protocols available", 7,
          "client and broker have no TLS version in common: the broker may want TLS 1.3, "
@@ -82,6 +84,10 @@ _LINES = tuple(
          "place"),
         (r"Starting in local only mode", 2,
          "without a listener in its configuration mosquitto 2 takes clients of its own PC only"),
+        (r"Websockets support not available|Unable to create websockets listener", 57,
+         "mosquitto does not start: it was built without WebSocket, which boards do not need"),
+        (r"Cannot assign requested address", 2,
+         "the address behind the port in `listener` is none of the broker's machine"),
         (r"Address already in use", 2,
          "another program, perhaps another broker, has the port"),
         (r"already connected, closing old connection", 38,
@@ -132,6 +138,8 @@ _CURES = {
         ("oversize p", "raise max_packet_size and message_size_limit, or send less"),
         ("max_connections", "raise max_connections, and the broker's limit of open files"),
         ("certfile and keyfile must", "give both certfile and keyfile to the listener"),
+        ("Websockets support", "drop the line `protocol websockets`"),
+        ("Cannot assign", "listener 8883 (without an address)"),
     )
     if word in pattern.pattern
 }

@@ -5,10 +5,19 @@ back to the ClientHello of a board, and if that is no handshake, why.
 
 import contextlib
 import dataclasses
+import time
 
 from ..names import is_address
 from . import lint, peek, reading
-from .causes import problem, remark
+from .causes import ROWS, problem, remark
+
+_ALONE_S = 1.5  # to wait for what a server does by itself
+_TLS_PORT = "this is a port with TLS, and it was tried without"
+_HTTP = "a web server, or MQTT over WebSocket, which boards do not know"
+_OTHER_PORT = "use the broker's port, usually 1883 without TLS, 8883 with it"
+
+
+_MOST_NAMES = 4  # to try
 
 
 class Look:
@@ -17,6 +26,7 @@ class Look:
 
     timeout_s  for each of them
     hints      list of Finding of the broker's configuration: what it says of ciphers and keys
+    names      those in the certificate of its configuration: a proxy may want one of them
 
     answer    peek.Answer where it got as far as ServerHelloDone and a board could go on; an empty
               one where a board without TLS could; or None
@@ -25,8 +35,9 @@ class Look:
     findings  list of Finding
     """
 
-    def __init__(self, target, timeout_s, hints=()):
+    def __init__(self, target, timeout_s, hints=(), names=()):
         self.target, self.timeout_s, self.hints = target, timeout_s, hints
+        self.names = [each for each in names if each != target.name][:_MOST_NAMES]
         self.address = None
         self.stages, self.findings, self.data = {}, [], {}
         self.answer = self._look() if target.tls else self._look_without_tls()
@@ -85,9 +96,9 @@ class Look:
             what = f"no answer within {self.timeout_s:g} s"
         return problem(2, f"{address} port {self.target.port}: {what}")
 
-    def _peek(self, address, name, offer="board"):
-        port = self.target.port
-        return peek.peek(address, port, name, offer=offer, timeout_s=self.timeout_s)
+    def _peek(self, address, name, offer="board", before=b""):
+        more = {"offer": offer, "before": before, "timeout_s": self.timeout_s}
+        return peek.peek(address, self.target.port, name, **more)
 
     def _try_peek(self, *args):
         try:
@@ -97,7 +108,7 @@ class Look:
 
     def _judge_answer(self, answer, address):
         """Return the Finding when a board cannot even shake hands, else None."""
-        target, name = self.target, self.target.name
+        target = self.target
         where = f"{target.host} port {target.port}"
         if answer.version and answer.version < 0x0303:
             return problem(8, f"{where} chose {answer.version_name}")
@@ -113,21 +124,7 @@ class Look:
             first = answer.first.split(b"\r")[0][:40].decode("latin-1")
             return problem(5, f"{where} answers {first!r}")
         if answer.end in ("closed", "reset", "silence") and not answer.version:
-            if peek.speaks_mqtt(address, target.port):
-                return problem(3, f"{where} answers a plain CONNECT with CONNACK")
-            if self._answers_only_with_other_name(answer, address):
-                return problem(42, f"{where} hangs up on the name {name}")
-            http = peek.speaks_http(address, target.port, name, self.timeout_s, tls=False)
-            if http:
-                cause = "a web server, or MQTT over WebSocket, without TLS"
-                return problem(5, f"{where} answers {http!r} to HTTP without TLS", cause=cause)
-            if answer.end == "silence":
-                return problem(
-                    6,
-                    f"{where} does not answer the ClientHello within {self.timeout_s:g} s",
-                    cause="no broker is behind this port, or it hangs",
-                )
-            return problem(6, f"{where} hangs up at the ClientHello")
+            return self._judge_nothing(answer, address, where)
         if answer.end == "broken":
             return problem(5, f"{where} breaks the TLS specification: {answer.detail}")
         if answer.end in ("closed", "reset", "silence"):
@@ -139,10 +136,65 @@ class Look:
             )
         return self._judge_alert(answer, address, where)
 
-    def _answers_only_with_other_name(self, answer, address):
-        # Does it answer another name, or none at all?
-        other = None if answer.end == "silence" else "localhost"
-        return self._try_peek(address, other).end == "done"
+    def _judge_nothing(self, answer, address, where):
+        """Return the Finding about a port that does not answer the ClientHello at all."""
+        port, name = self.target.port, self.target.name
+        if peek.speaks_mqtt(address, port):
+            return problem(3, f"{where} answers a plain CONNECT with CONNACK")
+        other = self._other_name(answer, address)
+        if other is not None:
+            return self._wants_other(other, f"{where} hangs up on the name {name}")
+        http = peek.speaks_http(address, port, name, self.timeout_s, tls=False)
+        if http:
+            cause = "a web server, or MQTT over WebSocket, without TLS"
+            return problem(5, f"{where} answers {http!r} to HTTP without TLS", cause=cause)
+        if answer.end == "silence":
+            return problem(
+                6,
+                f"{where} does not answer the ClientHello within {self.timeout_s:g} s",
+                cause="no broker is behind this port, or it hangs",
+            )
+        shown = f"{where} hangs up at the ClientHello"
+        alone = self._closes_alone(shown)
+        if alone:
+            return alone
+        for header in peek.PROXY_HEADERS:
+            if self._try_peek(address, name, "board", header).version:
+                return problem(66, f"{where} answers only behind a header of the PROXY protocol")
+        if is_address(name):
+            cause = "a proxy goes by server names, of which an address is none; or it is no TLS "
+            cure = f"dial the broker by its name, or give that: --name NAME; {ROWS[6][2]}"
+            return problem(6, shown, cause=f"{cause}port", cure=cure)
+        cause = f"this is no TLS port; or a proxy goes by server names, and has none for {name}"
+        return problem(6, shown, cause=cause)
+
+    def _closes_alone(self, shown, tls=False):
+        """
+        Return the Finding about a port that ends a connection on which nothing was sent, and as
+        fast as one on which something was; else None.
+        """
+        port, name = self.target.port, self.target.name
+        start = time.monotonic()
+        self._try_peek(self.address, name)
+        wait_s = min(self.timeout_s, _ALONE_S + 2 * (time.monotonic() - start))
+        if peek.by_itself(self.address, port, wait_s, name, tls) == b"":
+            return problem(67, f"{shown}, and without anything being sent, too")
+        return None
+
+    def _other_name(self, answer, address):
+        """Return another server name with which it answers ("" for none at all), or None."""
+        blind = "" if answer.end == "silence" else "localhost"
+        for other in (*self.names, blind):
+            if self._try_peek(address, other or None).end == "done":
+                return other
+        return None
+
+    def _wants_other(self, other, fact):
+        """Return the Finding about a port that answers the server name `other` only."""
+        if other not in self.names:
+            return problem(42, fact)
+        cure = f"dial it by the name {other}, or give that one: --name {other}, server_hostname="
+        return problem(42, f"{fact}, and answers to {other}", cure=cure)
 
     def _judge_alert(self, answer, address, where):
         name = self.target.name
@@ -161,8 +213,9 @@ class Look:
         if more.end == "done":
             self._believe_the_peek()
             return self._what_it_wants(more, fact)
-        if self._answers_only_with_other_name(answer, address):
-            return problem(42, f"{fact} for the name {name}")
+        other = self._other_name(answer, address)
+        if other is not None:
+            return self._wants_other(other, f"{fact} for the name {name}")
         # Not even a PC's long list of ciphers has one for it.
         return self._why_none(newer, f"{fact}, and all other ciphers and curves of TLS 1.2")
 
@@ -185,12 +238,14 @@ class Look:
             kind = reading.key_name(reading.public_key(leaf))
             more = f"ECDHE-{'RSA' if kind[:3] == 'RSA' else 'ECDSA'}-AES128-GCM-SHA256"
             cure = f"remove `ciphers` from mosquitto.conf, or add {more} to it"
-            return problem(49, f"{fact}; its key is {kind}", cure=cure)
+            cause = f"{ROWS[49][1]}; or it speaks TLS 1.3 alone"
+            if newer.end != "tls13":
+                return problem(49, f"{fact}; its key is {kind}", cure=cure)
+            cure += "; and let it have TLS 1.2"
+            return problem(49, f"{fact}; its key is {kind}", cause=cause, cure=cure)
         for each in self.hints:
             if each.row in (9, 10, 11, 48, 49) and each.level == "problem":
                 return dataclasses.replace(each, fact=f"{fact}; {each.fact}", stage="TLS")
-        if newer.end == "tls13" or newer.alert not in (-1, 70):
-            return problem(11, f"{fact}, and of TLS 1.3")
         return problem(
             49,
             fact,
@@ -211,8 +266,7 @@ class Look:
         """
         port, name = self.target.port, self.target.name
         if not self.target.tls:
-            http = peek.speaks_http(self.address, port, name, self.timeout_s, tls=False)
-            return problem(5, f"{shown}; to HTTP it answers {http!r}") if http else None
+            return self._behind_plain(shown)
         chosen = self._try_peek(self.address, name, "alpn").alpn
         if chosen and not chosen.startswith("h") and (port == 443 or connack(chosen)):
             return problem(51, f"{shown}; offered ALPN, the server chooses {chosen!r}")
@@ -221,7 +275,35 @@ class Look:
             return problem(50, f"{shown}; to HTTP it answers {http!r}")
         if chosen.startswith("h"):
             return problem(50, f"{shown}; offered ALPN, the server chooses {chosen!r}")
-        return None
+        return self._closes_alone(shown, tls=True)
+
+    def _behind_plain(self, shown):
+        """Return the Finding about a port that takes no MQTT without TLS, or None."""
+        port, name = self.target.port, self.target.name
+        if self._peek_sees_tls(name):
+            fact = f"{shown}; it answers a ClientHello with TLS"
+            cure = "use TLS: --ca FILE in the place of --no-tls, tls=TLS(ca=...) in the program"
+            return problem(4, fact, stage="CONNACK", cause=_TLS_PORT, cure=cure)
+        http = peek.speaks_http(self.address, port, name, self.timeout_s, tls=False)
+        if http:
+            fact = f"{shown}; to HTTP it answers {http!r}"
+            return problem(5, fact, stage="CONNACK", cause=_HTTP, cure=_OTHER_PORT)
+        for header in peek.PROXY_HEADERS:
+            if peek.speaks_mqtt(self.address, port, self.timeout_s, header):
+                fact = f"{shown}; behind a header of the PROXY protocol it answers MQTT"
+                return problem(66, fact, stage="CONNACK")
+        first = peek.by_itself(self.address, port, _ALONE_S)
+        if first:
+            said = first.splitlines()[0][:40].decode("latin-1")
+            cause = "something else than MQTT answers on this port"
+            fact = f"{shown}; it speaks first: {said!r}"
+            return problem(5, fact, stage="CONNACK", cause=cause, cure=_OTHER_PORT)
+        alone = self._closes_alone(shown)
+        return alone and dataclasses.replace(alone, stage="CONNACK")
+
+    def _peek_sees_tls(self, name):
+        seen = self._try_peek(self.address, name)
+        return bool(seen.version) or seen.end == "alert"
 
     def _what_it_wants(self, more, fact):
         """Return the Finding about what the broker chose when offered more than a board has."""
@@ -231,6 +313,8 @@ class Look:
                 if each.row == 9:
                     return dataclasses.replace(each, fact=f"{fact}; {each.fact}")
         wants = []
+        if self._try_peek(self.address, self.target.name, "bound").end == "done":
+            return problem(68, f"{fact}, unless it offers what binds the keys to the handshake")
         if more.cipher not in peek.BOARD_CIPHERS:
             wants.append(f"the cipher {more.cipher_name}")
         if more.group and more.group not in peek.BOARD_GROUPS:

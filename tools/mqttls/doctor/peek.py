@@ -6,6 +6,7 @@ Where that is not enough, Python's ssl looks, which believes nothing either.
 Only the standard library. Every wait, size and count has a bound: the other side can be anything.
 """
 
+import base64
 import contextlib
 import dataclasses
 import os
@@ -246,12 +247,14 @@ def client_hello(name=None, offer="board"):
     name   str for the server name indication, as a board sends it, also for an IP address;
            None sends none
     offer  "board" exactly what MicroPython sends; "more" TLS 1.2 with all that a PC knows besides;
-           "tls13" TLS 1.3 alone; "alpn" as a board, with the protocols of ALPN, which it lacks
+           "tls13" TLS 1.3 alone; "alpn" as a board, with the protocols of ALPN, which it lacks;
+           "bound" as a board, with Extended Master Secret (RFC 7627) and Encrypt-then-MAC (RFC
+           7366)
 
     Raises ValueError for a name over 255 bytes.
     """
     ciphers, groups, signatures = BOARD_CIPHERS, BOARD_GROUPS, BOARD_SIGNATURES
-    if offer not in ("board", "alpn"):
+    if offer not in ("board", "alpn", "bound"):
         ciphers += _MORE_CIPHERS
         groups += _MORE_GROUPS
         signatures += _MORE_SIGNATURES
@@ -263,6 +266,8 @@ def client_hello(name=None, offer="board"):
         extensions += _extension(0, struct.pack(">HBH", len(host) + 3, 0, len(host)) + host)
     extensions += _extension(10, _list16(groups))
     extensions += _extension(13, _list16(signatures))
+    if offer in ("more", "bound"):
+        extensions += _extension(22, b"") + _extension(23, b"")
     if offer == "alpn":
         protocols = b"".join(bytes((len(each),)) + each.encode() for each in ALPN)
         extensions += _extension(16, struct.pack(">H", len(protocols)) + protocols)
@@ -475,7 +480,15 @@ def connect(address, port, timeout_s=10):
     return socket.create_connection((address, port), timeout_s)
 
 
-def peek(address, port, name=None, *, offer="board", timeout_s=10):
+# Headers of the PROXY protocol (haproxy's proxy-protocol.txt), as a proxy sends them to what is
+# behind it: version 2, version 1.
+PROXY_HEADERS = (
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\1\x7f\0\0\1\x9c\x40\x22\xb3",
+    b"PROXY TCP4 127.0.0.1 127.0.0.1 40000 8883\r\n",
+)
+
+
+def peek(address, port, name=None, *, offer="board", timeout_s=10, before=b""):
     """
     Return the Answer of the server to a ClientHello.
 
@@ -484,6 +497,7 @@ def peek(address, port, name=None, *, offer="board", timeout_s=10):
     name     str, sent as server name; None sends none
     offer    see client_hello
     timeout_s  for connecting, and again for the whole answer
+    before   bytes to send before it, such as one of PROXY_HEADERS
 
     Raises OSError when there is no connection at all; never for what the other side says.
     """
@@ -492,7 +506,7 @@ def peek(address, port, name=None, *, offer="board", timeout_s=10):
     sock = connect(address, port, timeout_s)
     deadline = time.monotonic() + timeout_s
     try:
-        sock.sendall(client_hello(name, offer))
+        sock.sendall(before + client_hello(name, offer))
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -549,9 +563,14 @@ def speaks_http(address, port, name, timeout_s=5, tls=True):
     """
     Return the first line (str) that the server answers to an HTTP request, within TLS unless `tls`
     is False; "" where it is no HTTP. Never raises OSError.
+
+    The request is that of a WebSocket for MQTT (RFC 6455 section 4.1): some answer no other.
     """
     host = name if name and name.isascii() and name.isprintable() else address
-    asked = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    key = base64.b64encode(os.urandom(16)).decode()
+    lines = ("GET /mqtt HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade")
+    lines += (f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13")
+    asked = "\r\n".join((*lines, "Sec-WebSocket-Protocol: mqtt", "", "")).encode()
     answer = b""
     with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as opened:
         sock = opened.enter_context(connect(address, port, timeout_s))
@@ -563,16 +582,44 @@ def speaks_http(address, port, name, timeout_s=5, tls=True):
     return answer.split(b"\r")[0][:60].decode("latin-1") if answer[:5] == b"HTTP/" else ""
 
 
-def speaks_mqtt(address, port, timeout_s=5):
+def by_itself(address, port, wait_s, name=None, tls=False):
+    """
+    Return what the server does within `wait_s` seconds while nothing is sent to it: the first
+    bytes that it sends (64 at most), b"" where it closes the connection, None where it waits.
+    Never raises OSError.
+
+    name, tls  behind TLS, with this server name
+    """
+    with contextlib.suppress(TimeoutError), contextlib.ExitStack() as opened:
+        try:
+            sock = opened.enter_context(connect(address, port, wait_s))
+            if tls:
+                sock = _unverified().wrap_socket(sock, server_hostname=name or None)
+                opened.enter_context(sock)
+        except (OSError, ValueError):
+            return None
+        sock.settimeout(wait_s)
+        try:
+            return sock.recv(64)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+    return None
+
+
+def speaks_mqtt(address, port, timeout_s=5, before=b""):
     """
     Tell whether the server answers a plain MQTT CONNECT with a CONNACK, whatever its code.
+
+    before  bytes to send before it
 
     Never raises OSError.
     """
     try:
         with connect(address, port, timeout_s) as sock:
             sock.settimeout(timeout_s)
-            sock.sendall(_CONNECT)
+            sock.sendall(before + _CONNECT)
             return sock.recv(4)[:2] in (b"\x20\x02", b"\x20\x03")
     except OSError:
         return False

