@@ -97,7 +97,7 @@ class Doubts:
 
     def _is_out(self, sub):
         since, again_s, _ = self._out.get(sub, (0, -1, False))
-        return time.ticks_diff(time.ticks_ms(), since) < again_s * 1000 - _EARLY_MS
+        return 0 <= time.ticks_diff(time.ticks_ms(), since) < again_s * 1000 - _EARLY_MS
 
     def up(self):
         """There is a connection: what was left out stays so for its time."""

@@ -15,6 +15,11 @@ import sys
 # key of the error is the one, so what is precise comes first.
 ROWS = (
     (
+        "out of memory",
+        "alloc_failed",
+        "memory ran out or is in pieces|connect early, freeze the package, use P-256 certificates",
+    ),
+    (
         "in the future",
         "the broker's certificate is not valid yet|"
         "set the device's clock (ntp=), or reissue it, if the PC that issued it had a wrong clock",
@@ -47,11 +52,6 @@ ROWS = (
         -9570,
         "the board cannot read or trust the form of the broker's certificate|"
         "reissue it with P-256 by its name and SHA-256, a short chain, without nameConstraints",
-    ),
-    (
-        "out of memory",
-        "alloc_failed",
-        "memory ran out or is in pieces|connect early, freeze the package, use P-256 certificates",
     ),
     (
         "the board are in use",
@@ -164,7 +164,7 @@ ROWS = (
         103,
         126,
         53,
-        "no answer from that address for long, or the board's network was lost|"
+        "no answer for long, or the board's network was lost, or its address|"
         "is its Wi-Fi up, and the signal good? check the address, port and firewall",
     ),
     (
@@ -256,7 +256,8 @@ def explain(error, *, year=None, rows=ROWS, platform=None, state=None):
 
     error  an exception: OSError, ValueError, MemoryError or of this package's tree; or its text
            as a str, such as "OSError(-30592, 'MBEDTLS_ERR_...')"
-    year   int, the year that the device's clock says, if the error is from there
+    year   int, the year that the device's clock says, or str, the day, such as "2021-01-01", if
+           the error is from there
     rows   the table; a tool on the PC may put rows of its own before these
     platform  str, sys.platform of where the error is from, as error numbers differ; None: this
               one for an exception, unknown for a text
@@ -316,6 +317,6 @@ def explain(error, *, year=None, rows=ROWS, platform=None, state=None):
             if key == code or isinstance(key, str) and key in text:
                 cause, cure = row[-1].split("|")
                 if year and key in ("in the future", "has expired"):
-                    cause += " (the device's clock says %d)" % year
+                    cause += " (the device's clock says %s)" % year
                 return cause, cure
     return "", ""

@@ -3,7 +3,7 @@
 def explain(
     error: BaseException | str,
     *,
-    year: int | None = None,
+    year: int | str | None = None,
     rows: tuple[tuple[int | str, ...], ...] = ...,
     platform: str | None = None,
     state: str | None = None,
@@ -14,7 +14,8 @@ def explain(
     Args:
         error: An exception of this package or of the firmware, or its text, such as
             "OSError(-30592, 'MBEDTLS_ERR_...')".
-        year: That the device's clock says, if the error is from there.
+        year: That the device's clock says, or the day, such as "2021-01-01", if the error is from
+            there.
         rows: Another table: keys, then "cause|cure".
         platform: `sys.platform` of the device that the error is from: 113 is another error on an
             esp32 than elsewhere. By default this one for an exception, unknown for a text.

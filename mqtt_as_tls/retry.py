@@ -3,7 +3,6 @@ What follows a connection that was lost or could not be made: why it was, and ho
 Imported when one failed, and unloaded when that is told: what is known of failures stays.
 """
 
-import gc
 import random
 import time
 
@@ -29,9 +28,7 @@ _PUBCOMP = const(0x70)
 # on an esp32; 48, 49 on macOS), buffers (105; 55)
 _OWN = const(b"\x0c\x17\x18\x62\x63\x69\x7d\x30\x31\x37")
 _OWN_MS = const(10_000)  # the longest back-off then: nobody is asked but the board
-# Bytes of heap; with less, memory may be what is wrong. Of them the reserve holds
-_HANDSHAKE = const(40_000)
-_HELD = const(22_000)
+_SAME = const(" (low memory looks the same)")  # in explain, but not here: see texts.tls_failure
 
 
 class Retry:
@@ -76,7 +73,8 @@ def failed(client, error, old):
     now = time.ticks_ms()
     own = lacking(error)
     lost = connection.up_ms is not None and client.stats.connects != known.connects
-    lasted = lost and time.ticks_diff(now, connection.up_ms) > _LASTING_MS
+    # ticks go round in 12 days, and half of that looks like the future
+    lasted = lost and not 0 <= time.ticks_diff(now, connection.up_ms) <= _LASTING_MS
     if lost:
         known.connects = client.stats.connects
         known.refusals = 0
@@ -97,9 +95,7 @@ def failed(client, error, old):
                 _search(client, now, error)
     stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
     if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
-        gc.collect()
-        free = gc.mem_free() + (_HELD if connection.reserve else 0)
-        stubborn = load("dns", "clock").plausible() and free > _HANDSHAKE
+        stubborn = load("dns", "clock").plausible()
     failover = client.failover
     hosts = len(failover.hosts) if failover else 1
     if stubborn:
@@ -108,7 +104,7 @@ def failed(client, error, old):
             known.refusals = 0
             known.around = around
     known.refusals = known.refusals + 1 if stubborn else 0
-    # low memory looks like a wrong CA, and a broker that is just starting refuses
+    # a broker that is just starting refuses
     known.slow = known.refusals > 2 * hosts
     # a refused connection (104 on lwIP), an unknown name, an end are answers: the link works
     answered = getattr(error, "code", 0) in (104, 111)
@@ -273,10 +269,11 @@ def _search(client, now, error):
 def _explained(error, state):
     """Return cause and cure, as the end of a line; note the cure on `error`."""
     try:
-        year = time.localtime()[0]
-        cause, cure = load("explain").explain(error, year=year, state=state)
+        day = "%d-%02d-%02d" % time.localtime()[:3]
+        cause, cure = load("explain").explain(error, year=day, state=state)
     except (ImportError, MemoryError):
         return ""  # the number is printed
+    cure = cure.replace(_SAME, "")
     if isinstance(error, errors.MQTTError):
         error.cure = cure
     return (cause and "; " + cause) + (cure and " -> " + cure)

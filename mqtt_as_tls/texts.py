@@ -3,15 +3,30 @@ What went wrong, in plain words, and who is told: the task that waits, the log, 
 when something did.
 """
 
+import gc
 import io
 import sys
 
 from micropython import const
 
 from . import load, packet
-from .errors import ConnectError, DeliveryUnknown, ProtocolError, RefusedError, printable
+from .errors import (
+    ConnectError,
+    DeliveryUnknown,
+    ProtocolError,
+    RefusedError,
+    TLSError,
+    printable,
+)
 
 _FRAMES = const(8)  # of a traceback, the innermost
+# What a handshake must find besides its two buffers, in words of the heap: with less, memory may
+# be what is wrong. No piece that it asks for is larger
+_PIECE = const(150)
+_PIECES = const(13)
+_LARGE = const(900)  # bytes of a certificate that RSA of 4096 bits may have signed
+_MORE = const(25)  # pieces for such
+_BUFFERS = const((4182, 1110))
 
 
 def often(client, what, details="", say=None):
@@ -47,6 +62,38 @@ def no_broker(data):
     if data:
         return ConnectError("the other side speaks first: no MQTT broker on this port")
     return ConnectError("closed at once by the other side")
+
+
+def tls_failure(tls, error, reserve):
+    """
+    Return the exception for what a handshake of `tls` (TLS) raised just now, before anything else
+    runs: see TLS.failure. mbedTLS may say that the certificate is not correctly signed, or the
+    broker that it cannot read what comes, where there is too little memory: it is named then.
+
+    reserve  Reserve, which has the buffers again; None: nobody has
+    """
+    error = tls.failure(error)
+    pieces = _PIECES if tls.seen < _LARGE else _MORE
+    if (error.code == -30592 or "signed" in str(error)) and _short(reserve, pieces):
+        error = TLSError("TLS handshake out of memory, which looks like: %s" % error, 12)
+    return error
+
+
+def _short(reserve, pieces):
+    # whether there is less than the handshake may have needed, or it is in pieces
+    gc.collect()
+    held = []
+    try:
+        for words in () if reserve else _BUFFERS:
+            held.append([0] * words)
+        while len(held) < pieces:
+            held.append([0] * _PIECE)
+    except MemoryError:
+        return True
+    finally:
+        for piece in held:  # which gives its memory back at once
+            piece.clear()
+    return False
 
 
 def out_of_place(first):

@@ -33,8 +33,9 @@ class TLS:
           ("address", port) tuple, or None for never
 
     Attributes: `context` (a tls.SSLContext, which umqtt.simple takes too), `verified` (bool),
-    `server_hostname`, `ntp`, `rsa` (bool, the key is of RSA); after a handshake with a verified
-    broker `proved_s`, the clock at the last one (s).
+    `server_hostname`, `ntp`, `rsa` (bool, the key is of RSA); `seen`, the bytes of the broker's
+    largest certificate in the last handshake, 0: it has shown none; after a handshake with a
+    verified broker `proved_s`, the clock at the last one (s).
 
     Raises ValueError, with the file's name and what to do, for what is missing, empty, encrypted,
     damaged, of another kind, or not a pair; TypeError for other types.
@@ -61,7 +62,7 @@ class TLS:
 
     def _see(self, certificate, depth):
         # mbedTLS shows the broker's certificates; it decides about them, whatever we think.
-        self._seen = True
+        self.seen = max(self.seen, len(certificate))
         return 0
 
     def wrap(self, sock, host):
@@ -75,7 +76,7 @@ class TLS:
 
         Raises OSError or MemoryError where there is no memory: see failure().
         """
-        self._seen = False
+        self.seen = 0
         self._name = name = self.server_hostname or host
         return self.context.wrap_socket(
             sock,
@@ -110,7 +111,7 @@ class TLS:
             reason = "out of memory"
         elif 64 < module < 84 or module == 244:  # X.509, wrong usage
             kind = CertificateError
-        elif self._seen:
+        elif self.seen:
             reason += " after the broker's certificate"
         elif code == -30592 and self._name.replace(".", "").isdigit():
             # MicroPython checks the certificate for the name that it sends, and for no other

@@ -237,7 +237,7 @@ class Transport:
                 self.close()
                 if reserve:
                     reserve.back()
-                raise tls.failure(e)
+                raise load("texts").tls_failure(tls, e, reserve)
             raise closed(e)
         self.rx_ms = time.ticks_ms()
         self.tls_ms = time.ticks_diff(self.rx_ms, start)

@@ -144,7 +144,7 @@ def not_joined(before, ssid, password, status, wlan):
     """
     number = status if isinstance(status, int) else None
     cyw43 = hasattr(wlan, "deinit")
-    if status == 1001:  # an esp32 that waits, joined or not
+    if status in (1000, 1001):  # an esp32 that waits, joined or not
         try:
             wlan.status("rssi")
             status = 0
@@ -153,7 +153,7 @@ def not_joined(before, ssid, password, status, wlan):
     if status in (-3, 15, 202, 204):
         why = "wrong password: check it, it is case-sensitive"
     elif status in (-2, 201):
-        why = "no such network in reach: check its name (2.4 GHz only on most boards)"
+        why = "no such network in reach: check its name (most boards: 2.4 GHz, WPA2 only)"
     elif status == (2 if cyw43 else 0):
         why = "joined but got no address: check the router's DHCP, or give static="
     elif status in (210, 211):

@@ -668,6 +668,138 @@ async def test_without_dhcp_an_old_address_that_works_is_kept():
     router.cancel()
 
 
+# What changes while the board is in the network
+
+
+async def until(is_so):
+    for _ in range(500):
+        if is_so():
+            return
+        await asyncio.sleep_ms(2)
+    raise AssertionError("it takes too long")
+
+
+async def test_an_address_that_the_router_does_not_renew_gives_way_to_another():
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        wifi = home()
+        await wifi.up()
+        aborted = []
+        network.on_abort = aborted.clear
+        aborted.append(1)
+        network.renumber("10.0.0.9", "10.0.0.1")
+        assert not aborted and not wifi.is_up() and wifi.dns_servers() == []
+        await until(wifi.is_up)  # lwIP alone
+        assert network.WLAN().ifconfig()[0] == "10.0.0.9"
+        assert wifi.dns_servers() == ["10.0.0.1"] and network.traffic()
+        network.renumber("10.0.0.10")
+        await wifi.up()  # or together with it
+        assert network.WLAN().ifconfig()[0] == "10.0.0.10" and network.traffic()
+
+
+async def test_a_lease_that_ends_while_dhcp_is_dead_is_told_and_there_is_another_with_dhcp():
+    for board in ("cyw43", "esp32"):
+        for waits in (True, False):
+            network.board(board)
+            wifi = home()
+            await wifi.up()
+            network.air.dhcp = False
+            network.lose_lease()
+            assert not wifi.is_up()
+            if not waits:
+                await fails(
+                    wifi,
+                    "joined but got no address: check the router's DHCP",
+                    2 if board == "cyw43" else 1000,
+                )
+            network.air.dhcp = True
+            if waits:
+                await until(wifi.is_up)  # lwIP asks on
+            await wifi.up()
+            assert network.traffic()
+            assert called("deinit") == []
+
+
+async def test_another_access_point_of_that_name_is_gone_to_without_a_word():
+    for board in ("cyw43", "esp32"):
+        network.board(board)
+        wifi = home()
+        await wifi.up()
+        network.calls.clear()
+        network.roam(20)
+        assert wifi.is_up() and not network.traffic()
+        while not network.traffic():
+            assert wifi.is_up()
+            await asyncio.sleep_ms(2)
+        await wifi.up()
+        assert network.calls == []
+
+
+async def test_a_chip_that_joins_again_by_itself_is_let_or_made_to():
+    for wait_ms in (0, 3, 15, 25, 60, None):
+        network.board("cyw43")
+        network.air.rejoins = True
+        wifi = home()
+        await wifi.up()
+        network.lose_link()
+        assert not wifi.is_up()
+        if wait_ms is None:
+            await until(wifi.is_up)
+            assert joined() == ["home"]
+        else:
+            await asyncio.sleep_ms(wait_ms)
+        await wifi.up()
+        assert wifi.is_up() and network.traffic()
+        await asyncio.sleep_ms(60)
+        assert wifi.is_up() and network.traffic()
+
+
+async def test_an_access_point_that_comes_back_with_another_password_is_told():
+    for rejoins in (False, True):
+        for wrong_key, status in (("told", -3), ("briefly", -3), ("never", 1)):
+            network.board("cyw43")
+            network.air.rejoins = rejoins
+            network.air.wrong_key = wrong_key
+            wifi = home()
+            await wifi.up()
+            network.air.networks.clear()
+            network.lose_link()
+            await fails(wifi, "no such network in reach", -2)
+            network.air.networks["home"] = "another horse"
+            for _ in range(2):
+                await fails(wifi, "wrong password", status)
+            network.air.networks["home"] = "correct horse"
+            await wifi.up()
+            assert network.traffic()
+
+
+async def test_an_access_point_that_comes_back_with_another_security_is_told():
+    for board, status in (("cyw43", -2), ("cyw43", 1), ("esp32", 210), ("esp32", 211)):
+        network.board(board)
+        wifi = home()
+        await wifi.up()
+        network.air.networks.clear()
+        network.lose_link()
+        network.air.networks["home"] = "correct horse"
+        network.air.security = status
+        text = await fails(wifi, "Wi-Fi 'home': ", status)
+        assert "WPA2" in text, text
+        network.air.security = None
+        await wifi.up()
+        assert network.traffic()
+
+
+async def test_of_two_networks_the_other_one_is_taken_when_the_first_has_a_new_password():
+    network.air.networks["shed"] = "rusty nails"
+    wifi = WiFi(networks=PAIRS[:2])
+    await wifi.up()
+    network.lose_link()
+    network.air.networks["home"] = "another horse"
+    network.calls.clear()
+    await wifi.up()
+    assert joined() == ["home", "home", "shed"] and network.traffic()
+
+
 # Is it alive?
 
 

@@ -14,7 +14,12 @@ other, not both.
     network.air.dhcp = False            # see Air for all of them
     network.lose_link()                 # the access point is gone, the driver notices
     network.lose_association()          # the access point forgot us, nobody notices
-    network.lose_lease()                # the address is gone, the link is not
+    network.lose_lease()                # the address is gone, the link is not; DHCP is asked anew
+    network.renumber("10.0.0.9")        # the router has other addresses, and says so at renewal
+    network.roam(200)                   # the chip goes to another access point of that name, or
+                                        # channel: no frame passes for 200 ms, nobody is told
+    network.on_abort = print            # called when lwIP aborts all TCP connections (103), as it
+                                        # does when the address goes or changes
     network.on_traffic = print          # called with True or False when frames begin or cease to
                                         # pass: a test cuts its TCP connections then
     network.calls                       # what changed something in the driver, in order
@@ -40,6 +45,11 @@ cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does n
         The link can be "up" although the access point forgot us, even after disconnect().
         The address outlives the link: after a rejoin there is the old one at once, and DHCP is
         asked for it only then.
+        What DHCP says no to, or does not renew in time, is gone at once, with all TCP connections
+        (103); DHCP is asked again and again while the link is there.
+        Whether a chip joins again by itself that lost its access point is not known: air.rejoins.
+        An access point with another security than asked for is as good as none (-2), or 1 for
+        ever.
         A wrong password is -3, or that for 20 ms (here for two looks), or 1 for ever.
         With a chip that hangs each command takes a second.
 esp32   It joins again by itself, `reconnects` times.
@@ -71,12 +81,15 @@ class Air:
         self.event_ms = 5  # cyw43: from disconnect() to its effect
         self.dhcp = True  # addresses are given
         self.nak_ms = 3  # cyw43: until DHCP says that an old address is not one of its own
+        self.again_ms = 15  # until DHCP is asked again, when it did not answer
+        self.rejoins = False  # cyw43: the chip joins again by itself what it has lost
         self.silent = False  # access points do not answer: joins go on for ever
         self.stuck = False  # the same, but the chip's fault: switching it off heals it
         self.flakes = []  # cyw43: with what status the next joins fail, though all is well
         self.auth_reason = 202  # esp32: what a wrong password is called, 15, 204 or 2 at times
         self.wrong_key = "told"  # cyw43: or "briefly": -3 for two looks, again and again; "never"
-        self.security = None  # esp32: 210 or 211, the network wants another one
+        self.security = None  # the status when the network wants another one: -2 or 1 on a
+        # cyw43, 210 or 211 on an esp32
         self.sticky = False  # cyw43: the link stays "up" at disconnect(), until deinit()
         self.broken = False  # cyw43: the chip does not start
         self.access_point = False  # the board has one
@@ -95,6 +108,7 @@ class _Driver:
         self.ip = None
         self.static = None
         self.config = {}
+        self.router = None  # as the lease says
         self.traffic = False  # what is true
 
     def later(self, ms, method, *args):
@@ -122,17 +136,35 @@ class _Driver:
             self.ip = self.static[0]
         if self.ip:
             self.leased()
-        elif air.dhcp:
+        else:
+            self.discover()
+
+    def discover(self):
+        if air.dhcp:
             self.later(air.dhcp_ms, self.leased)
+        else:
+            self.later(air.again_ms, self.discover)
 
     def leased(self):
         self.ip = self.ip or air.address
+        self.router = air.dns
         self.carry(True)
 
     def link_down(self):
         self.link = False
-        self.forget(self.leased)
+        self.forget(self.leased, self.discover, self.roamed)
         self.carry(False)
+
+    def lose_lease(self):
+        self.ip = self.static = None
+        self.carry(False)
+        if on_abort:
+            on_abort()
+        if self.link:
+            self.discover()
+
+    def roamed(self):
+        self.carry(self.link and self.ip is not None)
 
     def refusal(self, ssid, key):
         if ssid not in air.networks:
@@ -151,7 +183,7 @@ class _Driver:
             return self.static
         if not self.ip:
             return ("0.0.0.0",) * 4
-        return (self.ip, "255.255.255.0", air.dns, air.dns)
+        return (self.ip, "255.255.255.0", self.router or air.dns, self.router or air.dns)
 
 
 class _CYW43(_Driver):
@@ -228,10 +260,11 @@ class _CYW43(_Driver):
             raise OSError(1)
         if not self.command(11, 12):
             raise OSError(110)
-        self.forget(self.joined)
+        self.forget(self.joined, self.search)
         self.joining = 1
         self.looks = -1
         self.ssid = ssid
+        self.key = key
         self.later(air.join_ms, self.joined, ssid, key)
 
     def joined(self, ssid, key):
@@ -240,6 +273,8 @@ class _CYW43(_Driver):
             return
         if air.flakes:
             self.joining = air.flakes.pop(0)
+        elif air.security:
+            self.joining = air.security
         elif refusal:
             self.joining = {"name": -2, "key": -3}[refusal]
             if self.joining == -3 and air.wrong_key == "briefly":
@@ -257,17 +292,21 @@ class _CYW43(_Driver):
         if self.ip:
             self.carry(self.ip == air.address)
             self.later(air.nak_ms, self.asked_again)
-        elif air.dhcp:
-            self.later(air.dhcp_ms, self.leased)
+        else:
+            self.discover()
 
     def asked_again(self):
         if not air.dhcp:
-            return
-        if self.ip == air.address:
+            self.later(air.again_ms, self.asked_again)
+        elif self.ip == air.address:
             self.leased_by_dhcp = True
+            self.router = air.dns
         else:
-            self.ip = None
-            self.later(air.dhcp_ms, self.leased)
+            self.lose_lease()
+
+    def lose_lease(self):
+        self.leased_by_dhcp = False
+        super().lose_lease()
 
     def leased(self):
         self.leased_by_dhcp = True
@@ -283,7 +322,7 @@ class _CYW43(_Driver):
 
     def leave(self):
         self.ssid = ""
-        self.forget(self.joined)
+        self.forget(self.joined, self.search)
         if self.joining == 1:
             self.carry(False)
             if not air.sticky:
@@ -295,6 +334,17 @@ class _CYW43(_Driver):
 
     def lose_link(self):
         self.link_down()
+        if air.rejoins and self.joining == 1:
+            self.later(air.join_ms, self.search)
+
+    def search(self):
+        # the chip alone: it goes on until the network is there, and tells nobody that it is not
+        if self.joining != 1 or self.link or not self.ssid:
+            return
+        if self.refusal(self.ssid, self.key) == "name" or air.silent or air.security:
+            self.later(air.join_ms, self.search)
+        else:
+            self.joined(self.ssid, self.key)
 
     def set_config(self, name, value):
         if name != "pm":
@@ -318,6 +368,7 @@ class _CYW43(_Driver):
         self.static = addresses
         self.ip = addresses[0]
         self.dhcp = self.leased_by_dhcp = False
+        self.forget(self.discover, self.leased)
 
     def set_ipconfig(self, dhcp4):
         calls.append(("ipconfig", dhcp4))
@@ -333,6 +384,8 @@ class _CYW43(_Driver):
         self.dhcp = True
         if air.dhcp:
             self.later(air.dhcp_ms, self.leased_anew)
+        else:
+            self.later(air.again_ms, self.discover)
 
     def leased_anew(self):
         self.ip = None
@@ -639,7 +692,7 @@ def board(name, micropython=None):
 
     micropython  int, the minor version whose driver it has; else that of the board before
     """
-    global air, blocked, calls, driver, firmware, on_traffic, WLAN, _country, _hostname
+    global air, blocked, calls, driver, firmware, on_abort, on_traffic, WLAN, _country, _hostname
     firmware = micropython or firmware
     make, WLAN, constants = _BOARDS[name]
     if WLAN is _WLAN_CYW43 and firmware < 23:
@@ -647,7 +700,7 @@ def board(name, micropython=None):
     air = Air()
     blocked = []
     calls = []
-    on_traffic = None
+    on_abort = on_traffic = None
     _country = "XX"
     _hostname = "fake"
     driver = make()
@@ -697,9 +750,27 @@ def lose_association():
 
 
 def lose_lease():
-    """The address is gone, the link is not. An esp32's isconnected() is True all the same."""
-    driver.ip = driver.static = None
+    """
+    The address is gone, as a lease that ended, the link is not; DHCP is asked for another. An
+    esp32's isconnected() is True all the same.
+    """
+    driver.lose_lease()
+
+
+def renumber(address, router=None):
+    """
+    The router gives this address (str) from now on, not the one that we have, and says so, with
+    another router (str) if there is one.
+    """
+    air.address = address
+    air.dns = router or air.dns
+    driver.lose_lease()
+
+
+def roam(ms):
+    """No frame passes for `ms`, as the chip changes its access point or channel by itself."""
     driver.carry(False)
+    driver.later(ms, driver.roamed)
 
 
 def traffic():

@@ -207,6 +207,110 @@ def test_a_radio_that_does_not_start_is_told_as_an_event(mtls_proxy, mtls_broker
         finish(app)
 
 
+# What changes while it is in the network
+
+# lwIP ends all TCP connections when the address goes
+ABORTS = """
+from tests.device.inside import lose
+network.on_abort = lambda: client.connected and lose(client, OSError(103))
+"""
+
+
+@pytest.mark.parametrize("board", ["cyw43", "esp32"])
+def test_another_address_costs_one_connection_and_no_message(
+    mtls_proxy, mtls_broker, arguments, board
+):
+    peer = mtls_broker.peer("up")
+    prepare = f'network.board("{board}")\n{ABORTS}'
+    with start(mtls_proxy.port, arguments, prepare=prepare) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        do(app, 'network.renumber("10.0.0.9")')
+        line = app.wait_for("connection lost: ")
+        assert "the board's network was lost, or its address" in line, line
+        app.wait_for("connected in")
+        do(app, 'print("address", network.WLAN().ifconfig()[0])')
+        assert "address 10.0.0.9" in app.lines
+        assert "not connected" not in app.report()
+        finish(app, peer=peer)
+
+
+def test_a_lease_that_ends_while_dhcp_is_dead_is_told_until_there_is_another(
+    mtls_proxy, mtls_broker, arguments
+):
+    peer = mtls_broker.peer("up")
+    with start(mtls_proxy.port, arguments, prepare=ABORTS) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        do(app, "network.air.dhcp = False; network.lose_lease()")
+        app.wait_for("not connected: .*joined but got no address: check the router's DHCP")
+        for _ in range(4):
+            app.wait_for("^event Disconnected LinkError")
+        do(app, "network.air.dhcp = True")
+        app.wait_for("connected in")
+        finish(app, peer=peer)
+
+
+def test_a_short_way_to_another_access_point_of_that_name_costs_nothing(
+    mtls_proxy, mtls_broker, arguments
+):
+    """Nobody is told that the chip has changed it: what was sent meanwhile TCP sends again."""
+    peer = mtls_broker.peer("up")
+    with start(mtls_proxy.port, arguments, prepare="hurry = lambda client: client") as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        mtls_proxy.stall()
+        app.send("network.roam(0)")
+        app.wait_for("frames stop")
+        app.send("network.driver.look()")
+        app.wait_for("frames pass")
+        mtls_proxy.heal()
+        peer.wait_for(len(peer.received) + 3, "up")
+        assert finish(app, peer=peer) == JOINED_ONCE
+    assert "connection lost" not in app.report()
+    assert mtls_proxy.connections == 1
+
+
+def test_a_long_way_to_another_access_point_of_that_name_ends_with_a_join(
+    mtls_proxy, mtls_broker, arguments
+):
+    peer = mtls_broker.peer("up")
+    with start(mtls_proxy.port, arguments) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        mtls_proxy.stall()
+        do(app, "network.roam(600_000)")
+        app.wait_for("connection lost: no PUBACK")
+        app.wait_for("the router does not answer: resetting it")
+        app.wait_for("frames pass")
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("connected in")
+        assert finish(app, peer=peer).count("connect") == 2
+
+
+@pytest.mark.parametrize("wrong_key", ["told", "briefly", "never"])
+@pytest.mark.parametrize("rejoins", [False, True])
+def test_an_access_point_that_comes_back_with_another_password_is_told(
+    mtls_proxy, mtls_broker, arguments, wrong_key, rejoins
+):
+    peer = mtls_broker.peer("up")
+    prepare = f'network.air.wrong_key = "{wrong_key}"; network.air.rejoins = {rejoins}'
+    with start(mtls_proxy.port, arguments, prepare=prepare) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        mtls_proxy.stall()
+        do(app, "network.air.networks.clear(); network.lose_link()")
+        app.wait_for("not connected: .*no such network in reach")
+        do(app, 'network.air.networks["home"] = "another horse"')
+        app.wait_for("not connected: .*wrong password")
+        do(app, 'network.air.networks["home"] = "correct horse"')
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("connected in")
+        finish(app, peer=peer)
+
+
 # A broker's fault
 
 

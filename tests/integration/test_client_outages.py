@@ -556,6 +556,28 @@ def test_the_back_off_grows_to_a_minute_with_full_jitter():
     assert soonest == 10 * [50]
 
 
+def test_a_connection_that_lasted_for_a_week_was_a_good_one(on_pico):
+    """There ticks go round in 12 days: after half of that they look like the future."""
+    out = apps.check(
+        """
+        async def main():
+            client = make(log=None)
+            retry.random = Latest
+            async with client:
+                for seconds in (1, 6, 86400, 7 * 86400, 12 * 86400):
+                    for _ in range(9):
+                        retry.failed(client, ConnectError("x"), None)
+                    client.stats.connects += 1
+                    at = time.ticks_ms() - seconds * 1000 & 0x3FFFFFFF
+                    client.connection.up_ms = at
+                    print(retry.failed(client, ConnectError("broken off"), None))
+                    client.connection.up_ms = None
+        """,
+        1883,
+    )
+    assert [round(int(each), -2) for each in out.split()] == [60000, 500, 500, 500, 500]
+
+
 def test_whatever_an_attempt_raises_is_told_and_tried_again(broker):
     """Even where there is no memory for the words, or the words fail themselves."""
     out = Device.check(

@@ -873,3 +873,113 @@ def test_a_handshake_without_memory_is_told_and_succeeds_once_the_app_frees_some
         assert int(failures) >= 1, out
         assert "memory" in said, out
     assert "connect early" in out, out
+
+
+# Holes of SIZE bytes between pieces that stay, or none (0): mbedTLS wants up to 600 B in a piece.
+# The link never comes up: the handshake is the test's own, so that the heap is always the same
+FRAGMENTED = """
+    from tests.device.handshake import talk
+    from tests.device.inside import forget_said, no_reserve
+    from tests.device.links import Cable
+
+    class Nowhere(Cable):
+        def is_up(self):
+            return False
+
+        async def up(self):
+            await asyncio.sleep(3600)
+
+    no_reserve()
+    held = [None] * 3400
+
+    def holes(left):
+        "Let `left` bytes be free: room for the buffers of TLS, and the rest in holes."
+        buffers = bytearray(16800), bytearray(4500)
+        at = 0
+        while gc.mem_free() > 3000:
+            held[at] = bytearray(SIZE - 16 if SIZE else 256)
+            held[at + 1] = SIZE and bytearray(16)
+            at += 2
+        gc.collect()
+        while gc.mem_free() < left - 21400 and at:
+            at -= 2
+            held[at] = None
+            gc.collect()
+
+    async def main():
+        tls = tls_given()
+        lines = []
+        client = make(tls=tls, log=lines.append, link=Nowhere())
+        async with client:
+            talk(tls, "127.0.0.1", client.port, "localhost")
+            for left in range(24000, 44000, 400):
+                gc.collect()
+                error = None
+                try:
+                    holes(left)
+                    talk(tls, "127.0.0.1", client.port, "localhost")
+                except Exception as e:
+                    error = e
+                if error:
+                    client.error = error = texts.tls_failure(tls, error, None)
+                    client.retry.refusals = 7
+                    forget_said(client)
+                    delay_ms = retry.failed(client, error, None)
+                    slow = client.retry.slow or delay_ms > 10_050
+                for at in range(len(held)):  # each, as the stack may still have one
+                    held[at] = None
+                gc.collect()
+                if error:
+                    print(slow, lines.pop())
+    """
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("identity", "size"),
+    [
+        ("broker", 0),
+        ("broker", 48),
+        ("broker", 112),
+        ("broker_rsa", 320),
+        ("broker_by_intermediate", 0),
+        ("below_rsa_4096", 0),
+    ],
+)
+def test_whatever_a_lack_of_memory_looks_like_it_is_named_and_tried_again_soon(
+    on_pico, tmp_path, pki, identity, size
+):
+    app = FRAGMENTED.replace("SIZE", str(size))
+    ca = pki.ca
+    if identity == "below_rsa_4096":
+        ca = pki.issue("rsa 4096", "ca", key="rsa4096", path_length=1)
+        identity = pki.issue("below rsa 4096", issuer=ca)
+    else:
+        identity = getattr(pki, identity)
+    with Broker(tmp_path / "b", "tls", pki=pki, identity=identity) as broker:
+        out = secure.check(app, broker.port, files(ca), heap="130K", timeout_s=200)
+    failed = out.splitlines()
+    looks = [line.partition("looks like: ")[2] for line in failed]
+    assert any(looks) or identity is pki.broker_rsa, out
+    for line in failed:
+        assert line.startswith("False"), line
+        assert "out of memory" in line.partition("; ")[0] and "P-256" in line, line
+
+
+def test_a_certificate_of_another_ca_is_no_lack_of_memory(on_pico, tmp_path, pki):
+    app = """
+        async def main():
+            soonest()
+            async with make(tls=tls_given(), host="localhost"):
+                await told("leave")
+    """
+    with (
+        Broker(tmp_path / "b", "tls", pki=pki, identity=pki.broker_wrong_ca) as broker,
+        secure.start(app, broker.port, files(pki.ca), heap="80K") as app,
+    ):
+        line = app.wait_for("not connected: ")
+        assert "add intermediates to the broker's certfile, next try" in line, line
+        app.wait_for("ever more rarely")
+        app.send("leave")
+        assert app.wait().code == 0
+    assert "memory" not in app.report()

@@ -40,6 +40,7 @@ OTHERS = {
     "store._MINUTE_MS",
     "store._TICKS",
     "stream_out._NO_LIMIT",
+    "texts._FRAMES",
 }
 _RECORDS = "MAGIC VERSION HEAD QUEUED DIRECT SENT RECEIVED DONE INBOUND RELEASED FRESH SUSPECT"
 OTHERS |= {
@@ -64,7 +65,7 @@ MODULES = (
         "stream_out",
     ),
     *("request_response", "session", "store", "iterators", "transport", "oversized"),
-    *("wifi_faults", "doubts", "surplus", "aside"),
+    *("wifi_faults", "doubts", "surplus", "aside", "texts"),
 )
 
 
