@@ -18,6 +18,12 @@ PAGE = ROOT / "docs" / "firmware.md"
 FLASH = 0x1000_0000  # where the chip's flash begins
 
 
+@pytest.fixture(scope="session")
+def firmware():
+    """That whose sizes are told, whatever PICO_FIRMWARE is."""
+    return builder.rp2040()
+
+
 def frozen_names(firmware):
     """Return the names of the frozen modules, as import finds them in the flash."""
     begin = builder.symbols(firmware)["mp_frozen_names"] - FLASH
