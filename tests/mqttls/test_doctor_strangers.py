@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import ssl
@@ -21,6 +22,7 @@ from tests.support import pki as made
 from tests.support.broker import HOST, Broker, mosquitto
 from tests.support.doctoring import (
     bare,
+    conf_of,
     doctor,
     explained,
     forge,
@@ -719,3 +721,18 @@ def test_the_log_of_another_broker_is_evidence(tmp_path):
         "Unknown CA\\n\"}}\n"
     )  # fmt: skip
     doctor(None, "--log", log).names(25, "client certificate", "Unknown CA", "cafile")
+
+
+# What comes next
+
+
+def test_with_files_of_one_s_own_the_next_command_has_them_too(tmp_path, pki):
+    lines = ["use_username_as_clientid true"]
+    with Broker(tmp_path / "b", "mtls", pki=pki, identity_as_user=True, lines=lines) as broker:
+        given = ("--conf", conf_of(broker))
+        word = doctor(broker.port, *given, ca=pki.ca, device=pki.device)
+        (line,) = word.json["next"]
+        for each in (pki.ca.cert_der, pki.device.cert_der, pki.device.key_der, "--as-device"):
+            assert each in line, line
+        words = shlex.split(line)
+        assert mqttls(*words[words.index("doctor") :])["attempt"]["ok"], "it is one that works"

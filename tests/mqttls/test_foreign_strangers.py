@@ -3,18 +3,20 @@
 import base64
 import os
 import shutil
+import ssl
 import subprocess
 import textwrap
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from tests.support.doctoring import forge, mqttls, server_context, tls_server
-from tools.mqttls import convert, pfx, pkcs8
+from tests.support.doctoring import doctor, forge, mqttls, server_context, tls_server
+from tools.mqttls import certificates, convert, odd_names, pfx, pkcs8
 from tools.mqttls.der_form import element, elements, packed
 from tools.mqttls.messages import Failure, shell
 
@@ -336,3 +338,60 @@ def test_an_expired_certificate_of_others_is_not_renewed_with_our_command(pki, t
     with tls_server(server_context(pki.broker_expired)) as port:
         problem = used(port, tmp_path, "--ca", pki.ca.cert_der)
     assert "expired" in problem["fact"] and "mqttls renew" not in problem["cure"]
+
+
+# Names as older authorities spell them
+
+
+def respelled(certificate, key, names):
+    """Return the DER of a certificate with these common names as PrintableString."""
+    outer = elements(element(certificate.public_bytes(DER))[1])
+    tbs = outer[0]
+    for name in names:
+        before = b"\x06\x03\x55\x04\x03\x0c" + bytes([len(name)]) + name
+        assert before in tbs
+        tbs = tbs.replace(before, before.replace(b"\x0c", b"\x13", 1))
+    signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return _sequence(tbs, outer[1], packed(3, b"\0" + signature))
+
+
+@pytest.fixture
+def odd(pki, tmp_path):
+    """(path of a CA, its port): both it and the broker have names that are no PrintableString."""
+    ca = forge(pki, "my_ca@lan", "", basic=(True, None), key_usage="key_cert_sign crl_sign")
+    leaf = forge(pki, "*.my_lan", issuer=ca)
+    names = (b"my_ca@lan",)
+    root, own = tmp_path / "root.pem", tmp_path / "chain.pem"
+    root.write_text(ssl.DER_cert_to_PEM_cert(respelled(ca.certificate, ca.key, names)))
+    names = (b"my_ca@lan", b"*.my_lan")
+    own.write_text(ssl.DER_cert_to_PEM_cert(respelled(leaf.certificate, ca.key, names)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own, leaf.key_pem)
+    with tls_server(context) as port:
+        yield root, port
+
+
+@pytest.mark.usefixtures("micropython")
+def test_names_that_only_python_refuses_are_read(odd, tmp_path):
+    root, port = odd
+    word = doctor(port, "--ca", root)
+    assert word.problems == [] and word.attempt["ok"], word
+    assert word.json["stages"]["chain"]["detail"].startswith("*.my_lan")
+    assert not any("cannot be read" in each["fact"] for each in word.remarks.values())
+    folder = tmp_path / "pki"
+    said = mqttls("use", f"localhost:{port}", "--ca", root, "--dir", folder)
+    assert said["exit"] == 0 and said["trusted"][0]["name"] == "my_ca@lan", said
+    assert mqttls("device", "add", "kitchen", "--dir", folder)["exit"] == 0
+    der = ssl.PEM_cert_to_DER_cert(root.read_text())
+    assert (folder / "devices/kitchen/ca.der").read_bytes() == der, "as it was signed"
+    assert mqttls("status", "--dir", folder)["exit"] == 0
+    assert mqttls("doctor", "--device", "kitchen", "--dir", folder)["exit"] == 0
+
+
+def test_a_name_that_is_no_name_stays_unreadable(pki):
+    der = respelled(pki.device.certificate, pki.ca.key, (b"device",))
+    with pytest.raises(ValueError, match="not the DER"):
+        odd_names.load(der)
+    for at in range(len(der)):  # cut anywhere
+        with pytest.raises(ValueError):
+            certificates.from_der(der[:at])

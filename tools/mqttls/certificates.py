@@ -6,6 +6,7 @@ pathlen 0; one use for each certificate; random serial numbers; valid from 2020 
 board's first connection works before its clock is set.
 """
 
+import base64
 import contextlib
 import datetime
 import ipaddress
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from . import der_form, given, pkcs8
+from . import der_form, given, odd_names, pkcs8
 from .messages import Failure, command
 from .names import is_address
 
@@ -264,7 +265,13 @@ def cert_der(certificate):
 
 def from_der(data):
     """Return the certificate in `data` (bytes, DER); raise ValueError where there is none."""
-    return x509.load_der_x509_certificate(data)
+    try:
+        return x509.load_der_x509_certificate(data)
+    except ValueError as error:
+        try:
+            return odd_names.load(data)
+        except ValueError:
+            raise error from None
 
 
 def first_from_der(data):
@@ -280,16 +287,27 @@ def load_all(path):
     """
     data = given.read(path)
     try:
-        if data.lstrip().startswith(b"-----"):
-            found = x509.load_pem_x509_certificates(data)
-        else:
-            found = [from_der(data)]
+        is_pem = data.lstrip().startswith(b"-----")
+        found = _from_pem(data) if is_pem else [from_der(data)]
         for each in found:  # `cryptography` parses a field when it is asked for
             for field in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
                 getattr(each, field)
         return found
     except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise _damaged(path, "certificate") from None
+
+
+def _from_pem(data):
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        blocks = _PEM_BLOCK.findall(data)
+        if not blocks:
+            raise
+        return [from_der(base64.b64decode(each)) for each in blocks]
+
+
+_PEM_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 
 
 def load(path):

@@ -10,8 +10,9 @@ import json
 import subprocess
 import sys
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+
+from . import certificates
 
 LONGEST_S = 60
 
@@ -78,4 +79,4 @@ def load(data, words, longest_s=LONGEST_S):
         raise ValueError(said["error"])
     key = said["key"] and serialization.load_der_private_key(base64.b64decode(said["key"]), None)
     ders = [base64.b64decode(each) for each in said["certificates"]]
-    return key or None, [x509.load_der_x509_certificate(each) for each in ders]
+    return key or None, [certificates.from_der(each) for each in ders]

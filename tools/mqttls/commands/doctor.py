@@ -326,8 +326,10 @@ def _all_well(report, case, verdict):
         name = target.client_id.removesuffix("-doctor")
         if "CONNACK" in open_ones and not case.as_device and name != target.client_id:
             where = f"{target.host}:{target.port}"
+            # a device of --dir has a client of the doctor's own
+            who = ("--device", name) if case.stand_in else _own_files(case)
             report.next(
-                command("doctor", where, "--device", name, "--as-device"),
+                command("doctor", where, *who, "--as-device"),
                 "connects as the device, which is back in seconds",
             )
         return

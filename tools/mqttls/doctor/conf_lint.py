@@ -12,7 +12,6 @@ import ssl
 import stat
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ..messages import shell
@@ -602,4 +601,4 @@ def _beside(path, most=50):
         for each in names:
             with contextlib.suppress(reading.Unreadable, ValueError):
                 out += reading.load_all(each)
-    return [each for each in out if isinstance(each, x509.Certificate)]
+    return out

@@ -239,7 +239,8 @@ class Look:
             more = f"ECDHE-{'RSA' if kind[:3] == 'RSA' else 'ECDSA'}-AES128-GCM-SHA256"
             cure = f"remove `ciphers` from mosquitto.conf, or add {more} to it"
             cause = f"{ROWS[49][1]}; or it speaks TLS 1.3 alone"
-            if newer.end != "tls13":
+            by_conf = any(each.row == 49 for each in self.hints)
+            if newer.end != "tls13" or by_conf:
                 return problem(49, f"{fact}; its key is {kind}", cure=cure)
             cure += "; and let it have TLS 1.2"
             return problem(49, f"{fact}; its key is {kind}", cause=cause, cure=cure)

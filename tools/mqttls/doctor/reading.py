@@ -127,7 +127,7 @@ def parse(der):
     try:
         with warnings.catch_warnings():  # of serial numbers that mbedTLS takes
             warnings.simplefilter("ignore")
-            certificate = x509.load_der_x509_certificate(der)
+            certificate = certificates.from_der(der)
             for field in ("version", "subject", "issuer", "serial_number"):
                 getattr(certificate, field)
         certificate.signature_algorithm_oid  # noqa: B018
@@ -345,7 +345,7 @@ def _with_one_extension(certificate, kind):
     if found:
         fields.append(der_form.packed(0xA3, der_form.packed(0x30, found[0])))
     body = der_form.packed(0x30, b"".join(fields)) + b"".join(whole[1:])
-    return x509.load_der_x509_certificate(der_form.packed(0x30, body))
+    return certificates.from_der(der_form.packed(0x30, body))
 
 
 def is_locked(der):
