@@ -44,6 +44,7 @@ class TLS:
     def __init__(self, ca=None, cert=None, key=None, *, server_hostname=None, ntp="pool.ntp.org"):
         self.server_hostname = server_hostname
         self.ntp = ntp
+        self.seen = 0
         self.verified = ca is not TLS
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         context.verify_mode = tls.CERT_REQUIRED if self.verified else tls.CERT_NONE

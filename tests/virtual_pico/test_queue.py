@@ -4,6 +4,9 @@ import collections
 
 import pytest
 
+from tests.virtual_pico.desk import Desk
+from tests.virtual_pico.figures import install
+
 
 def away(desk):
     """Have the broker be away for the board, and there for others."""
@@ -80,3 +83,26 @@ def test_a_heap_that_stays_full_is_back_after_each_outage(desk):
         desk.pico.wait_for("^lost")
         desk.pico.heal()
         assert "back" in desk.pico.wait_for("back")
+
+
+@pytest.mark.parametrize("form", ["frozen", ".mpy"])
+def test_an_app_that_takes_all_that_it_can_get_again_and_again_is_back_within_a_minute(
+    request, tmp_path, pki, form
+):
+    """Of the broker's return, by the clock of the chip."""
+    image = request.getfixturevalue("firmware" if form == "frozen" else "plain_firmware")
+    with Desk(image, tmp_path, pki) as desk:
+        pico = desk.pico
+        if form == ".mpy":
+            install(pico, request.getfixturevalue("dist") / "mip/package.json")
+        desk.install("crowd")
+        pico.start("import crowd; crowd.hungry(20)")
+        pico.wait_for("^up")
+        away(desk)
+        pico.wait_for("^tried")
+        pico.heal()
+        begin = pico.emulated_s()
+        pico.wait_for("^back")
+        took_s = pico.emulated_s() - begin
+        print(f"back after {took_s:.1f} s")
+        assert took_s < 60

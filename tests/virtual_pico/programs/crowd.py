@@ -6,6 +6,8 @@ Messages that come faster than they can go, or while nothing can.
     crowd.tasks(count)    a task for each publish() while the broker is away, 10 a second
     crowd.full(count)     all memory is taken while there is a connection, and kept for so many
                           outages
+    crowd.hungry(ms)      while the broker is away all that there is is taken, and kept, every so
+                          many ms
 """
 
 import asyncio
@@ -145,3 +147,56 @@ async def _full(count):
 
 def full(count):
     asyncio.run(_full(count))
+
+
+kept = None
+
+
+def _crumbs():
+    chain = None
+    for _ in range(20):
+        chain = chain, bytearray(16)
+    return chain
+
+
+def _fill():
+    # some of the smallest holes are spared, for what the app does itself
+    global kept
+    spare = _crumbs()
+    for size in (4000, 500, 100, 16):
+        try:
+            while True:
+                kept = kept, bytearray(size)
+        except MemoryError:
+            pass
+    spare = None  # noqa: F841
+    gc.collect()
+
+
+async def _eats(ms):
+    while True:
+        _fill()
+        await asyncio.sleep_ms(ms)
+
+
+async def _hungry(ms):
+    asyncio.get_event_loop().set_exception_handler(lambda loop, context: None)
+    client = _make(client_id="pico")
+    eats = _eats(ms)
+    async with client:
+        await _away(client)
+        asyncio.create_task(eats)
+        await asyncio.sleep_ms(3000)
+        last = client.error
+        while not client.connected and client.error is last:
+            await asyncio.sleep_ms(100)
+        print("tried")
+        while not client.connected:
+            await asyncio.sleep_ms(100)
+        print("back")
+        while True:
+            await asyncio.sleep_ms(1000)
+
+
+def hungry(ms):
+    asyncio.run(_hungry(ms))
