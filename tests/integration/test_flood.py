@@ -344,6 +344,80 @@ async with client:""",
     assert device.said("stats")[0].split()[1] == "0"
 
 
+@BOTH
+@pytest.mark.parametrize("half_way", [False, True])
+def test_with_qos_1_nothing_is_lost_in_a_connection_that_ended_unnoticed(
+    proxy, broker, protocol, half_way
+):
+    """
+    Nobody reads, as handlers are behind: both ways each message arrives at least once, in the
+    order of the first time, and none counts as delivered that the broker does not have.
+    """
+    program = """
+    got = []
+    opened = []
+
+    @client.on("t/#", qos=1)
+    async def handler(message):
+        if not got:
+            print("begins")
+        await until(lambda: opened)
+        got.append(int(message.payload))
+
+    async def publish(n):
+        await client.publish("up", str(n), qos=1)
+        print("delivered", n)
+
+    async with client:
+        await told("publish")
+        tasks = [asyncio.create_task(publish(n)) for n in range(20)]
+        await asyncio.sleep_ms(50)
+        print("published")
+        await told("open")
+        opened.append(1)
+        await asyncio.gather(*tasks)
+        await client.publish("up", "end", qos=1)
+        await until(lambda: len(set(got)) == COUNT)
+        print("got", got)
+        await told("leave")
+    """
+    up = broker.peer("up", qos=1)
+    with slow(proxy, 40, qos=1, program=program, protocol=protocol, keepalive_s=60) as device:
+        device.subscribed()
+        peer = broker.peer()
+        peer.publish("t/1", "0", qos=1)
+        device.wait_for("begins")
+        for n in range(1, 40):
+            peer.publish("t/1", str(n).zfill(60), qos=1)
+        device.wait_for(WAITS)
+        if half_way:  # what was sent is on its way, its acknowledgements are not read
+            device.send("publish")
+            device.wait_for("^published")
+            up.wait_for(1)
+        proxy.refuse()
+        proxy.fin()
+        if not half_way:
+            device.send("publish")
+            device.wait_for("^published")
+        device.send("open")
+        device.wait_for("not connected")
+        delivered = [int(n) for n in device.said("delivered")]
+        there = {message.payload for message in up.messages}
+        assert {str(n).encode() for n in delivered} <= there
+        proxy.heal()
+        got = eval(device.wait_for("^got")[4:])
+        delivered = [int(n) for n in device.said("delivered")]
+        device.leave()
+    assert list(dict.fromkeys(got)) == list(range(40))
+    assert max(got.count(n) for n in range(40)) <= 2
+    assert sorted(delivered) == list(range(20))
+    up.wait_for(21)
+    numbers = []
+    while b"end" not in numbers:
+        numbers = [message.payload for message in up.wait_for(len(numbers) + 1)]
+    assert list(dict.fromkeys(numbers)) == [*(str(n).encode() for n in range(20)), b"end"]
+
+
 def test_the_client_can_leave_while_reading_waits(broker):
     out = Device.check(
         broker,
