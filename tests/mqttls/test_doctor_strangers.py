@@ -657,6 +657,12 @@ def test_nothing_of_the_library_is_printed_about_others_serial_numbers(tmp_path)
          "Protocol Version", "TLS 1.3 only"),
         ("TLS server: In state hello at tls_handshake.erl:354 generated SERVER ALERT: Fatal - "
          "Insufficient Security - no_suitable_ciphers", "every cipher"),
+        ("TLS server: In state certify at tls_dtls_connection.erl:315 generated SERVER ALERT: "
+         "Fatal - Handshake Failure", "showed no certificate"),
+        (" no_client_certificate_provided", "there is none"),
+        (" {bad_cert,invalid_ext_key_usage}", "clientAuth"),
+        ("TLS server: In state certify received CLIENT ALERT: Warning - User Canceled",
+         "only looked"),
         ("msg: authorization_permission_denied, clientid: pico, topic: a/b, action: publish",
          "ACL"),
         ("Client 'abc' is not authorized to Publish to topic: t. Permission denied", "ACL"),

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from tests.support import mpy
+from tests.support import pki as made
 from tests.support.doctoring import doctor, forge, mqttls, server_context, tls_server
 from tools.mqttls import certificates, convert, odd_names, pfx, pkcs8
 from tools.mqttls.der_form import element, elements, packed
@@ -395,3 +397,54 @@ def test_a_name_that_is_no_name_stays_unreadable(pki):
     for at in range(len(der)):  # cut anywhere
         with pytest.raises(ValueError):
             certificates.from_der(der[:at])
+
+
+# Numbers of EC keys as others write them
+
+
+def _with_number(key, size, pkcs8_form):
+    """Return an EC key as DER whose private number has `size` bytes."""
+    sec1 = key.private_bytes(DER, serialization.PrivateFormat.TraditionalOpenSSL, PLAIN)
+    parts = elements(element(sec1)[1])
+    parts[1] = packed(4, key.private_numbers().private_value.to_bytes(size, "big"))
+    if not pkcs8_form:
+        return _sequence(*parts)
+    whole = elements(element(key.private_bytes(DER, PKCS8, PLAIN))[1])
+    inner = [each for each in parts if each[:1] != b"\xa0"]
+    return _sequence(whole[0], whole[1], packed(4, _sequence(*inner)))
+
+
+@pytest.fixture(scope="module")
+def small_key():
+    """A P-256 key whose number has 31 bytes: one of 256 has."""
+    while True:
+        key = ec.generate_private_key(ec.SECP256R1())
+        if key.private_numbers().private_value < 1 << 248:
+            return key
+
+
+@pytest.mark.parametrize("pkcs8_form", [False, True])
+@pytest.mark.parametrize("size", [31, 33])
+def test_a_key_with_a_zero_too_many_or_too_few_is_read(pki, tmp_path, small_key, size, pkcs8_form):
+    der = _with_number(small_key, size, pkcs8_form)
+    with pytest.raises(ValueError):
+        serialization.load_der_private_key(der, None)
+    held = convert.parts(der, "F")
+    assert held.keys[0].private_numbers() == small_key.private_numbers()
+    certificate = made.signed("small", small_key, pki.ca, [])
+    cert, key = tmp_path / "small.crt", tmp_path / "small.key"
+    cert.write_bytes(certificate.public_bytes(PEM))
+    key.write_bytes(der)
+    word = doctor(None, "--ca", pki.ca.cert_der, "--cert", cert, "--key", key)
+    assert word.problems == [], word
+    program = "import sys\nfrom mqtt_as_tls import TLS\nTLS(*sys.argv[1:])"
+    mpy.check(program, pki.ca.cert_der, cert, key)
+
+
+def test_a_key_with_a_number_that_no_curve_has_is_damaged(small_key):
+    der = _with_number(small_key, 40, False)
+    curve = packed(0xA0, bytes.fromhex("06082a8648ce3d030107"))
+    beyond = _sequence(b"\2\1\1", packed(4, b"\xff" * 40), curve)
+    for data in (der[:20], beyond, _sequence(b"\2\1\1", packed(4, b"\x01" * 32))):
+        with pytest.raises((ValueError, TypeError)):
+            certificates.key_from_der(data)

@@ -71,6 +71,46 @@ def key_der(key):
     return key.private_bytes(_DER, _SEC1, _PLAIN)
 
 
+def key_from_der(data):
+    """
+    Return the private key in `data` (bytes, DER, without a passphrase), also one of P-256, P-384
+    or P-521 whose number has a zero before it, as GnuTLS writes it, or lacks one: OpenSSL and
+    mbedTLS take both. Raises ValueError, TypeError, UnsupportedAlgorithm.
+    """
+    try:
+        return serialization.load_der_private_key(data, None)
+    except ValueError:
+        whole = _with_whole_number(data)
+        if whole == data:
+            raise
+        return serialization.load_der_private_key(whole, None)
+
+
+_SIZES = {  # bytes of a private number, by the curve's OBJECT IDENTIFIER
+    bytes.fromhex("06082a8648ce3d030107"): 32,
+    bytes.fromhex("06052b81040022"): 48,
+    bytes.fromhex("06052b81040023"): 66,
+}
+
+
+def _with_whole_number(data, curve=b""):
+    """Return a private EC key (DER) with its number in the size that RFC 5915 section 3 wants."""
+    try:
+        parts = der_form.elements(der_form.element(data)[1])
+        if parts[1][0] == 0x30:  # PKCS#8: the curve is with the kind of key, SEC1 in a string
+            curve = der_form.elements(der_form.element(parts[1])[1])[1]
+            inner = _with_whole_number(der_form.element(parts[2])[1], curve)
+            parts[2] = der_form.packed(4, inner)
+        else:
+            named = [der_form.element(each)[1] for each in parts[2:] if each[:1] == b"\xa0"]
+            number = int.from_bytes(der_form.element(parts[1])[1], "big")
+            size = _SIZES[named[0] if named else curve]
+            parts[1] = der_form.packed(4, number.to_bytes(size, "big"))
+        return der_form.packed(0x30, b"".join(parts))
+    except (ValueError, IndexError, KeyError, OverflowError):
+        return data
+
+
 def load_key(path, passphrase=None):
     """
     Return the private key in the file `path`, PEM or DER.

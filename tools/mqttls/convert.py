@@ -374,7 +374,7 @@ def _add_certificate(der, name, out):
 
 def _key(der, name):
     try:
-        return serialization.load_der_private_key(der, None)
+        return certificates.key_from_der(der)
     except TypeError:  # encrypted in a form that is none
         pass
     except _DAMAGED:

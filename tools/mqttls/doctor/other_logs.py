@@ -10,7 +10,22 @@ _PROXY_HEADER = (
 # (pattern, row of causes.ROWS, what it means; None takes the row's cause). The first is the one.
 LINES = (
     # Erlang
-    (r"SERVER ALERT.*(no_client_certificate|certificate.required|no_peer_cert)", 24, None),
+    (
+        r"CLIENT ALERT: Warning - User Canceled",
+        6,
+        "a client ended the handshake on purpose: the doctor, which only looked",
+    ),
+    (r"no_client_certificate_provided|SERVER ALERT.*certificate.required", 24, None),
+    (
+        r"bad_cert,invalid_ext_key_usage",
+        25,
+        "the client's certificate is not one for clients (extendedKeyUsage clientAuth)",
+    ),
+    (
+        r"In state (certify|wait_cert\w*) .*SERVER ALERT.*handshake.failure",
+        25,
+        "the client showed no certificate, or one not for clients: the next line says which",
+    ),
     (
         r"SERVER ALERT.*(unknown.ca|bad.certificate|certificate.(expired|unknown|revoked)|"
         r"unsupported.certificate)",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -225,7 +224,7 @@ def later_keys(path):
         keys = [der for label, der in blocks(read(path)) if label.endswith("PRIVATE KEY")]
         for der in keys[1:10]:
             with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):
-                out.append(serialization.load_der_private_key(der, None))
+                out.append(certificates.key_from_der(der))
     return out
 
 
@@ -249,7 +248,7 @@ def load_key(path, stage="files"):
     if label == "ENCRYPTED PRIVATE KEY" or is_locked(der):
         raise Unreadable(problem(30, f"{path} is encrypted", stage=stage))
     try:
-        private = serialization.load_der_private_key(der, None)
+        private = certificates.key_from_der(der)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         kind = odd_key(der)
         if kind:
