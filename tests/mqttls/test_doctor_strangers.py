@@ -32,6 +32,7 @@ from tests.support.doctoring import (
     tls_server,
 )
 from tests.support.server import server
+from tests.support.tool import write_secret
 from tools.mqttls import der_form
 from tools.ports import free_port
 
@@ -613,6 +614,42 @@ def test_a_password_file_without_users(conf, tmp_path):
         word = files("--conf", conf(f"password_file {tmp_path}/passwords"))
         found = [each for each in word.problems if "passwords" in each["fact"]]
         assert found and found[0]["cure"], word
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "lets_in"),
+    [
+        (lambda good: good, "", True),
+        (lambda good: good.replace("\n", "\r\n"), "", True),
+        (lambda good: "# ours\n" + good, "", True),
+        (lambda good: "u:$apr1$abc$def\n", "does not know", False),
+        (lambda good: "u:$5$salt$abc\n", "does not know", False),
+        (lambda good: "u:right\n", "not hashed", False),
+        (lambda good: "\ufeff" + good, "byte order mark", False),
+    ],
+)
+def test_what_mosquitto_does_with_a_password_file(tmp_path, pki, change, words, lets_in):
+    with Broker(tmp_path / "b", "tcp", pki=pki, users={"u": "right"}) as broker:
+        text = broker.configuration()
+        path = Path(text.partition("password_file ")[2].split()[0])
+        broker.stop()
+        path.write_bytes(change(path.read_text()).encode())
+        broker.configuration = lambda: text
+        broker.start()
+        secret = tmp_path / "secret"
+        write_secret(secret, "right\n")
+        login = ("--user", "u", "--password-file", secret, "--conf", conf_of(broker))
+        word = plain(broker.port, *login)
+    assert word.attempt["ok"] == lets_in, word
+    found = [each for each in word.problems if each["row"] == 36]
+    assert bool(found) != lets_in, word
+    assert all(words in each["fact"] and "mosquitto_passwd" in each["cure"] for each in found)
+
+
+def test_passwords_of_mosquitto_2_1(conf, tmp_path):
+    (tmp_path / "passwords").write_text("u:$argon2id$v=19$m=47104,t=1,p=1$aaaa$bbbb\n")
+    word = files("--conf", conf(f"password_file {tmp_path}/passwords"))
+    assert word.problems == [] and "2.1" in word.remarks[36]["fact"]
 
 
 def test_a_configuration_in_utf_16(conf):

@@ -1,5 +1,6 @@
 """Which names the user may give: of a device, of the broker, a port. Texts, no files."""
 
+import contextlib
 import ipaddress
 import re
 
@@ -62,7 +63,12 @@ def parse_host(text):
     if text.count(":") == 1:
         raise Failure(f"{text!r} has a port in it", f"{cure}, and the port with --port")
     if not text.isascii():
-        raise Failure(f"{text!r} is not ASCII", "give its xn-- form, as DNS has it")
+        spelled = ""
+        with contextlib.suppress(UnicodeError):
+            spelled = f", in DNS it is {text.encode('idna').decode()}"
+        raise Failure(f"{text!r} is not ASCII{spelled}", "give its xn-- form, as DNS has it")
+    if text.endswith(".") and len(text) > 1:
+        raise Failure(f"{text!r} ends with a dot, which no certificate has", f"{cure}, without it")
     labels = text.split(".")
     if len(text) > 253 or not all(_HOST_LABEL.fullmatch(each) for each in labels):
         raise Failure(f"{text!r} is neither a host name nor an IP address", cure)

@@ -317,21 +317,38 @@ def _access(configuration, listener):
     return out
 
 
+_HASHES = ("$6$", "$7$", "$argon2id$")  # the last is of 2.1
+
+
 def _passwords(path):
-    lines = []
-    with contextlib.suppress(reading.Unreadable):
-        lines = reading.read(path, _HERE).decode("utf-8", "replace").splitlines()
-        for line in lines:
-            _, colon, word = line.partition(":")
-            if colon and not line.startswith("#") and not word.startswith("$"):
-                fact = f"{path} has a password that is not hashed"
-                cause = "mosquitto takes no such line: that user's password is always wrong"
-                cure = shell("mosquitto_passwd", "-U", path)
-                return [problem(36, fact, stage=_HERE, cause=cause, cure=cure)]
-    if not any(":$" in each for each in lines if not each.startswith("#")):
-        fact, cure = f"{path} has no user in it", shell("mosquitto_passwd", path, "NAME")
-        cause = "whoever gives a user name is refused"
-        return [problem(36, fact, stage=_HERE, cause=cause, cure=cure)]
+    def wrong(fact, cause, cure, level="problem"):
+        return [problem(36, fact, stage=_HERE, cause=cause, cure=cure, level=level)]
+
+    try:
+        text = reading.read(path, _HERE).decode("utf-8", "replace")
+    except reading.Unreadable:
+        text = ""
+    anew = shell("mosquitto_passwd", path, "NAME")
+    if text[:1] == "\ufeff" or "\0" in text:
+        how = "in UTF-16" if "\0" in text else "with a byte order mark"
+        cause = "mosquitto takes that for a part of the first user's name, or of all"
+        return wrong(f"{path} is text {how}", cause, f"save it as UTF-8 without BOM; or {anew}")
+    lines = [each.partition(":") for each in text.splitlines() if not each.startswith("#")]
+    words = [word for _, colon, word in lines if colon]
+    if any(not each.startswith("$") for each in words):
+        cause = "mosquitto takes no such line: that user's password is always wrong"
+        cure = shell("mosquitto_passwd", "-U", path)
+        return wrong(f"{path} has a password that is not hashed", cause, cure)
+    if any(not each.startswith(_HASHES) for each in words):
+        fact = f"{path} has a password hashed in a way that mosquitto does not know"
+        cause = "it leaves that user out; htpasswd and mkpasswd write such ones"
+        return wrong(fact, cause, anew)
+    if not words:
+        return wrong(f"{path} has no user in it", "whoever gives a user name is refused", anew)
+    if any(each.startswith(_HASHES[-1]) for each in words):
+        fact = f"{path} has passwords hashed by mosquitto 2.1"
+        cause = "mosquitto 2.0 leaves such users out"
+        return wrong(fact, cause, f"with 2.0: {anew}", "remark")
     return []
 
 
