@@ -92,10 +92,13 @@ class Reserve:
     def hold(self):
         """Hold what is not in use; nothing for a client that does not run."""
         client = self._client
-        wanted = 0
+        wanted = more = 0
         for each in client.clients:
             if each.connection.reserve:
-                wanted = max(wanted, each.connection.reserve._wanted())
+                n = each.connection.reserve._wanted()
+                wanted = max(wanted, n)
+                more += (n > _UP) * _UP  # what stays with a connection besides its buffers
+        wanted += max(more - _UP, 0)
         if not client.running:
             self._in = self._out = None
         automatic = gc.isenabled()

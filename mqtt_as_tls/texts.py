@@ -26,7 +26,7 @@ _PIECE = const(150)
 _PIECES = const(13)
 _LARGE = const(900)  # bytes of a certificate that RSA of 4096 bits may have signed
 _MORE = const(25)  # pieces for such
-_BUFFERS = const((4182, 1110))
+_BUFFERS = const(36)  # more of them where nobody holds the buffers
 
 
 def often(client, what, details="", say=None):
@@ -73,19 +73,18 @@ def tls_failure(tls, error, reserve):
     reserve  Reserve, which has the buffers again; None: nobody has
     """
     error = tls.failure(error)
-    pieces = _PIECES if tls.seen < _LARGE else _MORE
-    if (error.code == -30592 or "signed" in str(error)) and _short(reserve, pieces):
+    if (error.code == -30592 or "signed" in str(error)) and _short(
+        (_PIECES if tls.seen < _LARGE else _MORE) + (not reserve) * _BUFFERS
+    ):
         error = TLSError("TLS handshake out of memory, which looks like: %s" % error, 12)
     return error
 
 
-def _short(reserve, pieces):
+def _short(pieces):
     # whether there is less than the handshake may have needed, or it is in pieces
     gc.collect()
     held = []
     try:
-        for words in () if reserve else _BUFFERS:
-            held.append([0] * words)
         while len(held) < pieces:
             held.append([0] * _PIECE)
     except MemoryError:

@@ -240,6 +240,62 @@ def test_a_key_of_rsa_has_what_it_needs_more(on_pico, stopping, pki):
     comes_back(stopping, pki, [], [ALL], device="device_rsa")
 
 
+TWO = """
+def connected(clients):
+    n = 0
+    for client in clients:
+        n += client.connected
+    return n
+
+async def main():
+    asyncio.get_event_loop().set_exception_handler(lambda loop, context: None)
+    clients = [
+        make(tls=tls_given(), host="localhost", protocol=4 + n % 2, client_id="hungry%d" % n)
+        for n in range(COUNT)
+    ]
+    kept["all"] = None
+    for client in clients:
+        await client.__aenter__()
+    for client in clients:
+        await client.wait_connected()
+    if EARLY:
+        fill("all", 30000, 8000, 2000, 500, 100, 32, 16)
+    print("ready")
+    while connected(clients):
+        await asyncio.sleep_ms(50)
+    if not EARLY:
+        await asyncio.sleep_ms(300)
+        fill("all", 30000, 8000, 2000, 500, 100, 32, 16)
+    print("offline")
+    while connected(clients) < COUNT:
+        await asyncio.sleep_ms(50)
+    print("back")
+    while True:
+        await asyncio.sleep_ms(50)
+"""
+
+
+@pytest.mark.parametrize(("count", "early"), [(2, False), (2, True), (3, False)])
+@pytest.mark.parametrize("device", ["device", "device_rsa"])
+def test_all_clients_of_a_full_heap_are_back_with_the_broker(
+    on_pico, stopping, pki, count, early, device
+):
+    """What stays with the connection of one is no longer there for the handshake of the next."""
+    app = APP[: APP.index("async def main")] + TWO
+    app = app.replace("COUNT", str(count)).replace("EARLY", str(early))
+    given = files(pki.ca, getattr(pki, device))
+    with secure.start(app, stopping.ports["mtls"], given, heap=f"{110 + 75 * count}K") as app:
+        app.wait_for("^ready")
+        stopping.stop()
+        try:
+            app.wait_for("^offline")
+            stopping.start()
+            app.wait_for("^back", 60)
+        finally:
+            if not stopping.running:
+                stopping.start()
+
+
 @pytest.mark.parametrize("turn", range(6))
 def test_any_sequence_of_such_patterns_ends_connected(on_pico, stopping, pki, turn):
     seed = random.randrange(1_000_000)
