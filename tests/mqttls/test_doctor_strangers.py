@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from tests.support import mpy
+from tests.support import faketime, mpy
 from tests.support import pki as made
 from tests.support.broker import HOST, Broker, mosquitto
 from tests.support.doctoring import (
@@ -28,6 +28,7 @@ from tests.support.doctoring import (
     forge,
     log_of,
     mqttls,
+    revocations,
     server_context,
     tls_server,
 )
@@ -779,3 +780,62 @@ def test_with_files_of_one_s_own_the_next_command_has_them_too(tmp_path, pki):
             assert each in line, line
         words = shlex.split(line)
         assert mqttls(*words[words.index("doctor") :])["attempt"]["ok"], "it is one that works"
+
+
+# Devices' certificates, and clocks
+
+
+def test_row_25_an_expired_ca_that_the_device_sends_along(tmp_path, pki):
+    options = {"basic": (True, 0), "key_usage": "key_cert_sign crl_sign"}
+    old = forge(pki, "along old", "", issuer=pki.ca, valid_to=made.days(-1), **options)
+    device = forge(pki, "below old", "client", issuer=old)
+    chain = pki.bundle(device, old)
+    given = ("--cert", chain, "--key", device.key_der)
+    with Broker(tmp_path / "b", "mtls", pki=pki) as broker:
+        for more in ((), ("--conf", conf_of(broker))):
+            word = doctor(broker.port, *given, *more, ca=pki.ca)
+            word.names(25, "client certificate", "along old", "expired", "the one that replaced")
+            assert word.attempt["ok"] is False
+
+
+def test_row_25_the_configuration_says_first_why_clients_are_refused(tmp_path, pki):
+    lines = ["listener 18833", "allow_anonymous true", "require_certificate true"]
+    own = [f"certfile {pki.broker.chain_pem}", f"keyfile {pki.broker.key_pem}"]
+    with Broker(tmp_path / "b", "mtls", pki=pki, client_ca=pki.other_ca) as broker:
+        path = tmp_path / "mosquitto.conf"
+        lines[0] = f"listener {broker.port}"
+        path.write_text("\n".join((*lines, *own, "")))
+        word = doctor(broker.port, "--conf", path, ca=pki.ca, device=pki.device)
+        word.names(25, "configuration", "require_certificate without cafile", "cafile with")
+
+
+@pytest.mark.parametrize("kind", ["DER", "a certificate", "damaged"])
+def test_row_26_a_crlfile_that_is_none_has_not_expired(conf, pki, tmp_path, kind):
+    path = revocations(pki.ca, tmp_path / "crl.pem")
+    if kind == "DER":
+        crl = x509.load_pem_x509_crl(path.read_bytes())
+        path.write_bytes(crl.public_bytes(DER))
+    elif kind == "damaged":
+        path.write_text("-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n")
+    else:
+        path.write_bytes(Path(pki.ca.cert_pem).read_bytes())
+    made_so = conf(f"crlfile {path}", f"cafile {pki.ca.cert_pem}", "require_certificate true")
+    word = files("--conf", made_so).names(26, "configuration", "does not start")
+    assert "expired" not in word.first["cause"]
+    assert not starts(made_so)
+
+
+def test_row_13_the_clock_of_this_pc(tmp_path, pki):
+    late = forge(pki, "broker of late", issuer=pki.ca, valid_from=made.days(-30))
+    try:
+        clock = faketime.Clock(tmp_path, "2021-01-02")
+    except faketime.Unavailable as reason:
+        pytest.skip(str(reason))
+    program = "import sys; from tools.mqttls.cli import main; sys.exit(main())"
+    with tls_server(server_context(late)) as port:
+        line = [sys.executable, "-c", program, "doctor", f"{HOST}:{port}", "--ca", pki.ca.cert_der]
+        environment = {**os.environ, **clock.environment}
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment)
+        assert "this PC's clock is wrong" in done.stdout, done
+        assert "the PC that issued it" not in done.stdout
+        assert doctor(port, ca=pki.ca).problems == []

@@ -448,3 +448,19 @@ def test_a_key_with_a_number_that_no_curve_has_is_damaged(small_key):
     for data in (der[:20], beyond, _sequence(b"\2\1\1", packed(4, b"\x01" * 32))):
         with pytest.raises((ValueError, TypeError)):
             certificates.key_from_der(data)
+
+
+@pytest.mark.usefixtures("micropython")
+def test_a_root_of_version_1_is_one_for_a_board(pki, tmp_path):
+    ca = forge(pki, "old root", "", basic=None, key_usage=None)
+    leaf = forge(pki, "leaf of old root", issuer=ca)
+    outer = elements(element(ca.certificate.public_bytes(DER))[1])
+    fields = elements(element(outer[0])[1])
+    tbs = _sequence(*fields[1:7])  # without the version and without extensions
+    signature = ca.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    root = tmp_path / "root.der"
+    root.write_bytes(_sequence(tbs, outer[1], packed(3, b"\0" + signature)))
+    with tls_server(server_context(leaf)) as port:
+        assert doctor(port, "--ca", root).problems == []
+        said = mqttls("use", f"localhost:{port}", "--ca", root, "--dir", tmp_path / "pki")
+    assert said["exit"] == 0 and said["trusted"][0]["name"] == "old root", said

@@ -23,7 +23,7 @@ from .messages import Failure, command
 from .names import is_address
 
 VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
-_RELEASED = datetime.datetime(2025, 1, 1, tzinfo=datetime.timezone.utc)  # a clock before is wrong
+RELEASED = datetime.datetime(2025, 1, 1, tzinfo=datetime.timezone.utc)  # a clock before is wrong
 CA, SERVER, CLIENT = "ca", "server", "client"
 
 _PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
@@ -254,7 +254,7 @@ def issue(name, use, kind, until, *, issuer=None, names=(), valid_from=VALID_FRO
 
 def _check_clock(issuer):
     time = now()
-    if time < _RELEASED:
+    if time < RELEASED:
         raise Failure(f"this PC's clock says {time:%Y-%m-%d}", "set it first", stage="dates")
     if issuer and issuer.certificate.not_valid_after_utc <= time:
         raise Failure(

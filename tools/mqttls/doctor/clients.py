@@ -16,6 +16,7 @@ from .causes import problem, remark
 from .peek import BOARD_OUT
 
 _MOST_ABOVE = 10
+_NO_LIST = "mosquitto does not start with such a crlfile"
 
 
 def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(), named=False):
@@ -36,6 +37,8 @@ def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(),
         if each.row != 12
     ]
     for at, each in enumerate(out):
+        if each.row == 13 and "this PC" in each.cure:
+            continue
         if each.row in (13, 14) and each.level == "problem":
             cure = "issue a new one (mqttls renew, then mqttls provision)"
             out[at] = dataclasses.replace(each, row=25, cure=cure)
@@ -67,6 +70,12 @@ def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(),
     if usage is not None and not usage.digital_signature:
         fact = f"the keyUsage of {whose} lacks digitalSignature"
         out.append(problem(25, fact, cure="reissue it with keyUsage digitalSignature"))
+    for each in path(certificate, chain, authorities)[1:]:
+        along = f"the certificate of the CA {reading.name_of(each)} that the device sends along"
+        for one in lint.dates(each, along, when):
+            if one.level == "problem" and one.row == 14:
+                cure = "put the one that replaced it into the device's certificate file"
+                out.append(problem(25, one.fact, cause=one.cause, cure=cure))
     out += _issuers(certificate, whose, authorities, chain)
     for each in crls:
         out += revoked(each, certificate)
@@ -193,6 +202,7 @@ def crl(path, authorities=(), when=None, stage="client certificate"):
             fact,
             shell("openssl", "crl", "-inform", "DER", "-in", path, "-out", "crl.pem"),
             26,
+            _NO_LIST,
         )
     lists, out = [], []
     for der in ders[: reading.MOST_CERTIFICATES]:
@@ -201,11 +211,11 @@ def crl(path, authorities=(), when=None, stage="client certificate"):
         except ValueError as error:
             fact = f"{path} is damaged ({str(error)[:80]})"
             raise reading.wrong(
-                stage, fact, "rebuild it (mqttls revoke, mqttls renew)", 26
+                stage, fact, "rebuild it (mqttls revoke, mqttls renew)", 26, _NO_LIST
             ) from None
     if not lists:
         raise reading.wrong(
-            stage, f"{path} has no revocation list", "rebuild it (mqttls renew)", 26
+            stage, f"{path} has no revocation list", "rebuild it (mqttls renew)", 26, _NO_LIST
         )
     for each in lists:
         name = each.issuer.rfc4514_string()

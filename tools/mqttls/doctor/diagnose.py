@@ -565,7 +565,8 @@ class _Diagnosis:
             others=[*self.chain, *self.trusted, *self.known],
         )
         finding = refusals.why(attempt, answer, evidence, known, self.behind)
-        foretold = any(each.stage in ("client certificate", "files") for each in expected)
+        of_clients = ("client certificate", "files", "configuration")
+        foretold = any(each.stage in of_clients for each in expected)
         no_name = any(each.row == 52 for each in expected) and finding.stage == "CONNACK"
         if no_name or foretold and finding.stage in ("client certificate", "files"):
             self.add(Finding(0, finding.stage, shown, "", "", "remark"))

@@ -160,10 +160,14 @@ def _is_any_policy(certificate, oid):
 
 def dates(certificate, whose, when=None):
     """Return the findings about the dates of a certificate."""
-    when = when or certificates.now()
+    when, is_now = when or certificates.now(), when is None
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if start > when:
-        return [problem(13, f"{whose} is valid from {minute(start)} on; now it is {minute(when)}")]
+        fact = f"{whose} is valid from {minute(start)} on; now it is {minute(when)}"
+        if is_now and when < certificates.RELEASED:
+            cause, cure = "this PC's clock is wrong", "set the clock of this PC, and look again"
+            return [problem(13, fact, cause=cause, cure=cure)]
+        return [problem(13, fact)]
     if end < when:
         cause = f"{whose.split(',')[0]} has expired"
         return [problem(14, f"{whose} expired on {minute(end)}", cause=cause)]

@@ -108,7 +108,7 @@ def find(sent, places=None):
     while len(way) <= _MOST_ABOVE:
         way.append(at)
         for where, trusted in places:
-            root = _above(at, trusted)
+            root = _above(at, trusted, held=True)
             if root is not None and is_self_signed(root):
                 return Found(root, where, at)
             if root is not None and second is None:  # a CA in between, which changes more often
@@ -120,17 +120,19 @@ def find(sent, places=None):
     return second or Found(None, "", at)
 
 
-def _above(child, candidates):
+def _above(child, candidates, held=False):
     """
     Return which of `candidates` signed `child`, or is it; the one that is valid longest, of those
     that a board takes.
+
+    held  a board would hold it: then version 1 will do
     """
     wanted = _key_id(child, x509.AuthorityKeyIdentifier, "key_identifier")
     found = []
     for each in candidates:
         if each == child and is_self_signed(each):
             return each
-        if each.subject != child.issuer or not reading.is_ca(each):
+        if each.subject != child.issuer or not reading.is_ca(each, held):
             continue
         own = _key_id(each, x509.SubjectKeyIdentifier, "digest")
         if wanted and own and wanted != own:
