@@ -50,6 +50,7 @@ class WiFi:
     _beat = None  # ticks_ms() of the last sign of life of the task in up(), if there is one
     _faults = 2  # and as many more as there were in a row that may be the radio's own
     _in_force = None  # settings
+    _starts = None  # list for all: starts of the radio that failed: how many, when the last was
 
     def __init__(
         self,
@@ -67,7 +68,6 @@ class WiFi:
         )
         self._static = static
         self._fresh = 1 + new_country  # until its own settings are in force
-        self._starts = []  # of the radio that failed: how many, when the last was
         unload("wifi_options")
 
     def is_up(self):
@@ -151,6 +151,7 @@ class WiFi:
                     if not self._starts:
                         wlan.active(True)
                     if not is_on(wlan):
+                        WiFi._starts = self._starts or []
                         load("wifi_faults").start(wlan, self._starts, is_on)
                 if self._static:
                     wlan.ifconfig(self._static)

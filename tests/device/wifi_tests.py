@@ -521,6 +521,24 @@ async def test_a_chip_that_does_not_start_is_tried_more_rarely_each_time():
     assert tried == [0, 5, 35, 155, 755, 2555, 4355, 6155, 7955], tried
 
 
+async def test_a_chip_that_does_not_start_is_tried_no_more_often_for_two():
+    network.air.broken = True
+    wifis = [home(), WiFi("shed", "rusty nails")]
+    tried = 0
+    for _ in range(0, 700, 5):
+        for wifi in wifis:
+            before = len(called("active"))
+            await fails(wifi, DEAD, None)
+            tried += len(called("active")) - before
+        network.pass_ms(5000)
+    assert tried == 4, tried
+    network.air.broken = False
+    network.pass_ms(1_800_000)
+    for wifi in wifis[:1]:
+        await wifi.up()
+    assert network.traffic()
+
+
 async def test_a_chip_that_starts_after_all_is_used_at_once():
     network.air.broken = True
     wifi = home()
@@ -1120,6 +1138,7 @@ def on_a_new_board(test):
 def on_a_board_with(micropython, test):
     network.board("cyw43", micropython)
     WiFi._in_force = None  # as after a soft reset
+    WiFi._starts = None
     wifi_faults.PORT = 9
     asyncio.new_event_loop()
     result = test()
