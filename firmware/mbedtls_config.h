@@ -6,6 +6,10 @@
 #define MBEDTLS_HAVE_ASM // products of large numbers in assembler
 #endif
 
+// A session can be resumed, and none but the one that was verified
+#define MBEDTLS_SSL_SESSION_TICKETS
+#define MBEDTLS_SSL_EXTENDED_MASTER_SECRET
+
 // Curves that no broker uses, 12 KB: P-256, P-384 and P-521 are left
 #undef MBEDTLS_ECP_DP_SECP192R1_ENABLED
 #undef MBEDTLS_ECP_DP_SECP224R1_ENABLED

@@ -12,10 +12,11 @@ if(NOT "$CACHE{MICROPY_C_HEAP_SIZE}")
 endif()
 
 add_library(usermod_tls_steps INTERFACE)
-target_sources(usermod_tls_steps INTERFACE ${CMAKE_CURRENT_LIST_DIR}/tls_steps.c)
-# of this file alone: it looks into a handshake, which is private
-set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/tls_steps.c
-    PROPERTIES INCLUDE_DIRECTORIES ${MICROPY_DIR}/lib/mbedtls/library)
+set(TLS_STEPS_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/tls_steps.c ${CMAKE_CURRENT_LIST_DIR}/tls_sessions.c)
+target_sources(usermod_tls_steps INTERFACE ${TLS_STEPS_SOURCES})
+# of these files alone: they look into a handshake, which is private
+set_source_files_properties(${TLS_STEPS_SOURCES} PROPERTIES INCLUDE_DIRECTORIES ${MICROPY_DIR}/lib/mbedtls/library)
 target_compile_definitions(usermod_tls_steps INTERFACE
     MBEDTLS_USER_CONFIG_FILE="${CMAKE_CURRENT_LIST_DIR}/mbedtls_config.h"
     PICO_MALLOC_PANIC=0 # where the C heap is empty calloc says so; the board does not stop
@@ -28,6 +29,7 @@ endforeach()
 set(TLS_STEPS_WRAPS
     mbedtls_ssl_handshake mbedtls_ssl_conf_verify
     mbedtls_ssl_handshake_client_step mbedtls_pk_verify_ext
+    mbedtls_ssl_set_hostname mbedtls_x509_crt_verify_restartable
 )
 
 # Arithmetic of P-256 for the RP2040, 7 KB of flash; -DTLS_STEPS_P256=OFF leaves it out. The core of

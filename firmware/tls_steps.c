@@ -24,6 +24,7 @@
 #if !defined(NO_QSTR)
 #include "ssl_misc.h"
 #endif
+#include "tls_sessions.h"
 
 #if !defined(NO_QSTR) && !(defined(MBEDTLS_ECP_RESTARTABLE) && defined(MBEDTLS_PLATFORM_MEMORY))
 #error "tls_steps: micropython.cmake beside this file defines what is missing here"
@@ -62,12 +63,6 @@ void __wrap_mbedtls_ssl_conf_verify(mbedtls_ssl_config *conf, verify_t *micropyt
 
 // Steps
 
-// What is known of a connection, in its user data; at first nothing
-enum {
-    WAITED = 1, // its socket had nothing for it, and did not wait: it does not block
-    RAISED,     // a callback raised: mbedTLS must not go on with it
-};
-
 static unsigned operations = OPERATIONS;
 static mbedtls_ssl_context *in_step; // the handshake of which a step is under way, or NULL
 static unsigned heavy;               // what took long in this step
@@ -77,14 +72,16 @@ int __real_mbedtls_ssl_handshake(mbedtls_ssl_context *ssl);
 // All of MicroPython's handshakes come here: those of wrap_socket, and those in a read or write.
 int __wrap_mbedtls_ssl_handshake(mbedtls_ssl_context *ssl) {
     uintptr_t known = mbedtls_ssl_get_user_data_n(ssl);
-    if (known == RAISED) {
+    if (known & RAISED) {
         return MBEDTLS_ERR_X509_FATAL_ERROR;
     }
     bool stream = ssl->conf->transport == MBEDTLS_SSL_TRANSPORT_STREAM;
-    in_step = known == WAITED && operations != 0 && stream ? ssl : NULL;
+    in_step = known & WAITED && operations != 0 && stream ? ssl : NULL;
     heavy = 0;
     mbedtls_ecp_set_max_ops(in_step ? operations : 0);
+    tls_sessions_begin(ssl);
     int ret = __real_mbedtls_ssl_handshake(ssl);
+    tls_sessions_end(ssl, ret);
     in_step = NULL;
     mp_obj_t raised = MP_STATE_VM(tls_steps_raised);
     if (raised != MP_OBJ_NULL) {
@@ -96,7 +93,7 @@ int __wrap_mbedtls_ssl_handshake(mbedtls_ssl_context *ssl) {
         return MBEDTLS_ERR_SSL_WANT_WRITE; // a socket can nearly always be written to: at once
     }
     if (ret == MBEDTLS_ERR_SSL_WANT_READ || ret == MBEDTLS_ERR_SSL_WANT_WRITE) {
-        mbedtls_ssl_set_user_data_n(ssl, WAITED);
+        mbedtls_ssl_set_user_data_n(ssl, mbedtls_ssl_get_user_data_n(ssl) | WAITED);
     }
     return ret;
 }
@@ -208,6 +205,8 @@ static const mp_rom_map_elem_t globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_tls_steps) },
     { MP_ROM_QSTR(MP_QSTR_info), MP_ROM_PTR(&info_obj) },
     { MP_ROM_QSTR(MP_QSTR_operations), MP_ROM_PTR(&set_operations_obj) },
+    { MP_ROM_QSTR(MP_QSTR_resume), MP_ROM_PTR(&tls_sessions_resume_obj) },
+    { MP_ROM_QSTR(MP_QSTR_sessions), MP_ROM_PTR(&tls_sessions_info_obj) },
 };
 static MP_DEFINE_CONST_DICT(globals, globals_table);
 

@@ -35,13 +35,14 @@ export class Board {
     this.powered = false;
   }
 
-  // Start with a new chip, as rp2040js cannot reset one. What a watchdog reset leaves in the
-  // watchdog's registers comes from `last`, the watchdog of the chip before; null: nothing.
+  // Start with a new chip, as rp2040js cannot reset one. What a watchdog reset leaves, the memory
+  // and the watchdog's registers, comes from the chip before and `last`, its watchdog; null: nothing.
   //
   // The log has lines about SIO addresses then: the firmware looks for the second core.
   start(last) {
     this.before = this.nanos;
     const mcu = new RP2040();
+    if (last) mcu.sram.set(this.mcu.sram);
     this.mcu = mcu;
     mcu.logger = new ConsoleLogger(LogLevel.Error);
     mcu.flash = this.flash.bytes; // instead of rp2040js' 16 MB
