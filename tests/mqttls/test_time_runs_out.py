@@ -64,7 +64,8 @@ def test_device_certificates_live_a_year_and_status_reminds(run):
 
 
 def test_every_command_says_what_ends_soon(run):
-    run("device", "add", "kitchen", "cellar", "--days", "20")
+    run("device", "add", "kitchen", "--days", "21")
+    run("device", "add", "cellar", "--days", "20")
     for command in (("device", "list"), ("device", "add", "attic"), ("broker-conf",)):
         assert "the certificate of cellar ends on" in notes(run, *command)
         assert "and 1 more" in notes(run, *command)
