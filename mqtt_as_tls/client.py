@@ -25,7 +25,7 @@ _LATER = const(
         ("lifecycle", "connect disconnect wait_connected"),
         ("properties packet5 reasons mqtt5", "reauthenticate"),
         ("queueing", "enqueue"),
-        ("properties packet5 reasons mqtt5 request_response", "request respond"),
+        ("properties request_response", "request respond"),
         ("iterators", "events messages"),
         ("subscribing", "subscribe unsubscribe"),
     )
@@ -253,7 +253,7 @@ class MQTTClient:
         MQTTError when the client is stopped meanwhile, or the message expired (MQTT 5).
         """
         outbox = self.outbox
-        if timeout_s is not None or self not in self.clients:
+        if timeout_s is not None or outbox.transport is None:
             self.check_running(timeout_s)
         if qos and self.dispatcher.held:
             self.dispatcher.asks()
@@ -343,10 +343,9 @@ class MQTTClient:
             wrong("not_running")
 
     def check_wait(self, timeout_s):
-        good = (
-            timeout_s is None or isinstance(timeout_s, (int, float)) and abs(timeout_s) <= 500_000
-        )
-        if not good:
+        if timeout_s is not None and not (
+            isinstance(timeout_s, (int, float)) and abs(timeout_s) <= 500_000
+        ):
             wrong("option", "timeout_s", timeout_s)
 
     def report(self, what, name, error):

@@ -15,7 +15,7 @@ import time
 from micropython import const
 
 from . import load, packet, unload
-from .dispatch import decoded
+from .dispatch import Message
 from .errors import ConnectError, LinkError, ProtocolError, ResolveError
 from .transport import STALL_MS, Transport, closed, within
 
@@ -82,13 +82,11 @@ class Connection:
         self._client = client
         self.state = _LINK
         # all that it ever has: at its end there may be no memory for another
-        self.linking = self.behind = self.waiting = False
+        self.linking = self.behind = self.waiting = self.clean_start = False
         self.up_ms = self.transport = self._reader = self._pinged_ms = self._asked = None
-        self.ended_in = None
+        self.ended_in = self.address = self._asked_clock = None
         self._session = client.session
         self._host = client.host
-        self.address = self._asked_clock = None
-        self.clean_start = False
         self._told = 0  # of what is odd about the broker's acknowledgements
         self._unsure = False  # an earlier CONNECT was not answered since the last connection
         if before:
@@ -325,21 +323,21 @@ class Connection:
         client = self._client
         decoder = t.decoder
         session = self._session
-        more = False
         try:
             while True:
                 begin = decoder.start
                 first = decoder.next()
                 if first is None:
-                    if more:
-                        await asyncio.sleep_ms(0)
-                    else:
-                        await t.readable
                     # the broker takes nothing
                     while t.out and len(t.out) > _REPLIES + client.max_inflight:
                         await asyncio.sleep_ms(20)
+                    if t.readable.ready:
+                        await asyncio.sleep_ms(0)
+                    else:
+                        next(t.readable)
+                        yield
                     try:
-                        more = t.read()
+                        t.read()
                         continue
                     except MemoryError:
                         if decoder.need <= len(decoder.buf):
@@ -352,7 +350,7 @@ class Connection:
                     message = None
                     if first < 256:
                         try:
-                            message = self._arrived(decoded(first, decoder))
+                            message = self._arrived(Message(first, None, decoder))
                         except MemoryError:
                             if decoder.end - begin <= _BUFFER:
                                 raise
@@ -361,7 +359,6 @@ class Connection:
                             decoder.start = begin
                             first |= 256
                     if first > 255:
-                        more = True
                         message = await load("oversized").receive(client, self, first)
                         message = message and self._arrived(message)
                     while message:
@@ -411,11 +408,12 @@ class Connection:
     def _arrived(self, message):
         # returns `message` if it has to wait for room
         client = self._client
+        dispatcher = client.dispatcher
         qos = message.qos
         client.stats.received += 1
         if qos and not self._session.received(message, message.dup):
             client.stats.duplicates += 1  # it takes no room
-        elif qos and self.behind or not client.dispatcher.room(message):
+        elif qos and self.behind or not dispatcher.room(message):
             message = load("surplus").full(client, message, self._keepalive_s)
             if message is False:
                 self.behind = True  # what follows is not taken, so that handlers can go on
@@ -424,12 +422,12 @@ class Connection:
             load("oversized").tell(client, message)
         else:
             try:
-                client.dispatcher.deliver(message)
+                dispatcher.deliver(message)
             except MemoryError:
                 if qos:  # the broker sends it again
                     self._session.inbound.remove(message)
                 raise
-        if not message.claims:
+        if qos and not message.claims:
             self.handled()
         return None
 
@@ -442,16 +440,19 @@ class Connection:
                 ready = session.next_ack()
                 if ready is None:
                     break
+                ack = self._client.wire.ack
                 kind = _PUBACK if ready.qos == 1 else _PUBREC
-                wire = self._client.wire
-                t.send(wire.ack(kind, ready.id, ready.ack_code, ready.ack_properties))
+                t.send(ack(kind, ready.id, ready.ack_code, ready.ack_properties))
                 session.inbound.remove(ready)
                 lack = self._client.retry.no_memory
                 if lack and lack["packet_id"] == ready.id:
                     lack.clear()
             if len(session.odd) > self._told:
                 self._told = load("texts").odd(self._client, self._told)
-            if self.behind and t and not [m for m in self._client.dispatcher.held if m.qos]:
+            if self.behind and t:
+                for message in self._client.dispatcher.held:
+                    if message.qos:
+                        return
                 t.lost(load("texts").behind())
         except MemoryError:  # it is sent on the next connection
             t.lost(MemoryError)
@@ -496,11 +497,10 @@ class Connection:
                     wait = min(wait, _left(ack_ms, age, 0, "PUBACK"))
                 if self._session.requests:
                     wait = min(wait, _left(ack_ms, now, self._session.asked_ms, "SUBACK"))
-            wait = min(wait, client.dispatcher.overdue(now))
             # nudged by a publish that may be acknowledged already; or one is not awaited so far
             if late or t.wake_ms is None:
                 wait = min(wait, ack_ms)
             if not t.error:  # a ping may have found the connection dead
-                await t.sleep(wait)
+                await t.sleep(min(wait, client.dispatcher.overdue(now)))
         error = t.error
         raise closed(error) if isinstance(error, OSError) else error

@@ -5,8 +5,8 @@ a bound in bytes on all that is not handled.
 """
 
 import asyncio
-import time
 from asyncio import core
+from time import ticks_diff, ticks_ms
 
 from micropython import const
 
@@ -46,11 +46,20 @@ class Message:
     done = stale = False  # of session
     claims = 0  # handlers that have not returned
 
-    def __init__(self, first, fields):
-        """first: int, that byte of its PUBLISH; fields: (topic, packet id, payload)."""
+    def __init__(self, first, fields, decoder=None):
+        """
+        first    int, that byte of its PUBLISH
+        fields   (topic, packet id, payload); None: those that `decoder` is at
+        """
+        size = _OVERHEAD
+        if fields is None:
+            fields = decoder.publish(first >> 1 & 3)
+            if decoder.properties:
+                self.properties = decoder.properties
+                size += decoder.extra
         self.topic, packet_id, self.payload = fields
-        # bytes of memory that it takes; its properties are added to it
-        self.size = _OVERHEAD + len(fields[0]) + len(fields[2])
+        # bytes of memory that it takes
+        self.size = size + len(fields[0]) + len(fields[2])
         if packet_id:  # attributes that it has not take no memory
             self.id = packet_id
             self.qos = first >> 1 & 3
@@ -58,15 +67,6 @@ class Message:
             self.retain = True
         if first & 8:
             self.dup = True
-
-
-def decoded(first, decoder):
-    """Return the Message of the PUBLISH with the first byte `first` that `decoder` is at."""
-    message = Message(first, decoder.publish(first >> 1 & 3))
-    if decoder.properties:
-        message.properties = decoder.properties
-        message.size += decoder.extra
-    return message
 
 
 class Subscription:
@@ -124,10 +124,9 @@ class Dispatcher:
         self._client = client
         self._session = client.session
         self._most = client.max_backlog
-        self._transport = None  # while there is a connection
         self.warned = []
         self.subscriptions = []
-        self.index = None
+        self._transport = self.index = None  # the first: while there is no connection
         self.inbox = Subscription("messages()", None, 0)
         self.open = False
         self.others = [self.inbox]
@@ -242,7 +241,7 @@ class Dispatcher:
         record  its Subscriptions, a list or a tuple
         """
         t = self._transport
-        packet_id = self._session.request(record, time.ticks_ms())
+        packet_id = self._session.request(record, ticks_ms())
         t.send(encode(packet_id, what, properties))
         t.due(self._client.ack_timeout_s * 1000)
         return packet_id
@@ -296,14 +295,18 @@ class Dispatcher:
         return self.subscriptions + self.others
 
     def deliver(self, message):
-        """Queue `message` for every handler whose filter matches, else for the iterator."""
-        if not self.held:
-            self.began_ms = time.ticks_ms()
+        """
+        Queue `message` for every handler whose filter matches, else for the iterator. A handler
+        that waits, where it is the only one, has it at once: its task goes on in the turn of this
+        one.
+        """
         self.held.append(message)  # first: with no memory for the rest the books stay right
         self.size += message.size
         try:
-            if message.properties is None or not self._client.five.offered(self, message):
-                self._offer(message)
+            if not (
+                message.properties and self._client.five.offered(self, message)
+            ) and self._offer(message):
+                return
         except:  # noqa: E722  (nobody gets it now: it comes again)
             self._withdraw(message)
             raise
@@ -323,22 +326,42 @@ class Dispatcher:
             )
 
     def _offer(self, message):
+        # returns whether its handler had it at once. 11 words: two lanes have one name
         topic = message.topic
         subs = self.subscriptions
         if len(subs) > _FEW:
             subs = self.candidates(topic)
-        at = 0
-        while at < len(subs):  # `for` takes more words
+        at = -len(subs)
+        lane = None
+        while at:  # `for` takes more words
             sub = subs[at]
             if sub.handler and (sub.filter == topic or self.index or matches(sub.filter, topic)):
-                self.queue(sub, message)
+                if lane:
+                    self.queue(lane, message)
+                lane = sub
             at += 1
-        if self.open and not message.claims:
-            self.queue(self.inbox, message)
+        if lane is None:  # quicker than to ask whether it is true
+            return self.open and self.queue(self.inbox, message)
+        sub = lane.task
+        if not sub or lane.signal.waiter is not sub or message.claims:
+            return self.queue(lane, message)
+        message.claims = 1
+        lane.queue.append(message)
+        lane.signal.waiter = True
+        lane = core.cur_task  # it stands still meanwhile
+        sub.data = None
+        core.cur_task = sub
+        next(sub.coro, None)
+        core.cur_task = lane
+        if lane.data:  # cancelled by that
+            lane.data = None
+            raise asyncio.CancelledError
+        return True
 
     def _withdraw(self, message):
-        self.held.remove(message)
-        self.size -= message.size
+        if message in self.held:  # else the client was stopped
+            self.held.remove(message)
+            self.size -= message.size
         for sub in self.subscriptions:
             if message in sub.queue:
                 sub.queue.remove(message)
@@ -347,9 +370,11 @@ class Dispatcher:
 
     def queue(self, lane, message):
         """Let the handler of `lane` have `message`, in its turn."""
+        if len(self.held) == 1:
+            self.began_ms = ticks_ms()
         if not lane.handler:
             if not lane.queue:  # an iterator: from now on it should ask
-                lane.since_ms = time.ticks_ms()
+                lane.since_ms = ticks_ms()
         elif lane.task is None:
             lane.task = asyncio.create_task(self._serve(lane))
         message.claims += 1  # first: it may be what there is no memory for
@@ -358,7 +383,7 @@ class Dispatcher:
 
     def take(self, lane):
         """Return the next message of `lane`, of which there is one, as its current one."""
-        lane.since_ms = self.began_ms = time.ticks_ms()
+        lane.since_ms = self.began_ms = ticks_ms()
         if lane.waits:
             lane.waits = False
         lane.current = lane.queue[0]  # till here there may be no memory
@@ -373,21 +398,24 @@ class Dispatcher:
 
     def release(self, message):
         """One of those that want `message` is done with it."""
-        message.claims -= 1
-        if not message.claims:
+        message.claims = claims = message.claims - 1
+        if not claims:
             self.held.remove(message)
             self.size -= message.size
-            if message.qos:
-                message.done = True
             connection = self._client.connection
-            if message.qos or connection.behind:
+            qos = message.qos
+            if qos:
+                message.done = True
+            if qos or connection.behind:
                 connection.handled()
 
     async def _serve(self, lane):
         while True:
-            while not lane.queue:
-                lane.signal.waiter = None
-                await lane.signal
+            while not lane.queue:  # `await lane.signal` takes longer
+                signal = lane.signal
+                signal.waiter = task = core.cur_task
+                task.data = signal
+                yield
             try:
                 message = self.take(lane)
             except MemoryError:
@@ -419,7 +447,7 @@ class Dispatcher:
         limit = next_ms = self._client.handler_timeout_s * 1000
         for lane in self.lanes():
             if lane.current or lane.queue and not lane.handler:
-                left = limit - time.ticks_diff(now, lane.since_ms)
+                left = limit - ticks_diff(now, lane.since_ms)
                 if left > 0:
                     next_ms = min(left, next_ms)
                     continue

@@ -70,16 +70,16 @@ class Outbox:
     rings      list of the Ring of enqueue(), empty before the first one
     thread     int, that of the event loop, or None
     transport  Transport while there is a connection, or None
+    aside      Aside of messages on which connections ended, or None: as of the last connection
     """
 
     def __init__(self, client):
         self._client = client
         self._session = client.session
-        self.transport = self.thread = None
-        self._partial = None  # QoS 0, sent in part
-        self._birth = None
+        # _partial: QoS 0, sent in part
+        self.transport = self.thread = self.aside = self._partial = self._birth = None
         self._begun = self._late = None  # see `unawaited`
-        self._in_a_row = self._turn_ms = 0  # since others had a turn: messages; when that was
+        self._row = self._turn_ms = 0  # since others had a turn: messages; when that was
         # of publish(): what waits in the queue, what was called and what of that began, in shares
         self._waiting = self._called = self._begun_of = self._called_ms = 0
         self._pumping = False
@@ -108,7 +108,7 @@ class Outbox:
             self._topic = known = topic, router.topic(topic)
         if not isinstance(payload, bytes):  # most are
             payload = router.payload(payload)
-        if qos not in (0, 1, 2) or not isinstance(qos, int):
+        if not isinstance(qos, int) or not 0 <= qos <= 2:
             router.qos(qos)
         buf = client.wire.publish(known[1], payload, qos, retain, properties)
         if len(buf) > client.max_packet:
@@ -122,28 +122,32 @@ class Outbox:
         Raises RuntimeError when max_waiting wait already.
         """
         now = time.ticks_ms()
-        called = self._called - self._begun_of
-        if not called or time.ticks_diff(now, self._called_ms) > _BEGIN_MS:
+        called = self._called
+        if time.ticks_diff(now, self._called_ms) > _BEGIN_MS:
             self._called = self._begun_of = called = 0
+        waiting = self._waiting + called - self._begun_of
         share = 1 + len(out.packet) // _SHARE
-        called += self._waiting
-        if called and called + share > self._client.max_waiting:
+        if waiting and waiting + share > self._client.max_waiting:
             router.wrong("waiting", self._client.max_waiting)
         self._called_ms = now
-        self._called = called = self._called + share
+        self._called = called = called + share
         if not self._begun:
             self._begun = out
         return self._deliver(out, called, share)
 
-    async def _deliver(self, out, called, share):
+    def _deliver(self, out, called, share):
+        # what is awaited; on the PC, where this module is read too, no `async def`
         if self._begun is out:
             self._begun = None
-        if self._begun_of < called <= self._called:  # they begin in the order of the calls
+        # they begin in the order of the calls
+        if called == self._called:
+            self._called = self._begun_of = 0
+        elif self._begun_of < called < self._called:
             self._begun_of = called
-        client = self._client
-        if client not in client.clients:  # a task may begin after the client was stopped
-            client.check_running(None)
         t = self.transport
+        if t is None:  # a task may begin after the client was stopped
+            self._client.check_running(None)
+        sent = False
         try:
             if (
                 t is None
@@ -155,7 +159,7 @@ class Outbox:
                 or out.qos
                 and (out.qos == 2 or self._session.full())
                 or self._pumping
-                or client.retry.aside
+                or self.aside
             ):
                 self.queue.append(out)
                 if self.rings and self.rings[0]:
@@ -165,18 +169,19 @@ class Outbox:
                     out.share = share
                     self._waiting += share
             else:
-                self._send(t, out, None)  # nothing goes before it
-            if out.waiter is True:  # at once: a publisher in a loop lets the others run
-                self._in_a_row += 1
+                sent = self._send(t, out, None)  # nothing goes before it
+            if sent or out.waiter is True:  # at once: a publisher in a loop lets the others run
+                self._row = share = self._row + 1
                 now = self._called_ms
-                if self._in_a_row >= _ROW or time.ticks_diff(now, self._turn_ms) >= _TURN_MS:
-                    self._in_a_row = 0
+                if share >= _ROW or time.ticks_diff(now, self._turn_ms) >= _TURN_MS:
+                    self._row = 0
                     self._turn_ms = now
-                    await asyncio.sleep_ms(0)
+                    yield from asyncio.sleep_ms(0)
             else:
-                await out
+                next(out)
+                yield
         finally:
-            if out.waiter is not True:  # cancelled, or no memory
+            if not sent and out.waiter is not True:  # cancelled, or no memory
                 out.awaited = False
                 if not hasattr(out, "sent_ms"):
                     self._session.drop(out)  # it may be kept back
@@ -196,8 +201,9 @@ class Outbox:
 
     def pump(self):
         """Send what waits."""
-        waits = self.queue or self.rings or self._session.to_resend or self._client.store
-        if waits and not self._pumping:  # a log that enqueues may come from within
+        if not self._pumping and (  # a log that enqueues may come from within
+            self.queue or self.rings or self._session.to_resend or self._client.store
+        ):
             self._pumping = True
             try:
                 self._pump()
@@ -224,7 +230,7 @@ class Outbox:
                     queue.append(out)
             out = queue[0]
             if out.qos:
-                if client.retry.aside and queue is self.queue and client.retry.aside.keeps(out):
+                if self.aside and queue is self.queue and self.aside.keeps(out):
                     if queue and queue[0] is out:
                         return
                     continue
@@ -238,11 +244,12 @@ class Outbox:
             self._send(t, out, queue)
 
     def _send(self, t, out, queue):
-        # hand `out`, the first of `queue` (None: of none), to the Transport `t`, or have it fail
+        # hand `out`, the first of `queue` (None: of none), to the Transport `t`, or have it fail;
+        # returns whether that was all, which with a queue nobody hears of but by this
         client = self._client
         buf = client.five.sending(out) if client.five else out.packet
         if buf is None:  # it failed
-            return
+            return False
         if out.qos:
             self._session.publish(out, time.ticks_ms())
         if queue is self.queue:
@@ -256,17 +263,21 @@ class Outbox:
         if out.qos:
             if out is self._session.inflight[0]:  # else one is due before it
                 t.due(client.ack_timeout_s * 1000)
-        elif buf:
-            out.set()
-        else:
+        elif not buf:
             self._partial = out
+        elif queue is None:
+            return True
+        else:
+            out.set()
+        return False
 
     def up(self, t):
         """There is a connection, the Transport `t`: the will's birth goes first."""
         self.transport = t
         client = self._client
-        if client.retry.aside:
-            client.retry.aside.up()
+        self.aside = aside = client.retry.aside  # another, or none, only after a failure
+        if aside:
+            aside.up()
         if client.will:
             self._birth = client.will.up(client, self._birth)
         self.pump()
@@ -299,7 +310,10 @@ class Outbox:
     def clear(self):
         """The client stops: forget what waits, and return it (a list)."""
         waiting = self.queue
-        self.queue = [out for out in waiting if out.entry]  # the store gave them out
+        self.queue = []
+        for out in waiting:
+            if out.entry:  # the store gave it out
+                self.queue.append(out)
         self._waiting = 0
         for ring in self.rings:
             ring.clear()

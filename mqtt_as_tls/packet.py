@@ -173,19 +173,15 @@ def unsubscribe(packet_id, filters, properties=None):
     return framed(0xA2, body)
 
 
-def _decoded(data):
-    try:
-        return str(data, "utf-8")
-    except ValueError:  # UnicodeError is one
-        return "\0"
-
-
 def text(data):
     """
     Return bytes-like `data` as str, or raise ProtocolError: section 1.5.3 forbids ill-formed
     UTF-8, surrogates and U+0000.
     """
-    s = _decoded(data)
+    try:
+        s = str(data, "utf-8")
+    except ValueError:  # UnicodeError is one
+        s = "\0"
     if len(data) != len(s):  # not ASCII: MicroPython lets surrogates and over-long forms pass
         n = 0
         for c in data:  # bytes: MicroPython never frees a character that was taken out of a str

@@ -180,10 +180,15 @@ class Reserve:
         Return a coroutine that does what `coroutine` does: while it runs it can use what is held,
         and while it waits nobody can. With a connection that is so only while memory is short.
 
+        What begins with a connection has it for as long as it runs: where memory is not short
+        then, nothing is to be done.
+
         Returns and raises what that does.
         """
         client = self._client
         error = None
+        if client.connection.state == _CONNECTED and not self.short:
+            return (yield from coroutine)
         while True:
             settled = client.connection.state in _SETTLED
             if self.short or not settled:

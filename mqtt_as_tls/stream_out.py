@@ -148,7 +148,7 @@ class Upload(Delivery):
         stats = self._client.stats
         before = stats.bytes_in
         await self._send(t, _PINGREQ)
-        while stats.bytes_in == before and t.readable.waits:
+        while stats.bytes_in == before and t.readable.ready == 2:
             await asyncio.sleep_ms(_TURN_MS)
 
     async def _send(self, t, part):

@@ -10,7 +10,7 @@ import time
 from micropython import const
 
 from . import load
-from .dispatch import Message, Subscription, decoded
+from .dispatch import Message, Subscription
 from .router import matches
 
 _IDLE_MS = const(1000)  # no handler began with a message: it may be the broker that one waits for
@@ -294,7 +294,7 @@ class Surplus(Subscription):
             self._at += n
         self._size = decoder.start - begin
         try:
-            return decoded(first, decoder)
+            return Message(first, None, decoder)
         except MemoryError:
             decoder.start = begin
             raise

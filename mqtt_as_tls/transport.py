@@ -28,13 +28,7 @@ _UNHEARD = const(2100)
 _TURN_MS = const(10)  # between looks for an answer
 _PINGREQ = const(b"\xc0\0")
 
-_STOP = StopIteration()
-
-
-def _stop():
-    """End an `await` without allocating an exception."""
-    _STOP.__traceback__ = None
-    raise _STOP
+_STOP = StopIteration()  # it ends an `await` without allocating an exception
 
 
 async def within(ms, awaitable):
@@ -87,7 +81,8 @@ class Signal:
 
     def __next__(self):
         if self.waiter is True:
-            _stop()
+            _STOP.__traceback__ = None
+            raise _STOP
         self.waiter = task = core.cur_task  # it has its place: with no memory left, set() wakes
         task.data = self
 
@@ -96,30 +91,29 @@ class _Poll:
     """
     `await poll` returns when the socket is ready; waiting takes no memory of its own.
 
-    more   bool: there is input that the socket does not know of, nothing is to be waited for
-    waits  bool: a task waits
+    ready  True: nothing is to be waited for, there is input that the socket does not know of;
+           2: a task waits, or did just now; False
     """
 
     def __init__(self, enqueue, sock):
         self._enqueue = enqueue
         self.sock = sock
-        self.more = self.waits = False
+        self.ready = False
 
-    def __iter__(self):
-        self.waits = self.more
-        return self
+    __iter__ = Signal.__iter__
 
     def __next__(self):
-        if self.waits:
-            self.waits = False
-            _stop()
+        if self.ready:
+            self.ready = False
+            _STOP.__traceback__ = None
+            raise _STOP
         try:
             self._enqueue(self.sock)
         except MemoryError:
             # what asyncio has noted would stay; MicroPython's poll() crashes on a half of it
             core._io_queue.remove(core.cur_task)
             raise
-        self.waits = True
+        self.ready = 2
 
 
 class Transport:
@@ -252,7 +246,7 @@ class Transport:
         """
         view = self.decoder.space()
         n = self.sock.readinto(view)
-        self.readable.more = more = n == len(view)
+        self.readable.ready = more = n == len(view)
         if n:
             self.decoder.fed(n)
             self._client.stats.bytes_in += n
@@ -304,7 +298,7 @@ class Transport:
                         self.limit *= 2
                         out.insert(0, _PINGREQ)
                         self._client.stats.bytes_out += 2
-                    elif size and (self.readable.waits or self._client.connection.waiting):
+                    elif size and (self.readable.ready == 2 or self._client.connection.waiting):
                         # else an answer may be there, and nobody reads it
                         await asyncio.sleep_ms(_TURN_MS)
                         continue

@@ -20,7 +20,7 @@ _PLACES = {
     "to send the rest": "mqtt_as_tls.transport Transport drain",
     "to read": "mqtt_as_tls.transport Transport read",
     "for a task": "asyncio create_task",
-    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher queue",
+    "for the queue of a handler": "mqtt_as_tls.dispatch Dispatcher _offer",
     "for the next message of a handler": "mqtt_as_tls.dispatch Dispatcher take",
     "for the books": "mqtt_as_tls.dispatch Dispatcher deliver",
     "for an acknowledgement": "mqtt_as_tls.packet ack",

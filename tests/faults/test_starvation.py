@@ -469,7 +469,7 @@ def test_a_message_that_there_was_no_memory_to_queue_is_handled_once(broker):
     with Device(
         broker,
         """
-        from mqtt_as_tls import dispatch as module
+        from mqtt_as_tls import connection as module
 
         class Poor(module.Message):
             fails = 1

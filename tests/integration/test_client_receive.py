@@ -449,6 +449,98 @@ def test_receiving_goes_on_after_there_was_once_no_memory(proxy, broker, place):
     assert proxy.connections == (1 if "words" in place else 2)
 
 
+# In whose turn a handler runs
+
+
+def test_a_handler_that_waits_goes_on_at_once_and_in_a_task_of_its_own(broker):
+    Device.check(
+        broker,
+        """
+        got = []
+        release = asyncio.Event()
+
+        @client.on("plain")
+        def plain(message):
+            got.append(("plain", asyncio.current_task() is main))
+
+        @client.on("async")
+        async def waiting(message):
+            got.append(("begins", asyncio.current_task() is main))
+            await release.wait()
+            got.append("ends")
+
+        @client.on("twice/#")
+        @client.on("twice/+")
+        def twice(message):
+            got.append("twice")
+
+        async with client:
+            await client.wait_connected()
+            main = asyncio.current_task()
+            for topic in ("plain", "async", "twice/x"):  # from now on their tasks wait
+                hand_over(client, topic, b"x")
+                release.set()
+                await asyncio.sleep_ms(10)
+            release.clear()
+            got.clear()
+            hand_over(client, "plain", b"x")
+            assert got == [("plain", False)] and asyncio.current_task() is main
+            got.clear()
+            hand_over(client, "async", b"x")
+            hand_over(client, "async", b"y")
+            assert got == [("begins", False)] and asyncio.current_task() is main
+            assert len(held(client)[0]) == 2, held(client)
+            release.set()
+            await asyncio.sleep_ms(10)
+            assert got == [("begins", False), "ends"] * 2, got
+            got.clear()
+            hand_over(client, "twice/x", b"x")  # several are asked in their turn
+            assert got == []
+            await asyncio.sleep_ms(10)
+            assert got == ["twice"] * 2
+            assert held(client) == ([], 0)
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_handler_may_stop_the_client_in_the_turn_of_the_reader(broker, kind):
+    """The reader is cancelled while it runs."""
+    Device.check(
+        broker,
+        """
+        from asyncio import core
+        from mqtt_as_tls import lifecycle
+
+        seen = []
+        done = asyncio.Event()
+
+        @client.on("t", qos=1)
+        KIND handler(message):
+            seen.append(message.payload)
+            if len(seen) == 2:
+                lifecycle.stop(client)
+                done.set()
+
+        before = len(core._io_queue.map)
+        async with client:
+            await client.publish("t", "1", qos=1)
+            await until(lambda: held(client) == ([], 0) and seen)
+            await asyncio.sleep_ms(20)  # the task of the handler waits
+            send = asyncio.create_task(client.publish("t", "2", qos=1))
+            await done.wait()
+            try:
+                await send
+            except MQTTError:
+                pass
+            await asyncio.sleep_ms(20)
+            assert len(core._io_queue.map) == before, "its reader waits for the socket still"
+            assert held(client) == ([], 0) and not client.connected
+        assert seen == [b"1", b"2"], seen
+        """.replace("KIND", kind),
+    )
+
+
 # When handlers are behind
 
 

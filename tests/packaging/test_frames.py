@@ -15,7 +15,6 @@ outbox.Delivery.__init__ outbox.Outbox.begin outbox.Outbox.pump outbox.Outbox._p
 packet.framed packet.set_id packet.ack packet.Decoder.space packet.Decoder.fed packet.Decoder.next
 packet.Decoder.packet_id
 session.Session.full session.Session._next_id session.Session.publish session.Session.drop
-dispatch.decoded
 session.Session.next_ack session.Session.acknowledged session.Session.received session._find
 router.encode router.topic router.payload router.qos
 transport.Signal.set transport.Signal.__next__ transport.Transport.due transport.Transport.read
