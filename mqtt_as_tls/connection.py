@@ -413,7 +413,7 @@ class Connection:
         client.stats.received += 1
         if qos and not self._session.received(message, message.dup):
             client.stats.duplicates += 1  # it takes no room
-        elif qos and self.behind or not dispatcher.room(message):
+        elif qos and self.behind or dispatcher.held and not dispatcher.room(message):
             message = load("surplus").full(client, message, self._keepalive_s)
             if message is False:
                 self.behind = True  # what follows is not taken, so that handlers can go on

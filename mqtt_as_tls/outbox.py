@@ -147,7 +147,6 @@ class Outbox:
         t = self.transport
         if t is None:  # a task may begin after the client was stopped
             self._client.check_running(None)
-        sent = False
         try:
             if (
                 t is None
@@ -169,8 +168,8 @@ class Outbox:
                     out.share = share
                     self._waiting += share
             else:
-                sent = self._send(t, out, None)  # nothing goes before it
-            if sent or out.waiter is True:  # at once: a publisher in a loop lets the others run
+                self._send(t, out, None)  # nothing goes before it
+            if out.waiter is True:  # at once: a publisher in a loop lets the others run
                 self._row = share = self._row + 1
                 now = self._called_ms
                 if share >= _ROW or time.ticks_diff(now, self._turn_ms) >= _TURN_MS:
@@ -181,7 +180,7 @@ class Outbox:
                 next(out)
                 yield
         finally:
-            if not sent and out.waiter is not True:  # cancelled, or no memory
+            if out.waiter is not True:  # cancelled, or no memory
                 out.awaited = False
                 if not hasattr(out, "sent_ms"):
                     self._session.drop(out)  # it may be kept back
@@ -244,12 +243,11 @@ class Outbox:
             self._send(t, out, queue)
 
     def _send(self, t, out, queue):
-        # hand `out`, the first of `queue` (None: of none), to the Transport `t`, or have it fail;
-        # returns whether that was all, which with a queue nobody hears of but by this
+        # hand `out`, the first of `queue` (None: of none), to the Transport `t`, or have it fail
         client = self._client
         buf = client.five.sending(out) if client.five else out.packet
         if buf is None:  # it failed
-            return False
+            return
         if out.qos:
             self._session.publish(out, time.ticks_ms())
         if queue is self.queue:
@@ -263,13 +261,12 @@ class Outbox:
         if out.qos:
             if out is self._session.inflight[0]:  # else one is due before it
                 t.due(client.ack_timeout_s * 1000)
-        elif not buf:
-            self._partial = out
-        elif queue is None:
-            return True
-        else:
+        elif buf:
+            # also where nobody waits: what it takes fills the hole that the frame of publish() has
+            # left, at which MicroPython would else begin each search for memory
             out.set()
-        return False
+        else:
+            self._partial = out
 
     def up(self, t):
         """There is a connection, the Transport `t`: the will's birth goes first."""
