@@ -125,8 +125,8 @@ class FakeBroker:
                     self.connections.append(connection)
                     self._changed.notify_all()
                 thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)  # once it can be joined
 
     def _serve(self, connection):
         try:

@@ -10,6 +10,7 @@ counts milliseconds is not touched.
 
 import datetime
 import glob
+import math
 import time
 
 from tests.support import mpy
@@ -62,7 +63,7 @@ class Clock:
             ahead_s = moment.timestamp() - time.time()
         # in place of the old file at once: the program may be reading it
         new = self._file.with_suffix(".new")
-        new.write_text(f"{ahead_s:+.0f}\n")
+        new.write_text(f"{math.ceil(ahead_s):+d}\n")  # not in the year before
         new.replace(self._file)
 
     @property
