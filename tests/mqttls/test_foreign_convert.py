@@ -155,6 +155,22 @@ def test_every_form_becomes_the_same(device, pki, every_form):
         assert is_that(convert.parts(data, name), device, pki), name
 
 
+def test_a_wrong_passphrase_that_seems_to_fit_is_asked_for_again(device, pki):
+    """With the padding of CBC one of 256 does; what comes out is no key."""
+    key = key_of(device, word=b"secret")
+    for n in range(10_000):
+        word = b"%d" % n
+        try:
+            serialization.load_pem_private_key(key, word)
+        except ValueError as error:
+            if "password" not in str(error).lower():
+                break
+    else:
+        raise AssertionError("none of 10,000 seems to fit")
+    secret = Secret(word, b"secret")
+    assert is_that(convert.parts(pem(device, pki.intermediate_ca) + key, "F", secret), device, pki)
+
+
 def test_an_encrypted_key_is_opened(device, pki):
     lock = serialization.BestAvailableEncryption(b"secret")
     key = device.key.private_bytes(PEM, PKCS8, lock)
