@@ -296,10 +296,13 @@ class Connection:
 
     def close(self):
         """End it; the session stays. Twice does no harm."""
+        client = self._client
+        reserve = self.reserve
         if self.state != _CLOSED:
-            client = self._client
             self.ended_in = STATES[self.state]
             self.state = _CLOSED
+            if reserve:
+                reserve.free()  # to cancel a task may take memory
             self.linking = False
             if self._reader:
                 self._reader.cancel()
@@ -307,15 +310,15 @@ class Connection:
             if self.transport:
                 self.transport.close()
                 self.transport = None  # the next handshake needs its memory
-                if self.reserve:
-                    self.reserve.back()
+                if reserve:
+                    reserve.back()
             client.up.clear()
             if client.failover:
                 client.failover.closed()
             client.dispatcher.down()
             client.outbox.down()
-        if self.reserve and not self._client.running:
-            self.reserve.hold()
+        if reserve and not client.running:
+            reserve.hold()
 
     # In
 

@@ -45,6 +45,15 @@ except ImportError:
     _SETTLED = (_CONNECTED,)
 
 
+def _buffer(blocks):
+    # bytes: that of a list or a bytearray would first put its object into the hole that it is to
+    # fill, where no other block is free below
+    try:
+        return bytes(blocks * 16 - 1)
+    except MemoryError:
+        return None
+
+
 def _piece(blocks):
     try:
         return _ZERO * (blocks * 4)
@@ -107,7 +116,7 @@ class Reserve:
             wanted *= _PIECE
             self.short = self._take(wanted) > 0
             if self.short:
-                self._free(0)
+                self.free()
                 gc.collect()
                 wanted = self._take(wanted)
                 gc.collect()  # the exceptions of what could not be had
@@ -131,7 +140,7 @@ class Reserve:
         while at < _PIECES and others[at] and len(others[at]) <= wanted * 4:
             wanted -= len(others[at]) >> 2
             at += 1
-        self._free(at)
+        self.free(at)
         size = _PIECE
         while at < _PIECES and wanted and size >= _LEAST:
             size = min(size, wanted)
@@ -143,7 +152,8 @@ class Reserve:
                 size = size * 2 // 5
         return wanted
 
-    def _free(self, at):
+    def free(self, at=0):
+        """Let what is held besides the buffers, from the piece `at` (int) on, be taken now."""
         others = self.others
         while at < _PIECES:
             if others[at]:
@@ -157,7 +167,7 @@ class Reserve:
         self._lent = True
         # In a full heap the buffers are left to be collected when TLS asks for them: the object of
         # its socket, which comes first, would take from their place
-        roomy = _piece(_IN)
+        roomy = _buffer(_IN)
         if roomy:
             roomy = self._in = self._out = None
         gc.collect()
@@ -167,13 +177,27 @@ class Reserve:
         """TLS gave its buffers back just now, as it does when it fails."""
         self._lent = not self._has_buffers
         if not self._lent and self._client.running:
-            self._in = self._in or _piece(_IN)
-            self._out = self._out or _piece(_OUT)
+            self._in = self._in or _buffer(_IN)
+            self._out = self._out or _buffer(_OUT)
+            if self._in and not self._out:
+                self._make_way()
+
+    def _make_way(self):
+        # The object of the one buffer may lie where the other was: another that keeps the same
+        # bytes is to lie elsewhere, as the rest of that place is taken meanwhile
+        self._out = _piece(_OUT - 2)
+        try:
+            self._in = memoryview(self._in)
+        except MemoryError:
+            pass
+        self._out = None
+        gc.collect()
+        self._out = _buffer(_OUT)
 
     def back(self):
         """TLS gave its buffers back just now; the rest is for what has to be told."""
+        self.free()  # or there may be no block for the object of a buffer
         self.regain()
-        self._free(0)
 
     def guard(self, coroutine):
         """
@@ -192,7 +216,7 @@ class Reserve:
         while True:
             settled = client.connection.state in _SETTLED
             if self.short or not settled:
-                self._free(0)
+                self.free()
             if self.short:
                 gc.collect()  # or what stays would lie between what is left of the pieces
             try:

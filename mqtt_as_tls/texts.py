@@ -26,7 +26,8 @@ _PIECE = const(150)
 _PIECES = const(13)
 _LARGE = const(900)  # bytes of a certificate that RSA of 4096 bits may have signed
 _MORE = const(25)  # pieces for such
-_BUFFERS = const(36)  # more of them where nobody holds the buffers
+_BUFFERS = const(35)  # more of them where nobody holds the buffers
+_GAPS = const(11)  # one of so many may be in smaller pieces
 
 
 def often(client, what, details="", say=None):
@@ -83,7 +84,10 @@ def tls_failure(tls, error, reserve):
 def _short(pieces):
     # whether there is less than the handshake may have needed, or it is in pieces
     gc.collect()
+    if gc.mem_free() < pieces * _PIECE * 4:
+        return True
     held = []
+    pieces -= pieces // _GAPS
     try:
         while len(held) < pieces:
             held.append([0] * _PIECE)

@@ -117,7 +117,9 @@ def test_row_67_a_broker_that_has_as_many_clients_as_it_takes(tmp_path, pki):
         for number in range(10):  # those that looked whether it runs may count still, or not
             raw = open_ones.enter_context(socket.create_connection((HOST, broker.port)))
             try:
-                one = open_ones.enter_context(context.wrap_socket(raw, server_hostname="localhost"))
+                one = open_ones.enter_context(
+                    context.wrap_socket(raw, server_hostname="localhost")
+                )
                 one.sendall(b"\x10\x0d\0\x04MQTT\x04\x02\0<\0\x01%d" % number)
                 taken += one.recv(4)[:2] == b"\x20\x02"
             except OSError:
