@@ -1,6 +1,7 @@
 """What is wrong is said in a sentence with its cure, and nothing is half-made."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from tests.support import mpy, patience
 from tests.support.tool import mqttls, typing, without_root, write_secret
-from tools.mqttls import cli, files, given
+from tools.mqttls import cli, files, given, guard
 
 INIT = ("init", "--broker", "127.0.0.1", "--broker", "broker.lan")
 
@@ -607,3 +608,20 @@ def test_a_thousand_devices_come_with_a_progress_bar(tmp_path, pki):
     print(f"{time.monotonic() - started:.1f} s")
     found = mqttls(pki, "device", "add", "--csv", path, "--json").json
     assert found["added"] == [] and len(found["kept"]) == 1000
+
+
+def test_what_another_run_takes_away_while_the_folder_is_looked_at_is_no_fault(pki, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == ".new":
+            monkeypatch.undo()
+            shutil.rmtree(path)
+        return real(path)
+
+    (pki / ".new" / "tree").mkdir(parents=True)
+    monkeypatch.setattr(os, "scandir", scandir)
+    guard.check_folder(str(pki))
+    assert not (pki / ".new").exists()
+    with pytest.raises(FileNotFoundError):
+        guard.check_folder(str(pki / "nowhere"))

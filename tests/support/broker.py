@@ -518,6 +518,9 @@ class Peer:
     def publish(self, topic, payload=b"", qos=1, retain=False, timeout_s=10, properties=None):
         """Publish, and return when its QoS is fulfilled; `properties` dict (MQTT 5)."""
         properties = _encoded(properties, 3)
+        # after a restart of the broker others may be there sooner
+        if not self._wait(self._client.is_connected, timeout_s):
+            raise AssertionError(f"not connected, to publish to {topic}")
         sent = self._client.publish(topic, payload, qos, retain, properties)
         sent.wait_for_publish(patience.stretched(timeout_s))
 

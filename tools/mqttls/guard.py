@@ -75,8 +75,15 @@ def check_folder(path):
     reachable = bool(top.st_mode & _OTHERS_REACH)
     folders = [path]
     while folders:
-        with os.scandir(folders.pop()) as entries:
-            for each in entries:
+        folder = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            if folder == path:
+                raise
+            continue  # another run has ended a change, or made one: it comes before the lock
+        for each in entries:
+            with contextlib.suppress(FileNotFoundError):
                 found = each.stat(follow_symlinks=False)
                 _check_kind(each.path, found)
                 if not system.is_windows():
