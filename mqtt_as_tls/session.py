@@ -63,6 +63,7 @@ class Session:
         # -1: the broker does not answer that
         self.releasing = 0
         self.unsure = False  # that of this connection may have begun after ours
+        self._quiet = 0  # connections since a message without DUP came
         # why the next CONNECT has to be clean, the broker's side being another than ours (str, for
         # people); None: it has not
         self.discard = "" if anew else None
@@ -319,13 +320,15 @@ class Session:
             packet.set_dup(out.packet, out.id > 0)
         self.postpone(now_ms)
         for message in self.inbound if present else ():
-            if message.done and message.qos == 2 and message.ack_code in (0, 16):
-                self._await_pubrel(message.id)  # handled: only its PUBREC is missing
-            # what was handled and not delivered again on a whole connection never will be
-            elif not (message.stale and message.done):
+            # once it is handled, only PUBREC is missing, or what was not delivered again on a whole
+            # connection never will be
+            if not message.done or not (
+                self._awaits(message) or message.stale and not 0 < self._quiet < 9
+            ):
                 message.stale = True
                 kept.append(message)
         self.inbound = kept
+        self._quiet += 1
         self.discard = None
 
     def received(self, message, dup):
@@ -351,6 +354,8 @@ class Session:
                     inbound.append(old)
                 return False
             inbound.remove(old)  # the broker forgot it and uses its id again
+        if not dup:  # a broker that has something new has sent again what it had to
+            self._quiet = 0
         if message.qos == 2 and message.id in self.awaiting_pubrel:
             message.done = dup or not self.unsure
         inbound.append(message)
@@ -378,19 +383,23 @@ class Session:
                 continue
             if not message.done:
                 break
-            if message.qos == 2 and message.ack_code in (0, 16):  # else it is refused
-                self._await_pubrel(message.id)
+            self._awaits(message)
             return message
         return None
 
-    def _await_pubrel(self, n):
+    def _awaits(self, message):
+        # returns whether PUBREL follows its acknowledgement
+        if message.qos != 2 or message.ack_code not in (0, 16):  # it is refused
+            return False
         waiting = self.awaiting_pubrel
+        n = message.id
         if n not in waiting:
             if len(waiting) >= _AWAITING_PUBREL:
                 if _FORGOTTEN not in self.odd:
                     self.odd.append(_FORGOTTEN)
                 waiting.pop(0)  # the one that is least likely to come again
             waiting.append(n)
+        return True
 
     def released(self, packet_id):
         """

@@ -305,10 +305,14 @@ def test_a_handler_that_waits_for_a_response_gets_it(proxy, broker):
 
 
 # with QoS 1 what is acknowledged when the broker has gone, unnoticed, comes again
-@pytest.mark.parametrize(("qos", "noticed"), [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize(
+    ("qos", "noticed", "again"),
+    [(1, True, True), (1, True, False), (2, True, True), (2, True, False), (2, False, True)],
+)
 def test_what_waits_for_room_when_the_connection_breaks_is_handled_once(
-    proxy, broker, qos, noticed
+    proxy, broker, qos, noticed, again
 ):
+    """`again`: the connection between brings some of it once more, or ends before that."""
     program = SLOW.replace(
         "await asyncio.sleep_ms(PAUSE_MS)",
         'print("begins") if not got else None\n    await until(lambda: opened)',
@@ -331,9 +335,12 @@ async with client:""",
         for n in range(1, 40):
             peer.publish("t/1", str(n).zfill(60), qos=qos)
         device.wait_for(WAITS)
+        if not again:
+            proxy.kill_on("CONNACK", "down", after=True, how="fin")
         proxy.rst()
         device.wait_for("session resumed")
-        proxy.fin()
+        if again:
+            proxy.fin()
         if noticed:
             device.wait_for("connection lost")
         device.send("open")

@@ -817,6 +817,21 @@ def test_what_the_broker_never_delivers_again_is_forgotten():
     assert acks(session) == [(0x40, 2000)]
 
 
+def test_a_connection_that_ended_before_the_redelivery_does_not_count():
+    session = Session(8)
+    first, last = [receive(session, n, b"%d" % n)[0] for n in (1, 2)]
+    session.resume(True, 0)
+    first.done = last.done = True
+    for _ in range(3):  # of two one comes again, before the connection ends, or none
+        session.resume(True, 0)
+        assert not receive(session, 1, b"1", dup=True)[1]
+        session.resume(True, 0)
+    assert not receive(session, 1, b"1", dup=True)[1]
+    assert not receive(session, 2, b"2", dup=True)[1]
+    assert acks(session) == [(0x40, 1), (0x40, 2)]
+    assert not session.inbound
+
+
 def test_bytes_behind_a_slow_handler_are_told():
     session = Session(8)
     slow, _ = receive(session, 1, b"x" * 50)
