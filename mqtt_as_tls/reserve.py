@@ -69,6 +69,7 @@ class Reserve:
     client  MQTTClient
 
     short  bool, not all could be had
+    tight  bool, the last connection ended for want of memory, whatever could be had before it
     """
 
     others = [None] * _PIECES
@@ -77,7 +78,7 @@ class Reserve:
     def __init__(self, client):
         self._client = client
         self._in = self._out = None
-        self.short = False
+        self.short = self.tight = False
         tls = client.tls
         # 64-bit ports and the esp32 have other memory for TLS, and so has firmware with tls_steps
         self._has_buffers = bool(tls) and not (
@@ -199,22 +200,27 @@ class Reserve:
         self.free()  # or there may be no block for the object of a buffer
         self.regain()
 
+    def lost(self, error):
+        """A connection ended by `error`, MemoryError for want of memory; TLS may have failed."""
+        self.tight = error is MemoryError
+        self.regain()
+
     def guard(self, coroutine):
         """
         Return a coroutine that does what `coroutine` does: while it runs it can use what is held,
         and while it waits nobody can. With a connection that is so only while memory is short.
 
-        What begins with a connection has it for as long as it runs: where memory is not short
-        then, nothing is to be done.
+        What begins with a connection has it for as long as it runs: where memory is neither short
+        nor tight then, nothing is to be done.
 
         Returns and raises what that does.
         """
         client = self._client
         error = None
-        if client.connection.state == _CONNECTED and not self.short:
+        if client.connection.state == _CONNECTED and not (self.short or self.tight):
             return (yield from coroutine)
         while True:
-            settled = client.connection.state in _SETTLED
+            settled = client.connection.state in _SETTLED and not self.tight
             if self.short or not settled:
                 self.free()
             if self.short:

@@ -348,7 +348,7 @@ class Transport:
         self.error = self.error or error
         reserve = self._client.connection.reserve
         if reserve:
-            reserve.regain()
+            reserve.lost(self.error)
         self.due(0)
 
     def close(self):
@@ -372,5 +372,4 @@ class Transport:
 def closed(error):
     if isinstance(error, MemoryError):
         return error
-    code = error.errno if isinstance(error, OSError) else None
-    return ConnectError("broken off: %r" % error, code)
+    return ConnectError("broken off: %r" % error, getattr(error, "errno", None))

@@ -111,6 +111,16 @@ async def publishes(client):
             pass
         await asyncio.sleep_ms(10)
 
+async def swings(client):
+    "Take all there is the moment it is connected, and give it back once it is not."
+    while True:
+        while not client.connected:
+            await asyncio.sleep_ms(0)
+        fill("swings", 8000, 500, 16)
+        while client.connected:
+            await asyncio.sleep_ms(1)
+        kept["swings"] = None
+
 async def wait(name, ms):
     await asyncio.sleep_ms(ms)
 
@@ -119,10 +129,10 @@ def prepared(client, what):
     name, *numbers = what.split()
     kept[what] = None
     function = globals()[name]
-    arguments = [client] if name in ("enqueue", "publishes") else [what]
+    arguments = [client] if name in ("enqueue", "publishes", "swings") else [what]
     arguments += [int(n) for n in numbers]
     made = None
-    if name in ("hungry", "greedy", "churn", "publishes", "wait"):
+    if name in ("hungry", "greedy", "churn", "publishes", "swings", "wait"):
         made = function(*arguments)
 
     def act():
@@ -161,8 +171,10 @@ async def main():
         while not client.connected and client.error is last:
             await asyncio.sleep_ms(50)
         print("tried")
-        while not client.connected:
+        since = 0  # connected for a moment is not back
+        while since < 10:
             await asyncio.sleep_ms(50)
+            since = client.connected and since + 1
         print("back")
         while True:
             await asyncio.sleep_ms(50)
@@ -214,6 +226,7 @@ PATTERNS = {
     "churns": ([], ["churn"]),
     "enqueues till it is full": ([], ["enqueue", ALL]),
     "a task for each publish": ([], ["publishes", ALL]),
+    "has a use for all while it is connected": ([], ["swings"]),
     # random ones that were offline for ever
     "what is freed goes to publishes": (["publishes", "grow"], ["shatter 4000"]),
     "what is freed goes to whatever waits": (
@@ -310,6 +323,7 @@ def test_any_sequence_of_such_patterns_ends_connected(on_pico, stopping, pki, tu
         lambda: "churn",
         lambda: "enqueue",
         lambda: "publishes",
+        lambda: "swings",
         lambda: f"wait {chance.choice((5, 100, 700))}",
     )
     online = [chance.choice(kinds)() for _ in range(chance.randrange(3))]
