@@ -11,7 +11,8 @@ _LONG = 40  # characters of a topic that are shown
 _SMALL = 10_000_000  # an int: a password of Wi-Fi has 8 digits and more
 # Files of which the path is shown, though there is none; what else cannot be opened may be a key
 _FILES = " pem crt cer cert der key p7b p8 p12 pfx txt bin "
-_PATH = "abcdefghijklmnopqrstuvwxyz0123456789-_./"
+# what a path may have that is shown; all but the last one, a host name
+PATH = "abcdefghijklmnopqrstuvwxyz0123456789-_./"
 
 
 def shown(value):
@@ -38,7 +39,7 @@ def quoted(name):
 def path(name):
     """Return the path `name` (str) for messages if that is what it is, else what it may be."""
     end = name.lower().split(".")
-    is_path = len(name) < 100 and not name.lower().strip(_PATH) and len(end) > 1
+    is_path = len(name) < 100 and not name.lower().strip(PATH) and len(end) > 1
     if is_path and " %s " % end[-1] in _FILES:
         return name
     return "%s, no path of a file" % shown(name)

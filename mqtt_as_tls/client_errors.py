@@ -3,11 +3,9 @@ The caller's mistakes in MQTTClient(...) in words: names of other libraries, a b
 written another way. Imported when one was made.
 """
 
-from .argument_errors import option, shown
+from .argument_errors import PATH, option, shown
 
-_HOST = (
-    "abcdefghijklmnopqrstuvwxyz0123456789-_.:/[] \t\r\n"  # what else is there may be a password
-)
+_HOST = PATH + ":[] \t\r\n"  # what else is there may be a password
 # The names of mqtt_as, umqtt, paho, aiomqtt, Adafruit's MiniMQTT, ChuMicro and chance, and ours
 _NAMES = (
     (
@@ -216,7 +214,7 @@ def _letters(text, hidden):
     if not text.replace(".", "").strip("0123456789") and text:
         return "no IPv4 address: four numbers from 0 to 255, without zeros in front"
     for c in text.lower():
-        if c not in "abcdefghijklmnopqrstuvwxyz0123456789-_.":
+        if c not in PATH[:-1]:
             what = "a character" if hidden else repr(c)
             return "%s that no name has: use letters, digits, - and dots" % what
     return "a name has 1 to 63 characters from one dot to the next, 253 in all"
