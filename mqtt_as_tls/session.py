@@ -320,8 +320,8 @@ class Session:
             packet.set_dup(out.packet, out.id > 0)
         self.postpone(now_ms)
         for message in self.inbound if present else ():
-            # once it is handled, only PUBREC is missing, or what was not delivered again on a whole
-            # connection never will be
+            # of what is handled only PUBREC is missing; or it was not delivered again on a whole
+            # connection, and never will be
             if not message.done or not (
                 self._awaits(message) or message.stale and not 0 < self._quiet < 9
             ):
