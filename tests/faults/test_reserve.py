@@ -197,13 +197,18 @@ def comes_back(broker, pki, online, offline, protocol=4, seed=0, device="device"
         ("PROTOCOL", protocol),
     ):
         app = app.replace(name, repr(value))
+    outlives(broker, pki, app, 190, device, "^tried")
+
+
+def outlives(broker, pki, app, heap_kb, device, *marks):
+    """Run `app` through an outage, which lasts until its lines `marks`; it prints "back"."""
     given = files(pki.ca, getattr(pki, device))
-    with secure.start(app, broker.ports["mtls"], given, heap="190K") as app:
+    with secure.start(app, broker.ports["mtls"], given, heap=f"{heap_kb}K") as app:
         app.wait_for("^ready")
         broker.stop()
         try:
-            app.wait_for("^offline")
-            app.wait_for("^tried")
+            for mark in ("^offline", *marks):
+                app.wait_for(mark)
             broker.start()
             app.wait_for("^back", 60)
         finally:
@@ -296,17 +301,7 @@ def test_all_clients_of_a_full_heap_are_back_with_the_broker(
     """What stays with the connection of one is no longer there for the handshake of the next."""
     app = APP[: APP.index("async def main")] + TWO
     app = app.replace("COUNT", str(count)).replace("EARLY", str(early))
-    given = files(pki.ca, getattr(pki, device))
-    with secure.start(app, stopping.ports["mtls"], given, heap=f"{110 + 75 * count}K") as app:
-        app.wait_for("^ready")
-        stopping.stop()
-        try:
-            app.wait_for("^offline")
-            stopping.start()
-            app.wait_for("^back", 60)
-        finally:
-            if not stopping.running:
-                stopping.start()
+    outlives(stopping, pki, app, 110 + 75 * count, device)
 
 
 @pytest.mark.parametrize("turn", range(6))

@@ -9,8 +9,9 @@ import re
 
 import pytest
 
-from tests.support import faketime, secure, udp
+from tests.support import clocks, faketime, udp
 from tests.support.broker import Broker
+from tests.support.clocks import sntp_of
 from tests.support.pki import days
 from tests.support.proxy import Proxy
 from tests.support.secure import files
@@ -37,21 +38,8 @@ def broker(tmp_path, pki, recent):
         yield running
 
 
-# Each attempt waits for a line "go"; "again" lets SNTP be tried again before its 60 s are over.
+# Each attempt waits for a line "go".
 APP = """
-    from tests.device import rtc
-    from tests.device.inside import forget_sntp
-    from tests.device.links import Gate
-
-    async def again(client):
-        await told("again")
-        forget_sntp(client)
-        print("will ask again")
-
-    async def set_by_hand():
-        await told("set")
-        rtc.RTC().datetime(BY_HAND)
-
     async def main():
         soonest()
         link = Gate(json.loads(os.getenv("SERVERS") or "[]"))
@@ -71,17 +59,8 @@ NOT_VALID_YET = "starts in the future.*the device's clock says 2021.*set the dev
 
 
 def start(clock, port, arguments, dns=None, by_hand=None):
-    now = by_hand or datetime.datetime.now(datetime.timezone.utc)
-    day = now.timetuple()[:3] + (now.weekday(),) + now.timetuple()[3:6] + (0,)
-    env = dict(clock.environment)
-    if dns:
-        env["SERVERS"] = json.dumps([[dns.host, dns.port]])
-    return secure.start(APP.replace("BY_HAND", repr(day)), port, arguments, env=env)
-
-
-def at(server):
-    """Return what ntp= takes."""
-    return [server.host, server.port]
+    env = {"SERVERS": json.dumps([[dns.host, dns.port]])} if dns else {}
+    return clocks.start(APP, clock, port, arguments, by_hand, **env)
 
 
 def finish(app):
@@ -96,7 +75,7 @@ def finish(app):
 
 def test_a_board_in_2021_sets_its_clock_before_the_handshake(clock, broker, pki):
     with udp.SNTP() as sntp:
-        with start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app:
+        with start(clock, broker.port, files(pki.ca, ntp=sntp_of(sntp))) as app:
             app.send("go")
             out = finish(app)
         assert len(sntp.queries) == 1
@@ -120,7 +99,7 @@ def test_a_clock_that_was_set_is_not_set_again_at_a_reconnect(clock, broker, pki
     with (
         Proxy(broker.port) as proxy,
         udp.SNTP() as sntp,
-        start(clock, proxy.port, files(pki.ca, ntp=at(sntp))) as app,
+        start(clock, proxy.port, files(pki.ca, ntp=sntp_of(sntp))) as app,
     ):
         app.send("go")
         app.wait_for("published")
@@ -140,7 +119,7 @@ def test_a_clock_that_is_set_wrong_right_after_it_was_set_is_set_again(clock, br
         start(
             clock,
             proxy.port,
-            files(pki.ca, ntp=at(sntp)),
+            files(pki.ca, ntp=sntp_of(sntp)),
             by_hand=datetime.datetime(year, 6, 1),
         ) as app,
     ):
@@ -164,7 +143,7 @@ def test_a_clock_that_is_set_wrong_right_after_it_was_set_is_set_again(clock, br
 def test_a_silent_time_server_is_told_and_asked_until_it_answers(clock, broker, pki):
     with (
         udp.SNTP(fault="silent") as sntp,
-        start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app,
+        start(clock, broker.port, files(pki.ca, ntp=sntp_of(sntp))) as app,
     ):
         app.send("go")
         assert "check ntp=" in app.wait_for("clock not set: no time from 127.0.0.1")
@@ -189,7 +168,7 @@ def test_a_time_server_without_time_is_no_obstacle_to_a_certificate_valid_since_
 ):
     with (
         udp.SNTP(fault="kiss") as sntp,
-        start(clock, tls_broker.port, files(pki.ca, ntp=at(sntp))) as app,
+        start(clock, tls_broker.port, files(pki.ca, ntp=sntp_of(sntp))) as app,
     ):
         app.send("go")
         app.wait_for("clock not set: .*time server has no time")
@@ -228,7 +207,7 @@ def test_a_clock_that_is_ahead_is_set_when_the_certificate_seems_to_have_expired
     except faketime.Unavailable as reason:
         pytest.skip(f"no wrong clock was tested: {reason}")
     with udp.SNTP() as sntp:
-        with start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app:
+        with start(clock, broker.port, files(pki.ca, ntp=sntp_of(sntp))) as app:
             app.send("go")
             app.wait_for("has expired .*clock says 2050")
             app.send("go")
@@ -256,7 +235,7 @@ def test_a_time_server_does_not_make_an_expired_certificate_valid(tmp_path, pki)
     with (
         Broker(tmp_path / "thief", "tls", pki=pki, identity=ended) as broker,
         udp.SNTP(offset_s=-30 * 86400) as sntp,
-        start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app,
+        start(clock, broker.port, files(pki.ca, ntp=sntp_of(sntp))) as app,
     ):
         app.send("go")
         app.wait_for("has expired")
@@ -280,7 +259,7 @@ def test_a_time_that_no_handshake_confirmed_is_taken_back(clock, tmp_path, pki):
     with (
         Broker(tmp_path / "b", "tls", "tcp", pki=pki, identity=until) as broker,
         udp.SNTP(offset_s=200 * 86400) as sntp,
-        start(clock, broker.port, files(pki.ca, ntp=at(sntp))) as app,
+        start(clock, broker.port, files(pki.ca, ntp=sntp_of(sntp))) as app,
     ):
         app.send("go")
         app.wait_for(f"clock set from .*: {days(200):%Y-%m}")
@@ -300,7 +279,7 @@ def test_a_time_that_a_handshake_confirmed_is_not(clock, broker, pki):
     with (
         Proxy(broker.port) as proxy,
         udp.SNTP() as sntp,
-        start(clock, proxy.port, files(pki.ca, ntp=at(sntp)), by_hand=then) as app,
+        start(clock, proxy.port, files(pki.ca, ntp=sntp_of(sntp)), by_hand=then) as app,
     ):
         app.send("go")
         app.wait_for("published")

@@ -6,12 +6,11 @@ libfaketime moves the clock of the whole process, mbedTLS's too; milliseconds go
 board.
 """
 
-import datetime
-
 import pytest
 
-from tests.support import faketime, mpy, secure, udp
+from tests.support import clocks, faketime, mpy, udp
 from tests.support.broker import Broker
+from tests.support.clocks import sntp_of
 from tests.support.device import Device
 from tests.support.pki import days
 from tests.support.proxy import Proxy
@@ -155,20 +154,6 @@ def test_a_pause_after_a_refusal_ends_with_a_jump_in_either_direction(clock, tmp
 
 
 APP = """
-    from tests.device import rtc
-    from tests.device.inside import forget_sntp
-    from tests.device.links import Gate
-
-    async def again(client):
-        while True:
-            await told("again")
-            forget_sntp(client)
-            print("will ask again")
-
-    async def set_by_hand():
-        await told("set")
-        rtc.RTC().datetime(BY_HAND)
-
     async def main():
         soonest()
         client = secure(link=Gate())
@@ -186,15 +171,8 @@ APP = """
 """
 
 
-def start(clock, port, arguments, env=None):
-    now = datetime.datetime.now(datetime.timezone.utc)
-    day = now.timetuple()[:3] + (now.weekday(),) + now.timetuple()[3:6] + (0,)
-    env = {**clock.environment, **(env or {})}
-    return secure.start(APP.replace("BY_HAND", repr(day)), port, arguments, env=env)
-
-
-def sntp_of(server):
-    return [server.host, server.port]
+def start(clock, port, arguments, **env):
+    return clocks.start(APP, clock, port, arguments, **env)
 
 
 @pytest.fixture
@@ -308,7 +286,7 @@ def test_a_port_that_counts_from_2000_does_the_same(tmp_path, pki, ten_days, say
         Broker(tmp_path / "b", "tls", pki=pki, identity=ten_days) as broker,
         Proxy(broker.port) as proxy,
         udp.SNTP() as sntp,
-        start(clock, proxy.port, files(pki.ca, ntp=sntp_of(sntp)), {"MICROPYPATH": path}) as app,
+        start(clock, proxy.port, files(pki.ca, ntp=sntp_of(sntp)), MICROPYPATH=path) as app,
     ):
         app.send("go")
         app.wait_for("connected in")
