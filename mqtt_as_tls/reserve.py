@@ -165,6 +165,8 @@ class Reserve:
 
     def lend(self):
         """All of it is for a handshake, which follows at once."""
+        if not self._has_buffers:
+            return
         self._lent = True
         # In a full heap the buffers are left to be collected when TLS asks for them: the object of
         # its socket, which comes first, would take from their place

@@ -40,6 +40,20 @@ try:
 except ImportError:
     pass
 """
+_RESUMED = """
+import machine, measure, tls_steps
+machine.RTC().datetime((2027, 1, 1, 0, 0, 0, 0, 0))
+measure.link()
+from mqtt_as_tls import TLS
+tls = TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der",
+          server_hostname=measure.NAME, ntp=None)
+tls_steps.resume(3600)
+measure.reconnects(tls)
+for _ in range({rounds}):
+    measure.client(tls, 4, 1)
+    measure.awake(tls)
+print("figure resumed", tls_steps.sessions().resumed)
+"""
 _TOGETHER = """
 import asyncio, config
 asyncio.run(config.link.up())
@@ -91,6 +105,18 @@ def _connections(image, keys, folder):
     return found
 
 
+def _resumed(image, folder):
+    with Desk(image, folder, pki_of("p256", folder / "pki")) as desk:
+        desk.install("measure")
+        desk.pico.soft_reset()
+        said = taken(desk.pico.run(_RESUMED.format(rounds=ROUNDS), timeout_s=600))
+    full_ms, *reconnect_ms = said.pop("reconnect_ms")
+    assert said.pop("resumed") == [len(reconnect_ms) + 2 * ROUNDS]
+    said["reconnect_ms"] = reconnect_ms
+    found = {f"resumed_{name}": statistics.median(values) for name, values in said.items()}
+    return {"full_reconnect_ms": full_ms, **found}
+
+
 def _sufficient(image, count, folder):
     """Return the bytes of C heap that `count` connections at once do with."""
     with Desk(image, folder, pki_of("p256", folder / "pki")) as desk:
@@ -109,6 +135,8 @@ def measure(folder):
         found[kind] = {"flash_bytes": firmware.flash_size(image)}
         for keys in KEYS:
             found[kind].update(_connections(image, keys, folder / f"{kind}-{keys}"))
+        if kind == "steps":
+            found[kind].update(_resumed(image, folder / "resumed"))
         print(kind, found[kind], flush=True)
     # with room for two
     image = firmware.rp2040(
@@ -141,6 +169,20 @@ def table(found):
         if keys != "fast":
             heap = row(f"{what}: most of the C heap, B", f"{keys}_peak_bytes", only_steps=True)
             lines.append(heap)
+    what = "P-256, mutual, session resumed"
+    lines += [
+        row(
+            "P-256, mutual: TCP to CONNACK of a client that reconnects, ms",
+            "full_reconnect_ms",
+            True,
+        ),
+        row(
+            f"{what}: TCP to CONNACK of a client that reconnects, ms", "resumed_reconnect_ms", True
+        ),
+        row(f"{what}: connect to CONNACK, ms", "resumed_client_ms", True),
+        row(f"{what}: longest stall of another task, ms", "resumed_connect_stall_ms", True),
+        row(f"{what}: awake to connect, publish, disconnect, ms", "resumed_awake_ms", True),
+    ]
     for count, what in COUNTS.items():
         enough = number(found["sufficient"][count])
         lines.append(f"| a C heap that is never full, P-256, {what}, B | – | {enough} |")

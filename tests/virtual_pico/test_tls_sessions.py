@@ -78,6 +78,9 @@ def test_it_outlasts_resets_and_a_broker_that_starts_anew_costs_a_full_handshake
     desk.pico.start("import machine; machine.reset()")
     desk.pico.wait_for_boot()
     assert again("reset", 120) == "resumed"
+    desk.pico.start("import machine; machine.deepsleep(500)")
+    desk.pico.wait_for_boot()
+    assert again("deep sleep", 150) == "resumed"
     desk.broker.restart()
     assert again("new broker", 180) == "full"
     assert again("new ticket", 240) == "resumed"

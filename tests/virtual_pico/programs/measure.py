@@ -183,5 +183,27 @@ def awake(tls):
     asyncio.run(_awake(tls))
 
 
+async def _reconnects(tls, rounds):
+    from mqtt_as_tls import MQTTClient
+
+    def log(line):
+        if "connected in" in line:
+            tell("reconnect_ms", float(line.split("connected in ")[1].split()[0]))
+
+    client = MQTTClient(*ADDRESS, link=config.link, tls=tls, client_id="measured", log=log)
+    async with client:
+        for n in range(rounds):
+            while client.stats.connects <= n or not client.connected:
+                await asyncio.sleep_ms(20)
+            client.connection.transport.lost(OSError(104))
+            while client.connected:
+                await asyncio.sleep_ms(20)
+
+
+def reconnects(tls, rounds=4):
+    """From the begin of the TCP connection to CONNACK, again and again: of one client."""
+    asyncio.run(_reconnects(tls, rounds))
+
+
 def client(tls, protocol=4, publishes=20):
     asyncio.run(_client(tls, protocol, publishes))
