@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from tests.support.mpy import ROOT
-from tests.support.tool import NOBODY, in_here, init, open_folder
+from tests.support.tool import NOBODY, give_nobody_rights, in_here, init, open_folder
 from tools.mqttls import cli, files
 from tools.mqttls.messages import Failure
 
@@ -237,6 +237,45 @@ def test_a_link_of_another_user_to_it_is_refused_and_ones_own_is_not(capsys, pki
     says(capsys, link, "status", code=0)
     os.lchown(link, NOBODY, NOBODY)
     assert f"{link} belongs to nobody" in says(capsys, link, "status")
+
+
+@only_root
+@pytest.mark.parametrize("way", ["on/..", "two", "three/made"])
+def test_a_link_of_another_user_anywhere_on_the_way_is_refused(capsys, pki, way):
+    """Who owns one could have it lead elsewhere between a look and a use."""
+    public, below = pki.parent / "public", pki.parent / "below"
+    below.mkdir()
+    shutil.move(pki, below / "made")
+    public.mkdir()
+    public.chmod(0o1777)  # as /tmp
+    if way == "on/..":  # the system goes to the parent of where it leads
+        link, start, way = public / "on", public, "on/../made"
+        link.symlink_to(below / "made")
+    else:  # behind a link of one's own
+        link, start = public / "link", pki.parent
+        link.symlink_to(below / "made" if way == "two" else below)
+        (start / way.partition("/")[0]).symlink_to(link)
+    says(capsys, start / way, "status", code=0)
+    os.lchown(link, NOBODY, NOBODY)
+    assert f"{link} belongs to nobody" in says(capsys, f"{start}/{way}", "status")
+    assert f"{link} belongs to nobody" in says(
+        capsys, f"{start}/{way}", "init", "--broker", "127.0.0.1"
+    )
+
+
+@only_root
+def test_rights_by_a_list_are_seen(capsys, pki):
+    give_nobody_rights(pki)
+    said = says(capsys, pki, "status")
+    assert f"others can write to {pki}" in said and f"chmod -R go-w {pki}" in said
+    pki.chmod(0o700)
+    says(capsys, pki, "status", code=0)
+    above = pki.parent
+    mode = above.stat().st_mode & 0o7777
+    give_nobody_rights(above)
+    assert f"{pki} lies in {above}, in which others can write" in says(capsys, pki, "status")
+    above.chmod(mode)
+    says(capsys, pki, "status", code=0)
 
 
 @only_root

@@ -15,7 +15,16 @@ import pytest
 
 from tests.support import mpy, patience, process
 from tests.support.broker import is_listening, mosquitto
-from tests.support.tool import NOBODY, Mosquitto, Watcher, give_away, init, mqttls, open_folder
+from tests.support.tool import (
+    NOBODY,
+    Mosquitto,
+    Watcher,
+    give_away,
+    give_nobody_rights,
+    init,
+    mqttls,
+    open_folder,
+)
 
 DEVICE = mpy.ROOT / "tests" / "device" / "provisioned.py"
 
@@ -452,6 +461,9 @@ def test_a_broker_that_was_taken_over_becomes_not_root_and_changes_no_rule(base,
     etc.chmod(0o777)
     assert f"chmod go-w '{etc}'" in install(pki, etc, code=1)
     etc.chmod(0o755)
+    give_nobody_rights(etc / "conf.d")
+    assert f"chmod go-w '{etc}/conf.d'" in install(pki, etc, code=1)
+    (etc / "conf.d").chmod(0o755)
     shutil.rmtree(theirs)
     theirs.symlink_to(home)
     install(pki, etc)

@@ -115,6 +115,8 @@ mkdir -p "$etc/conf.d"
 me=$(id -un)
 for folder in "$etc" "$etc/conf.d"; do
     others=$(find "$folder" -prune \\( -perm -0002 -o -perm -0020 ! -group "$(id -gn)" \\))
+    # a list of rights (acl(5)): the group's are those of the users in it, too
+    case $(ls -ld "$folder") in ?????w????+*) others=$folder ;; esac
     if [ ! -O "$folder" ] || [ -L "$folder" ] || [ -n "$others" ]; then
         fail "$folder is not for $me alone to write: run me as its owner, or correct that first:
 chown $me '$folder'; chmod go-w '$folder'"

@@ -15,6 +15,7 @@ from . import system
 from .messages import Failure, shell
 
 _OTHERS_WRITE, _OTHERS_REACH = 0o022, 0o011
+_MOST_LINKS = 40  # as Linux has it
 _JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
 
 
@@ -34,27 +35,52 @@ def check_place(path):
     if system.is_windows():
         return
     seen = set()
-    for whole in (os.path.abspath(path), os.path.realpath(path)):
-        above = os.path.dirname(whole)
-        while above not in seen:
-            seen.add(above)
-            _check_above(path, above)
-            above = os.path.dirname(above)
-    if os.path.islink(path):
-        _check_owner(path, os.lstat(path))
+    for at, is_link in _way(path):
+        if is_link:
+            _check_owner(at, os.lstat(at))
+        elif at not in seen:
+            seen.add(at)
+            _check_above(path, at)
+
+
+def _way(path):
+    """
+    Yield how the system finds `path` (str), which may not be there: (each folder in which it looks
+    a name up, False), (each link that it follows, True). No folder of these has a link in its path.
+    """
+    names = os.path.join(os.getcwd(), path).split("/")[::-1]
+    here, links = "/", 0
+    while names and links < _MOST_LINKS:
+        name = names.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":  # of where a link led to, not of where it lies
+            here = os.path.dirname(here)
+            continue
+        yield here, False
+        at = os.path.join(here, name)
+        try:
+            target = os.readlink(at)
+        except OSError:  # no link, or not there
+            here = at
+            continue
+        yield at, True
+        links += 1
+        here = "/" if target.startswith("/") else here
+        names += target.split("/")[::-1]
 
 
 def _check_above(path, above):
     with contextlib.suppress(FileNotFoundError):
-        for found in (os.lstat(above), os.stat(above)):
-            if not _is_trusted(found.st_uid):
-                owner = _user(found.st_uid)
-                raise Failure(
-                    f"{path} lies in {above}, which belongs to {owner}, who could exchange it",
-                    "keep it in a folder of your own, with --dir",
-                    stage="files",
-                )
-        if _others_write(found) and not found.st_mode & stat.S_ISVTX:
+        found = os.lstat(above)
+        if not _is_trusted(found.st_uid):
+            raise Failure(
+                f"{path} lies in {above}, which belongs to {_user(found.st_uid)}, who could "
+                "exchange it",
+                "keep it in a folder of your own, with --dir",
+                stage="files",
+            )
+        if _others_write(above, found) and not found.st_mode & stat.S_ISVTX:
             raise Failure(
                 f"{path} lies in {above}, in which others can write: they could exchange it",
                 "keep it in a folder of your own, with --dir; or: "
@@ -135,7 +161,7 @@ def _check_owner(path, found, only=None):
 
 
 def _check_writable(path, found):
-    if _others_write(found):
+    if _others_write(path, found):
         raise Failure(
             f"others can write to {path}: what is in it may be theirs",
             f"look through it, then: {shell('chmod', '-R', 'go-w', path)}",
@@ -160,9 +186,18 @@ def _is_unmapped(uid):
     return not any(first <= uid < first + count for first, _, count in ranges)
 
 
-def _others_write(found):
+def _others_write(path, found):
     others = found.st_mode & _OTHERS_WRITE
-    return bool(others) and not (others == stat.S_IWGRP and _is_own_group(found.st_gid))
+    is_own = others == stat.S_IWGRP and _is_own_group(found.st_gid) and not _has_list(path)
+    return bool(others) and not is_own
+
+
+def _has_list(path):
+    """Tell whether more users are named for `path` (acl(5)); the group's bits are theirs, too."""
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except (AttributeError, OSError):  # macOS shows no such; none, or none on this disk
+        return False
 
 
 def _is_own_group(gid):
