@@ -111,6 +111,35 @@ def test_any_argument_of_any_command(tmp_path, monkeypatch, value):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["app.py", "pki"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("use", "h", "--user", "u", "--password", "S3CRET"),
+        ("--password", "S3CRET", "use", "h"),
+        ("--json", "use", "h", "--password=S3CRET word"),
+        ("provision", "kitchen", "--wifi-ssid", "x", "--wifi-password", "S3CRET"),
+        ("init", "--broker", "h", "--passphrase", "S3CRET"),
+        ("device", "add", "kitchen", "-P", "S3CRET"),
+        ("doctor", "h", "-uann", "-PS3CRET!"),
+        ("update", "build", "x", "--version", "2", "--Passphrase=S3CRET"),
+        ("doctor", "mqtts://ann:S3CRET@h"),
+        ("init", "--broker", "ann:S3CRET@h"),
+    ],
+    ids=" ".join,
+)
+def test_a_secret_behind_an_option_that_is_none_is_not_shown(words):
+    text = said(*words, code=2)
+    assert "S3CRET" not in text
+    assert "there is no option -" in text or "@" in words[-1]
+
+
+def test_what_is_no_option_is_taken_as_before():
+    said("explain", "-9984", code=0)
+    said("explain", "-0x2700", code=0)
+    assert "'-x' is neither" in said("doctor", "--", "-x", code=2)
+    assert "kitchen" in said("keys", "kitchen", code=2)
+
+
 def test_a_folder_and_a_list_of_devices(tmp_path):
     pki = tmp_path / "pki"
     said("init", "--broker", "127.0.0.1", "--dir", pki, code=0)

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import itertools
 import os
 import pkgutil
 import re
@@ -15,6 +16,7 @@ from .screen import stop_writing
 
 DIRECTORY = "./mqtt-pki"
 
+_OPTION = re.compile(r"(--[A-Za-z][\w-]{0,40}|-[A-Za-z])(?![^= ]* )", re.ASCII)
 _HEXADECIMAL = re.compile(r"-0[xX][0-9a-fA-F]{1,8}")
 
 EXAMPLES = (
@@ -55,6 +57,26 @@ class _Parser(argparse.ArgumentParser):
         )
         for each in self._below.choices.values() if self._below else ():
             each.add_common()
+
+    def options(self):
+        """Return the names of the options (set) that it and those below it know."""
+        found = set(self._option_string_actions)
+        for each in self._below.choices.values() if self._below else ():
+            found |= each.options()
+        return found
+
+    def parse_args(self, args=None, namespace=None):
+        """
+        Parse as argparse does; but an option that no command has is named without what stands
+        behind it, as that may be a secret.
+        """
+        known = self.options()
+        for each in itertools.takewhile(lambda word: word != "--", args):
+            found = _OPTION.match(each)
+            if found and found[1] not in known:
+                why = "; a secret is in a file or asked for" if "pass" in found[1].lower() else ""
+                self.error(f"there is no option {found[1]}{why}")
+        return super().parse_args(args, namespace)
 
     def error(self, message):
         raise Usage(f"{message}: {self.prog} --help shows what it takes")
