@@ -302,6 +302,34 @@ def test_a_damaged_record_is_told(run):
     assert "issued.jsonl is damaged: line 4 is not what mqttls writes" in problem["fact"]
 
 
+@pytest.mark.parametrize("damage", [b"\x82\xff", b"\xff\xfe\0{", b'{"serial": "1'])
+def test_a_damaged_record_keeps_nobody_from_what_is_urgent(run, damage):
+    """What is noted afterwards is whole, and the damage is told."""
+    run("device", "add", "kitchen")
+    path = run.pki / "issued.jsonl"
+    path.write_bytes(path.read_bytes() + damage)
+    run("device", "add", "cellar")
+    run("renew", "--ca", "--now")
+    lines = path.read_bytes().split(b"\n")
+    assert lines[3] == damage and lines[-1] == b""
+    names = [json.loads(line)["name"] for line in lines[4:-1]]
+    assert names.count("cellar") == 2 and names.count("kitchen") == 1
+    problem = run("revoke", "kitchen", code=1)["problems"][0]
+    assert "issued.jsonl is damaged: line 4 is not what mqttls writes" in problem["fact"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\0", b"\x82", b"kitchen:x\n" * 3])
+def test_a_damaged_list_of_passwords_is_written_anew(run, damage):
+    run("broker-conf", "--server-only")
+    run("device", "add", "kitchen", "cellar")
+    path = run.pki / "broker/passwords"
+    path.write_bytes(damage + path.read_bytes())
+    run("revoke", "cellar")
+    (line,) = path.read_text().splitlines(keepends=True)
+    password = json.loads((run.pki / "devices/kitchen/tls.json").read_text())["password"]
+    assert deployment.broker.is_password_line(line, "kitchen", password)
+
+
 def test_openssl_agrees_about_what_was_revoked(run):
     run("device", "add", "kitchen")
     run("revoke", "--serial", serial(run.pki / "devices/kitchen/cert.crt"))

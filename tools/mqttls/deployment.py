@@ -127,7 +127,7 @@ class Deployment:
         path = self.path / "broker" / "passwords"
         lines = {}
         if path.exists():
-            for line in path.read_text("utf-8").splitlines(keepends=True):
+            for line in path.read_text("utf-8", "replace").splitlines(keepends=True):
                 lines[line.partition(":")[0]] = line
         wanted = dict(wanted)
         for name in self.directory.devices():

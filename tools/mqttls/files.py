@@ -446,7 +446,10 @@ class Change:
         """Have all of it on the disk; see Directory.change."""
         for path, lines in self._lines.items():
             old = self._root / path
-            self.put(path, (old.read_text("utf-8") if old.exists() else "") + "".join(lines))
+            before = old.read_bytes() if old.exists() else b""
+            if before and not before.endswith(b"\n"):  # damaged; what is noted now is not
+                before += b"\n"
+            self.put(path, before + "".join(lines).encode())
         if self._removals:
             system.create(self._root / _NEW / _REMOVALS, _bytes(json.dumps(self._removals)))
         for folder, _, _ in os.walk(self._root / _NEW):
