@@ -10,7 +10,7 @@ _FIVE = (
 _LONG = 40  # characters of a topic that are shown
 _SMALL = 10_000_000  # an int: a password of Wi-Fi has 8 digits and more
 # Files of which the path is shown, though there is none; what else cannot be opened may be a key
-_FILES = " pem crt cer cert der key p7b p8 p12 pfx txt bin "
+_FILES = " .pem .crt .cer .cert .der .key .p7b .p8 .p12 .pfx .txt .bin "
 # what a path may have that is shown; all but the last one, a host name
 PATH = "abcdefghijklmnopqrstuvwxyz0123456789-_./"
 
@@ -20,9 +20,8 @@ def shown(value):
     Return what `value` is, in words: a small number itself, of all else type and length, as it
     may be a secret that stands in the wrong place.
     """
-    if not value or isinstance(value, (bool, float)):
-        return repr(value)
-    if isinstance(value, int) and abs(value) < _SMALL:
+    is_small = isinstance(value, int) and abs(value) < _SMALL
+    if not value or is_small or isinstance(value, (bool, float)):
         return repr(value)
     what = "a " + type(value).__name__
     try:
@@ -36,11 +35,14 @@ def quoted(name):
     return repr(name) if len(name) <= _LONG else shown(name)
 
 
-def path(name):
-    """Return the path `name` (str) for messages if that is what it is, else what it may be."""
-    end = name.lower().split(".")
-    is_path = len(name) < 100 and not name.lower().strip(PATH) and len(end) > 1
-    if is_path and " %s " % end[-1] in _FILES:
+def path(name, folder=False):
+    """
+    Return the path `name` (str) of a file, or of a `folder`, for messages if that is what it is,
+    else what it may be.
+    """
+    low = name.lower()
+    known = folder or " %s " % low[low.rfind(".") :] in _FILES
+    if known and len(low) < 100 and not low.strip(PATH):
         return name
     return "%s, no path of a file" % shown(name)
 
@@ -121,9 +123,7 @@ def thread():
 def stream(source, length):
     """Return the error for publish(topic, source, length=length), which cannot be sent."""
     if not isinstance(length, int) or isinstance(length, bool):
-        return TypeError(
-            "length: bytes to be read from the stream, an int, not %s" % shown(length)
-        )
+        return TypeError("length: bytes of the stream, an int, not %s" % shown(length))
     if not 0 <= length <= 268_435_455:
         return ValueError("length %d: 0 to 268435455 bytes (section 2.2.3)" % length)
     if not hasattr(source, "readinto"):
@@ -201,7 +201,7 @@ def option(name, value):
 
 def store():
     """Return the ValueError for a store of a client whose id is another one at every start."""
-    return ValueError("store: give client_id=: this board has no id of its own to find it again")
+    return ValueError("store: give client_id=: this board has no id of its own")
 
 
 def file_store(directory, max_bytes, full, least, max_writes, most):

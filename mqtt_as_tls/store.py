@@ -160,8 +160,9 @@ class FileStore:
         except (OSError, ValueError) as e:
             self.close()
             if isinstance(e, OSError):
-                e = "%s: a directory to write in is needed, in one that exists" % e
-            raise ValueError("store %s: %s" % (self.directory, e))
+                e = "%s: give a directory to write in, in one that exists" % e
+            name = load("argument_errors").path(self.directory, True)
+            raise ValueError("store %s: %s" % (name, e))
         if self.damaged:
             self._say("%d damaged places skipped" % self.damaged)
         return True

@@ -19,7 +19,8 @@ import os
 import sys
 from tests.fakes import network
 network.board("cyw43")
-from mqtt_as_tls import FileStore, MQTTClient, TLS, Will, WiFi, clock, options, properties
+from mqtt_as_tls import FileStore, MQTTClient, TLS, Will, WiFi, argument_errors, clock, options
+from mqtt_as_tls import properties
 from mqtt_as_tls.home_assistant import HomeAssistant
 from mqtt_as_tls.errors import MQTTError
 
@@ -63,7 +64,21 @@ def names():
     return [name for name in found if name not in ("log", "client_id")]
 
 
+def opened(directory):
+    before = os.getcwd()
+    os.chdir(FOLDER)
+    try:
+        store = FileStore(directory)
+        store.open(4, "x", lambda line: look("log", line))
+        return store
+    finally:
+        os.chdir(before)
+
+
 for form, secret in SECRETS.items():
+    attempt("directory " + form, lambda: opened(secret))
+    if isinstance(secret, str):
+        attempt("no directory " + form, lambda: opened("x/" + secret * 20))
     for name in names():
         for protocol in (4, 5):
             attempt(
@@ -167,7 +182,9 @@ def test_no_argument_shows_what_stands_there_by_mistake(secrets, pki, tmp_path):
         "CA": str(pki.ca.cert_pem),
         "CERT": str(pki.device.cert_pem),
         "KEY": str(pki.device.key_pem),
+        "FOLDER": str(tmp_path / "stores"),
     }
+    (tmp_path / "stores").mkdir()
     program = tmp_path / "tries.py"
     program.write_text("".join(f"{name} = {value!r}\n" for name, value in names.items()) + TRIES)
     out = mpy.check(program, timeout_s=60)

@@ -6,9 +6,9 @@ import json
 import os
 import pty
 import shutil
-import struct
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -169,7 +169,7 @@ def give_away(folder):
 
 
 def give_nobody_rights(folder):
-    """Give an unprivileged user all rights in `folder` by a list (acl(5)), shown as the group's."""
+    """Give an unprivileged user all rights in `folder` by a list (acl(5)): `ls` shows a group."""
     entries = [(1, 7, -1), (2, 7, NOBODY), (4, 0, -1), (16, 7, -1), (32, 5, -1)]
     packed = [struct.pack("<HHI", *kind, who & 0xFFFFFFFF) for *kind, who in entries]
     os.setxattr(folder, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(packed))

@@ -46,7 +46,7 @@ def check_place(path):
 def _way(path):
     """
     Yield how the system finds `path` (str), which may not be there: (each folder in which it looks
-    a name up, False), (each link that it follows, True). No folder of these has a link in its path.
+    a name up, False), (each link that it follows, True). None of these has a link in its path.
     """
     names = os.path.join(os.getcwd(), path).split("/")[::-1]
     here, links = "/", 0
