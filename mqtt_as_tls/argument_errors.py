@@ -222,8 +222,8 @@ def file_store(directory, max_bytes, full, least, max_writes, most):
 def store_taken(directory, user):
     """Return the ValueError for a FileStore that another client, `user` or None, has."""
     return ValueError(
-        "store %s: client %r has it: give each client a FileStore with a directory of its own"
-        % (directory, user and user.client_id)
+        "store %s: client %s has it: give each client a FileStore with a directory of its own"
+        % (directory, user and quoted(user.client_id))
     )
 
 
@@ -248,7 +248,7 @@ def same_id(client):
     """Return the ValueError for two clients with one id."""
     return ValueError(
         "a second client with the id %s on %s port %d: give it another client_id=%s"
-        % (client.client_id, client.host, client.port, _ANEW)
+        % (quoted(client.client_id), client.host, client.port, _ANEW)
     )
 
 

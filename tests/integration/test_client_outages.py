@@ -1310,9 +1310,14 @@ def test_a_second_client_with_the_default_id_raises_and_other_ids_do_not(broker)
                     await first.__aenter__()
                 twin = MQTTClient("127.0.0.1", port, client_id="third")
                 async with third:
-                    with raises(ValueError, "a second client with the id third"):
+                    with raises(ValueError, "a second client with the id 'third'"):
                         await twin.__aenter__()
                     await third.publish("t", "y", qos=1)
+                key = "-----BEGIN PRIVATE KEY-----\\nMIGHAgEAMBMG\\n" * 3  # by mistake
+                twins = [MQTTClient("127.0.0.1", port, client_id=key) for _ in "12"]
+                async with twins[0]:
+                    with raises(ValueError, "the id a str of 123 on"):
+                        await twins[1].__aenter__()
                 assert first.connected and first.stats.connects == 1
             async with second:
                 await second.publish("t", "z", qos=1)
