@@ -1,6 +1,7 @@
 """Updates on the chip: its flash, its timer, its watchdog, and power that goes within a write."""
 
 import json
+import random
 
 import pytest
 
@@ -39,6 +40,21 @@ def pico(desk, key):
 def update(key, version, text=None, **files):
     held = {"app.py": text.encode() if text is not None else app(version), **files}
     return updates.packed("app", version, held, key)
+
+
+def test_a_new_app_with_60_kb_of_data_is_installed_and_kept(desk, pico, key):
+    peer = desk.broker.peer(f"{TOPIC}/status")
+    data = random.Random(1).randbytes(60_000)
+    peer.publish(TOPIC, update(key, 2, **{"lib/data.bin": data}))
+    said, count = {}, 0
+    while said.get("version") != 2:
+        count += 1
+        said = json.loads(peer.wait_for(count, timeout_s=200)[-1].payload)
+    assert said["failed"] == 0
+    pico.reset()  # it is tried no more
+    pico.wait_for("^runs 2 of 2")
+    assert pico.get("/updates/2/lib/data.bin") == data
+    assert pico.get("/updates/state") == b"2 0 0 0"
 
 
 HANGS = {
