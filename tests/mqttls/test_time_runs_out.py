@@ -82,6 +82,8 @@ def test_a_list_of_revoked_certificates_that_is_about_to_end_is_told_and_renewed
     monkeypatch.undo()
     assert "the list of revoked certificates ends on" in notes(run, "device", "list")
     assert "refuses everybody" in notes(run, "device", "add", "attic")
+    for failing in (["revoke", "nobody"], ["provision", "kitchen", "--port", "/dev/none"]):
+        assert "refuses everybody" in run(*failing, code=1)["notes"][0]
     (problem,) = run("status", code=1)["problems"]
     assert "ends on" in problem["fact"] and "mqttls renew" in problem["cure"]
     run("renew")

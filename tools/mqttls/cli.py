@@ -1,6 +1,7 @@
 """The command line: finds the commands, reads the arguments, turns the outcome into a status."""
 
 import argparse
+import contextlib
 import errno
 import importlib
 import itertools
@@ -9,7 +10,7 @@ import pkgutil
 import re
 import sys
 
-from . import commands, health, library, system
+from . import commands, guard, health, library, system
 from .messages import VERBS, Failure, Usage, command
 from .report import Report
 from .screen import stop_writing
@@ -156,21 +157,28 @@ def _main(arguments, program):
             report.set_folder(chosen.dir)
         chosen.json = report.as_json
         status = chosen.run(chosen, report) or report.status
-        if name not in _SAYS_IT_ALL and not (name == "doctor" and not chosen.device):
-            health.tell(chosen.dir, report)
+        _tell_health(chosen, report)
     except Usage as error:
         status = 2
         report.failed(Failure(str(error)))
-    except Failure as error:
-        status = 1
-        report.failed(error)
     except BrokenPipeError:
         raise
-    except OSError as error:  # full disk, no permission, …: with the file's name
+    except (Failure, OSError) as error:
         status = 1
-        report.failed(_sentence(error))
+        # an OSError (full disk, no permission, …) has the file's name
+        report.failed(error if isinstance(error, Failure) else _sentence(error))
+        with contextlib.suppress(Failure, OSError):  # what ends may be why it failed
+            guard.check_place(chosen.dir)
+            guard.check_folder(chosen.dir)
+            _tell_health(chosen, report)
     report.finish(name, status)
     return status
+
+
+def _tell_health(chosen, report):
+    name = chosen.command
+    if name not in _SAYS_IT_ALL and not (name == "doctor" and not chosen.device):
+        health.tell(chosen.dir, report)
 
 
 def _is_text(word):

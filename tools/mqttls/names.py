@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import re
 
+from . import broker
 from .messages import Failure
 
 DEVICE_NAME_RULE = (
@@ -97,8 +98,11 @@ def settings_problem(settings):
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
             return f"`{key}` is {value!r}"
     limits = settings.get("limits", {})
-    if not isinstance(limits, dict) or not all(type(each) is int for each in limits.values()):
-        return "`limits` is not numbers"
+    try:
+        for name, number in limits.items():
+            broker.limit(f"{name}={number}" if type(number) is int else name)
+    except (AttributeError, ValueError):
+        return "`limits` is not what the broker takes"
     if settings["bind"] is not None and not is_address(settings["bind"]):
         return f"`bind` is {settings['bind']!r}, which is no address"
     if settings["key"] not in KEY_KINDS:
