@@ -176,6 +176,8 @@ def test_it_is_installed_and_holds_under_systemd():
         )
         if done.returncode == _CANNOT:
             pytest.skip(f"no such namespaces here: {done.stdout[-300:]}")
+        if not (base / "said").exists():
+            pytest.skip(f"systemd starts nothing here: {done.stdout[-300:]}")
         said = (base / "said").read_text()
     found = re.findall(r"^== (.*)", said, re.M)
     assert found == SAID.split("\n")[1:-1], said + done.stdout
