@@ -112,24 +112,25 @@ class WiFi:
             return None
         error = None
         self._beat = ticks_ms()
+        pairs = self._pairs
         try:
             if self._fresh:
-                mine = (self._pairs, self._static, self._config)
+                mine = (pairs, self._static, self._config)
                 if WiFi._in_force != mine:
                     await self._leave(self._fresh > 1, True)
                 self._fresh = 0
                 WiFi._in_force = mine
                 if self.is_up():
                     return None
-            for pair in self._pairs:
+            for pair in pairs:
                 status = await self._join(*pair)
                 if status is None or isinstance(status, str):
                     self._faults = 2
-                    self._pairs.remove(pair)
-                    self._pairs.insert(0, pair)
+                    pairs.remove(pair)
+                    pairs.insert(0, pair)
                     return status
                 error = load("wifi_faults").not_joined(error, *pair, status, self._wlan)
-                if status not in (-3, -2):
+                if status != -3 and status != -2:
                     n = self._faults = self._faults + 1
                     # At 4, 8, 16, ...: more rarely each time, it blocks and ends Bluetooth.
                     if not n & (n - 1):
@@ -145,8 +146,7 @@ class WiFi:
         trusted = self._static or not hasattr(wlan, "deinit") or not hasattr(wlan, "ipconfig")
         for _ in range(2):
             try:
-                if is_on(wlan):
-                    await self._leave(False)  # a chip that hangs is off after that
+                await self._leave(False)  # a chip that hangs is off after that
                 if not is_on(wlan):
                     if not self._starts:
                         wlan.active(True)
@@ -155,10 +155,13 @@ class WiFi:
                         load("wifi_faults").start(wlan, self._starts, is_on)
                 if self._static:
                     wlan.ifconfig(self._static)
+                start = ticks_ms()
                 try:
                     wlan.config(**self._config)
-                except (ValueError, TypeError, OSError):
+                except Exception:
                     pass  # another chip
+                if ticks_diff(ticks_ms(), start) > 800:
+                    raise OSError(5)  # it hangs: connect() would take 12 s
                 wlan.connect(ssid, password)
                 start = ticks_ms()
                 while True:

@@ -52,6 +52,7 @@ async def leave(wlan, poll_ms, power_off, if_alone=False):
     `if_alone` only if nobody else is seen to use it. A cyw43 that hangs, or stays in the network,
     is switched off anyway.
     """
+    await asyncio.sleep_ms(0)  # after what took long already
     begin = ticks_ms()
     try:
         wlan.disconnect()
@@ -144,7 +145,7 @@ def not_joined(before, ssid, password, status, wlan):
     """
     number = status if isinstance(status, int) else None
     cyw43 = hasattr(wlan, "deinit")
-    if status in (1000, 1001):  # an esp32 that waits, joined or not
+    if status == 1000 or status == 1001:  # an esp32 that waits, joined or not
         try:
             wlan.status("rssi")
             status = 0
@@ -152,18 +153,18 @@ def not_joined(before, ssid, password, status, wlan):
             pass
     if status in (-3, 15, 202, 204):
         why = "wrong password: check it, it is case-sensitive"
-    elif status in (-2, 201):
+    elif status == -2 or status == 201:
         why = "no such network in reach: check its name (most boards: 2.4 GHz, WPA2 only)"
     elif status == (2 if cyw43 else 0):
         why = "joined but got no address: check the router's DHCP, or give static="
-    elif status in (210, 211):
+    elif status == 210 or status == 211:
         why = "it wants another security than this board: let it have WPA2"
     else:
         status = str(status).split(", key=")[0]  # some drivers tell the password
         if password:
             status = status.replace(password, "***")
-        why = "cannot join (%s): check password, signal and access point" % status
-        if status in ("1", "1001"):
+        why = "cannot join (%s): check password, signal, access point and supply" % status
+        if status == "1" or status == "1001":
             why = "cannot join (%s): wrong password? weak signal? does it have WPA2?" % status
     text = before.reason + "; " if before else ""
     return LinkError("%sWi-Fi '%s': %s" % (text, ssid, why), number)

@@ -602,6 +602,48 @@ async def test_a_chip_that_hangs_is_switched_off_at_the_first_call_that_shows_it
         assert network.longest_ms() <= 6000  # a watchdog of 8 s does not bite
 
 
+async def test_a_chip_that_hangs_in_a_join_is_told_nothing_more():
+    WiFi._timeout_ms = 1_000_000
+    try:
+        # at the command to leave, at those for power saving, in those of the join itself
+        for at, first, longest_s in ((0, [], 6), (1, ["config"], 7), (2, ["connect"], 12)):
+            network.board("cyw43")
+            wifi = home()
+            await wifi.up()
+            network.lose_link()
+            network.blocked.clear()
+            network.driver.command = hangs_after(at, network.driver.command)
+            blocked = []
+            watch = asyncio.create_task(note_what_blocks(blocked))
+            await wifi.up()
+            watch.cancel()
+            assert network.traffic()
+            calls = [call for call, ms in network.blocked if ms >= 1000]
+            assert calls == first + ["disconnect", "ipconfig", "deinit"], network.blocked
+            assert max(blocked) // 1000 == longest_s, max(blocked)
+    finally:
+        WiFi._timeout_ms = 120
+
+
+def hangs_after(count, command):
+    def called(*args):
+        nonlocal count
+        if not count:
+            network.air.hung = True
+        count -= 1
+        return command(*args)
+
+    return called
+
+
+async def note_what_blocks(found):
+    """Add to `found` for how many ms the driver blocks from one turn of this task to the next."""
+    while True:
+        before = sum([ms for _, ms in network.blocked])
+        await asyncio.sleep_ms(0)
+        found.append(sum([ms for _, ms in network.blocked]) - before)
+
+
 async def test_a_chip_that_an_earlier_program_left_hanging_is_switched_off():
     await join_as_boot_py()
     network.air.hung = True
@@ -1039,7 +1081,7 @@ async def test_esp32_a_missing_address_is_given_up_in_time():
 
 async def test_esp32_an_expired_authentication_is_no_missing_address():
     wifi = esp32(auth_reason=2, networks={"home": "another horse"})
-    await fails(wifi, "cannot join (2): check password, signal and access point", 2)
+    await fails(wifi, "cannot join (2): check password, signal, access point and supply", 2)
 
 
 async def test_esp32_a_network_with_another_security_is_called_so():
