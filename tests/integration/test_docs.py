@@ -718,7 +718,6 @@ async def app():
 asyncio.run(app())
 """,
     "lightsleep": """
-from mqtt_as_tls import MQTTError
 link = WiFi("my-ssid", "my-password")
 client = MQTTClient("broker.lan", client_id="x", link=link, tls=client.tls)
 machine.lightsleep = lambda ms: print("sleeps", ms, link.is_up(), client.running)
@@ -795,29 +794,88 @@ def test_fragment(name, board, both_brokers, pki):
     assert [each for each in EXPECTED.get(name, ()) if each not in lines] == [], result.out
 
 
-def test_settings_from_a_phone(board, mtls_broker):
+def _setup(port):
+    setup = docs.text("setup").replace("port=80", f"port={port}")
+    return _BEFORE.partition("client =")[0] + setup
+
+
+def test_settings_from_a_phone(board):
     """A board without settings asks for them, starts anew, and is in that network."""
     port = free_port()
-    setup = docs.text("setup").replace("port=80", f"port={port}")
-    program = _BEFORE + setup + _RADIO + docs.text("settings")
-    with board.start(for_board(program, mtls_broker.port)) as running:
+    program = _setup(port) + _RADIO + docs.text("settings")
+    with board.start(program) as running:
         running.wait_for("open http://192.168.4.1")
+        held = [socket.create_connection((HOST, port)) for _ in range(5)]  # as browsers do
+        for sent in (b"POST / HTTP/1.1\r\nContent-Length: 40\r\n\r\nssid=", b"\xff\n\n", b""):
+            held.append(socket.create_connection((HOST, port)))
+            held[-1].sendall(sent)
+            held[-1].shutdown(socket.SHUT_WR)
         with urllib.request.urlopen(f"http://{HOST}:{port}/") as page:
             assert b"name=ssid" in page.read()
+        for each in held:  # the board ends those that send nothing
+            each.settimeout(patience.stretched(30))
+            with contextlib.suppress(ConnectionError):
+                while each.recv(4096):
+                    pass
+            each.close()
         form = urllib.parse.urlencode({"ssid": "Büro & co", "password": "50% correct=horse"})
         with contextlib.suppress(OSError):  # it resets before it answers
             urllib.request.urlopen(f"http://{HOST}:{port}/", form.encode())
         running.wait_for("machine: reset")
+    assert running.errors == [], running.report()
     assert json.loads((board.directory / "wifi.json").read_text()) == [
         "Büro & co",
         "50% correct=horse",
     ]
     after = "\nprint(asyncio.run(link.up()), link.is_up())\n"
     with board.start(
-        _BEFORE.partition("client =")[0] + docs.text("settings") + after,
+        _setup(port) + docs.text("settings") + after,
         env={"FAKE_WIFI": "Büro & co:50% correct=horse"},
     ) as running:
         running.wait_for("^None True")
+
+
+def test_settings_of_an_open_network(board):
+    port = free_port()
+    program = _setup(port) + _RADIO + docs.text("settings")
+    with board.start(program) as running:
+        running.wait_for("open http://192.168.4.1")
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://{HOST}:{port}/", b"ssid=cafe&password=")
+        running.wait_for("machine: reset")
+    after = "\nprint(link.is_up())\n"
+    program = _setup(port) + docs.text("settings") + after
+    with board.start(program, env={"FAKE_WIFI": "cafe:"}) as running:
+        running.wait_for("^True")
+
+
+def test_settings_that_do_not_work_are_asked_for_again(board):
+    port = free_port()
+    (board.directory / "wifi.json").write_text('["home", "correct mouse"]')
+    # the station is the simulated one, the access point that of the other test
+    both = """
+station = network.WLAN
+""" + _RADIO.replace(
+        "network.WLAN = Radio",
+        "class Both(station):\n"
+        "    def __new__(cls, interface=0):\n"
+        "        return (Radio if interface else station)(interface)\n"
+        "network.WLAN = Both",
+    )
+    settings = docs.text("settings")
+    assert "asyncio.sleep(20)" in settings
+    program = _setup(port) + both + settings.replace("asyncio.sleep(20)", "asyncio.sleep(0.01)")
+    with board.start(program, env={"FAKE_WIFI": "home:correct horse"}) as running:
+        running.wait_for("open http://192.168.4.1")
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://{HOST}:{port}/", b"ssid=home&password=correct+horse")
+        running.wait_for("machine: reset")
+        assert len([line for line in running.lines if "wrong password" in line]) == 10
+    with board.start(
+        _setup(port) + settings + "\nprint(link.is_up())\n",
+        env={"FAKE_WIFI": "home:correct horse"},
+    ) as running:
+        running.wait_for("^True")
 
 
 def test_a_captive_portal_answers_every_name(board):
