@@ -229,7 +229,8 @@ class Stats:
     duplicates: int
     """Redeliveries that were not handled twice."""
     dropped: int
-    """QoS 0 messages that gave way because handlers were behind (`max_backlog`)."""
+    """Messages that gave way because handlers were behind (`max_backlog`): with QoS 0, or in a
+    session that ends with its connection."""
     gave_way: int
     """Messages of `enqueue()` that gave way to newer ones (`full="oldest"`)."""
     unclaimed: int

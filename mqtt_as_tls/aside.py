@@ -128,7 +128,7 @@ class Aside:
             room += _share(first)
             session.drop(first)
             self._strikes[_topic(first)] = _STRIKES
-            error = MQTTError("given up: connections end on it, and there are too many of them")
+            error = MQTTError("given up: too many on which connections end")
             load("texts").undelivered(client, first, error)
         return True
 

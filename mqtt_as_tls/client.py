@@ -43,7 +43,8 @@ class Stats:
     connects, sent, received  int, PUBLISH packets for the latter two
     resent      messages sent again after a reconnect
     duplicates  redeliveries that were not handled twice
-    dropped     QoS 0 messages that gave way because handlers were behind (max_backlog)
+    dropped     messages that gave way because handlers were behind (max_backlog): with QoS 0, or
+                in a session that ends with its connection
     gave_way    messages of enqueue() that gave way to newer ones (full="oldest")
     unclaimed   messages that no handler and no iterator wanted
     oversized   messages that did not fit (max_packet, or no memory) and were read past

@@ -286,7 +286,7 @@ def explain(error, *, year=None, rows=ROWS, platform=None, state=None):
     if isinstance(code, int):
         if -200 < code < -31:  # an errno that TLS passed on
             code = -code
-        if platform in ("esp32", "esp8266") and 111 < code < 116:
+        if str(platform)[:3] == "esp" and 111 < code < 116:
             code = (98, 103, 101, 101)[code - 112]
         elif platform and code == 113:
             code = 101

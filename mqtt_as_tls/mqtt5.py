@@ -41,6 +41,7 @@ class Wire:
 
     filters  int, the most topic filters in one SUBSCRIBE
     ids      dict, filter: its subscription identifier, see overlap
+    lasts    bool, the session outlives its connection, as CONNECT asks for it
     goodbye_properties  list of pairs, of the will's payload when the client itself publishes it
 
     Raises TypeError and ValueError for options that cannot be taken.
@@ -86,7 +87,7 @@ class Wire:
         self._pairs = given
         said = dict(given)
         self._alias_maximum = said.get("topic_alias_maximum") or 0
-        self._expires = bool(said.get("session_expiry_interval"))
+        self.lasts = bool(said.get("session_expiry_interval"))
         self._limits({})
         self._will = b""
         will = client.will
@@ -165,7 +166,7 @@ class Wire:
         """
         if not isinstance(code, int) or code > 255 or code not in _END_CODES:
             wrong("code", code, "reason", "DISCONNECT (5.0 section 3.14.2.1)")
-        if dict(pairs(properties)).get("session_expiry_interval") and not self._expires:
+        if dict(pairs(properties)).get("session_expiry_interval") and not self.lasts:
             raise ValueError("session_expiry_interval: CONNECT had none (3.14.2.2.2)")
         return self._short(packet5.disconnect, (code,), encode(properties, _DISCONNECT))
 
@@ -366,7 +367,7 @@ class Wire:
         """
         options = dict(options)
         handling = options.pop("retain_handling", 0)
-        if handling not in (0, 1, 2) or not isinstance(handling, int):
+        if not isinstance(handling, int) or not 0 <= handling < 3:
             wrong("number", "retain_handling", handling, 0, 2)
         flags = handling << 4
         if options.pop("retain_as_published", False):

@@ -52,7 +52,7 @@ def filter(name):
         levels = name.split("/")
         bad = "#" in levels[:-1] or (
             levels[0] == "$share"
-            and (len(levels) < 3 or levels[1] in ("", "+") or levels[2:] == [""])
+            and (len(levels) < 3 or levels[1] in "+" or levels[2:] == [""])  # "" is in it
         )
         for level in levels:
             if len(level) > 1 and ("+" in level or "#" in level):
@@ -77,7 +77,7 @@ def payload(data):
 
 def qos(qos):
     """Return `qos` (int, 0 to 2). Raises ValueError for anything else."""
-    if qos not in (0, 1, 2) or not isinstance(qos, int):
+    if not isinstance(qos, int) or not 0 <= qos < 3:
         wrong("qos", qos)
     return qos
 
@@ -97,7 +97,7 @@ def matches(filter, topic):
     want = filter.split("/")
     if shared:
         want = want[2:]
-    if topic.startswith("$") and want[0] in ("+", "#"):
+    if topic.startswith("$") and want[0] in "+#":
         return False
     n = len(have)
     for i, level in enumerate(want):

@@ -505,7 +505,7 @@ class FileStore:
         for part in path.split("/"):
             if part == "..":
                 parts = parts[:-1]
-            elif part not in ("", "."):
+            elif part not in ".":  # "" is in it
                 parts.append(part)
         return "/".join(parts)
 

@@ -56,21 +56,31 @@ def full(client, message, keepalive_s):
     aside = blocked or asked or open and _idle(d)
     waits = not (blocked or asked and open)
     waits = waits and time.ticks_diff(time.ticks_ms(), d.began_ms) < limit_ms
-    waiting = None
-    if client.running and aside and _put_aside(client, surplus, message):
+    waiting = kept = None
+    try:
+        kept = client.running and aside and (surplus or Surplus(client)).put(message)
+    except MemoryError:
+        pass
+    what = "QoS 0 gives way"
+    if kept:
         what = "more is kept, one may wait for it"
     elif client.running and waits:
         client.stats.received -= 1
         waiting = message
         what = "reading waits"
     elif _give_way(client, surplus, message):
-        what = "QoS 0 gives way"
-    elif message.qos:
+        pass
+    elif message.qos and getattr(client.five, "lasts", not client.clean_start):
         waiting = False
         what = "the broker will send again"
     else:
         client.stats.dropped += 1
-        what = "QoS 0 gives way"
+        if message.qos:  # the session ends with the connection: nothing would come again
+            what = "more is dropped"
+            session.inbound.append(message)
+            for each in session.inbound:
+                each.done = True
+            connection.handled()
     if what not in d.warned:
         d.warned.append(what)
         client.say("handlers are behind: %d bytes wait (max_backlog): %s" % (size, what))
@@ -80,13 +90,6 @@ def full(client, message, keepalive_s):
 def _idle(dispatcher):
     # whether handlers may wait for one another, or for the broker
     return time.ticks_diff(time.ticks_ms(), dispatcher.began_ms) > _IDLE_MS
-
-
-def _put_aside(client, surplus, message):
-    try:
-        return (surplus or Surplus(client)).put(message)
-    except MemoryError:
-        return False
 
 
 def _give_way(client, surplus, message):

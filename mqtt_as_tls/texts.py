@@ -164,12 +164,12 @@ def odd(client, told):
         if kind < 0:
             text = (
                 "too many QoS 2 messages without PUBREL: the oldest are forgotten, and handled"
-                " again if the broker sends them again"
+                " anew if they come again"
             )
         elif kind == 3:
             text = (
-                "the broker answers PUBREL with PUBREC without end: it gets no answer any more,"
-                " and its message counts as delivered"
+                "the broker answers PUBREL with PUBREC without end: it is not answered any more,"
+                " its message counts as delivered"
             )
         elif kind == 0x72:
             continue  # sent twice, and taken the first time

@@ -227,6 +227,54 @@ def test_where_there_is_no_memory_for_it_the_broker_sends_again(proxy, broker, q
 
 
 @pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"protocol": 4, "clean_start": True},
+        {"protocol": 5, "session_expiry_s": 0},
+        {"protocol": 5, "clean_start": True, "properties": {"session_expiry_interval": 0}},
+    ],
+)
+def test_where_the_session_ends_with_the_connection_it_gives_way_and_all_goes_on(
+    proxy, broker, qos, options
+):
+    """A new connection would begin anew with what is retained, and never get beyond it."""
+    retained(broker, 60)
+    program = f"set_surplus(1000)\n{ANSWERS}".replace(
+        'await told("leave")',
+        """await told("more")
+    await until(lambda: got[-1] == 99)
+    stats = client.stats
+    print("more", stats.connects, len(got) == len(set(got)))
+    await told("leave")""",
+    )
+    with answers(proxy, 60, qos=qos, program=program, **options) as device:
+        device.wait_for("handlers are behind: .*: more is dropped")
+        got = eval(device.wait_for("^got")[4:])
+        broker.publish("t/99", "99", qos=2)  # what comes then is handled as ever
+        device.send("more")
+        assert device.wait_for("^more") == "more 1 True"
+        device.leave()
+    received, dropped, duplicates, connects = map(int, device.said("stats")[0].split())
+    assert (received, duplicates, connects) == (60, 0, 1) and 0 < dropped < 50
+    assert len(got) == len(set(got)) == 60 - dropped
+    assert once(device.lines, "more is dropped")
+
+
+@pytest.mark.parametrize(
+    "options", [{"protocol": 5, "clean_start": True}, {"protocol": 5}, {"protocol": 4}]
+)
+def test_where_the_session_outlives_the_connection_nothing_is_dropped(proxy, broker, options):
+    retained(broker, 60)
+    program = f"set_surplus(1000)\n{ANSWERS}"
+    # a broker that keeps no more than it was told would not show it
+    with answers(proxy, 60, qos=1, program=program, **options) as device:
+        assert sorted(set(eval(device.wait_for("^got")[4:]))) == list(range(60))
+        device.leave()
+    assert device.said("stats")[0].split()[1] == "0"
+
+
+@pytest.mark.parametrize("qos", [1, 2])
 def test_what_was_put_aside_when_the_connection_breaks_is_handled_once(proxy, broker, qos):
     program = ANSWERS.replace(
         "await client.publish", "await until(lambda: opened or not got)\n    await client.publish"
