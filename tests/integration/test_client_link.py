@@ -164,6 +164,41 @@ def test_an_association_lost_unnoticed_is_found_by_a_router_that_does_not_answer
     assert calls.count("connect") == 2, calls
 
 
+# the clock of the library in which the driver's calls block
+BLOCKS = """
+from mqtt_as_tls import wifi, wifi_faults
+wifi.unload = wifi_faults.unload = lambda *names: None
+wifi.ticks_ms = wifi_faults.ticks_ms = network.ticks_ms
+"""
+
+
+@pytest.mark.parametrize("while_it_joins", [False, True])
+@pytest.mark.parametrize("micropython", [28, 25])
+def test_a_chip_that_hangs_is_switched_off_and_on_and_nothing_is_lost(
+    mtls_proxy, mtls_broker, arguments, micropython, while_it_joins
+):
+    peer = mtls_broker.peer("up")
+    prepare = f'network.board("cyw43", {micropython}){BLOCKS}'
+    with start(mtls_proxy.port, arguments, prepare=prepare) as app:
+        app.wait_for("connected in")
+        peer.wait_for(3, "up")
+        falls_silent(mtls_proxy)
+        peer.publish("down", "while it hung")
+        if while_it_joins:
+            do(app, "network.air.silent = True; network.lose_link()")
+            app.wait_for("not connected: Wi-Fi 'home': cannot join")
+            do(app, "network.air.hung = True; network.air.silent = False")
+        else:
+            do(app, "network.air.hung = True; network.driver.carry(False)")
+        app.wait_for("frames pass")
+        mtls_proxy.rst()
+        mtls_proxy.heal()
+        app.wait_for("connected in .* session resumed")
+        app.wait_for("received while it hung")
+        calls = finish(app, peer=peer)
+    assert calls.count("deinit") in (1, 2), calls  # a stuck radio is switched off as well
+
+
 def test_a_router_that_never_answers_makes_no_wifi_that_flaps(mtls_proxy, mtls_broker, arguments):
     with start(mtls_proxy.port, arguments, router=False) as app:
         app.wait_for("connected in")
