@@ -31,13 +31,18 @@ class StoredSession(Session):
             wrong("store")
         self.client = client
         self._store = store
-        store.open(5 if client.five else 4, client.client_id, self._say)
-        if client.five and (client.clean_start or not store.restored):
+        five = client.five
+        store.open(5 if five else 4, client.client_id, self._say)
+        if five and (client.clean_start or not store.restored):
             self.discard = ""
         for entry, buf in store.inflight():
-            out = self._outgoing(entry, buf)
+            since = None
+            if five:
+                buf, since = five.restored(buf)
+            out = Delivery(b"", 1)
+            out.fill(buf, entry, since)
             out.id = entry[2]
-            packet.set_id(out.packet, out.id)
+            packet.set_id(buf, out.id)
             (self.awaiting_pubcomp if entry[3] else self.inflight).append(out)
         if store.restored and client.failover:
             client.failover.restored()
@@ -69,15 +74,6 @@ class StoredSession(Session):
 
     def full(self):
         return super().full() or self._late()
-
-    def _outgoing(self, entry, buf):
-        since = None
-        five = self.client.five
-        if five:
-            buf, since = five.restored(buf)
-        out = Delivery(b"", 1)
-        out.fill(buf, entry, since)
-        return out
 
     def _stored(self, out):
         five = self.client.five
