@@ -126,7 +126,6 @@ class Aside:
                 return False
             first = those.pop(0)
             room += _share(first)
-            session.drop(first)
             self._strikes[_topic(first)] = _STRIKES
             error = MQTTError("given up: too many on which connections end")
             load("texts").undelivered(client, first, error)

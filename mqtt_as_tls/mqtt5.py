@@ -340,11 +340,7 @@ class Wire:
         return self._aliased(out.packet)
 
     def _fail(self, out, error):
-        client = self._client
-        undelivered = load("texts").undelivered
-        client.session.drop(out)
-        client.outbox.drop(out)
-        undelivered(client, out, error)
+        load("texts").undelivered(self._client, out, error)
 
     def _aliased(self, buf):
         topic = packet5.topic(buf)

@@ -249,7 +249,6 @@ def _search(client, now, error):
         undelivered = load("texts").undelivered
         if received:
             session.acknowledged(_PUBCOMP, out.id)
-        session.drop(out)
         session.discard = "a message was given up"  # the broker may have it
         error = errors.MQTTError("given up: %d connections ended on it" % known.strikes)
         undelivered(client, out, error)

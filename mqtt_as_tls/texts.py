@@ -130,11 +130,14 @@ def behind():
 
 def undelivered(client, out, error=None):
     """
-    The message `out` is not delivered, or nobody knows: tell who waits for it, or an event.
+    The message `out` is not delivered, or nobody knows: it is not sent any more, wherever it
+    waits. Tell who waits for it, or an event.
 
     error  exception; int: the code of its acknowledgement; None: QoS 2, and the broker lost the
            session
     """
+    client.session.drop(out)
+    client.outbox.drop(out)
     topic = packet.topic(out.packet)
     if error is None:
         error = DeliveryUnknown("the broker lost the session: was %r delivered?" % topic, topic)

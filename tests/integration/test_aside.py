@@ -207,6 +207,29 @@ def test_with_qos_2_a_new_session_ends_it_as_nobody_knows_whether_it_arrived():
     )
 
 
+def test_one_that_waits_to_be_tried_is_not_sent_where_nobody_knows_whether_it_arrived():
+    """What is under way goes first, and that is not acknowledged before the session is lost."""
+    picky = Picky(silent=True, forgets=5, bad=10_000, slow=5)
+    Device.against(
+        picky,
+        """
+        set_aside(0.2)
+        async with client:
+            bad = asyncio.create_task(client.publish("bad", "x", qos=2))
+            await until(lambda: kept_back(client))
+            slow = asyncio.create_task(client.publish("slow", "x", qos=1))
+            with raises(DeliveryUnknown):
+                await bad
+            await slow
+            await client.publish("t", "x", qos=1)
+            assert left_over(client) == []
+        """,
+        ack_timeout_s=1,
+    )
+    assert [each[0] for each in picky.to("slow")] == [4, 5]
+    assert [each[0] for each in picky.to("bad")] == [1, 2, 3]
+
+
 def test_what_is_kept_back_has_a_bound_and_the_oldest_is_told_to_be_undelivered():
     """It is max_waiting; others get through, so it is the doing of these."""
     out = Device.against(
