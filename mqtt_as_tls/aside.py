@@ -4,6 +4,7 @@ more rarely. Imported when two connections in a row ended on the same one.
 """
 
 import asyncio
+import time
 
 from micropython import const
 
@@ -164,20 +165,28 @@ class Aside:
         if out.error:  # it was given up: the next one is another
             self._strikes[_topic(out)] = _STRIKES
         elif out not in session.aside:
-            self._release(_topic(out))
+            topic = _topic(out)
+            client.say("a message to %r that was kept back is through" % topic)
+            self._let_go(topic)
+            del self._strikes[topic]
+            self._again_s = Aside._again_s
+            client.outbox.pump()
 
-    def _release(self, topic):
-        # what was kept back for this topic goes out
+    def _let_go(self, topic):
+        # what is kept back for this topic, or all, is the session's if it was sent, and may wait
+        # for the window; else it is as all that waits
         client = self._client
         session = client.session
-        client.say("a message to %r that was kept back is through" % topic)
-        del self._strikes[topic]
-        self._again_s = Aside._again_s
+        for out in list(session.aside):
+            if hasattr(out, "sent_ms") and (not topic or topic == _topic(out)):
+                session.inflight.append(out)
+                session.aside.remove(out)
+                out.sent_ms = time.ticks_ms()
+                session.to_resend.append(out)
         for out in reversed(list(session.aside)):
-            if _topic(out) == topic:
+            if not topic or topic == _topic(out):
                 client.outbox.add(out, True)
                 session.drop(out)
-        client.outbox.pump()
 
     def is_idle(self):
         """Return whether nothing is kept back, and nothing else to be done."""
@@ -188,16 +197,9 @@ class Aside:
         The client stops, in an event loop that is `alive` (bool): what was kept back is as all
         that waits, or is under way.
         """
-        session = self._client.session
-        outbox = self._client.outbox
+        client = self._client
         if self._task and alive:
             self._task.cancel()
-        if self._tried:
-            outbox.drop(self._tried)
-        for out in list(session.aside):
-            if out.id:
-                session.publish(out, 0)
-        for out in reversed(list(session.aside)):
-            outbox.add(out, True)
-            session.drop(out)
-        session.max_inflight = self._window
+        client.outbox.drop(self._tried)
+        self._let_go(None)
+        client.session.max_inflight = self._window

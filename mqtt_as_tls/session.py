@@ -6,7 +6,8 @@ It outlives every connection. No I/O and no clock: milliseconds are passed in.
 
 The rule of its lists: an outgoing message is in `inflight` or in `awaiting_pubcomp`, never in
 both, and what is in `to_resend` is in `inflight` too, in the same order. Nobody but a Session
-changes them: who gives a message up, or keeps it back in `aside`, calls `drop`.
+changes them: who gives a message up, or keeps it back in `aside`, calls `drop`. What was sent
+is in one of them: module aside moves what it keeps back no longer to `inflight` and `to_resend`.
 """
 
 from micropython import const

@@ -20,17 +20,21 @@ class Picky:
     forgets    int, number of the connection at which it has no session any more; 0: it keeps it
     says       int, reason code of the DISCONNECT that it sends before (MQTT 5)
     deaf       bool: it acknowledges nothing that came within 50 ms before the end
+    takes_one  int, number of a connection on which it takes one message, and no notice of others
 
     came  list of (number of the connection, topic str, packet id int, dup bool, payload bytes)
     """
 
-    def __init__(self, protocol=4, silent=False, forgets=0, deaf=False, says=0, **bad):
+    def __init__(
+        self, protocol=4, silent=False, forgets=0, deaf=False, says=0, takes_one=0, **bad
+    ):
         self._bad = bad
         self._protocol = protocol
         self._silent = silent
         self._forgets = forgets
         self._deaf = deaf
         self._says = says
+        self._takes_one = takes_one
         self.came = []
 
     def __call__(self, connection):
@@ -73,7 +77,9 @@ class Picky:
         packet_id = int.from_bytes(body[end : end + 2], "big") if first & 6 else 0
         start = end + 2 * bool(first & 6) + (self._protocol == 5)
         self.came.append((connection.number, topic, packet_id, bool(first & 8), body[start:]))
-        return connection.number < self._bad.get(topic, 0)
+        n = connection.number
+        beyond = n == self._takes_one and [each[0] for each in self.came].count(n) > 1
+        return beyond or n < self._bad.get(topic, 0)
 
     def to(self, topic):
         """Return what came to `topic` (str)."""
@@ -228,6 +234,59 @@ def test_one_that_waits_to_be_tried_is_not_sent_where_nobody_knows_whether_it_ar
     )
     assert [each[0] for each in picky.to("slow")] == [4, 5]
     assert [each[0] for each in picky.to("bad")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_waited_behind_one_that_is_through_is_the_sessions_until_it_is_sent(qos):
+    """It has its packet id, and the session is lost while there is no room to send it again."""
+    picky = Picky(silent=True, forgets=5, takes_one=4, bad=4)
+    Device.against(
+        picky,
+        f"""
+        set_aside(0.2)
+        async with client:
+            bad = [asyncio.create_task(client.publish("bad", str(n), qos={qos})) for n in range(3)]
+            await until(lambda: in_flight(client) == 3)
+            client.max_inflight = 1
+            await bad[0]
+            for task in bad[1:]:
+                if {qos} == 2:
+                    with raises(DeliveryUnknown):
+                        await task
+                else:
+                    await task
+            await client.publish("t", "x", qos=1)
+            assert left_over(client) == []
+        """,
+        ack_timeout_s=1,
+    )
+    last = [(each[0], each[3], each[-1]) for each in picky.to("bad") if each[0] >= 4]
+    assert last[:2] == [(4, True, b"0"), (4, True, b"1")]
+    assert last[2:] == ([(5, False, b"1"), (5, False, b"2")] if qos == 1 else [])
+
+
+def test_what_was_sent_and_waits_behind_one_that_is_through_goes_though_nobody_waits(tmp_path):
+    """Also as a message of a new session: it is in the store."""
+    picky = Picky(silent=True, forgets=4, takes_one=4, bad=4)
+    Device.against(
+        picky,
+        """
+        set_aside(0.2)
+        async with client:
+            bad = [asyncio.create_task(client.publish("bad", str(n), qos=1)) for n in range(3)]
+            await until(lambda: in_flight(client) == 3)
+            client.max_inflight = 1
+            await bad[0]
+            await until(lambda: not kept_back(client))
+            bad[2].cancel()
+            await bad[1]
+            await until(lambda: not (left_over(client) or len(store)))
+        """,
+        store=tmp_path / "store",
+        ack_timeout_s=1,
+    )
+    last = [(each[0], each[3], each[-1]) for each in picky.to("bad") if each[0] >= 4]
+    assert last == [(4, False, b"0"), (4, False, b"1"), (5, True, b"1"), (5, False, b"2")]
 
 
 def test_what_is_kept_back_has_a_bound_and_the_oldest_is_told_to_be_undelivered():

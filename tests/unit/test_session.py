@@ -382,6 +382,26 @@ def test_what_is_kept_back_is_a_new_message_for_a_new_session_but_with_qos_2():
     assert wire(one) == (False, one.id, b"1") and one.id
 
 
+def test_what_is_kept_back_no_longer_is_sent_again_as_the_window_allows():
+    for present in (True, False):
+        session = Session(1)
+        one, two, three = [send(session, b"%d" % n, qos=2 - (n == 1)) for n in (1, 2, 3)]
+        for out in (three, two, one):
+            session.drop(out, 0)
+        session.resume(True, 0)
+        for out in (one, two, three):
+            session.inflight.append(out)
+            session.aside.remove(out)
+            session.to_resend.append(out)
+        assert not session.full()
+        assert resend(session, 6) == [one] and session.full()
+        assert wire(one) == (True, 1, b"1")
+        session.resume(present, 7)
+        assert session.to_resend == ([one, two, three] if present else [one])
+        assert session.unknown == ([] if present else [two, three])
+        assert [wire(out)[0] for out in session.to_resend] == [present] * len(session.to_resend)
+
+
 def test_what_is_kept_back_can_be_dropped():
     session = Session()
     out = send(session)
