@@ -139,8 +139,8 @@ class Aside:
             await client.up.wait()
             try:
                 await self._try_one()
-            except MemoryError:
-                pass  # there may be some the next time
+            except MemoryError:  # there may be some the next time
+                client.outbox.drop(self._tried)
             self._tried = None
         self._strikes = {}
         self._task = None
