@@ -73,7 +73,7 @@ class Aside:
         if topic in self._strikes:
             longest_s = _LONGEST_S if self._passes else _NOTHING_S
             self._again_s = min(2 * self._again_s, longest_s)
-        elif strikes < _STRIKES or not self._has_room(out, session.aside):
+        elif strikes < _STRIKES or not self._has_room(out, None):
             self._until = session.inflight[-1]
             return None
         # before those that wait behind it; else there are none, and the others are older
@@ -105,31 +105,31 @@ class Aside:
                 self._passes = True
             self._other = out
             return False
-        if not self._has_room(out, [each for each in session.aside if _topic(each) == topic]):
+        if not self._has_room(out, topic):
             return True
         session.drop(out, len(session.aside))
         client.outbox.drop(out)
         return True
 
-    def _has_room(self, out, those):
-        # whether `out` can be kept back; the oldest of `those` (list) gives way if others get
-        # through: else it may not be their doing
+    def _has_room(self, out, topic):
+        # whether `out` can be kept back; the oldest for this topic, or of all, gives way if others
+        # get through: else it may not be their doing
         client = self._client
-        session = client.session
+        aside = list(client.session.aside)
         room = client.max_waiting - _share(out)
-        for each in session.aside:
+        for each in aside:
             room -= _share(each)
-        while room < 0:
-            those = [each for each in those if each is not self._tried]
-            if not those:
-                return True
+        for each in aside:
+            if room >= 0:
+                break
+            if each is self._tried or topic not in (None, _topic(each)):
+                continue
             if not self._passes:
                 return False
-            first = those.pop(0)
-            room += _share(first)
-            self._strikes[_topic(first)] = _STRIKES
+            room += _share(each)
+            self._strikes[_topic(each)] = _STRIKES
             error = MQTTError("given up: too many on which connections end")
-            load("texts").undelivered(client, first, error)
+            load("texts").undelivered(client, each, error)
         return True
 
     async def _try(self):
