@@ -107,6 +107,8 @@ class Aside:
             return False
         if not self._has_room(out, topic):
             return True
+        if out.entry:
+            client.store.aside(out.entry)
         session.drop(out, len(session.aside))
         client.outbox.drop(out)
         return True

@@ -12,8 +12,9 @@ put(packet)      keep a message of enqueue(): True; False: full; None: the flash
 waiting          int, messages that `next` has yet to give, besides those in `again` (list)
 next()           (entry, packet bytearray) of the oldest one that waits, or None. It stays in the
                  log until `done`, and is given again after a reset unless `sent` came; one of
-                 both has to come before the next is taken
+                 both, or `aside`, has to come before the next is taken
 sent(entry, id)  it goes into flight with this packet id
+aside(entry)     it waits on, and others go first
 add(packet, id)  a publish() goes into flight: its entry, or None when it could not be kept
 received(entry)  its PUBREC came: call it before PUBREL is sent
 done(entry)      it was delivered, or failed for good
@@ -62,6 +63,7 @@ _INBOUND = const(7)  # id 2
 _RELEASED = const(8)  # id 2
 _FRESH = const(9)  # empty
 _SUSPECT = const(10)  # segment 4 and offset 2 of a message, connections 1 that ended on it
+_ASIDE = const(11)  # segment 4 and offset 2 of a queued message, 2 bytes 0: others go first
 
 _OVERHEAD = const(8)  # bytes of a record besides its body
 _IDS = const(1024)  # that 256 inbound ids take in HEAD, twice: the old one goes after the new one
@@ -431,9 +433,9 @@ class FileStore:
             self._cursor = unpack_from("<II", body, 2)
             self._flight = [list(unpack_from(_ENTRY, body, 14 + 9 * i)) for i in range(n)]
             self.inbound = list(unpack_from("<%dH" % m, body, end))
-        elif kind in (_SENT, _DIRECT):
+        elif kind in (_SENT, _DIRECT, _ASIDE):
             packet_id = body[-2] | body[-1] << 8
-            if kind == _SENT:
+            if kind != _DIRECT:
                 seg, at = unpack_from("<IH", body)
             for entry in list(flight):
                 if entry[0] == seg and entry[1] == at:
@@ -443,9 +445,9 @@ class FileStore:
                     flight.remove(entry)  # what ended it is damaged
             if not found:
                 found = [seg, at, 0, 0]
-                if kind == _SENT and (seg, at) >= self._cursor:
+                if kind != _DIRECT and (seg, at) >= self._cursor:
                     self._cursor = (seg, at + 1)
-            if packet_id:
+            if packet_id or kind == _ASIDE:
                 found[2] = packet_id
                 flight.append(found)
         elif kind == _SUSPECT:
@@ -659,6 +661,9 @@ class FileStore:
     def sent(self, entry, packet_id):
         self._note(_SENT, "<IHH", entry[0], entry[1], packet_id)
 
+    def aside(self, entry):
+        self._note(_ASIDE, "<IHH", entry[0], entry[1], 0)
+
     def add(self, packet, packet_id):
         if len(packet) > self.largest or not self._make_room(len(packet) + 2):
             return None
@@ -673,7 +678,7 @@ class FileStore:
         if entry[2]:
             self._note(_DONE, "<H", entry[2])
         else:
-            self._note(_SENT, "<IHH", entry[0], entry[1], 0)
+            self.sent(entry, 0)
         self._sweep()
 
     def strike(self, entry, n):

@@ -89,6 +89,7 @@ class StoredSession(Session):
         """
         if at_once and not (
             self.to_resend
+            or self.aside  # it may have to wait with those
             or self._store.waiting
             or self.full()
             or (self.leftover and not self.releasing)  # that comes first

@@ -466,6 +466,34 @@ def test_what_is_kept_back_is_in_the_store_after_a_reset(tmp_path):
     assert len(picky.to("t")) == 1
 
 
+def test_what_has_to_wait_behind_it_is_in_the_store_too(tmp_path):
+    """Others go first; the message could be sent at once, were it for another topic."""
+    picky = Picky(bad=5)
+    program = """
+        set_aside(30)
+        async with client:
+            if RUN == 1:
+                client.enqueue("bad", "0", qos=1)
+                await until(lambda: kept_back(client) == 1)
+                await client.wait_connected()
+                client.enqueue("bad", "1", qos=1)
+                client.enqueue("t", "x", qos=1)
+                await until(lambda: kept_back(client) == 2 and to_send(client) == 2)
+                print("kept")
+                await told("leave")
+            else:
+                await until(lambda: not len(store))
+    """
+    with FakeBroker(picky) as fake:
+        store = tmp_path / "store"
+        with Device(fake, program, names={"RUN": 1}, store=store) as device:
+            device.wait_for("^kept")
+            device.kill()
+        Device.check(fake, program, names={"RUN": 2}, store=store)
+    assert [each[-1] for each in picky.to("bad") if each[0] >= 5] == [b"0", b"1"]
+    assert len(picky.to("t")) == 1
+
+
 @pytest.mark.parametrize("place", ["to let a message wait", "to look at the window"])
 def test_what_there_was_no_memory_to_try_is_tried_again(place):
     picky = Picky(bad=4)

@@ -152,6 +152,24 @@ def test_a_message_that_was_given_but_not_sent_comes_back():
         assert reloaded(path) == ([], [0, 1, 2], [])
 
 
+def test_a_message_that_others_went_before_comes_back():
+    with Directory() as path:
+        store = opened(path)
+        for i in range(4):
+            store.put(message(i))
+        first = store.next()[0]
+        store.aside(first)
+        store.sent(store.next()[0], 7)
+        store.close()
+        assert reloaded(path) == ([(1, 7, 0)], [0, 2, 3], [])
+        store = opened(path)
+        first = store.next()[0]
+        store.sent(store.next()[0], 8)
+        store.sent(first, 9)
+        store.close()
+        assert reloaded(path) == ([(1, 7, 0), (2, 8, 0), (0, 9, 0)], [3], [])
+
+
 def test_what_is_in_flight_comes_back_with_its_id():
     with Directory() as path:
         store = opened(path)
@@ -780,13 +798,17 @@ def busy(store, mark, steps):
     Do all that a client does, `steps` times; mark() is called after each change of the state.
     """
     flight = []
+    asides = []
     for i in range(steps):
         store.put(message(i, 10 + i % 7 * 20, i % 3))
         mark()
         found = i % 3 and store.next()
         if found:
             entry, packet = found
-            if packet[0] & 6:
+            if packet[0] & 6 and i % 7 == 1:
+                store.aside(entry)
+                asides.append((entry, packet[0] & 4))
+            elif packet[0] & 6:
                 store.sent(entry, 100 + i)
                 flight.append((entry, packet[0] & 4))
             else:
@@ -797,6 +819,10 @@ def busy(store, mark, steps):
             mark()
             if entry:
                 flight.append((entry, 4))
+        if len(asides) > 2:
+            flight.append(asides.pop(0))
+            store.sent(flight[-1][0], 300 + i)
+            mark()
         if len(flight) > 3:
             entry, exactly_once = flight.pop(i % 2)
             if exactly_once:
@@ -890,9 +916,11 @@ def cut_everywhere(steps, stride, full="newest"):
 def gave_way(found, before, after):
     """Whether messages gave way in `found`, and the one they gave way to is not there yet."""
     waiting = found[1]
+    gone = [n for n in before[1] if n not in waiting]  # all behind those that were put aside
+    at = before[1].index(gone[0]) if gone else 0
     return (
         (found[0], found[2]) == (before[0], before[2])
-        and waiting == before[1][len(before[1]) - len(waiting) :]
+        and before[1] == waiting[:at] + gone + waiting[at:]
         and set(after[1][:-1]) <= set(waiting) | set(after[1][-1:])
     )
 

@@ -110,6 +110,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.taken = n
 
     @rule()
+    @precondition(lambda self: self.taken is not None)
+    def aside(self):
+        """Others go before the one that was taken."""
+        self.mark()
+        f = [f for f in self.flight if f[0] == self.taken][0]
+        self.flight.remove(f)
+        self.flight.append(f)
+        self.store.aside(self.entries[f[0]])
+        self.taken = None
+
+    @rule()
     def sent(self):
         """The one that was taken, or those of a session that was lost, in order."""
         again = [f for f in self.flight if not f[1] and f[0] in self.entries]
