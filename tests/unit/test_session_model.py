@@ -151,9 +151,18 @@ class Machine(RuleBasedStateMachine):
         self.world.connect(present, 4)
         self.world.network(moves)
 
+    @rule()
+    def keep_next(self):
+        self.world.keep_next()
+
     @rule(moves=moves)
     def take_up(self, moves):
         self.world.take_up()
+        self.world.network(moves)
+
+    @rule(moves=moves)
+    def let_go(self, moves):
+        self.world.let_go()
         self.world.network(moves)
 
     @rule(up=few, down=few, moves=moves, again=st.booleans())
