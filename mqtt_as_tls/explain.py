@@ -65,7 +65,7 @@ ROWS = (
         49,
         55,
         "the board has no socket, port or buffer left|"
-        "close what the app does not use: an RP2040 has 5 TCP connections and 5 UDP sockets",
+        "close what is not used: an RP2040 has 5 TCP and 5 UDP sockets",
     ),
     (
         "memoryerror",

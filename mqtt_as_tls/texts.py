@@ -171,7 +171,7 @@ def odd(client, told):
             )
         elif kind == 3:
             text = (
-                "the broker answers PUBREL with PUBREC without end: it is not answered any more,"
+                "the broker answers PUBREL with PUBREC without end: it is answered no more,"
                 " its message counts as delivered"
             )
         elif kind == 0x72:

@@ -158,7 +158,7 @@ class WiFi:
                 start = ticks_ms()
                 try:
                     wlan.config(**self._config)
-                except Exception:
+                except (ValueError, TypeError, OSError):
                     pass  # another chip
                 if ticks_diff(ticks_ms(), start) > 800:
                     raise OSError(5)  # it hangs: connect() would take 12 s

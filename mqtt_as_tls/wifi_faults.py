@@ -69,7 +69,7 @@ async def leave(wlan, poll_ms, power_off, if_alone=False):
         wlan.active(False)
         wlan.deinit()
         await asyncio.sleep_ms(_TURN_MS)
-    except Exception:
+    except (OSError, RuntimeError, AttributeError):
         pass  # an esp32 has no deinit; what is broken will show in up()
 
 
@@ -94,8 +94,8 @@ def _alone():
         import bluetooth
 
         return not bluetooth.BLE().active()
-    except Exception:
-        return True  # it has none of it
+    except (ImportError, AttributeError, ValueError):
+        return True
 
 
 async def alive(wlan):
@@ -163,7 +163,7 @@ def not_joined(before, ssid, password, status, wlan):
         status = str(status).split(", key=")[0]  # some drivers tell the password
         if password:
             status = status.replace(password, "***")
-        why = "cannot join (%s): check password, signal, access point and supply" % status
+        why = "cannot join (%s): check password, signal, access point, supply" % status
         if status == "1" or status == "1001":
             why = "cannot join (%s): wrong password? weak signal? does it have WPA2?" % status
     text = before.reason + "; " if before else ""

@@ -30,7 +30,7 @@ def taken(ssid, password, networks, country, hostname, static, power_save):
         import network
 
         make = network.WLAN
-    except Exception:
+    except (ImportError, AttributeError):
         raise _wrong("WLAN")
     if networks and not isinstance(networks, (tuple, list)):
         raise _wrong("networks")

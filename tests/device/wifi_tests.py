@@ -1081,7 +1081,7 @@ async def test_esp32_a_missing_address_is_given_up_in_time():
 
 async def test_esp32_an_expired_authentication_is_no_missing_address():
     wifi = esp32(auth_reason=2, networks={"home": "another horse"})
-    await fails(wifi, "cannot join (2): check password, signal, access point and supply", 2)
+    await fails(wifi, "cannot join (2): check password, signal, access point, supply", 2)
 
 
 async def test_esp32_a_network_with_another_security_is_called_so():

@@ -278,7 +278,7 @@ def test_what_is_unknown_has_neither_cause_nor_cure():
         OSError(17),
         KeyError("x"),
         "mqtt 10.0.0.9:8883: handler of 'a' runs for over 5 s",
-        "Wi-Fi 'home': cannot join (1): check password, signal, access point and supply",
+        "Wi-Fi 'home': cannot join (1): check password, signal, access point, supply",
         "no SUBACK for 20 s, next try in 1 s",
         Exception(),
         errors.MQTTError("stopped"),
