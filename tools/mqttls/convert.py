@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 
-from . import certificates, der_form, given, pfx, pkcs8
+from . import ber, certificates, der_form, given, pfx, pkcs8
 from .doctor import file_kinds, reading
+from .doctor.causes import ROWS
 from .messages import Failure, shell
 
 LARGEST = 1024 * 1024  # bytes of a file
@@ -361,9 +362,19 @@ def _other(der, inner):
 
 
 def _add_certificate(der, name, out):
+    not_der, mended = "", b""
     try:
-        found = reading.parse(der)
+        try:
+            found = reading.parse(der)
+        except ValueError:
+            not_der, mended = ber.certificate(der)
+            if not mended:
+                raise
+            found = reading.parse(mended)
     except ValueError as error:
+        if not_der:
+            fact = f"{name} has a certificate in BER, not DER: it has {not_der}"
+            raise wrong(fact, ROWS[71][2], ROWS[71][1]) from None
         raise wrong(
             f"{name} has a certificate that is damaged ({error})",
             "copy it again as it was, in binary mode, or download it again",

@@ -422,6 +422,12 @@ ROWS = {
         "the CA's own does: to PCs that is the same, to mbedTLS it is not",
         "reissue it with the issuer's name copied from the CA's certificate (openssl does so)",
     ),
+    71: (
+        "files",
+        "the certificate is in BER where DER is asked for, the one form that all programs read: "
+        "OpenSSL takes it, MicroPython only some of that",
+        "reissue it with another program: in what its signature covers nothing can be mended",
+    ),
 }
 
 

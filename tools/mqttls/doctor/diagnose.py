@@ -28,12 +28,14 @@ from . import (
     topic,
 )
 from .attempt import PYTHON, Attempt, Target
-from .causes import STAGES, Finding, problem, remark
+from .causes import ROWS, STAGES, Finding, problem, remark
 from .dial import dial, shake
 
 _LOG_S = 0.5  # a broker writes its log a little later
 # What would keep a broker from starting
 _NO_START = (39, 45, 57, 58, 60)
+# What Traefik and the ingress of Kubernetes show where they have nothing to show
+_OF_PROXIES = ("TRAEFIK DEFAULT CERT", "Kubernetes Ingress Controller Fake Certificate")
 # What Python's ssl does not notice, which takes more than a board
 _ONLY_OF_BOARDS = (9, 11, 32, 33, 47, 48, 56, 65)
 
@@ -133,7 +135,9 @@ class _Diagnosis:
         answer = None
         if case.target and case.online:
             answer = self.look()
-            if answer is not None and case.target.tls:
+            if answer is not None and self.of_a_proxy(answer):
+                answer = None
+            elif answer is not None and case.target.tls:
                 self.judge_chain(answer)
         if self.certificate is not None:
             self.judge_client(answer)
@@ -276,6 +280,20 @@ class _Diagnosis:
 
     # The chain
 
+    def of_a_proxy(self, answer):
+        """Tell whether the certificate is one that a proxy shows in the place of the broker's."""
+        try:
+            name = reading.name_of(reading.parse(answer.chain[0]))
+        except (ValueError, IndexError):
+            return False
+        if name not in _OF_PROXIES:
+            return False
+        dialled = self.case.target.name
+        fact = f"a proxy shows {name}, as it does for a name that it does not know: {dialled}"
+        cure = f"{ROWS[42][2]} (--name); or have the proxy pass {dialled} on to the broker"
+        self.fails(problem(42, fact, cure=cure))
+        return True
+
     def judge_chain(self, answer):
         try:
             sent = [reading.parse(each) for each in answer.chain]
@@ -409,6 +427,10 @@ class _Diagnosis:
                 self.stage("client certificate", "ok", "the broker asks for none")
         if not self.trusted:
             self.stage("CONNACK", "unknown", "not tried: there is no CA (--ca, --device)")
+            found = None if answer.wants_certificate else self.looked.without_ca()
+            if found:
+                self.fails(found)
+                self.verdict.root = None  # whoever trusts it is no further
             if self.watch:
                 self.read_log(self.watch.before(), "remark")
             return

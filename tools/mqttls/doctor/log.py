@@ -86,6 +86,9 @@ _LINES = tuple(
          "without a listener in its configuration mosquitto 2 takes clients of its own PC only"),
         (r"Websockets support not available|Unable to create websockets listener", 57,
          "mosquitto does not start: it was built without WebSocket, which boards do not need"),
+        (r"Unable to start any listening sockets", 2,
+         "mosquitto does not start: it could open no listener, or (2.0.11) all that it has are "
+         "for websockets"),
         (r"Cannot assign requested address", 2,
          "the address behind the port in `listener` is none of the broker's machine"),
         (r"Address already in use", 2,
@@ -139,6 +142,10 @@ _CURES = {
         ("max_connections", "raise max_connections, and the broker's limit of open files"),
         ("certfile and keyfile must", "give both certfile and keyfile to the listener"),
         ("Websockets support", "drop the line `protocol websockets`"),
+        (
+            "any listening sockets",
+            "a listener for boards, without `protocol websockets`; see the lines before this one",
+        ),
         ("Cannot assign", "listener 8883 (without an address)"),
     )
     if word in pattern.pattern

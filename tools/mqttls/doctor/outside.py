@@ -122,7 +122,8 @@ class Look:
             if answer.first[:2] in (b"\x20\x02", b"\x20\x03"):
                 return problem(3, f"{where} answers with MQTT")
             first = answer.first.split(b"\r")[0][:40].decode("latin-1")
-            return problem(5, f"{where} answers {first!r}")
+            cause = _HTTP if first.startswith("HTTP/") else None
+            return problem(5, f"{where} answers {first!r}", cause=cause)
         if answer.end in ("closed", "reset", "silence") and not answer.version:
             return self._judge_nothing(answer, address, where)
         if answer.end == "broken":
@@ -146,8 +147,7 @@ class Look:
             return self._wants_other(other, f"{where} hangs up on the name {name}")
         http = peek.speaks_http(address, port, name, self.timeout_s, tls=False)
         if http:
-            cause = "a web server, or MQTT over WebSocket, without TLS"
-            return problem(5, f"{where} answers {http!r} to HTTP without TLS", cause=cause)
+            return problem(5, f"{where} answers {http!r} to HTTP without TLS", cause=_HTTP)
         if answer.end == "silence":
             return problem(
                 6,
@@ -256,6 +256,19 @@ class Look:
             cure="give --conf, which tells them apart; remove `ciphers` from mosquitto.conf; "
             "reissue the certificate with a P-256 key and keyUsage digitalSignature",
         )
+
+    def without_ca(self):
+        """
+        Return the Finding about a port with TLS behind which no MQTT is, or None. Nothing is
+        believed of the certificate, and nothing entrusted to the port: a CONNECT without a user.
+        """
+        known = {"tls": True, "name": self.target.name or None}
+
+        def connack(alpn=None):
+            where = (self.address, self.target.port, self.timeout_s)
+            return peek.speaks_mqtt(*where, alpn=alpn, **known)
+
+        return None if connack() else self.behind("it does not answer CONNECT", connack)
 
     def behind(self, shown, connack):
         """

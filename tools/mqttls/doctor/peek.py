@@ -608,18 +608,26 @@ def by_itself(address, port, wait_s, name=None, tls=False):
     return None
 
 
-def speaks_mqtt(address, port, timeout_s=5, before=b""):
+def speaks_mqtt(address, port, timeout_s=5, before=b"", *, tls=False, name=None, alpn=None):
     """
-    Tell whether the server answers a plain MQTT CONNECT with a CONNACK, whatever its code.
+    Tell whether the server answers an MQTT CONNECT with a CONNACK, whatever its code.
 
-    before  bytes to send before it
+    before     bytes to send before it
+    tls, name  behind TLS, with this server name; nothing of its certificate is believed
+    alpn       str, a protocol of ALPN to ask for
 
     Never raises OSError.
     """
     try:
-        with connect(address, port, timeout_s) as sock:
+        with contextlib.ExitStack() as opened:
+            sock = opened.enter_context(connect(address, port, timeout_s))
+            if tls:
+                context = _unverified()
+                if alpn:
+                    context.set_alpn_protocols([alpn])
+                sock = opened.enter_context(context.wrap_socket(sock, server_hostname=name))
             sock.settimeout(timeout_s)
             sock.sendall(before + _CONNECT)
             return sock.recv(4)[:2] in (b"\x20\x02", b"\x20\x03")
-    except OSError:
+    except (OSError, ValueError):
         return False

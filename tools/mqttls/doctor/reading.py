@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from .. import certificates, der_form, given
+from .. import ber, certificates, der_form, given
 from ..messages import Failure, shell
 from . import file_kinds
 from .causes import problem
@@ -138,6 +138,8 @@ def parse(der):
         text = str(error)
         if "ParseError" in text:  # with what only its library understands
             text = "cut off" if "ShortData" in text else "it is not the DER of one"
+            not_der, _ = ber.certificate(der)
+            text = f"it is BER, not DER: it has {not_der}" if not_der else text
         raise ValueError(text[:80] or "cut off") from None
     return certificate
 
@@ -179,6 +181,11 @@ def load_all(path, stage="files"):
                 fact = f"{number} is damaged: between its lines BEGIN and END stands {odd}"
                 cure = "copy it again as it was: there are letters, digits, +, / and = in it"
                 raise wrong(stage, fact, cure) from None
+            not_der, mended = ber.certificate(der)
+            if not_der:
+                fact = f"{number} is BER, not DER: it has {not_der}"
+                cure = _written_anew(path, is_pem(data)) if mended else None
+                raise Unreadable(problem(71, fact, stage=stage, cure=cure)) from None
             raise wrong(
                 stage,
                 f"{number} is damaged or no certificate ({error})",
@@ -198,6 +205,13 @@ def _behind(path, rest, stage):
     out = Path(path).with_suffix(".clean.der")
     cure = shell("openssl", "x509", "-inform", "DER", "-in", path, "-outform", "DER", "-out", out)
     return wrong(stage, fact, cure, cause="a board takes them for another one, a damaged one")
+
+
+def _written_anew(path, pem):
+    inform = () if pem else ("-inform", "DER")
+    out = Path(path).with_suffix(".clean.der")
+    take = shell("openssl", "x509", *inform, "-in", path, "-outform", "DER", "-out", out)
+    return f"write it as DER: {take}; mqttls use does it by itself"
 
 
 def _first(der):
