@@ -17,17 +17,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from tests.support import faketime, mpy
+from tests.support import faketime
 from tests.support import pki as made
 from tests.support.broker import HOST, Broker, mosquitto
 from tests.support.doctoring import (
     bare,
     conf_of,
+    cured,
     doctor,
     explained,
     forge,
     log_of,
     mqttls,
+    on_a_board,
     revocations,
     server_context,
     tls_server,
@@ -368,22 +370,9 @@ def written(tmp_path, name, data):
     return path
 
 
-def cured(word, folder):
-    """Run the command that the first problem's cure names (str), in `folder`."""
-    line = word.first["cure"].partition(": ")[2] or word.first["cure"]
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, timeout=60)
-    assert done.returncode == 0, (line, done.stderr)
-
-
 with_sed = pytest.mark.skipif(
     not (shutil.which("sed") and shutil.which("base64")), reason="no sed, or no base64"
 )
-
-
-def on_a_board(*given):
-    """Return what MicroPython says to TLS(*given), "" for nothing."""
-    done = mpy.run("import sys\nfrom mqtt_as_tls import TLS\nTLS(*sys.argv[1:])", *given)
-    return (done.out + done.err).strip()
 
 
 def wrapped(data):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import ssl
+import subprocess
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -74,6 +75,19 @@ def doctor(port=None, *arguments, ca=None, device=None, host=HOST, timeout_s=5):
     if device:
         line += ["--cert", device.cert_der, "--key", device.key_der]
     return Word(mqttls(*line, *arguments))
+
+
+def cured(word, folder):
+    """Run the command that the first problem's cure names (str), in `folder`."""
+    line = word.first["cure"].partition(": ")[2] or word.first["cure"]
+    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, timeout=60)
+    assert done.returncode == 0, (line, done.stderr)
+
+
+def on_a_board(*given):
+    """Return what MicroPython says to TLS(*given), "" for nothing."""
+    done = mpy.run("import sys\nfrom mqtt_as_tls import TLS\nTLS(*sys.argv[1:])", *given)
+    return (done.out + done.err).strip()
 
 
 def explained(error):

@@ -5,6 +5,7 @@ them, mbedTLS and `cryptography` read some of that or nothing.
 
 from .der_form import elements, packed
 
+PIECES = "a string in pieces"
 _DEEPEST = 30
 _MOST_BYTES = 1 << 20
 _STRINGS = {3, 4, 12, 18, 19, 20, 21, 22, 25, 26, 27, 28, 30}  # universal tags of strings
@@ -71,7 +72,7 @@ def _element(data, depth, faults):
             parts.append(part)
             at += more
     if tag < 64 and tag & 31 in _STRINGS:
-        faults.append("a string in pieces")
+        faults.append(PIECES)
         return packed(tag & 31, _joined(tag & 31, parts)), used
     return packed(tag, b"".join(parts)), used
 

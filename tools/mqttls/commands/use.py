@@ -222,6 +222,9 @@ class _Trust:
             return
         if looked.answer is not None:
             report.say(f"{target.host} port {target.port}: {looked.stages['TLS'][1]}")
+            found = None if looked.answer.wants_certificate else looked.without_ca()
+            if found and found.row in (50, 51):
+                raise Failure(found.fact, found.cure, cause=found.cause, stage=found.stage)
             return
         finding = looked.findings[-1]
         if finding.stage in ("resolve", "connect"):
@@ -401,7 +404,9 @@ class _Trust:
                 if each.subject == found.below.issuer and reading.signed_by(found.below, each):
                     raise self._unusable(each, sent)
             cure = f"give the CA {issuer}"
-            if found.below.issuer != found.below.subject:
+            if any(reading.same_name(each.subject, found.below.issuer) for each in held):
+                cure += ": the one in the file has its name, and another key"
+            elif found.below.issuer != found.below.subject:
                 names = ", ".join(sorted(map(reading.name_of, held))[:3])
                 cure += f"; or, if {issuer} is below {names}, its owner must have the broker send "
                 cure += f"the certificate of {issuer}, too"

@@ -28,14 +28,12 @@ from . import (
     topic,
 )
 from .attempt import PYTHON, Attempt, Target
-from .causes import ROWS, STAGES, Finding, problem, remark
+from .causes import STAGES, Finding, problem, remark
 from .dial import dial, shake
 
 _LOG_S = 0.5  # a broker writes its log a little later
 # What would keep a broker from starting
 _NO_START = (39, 45, 57, 58, 60)
-# What Traefik and the ingress of Kubernetes show where they have nothing to show
-_OF_PROXIES = ("TRAEFIK DEFAULT CERT", "Kubernetes Ingress Controller Fake Certificate")
 # What Python's ssl does not notice, which takes more than a board
 _ONLY_OF_BOARDS = (9, 11, 32, 33, 47, 48, 56, 65)
 
@@ -135,9 +133,7 @@ class _Diagnosis:
         answer = None
         if case.target and case.online:
             answer = self.look()
-            if answer is not None and self.of_a_proxy(answer):
-                answer = None
-            elif answer is not None and case.target.tls:
+            if answer is not None and case.target.tls:
                 self.judge_chain(answer)
         if self.certificate is not None:
             self.judge_client(answer)
@@ -279,20 +275,6 @@ class _Diagnosis:
                 self.add(*findings)
 
     # The chain
-
-    def of_a_proxy(self, answer):
-        """Tell whether the certificate is one that a proxy shows in the place of the broker's."""
-        try:
-            name = reading.name_of(reading.parse(answer.chain[0]))
-        except (ValueError, IndexError):
-            return False
-        if name not in _OF_PROXIES:
-            return False
-        dialled = self.case.target.name
-        fact = f"a proxy shows {name}, as it does for a name that it does not know: {dialled}"
-        cure = f"{ROWS[42][2]} (--name); or have the proxy pass {dialled} on to the broker"
-        self.fails(problem(42, fact, cure=cure))
-        return True
 
     def judge_chain(self, answer):
         try:

@@ -18,6 +18,8 @@ _OTHER_PORT = "use the broker's port, usually 1883 without TLS, 8883 with it"
 
 
 _MOST_NAMES = 4  # to try
+# What Traefik and the ingress of Kubernetes show for names that they do not know
+_OF_PROXIES = ("TRAEFIK DEFAULT CERT", "Kubernetes Ingress Controller Fake Certificate")
 
 
 class Look:
@@ -116,8 +118,10 @@ class Look:
             findings = lint.flight([len(each) for each in answer.chain], answer.largest)
             if findings:
                 return findings[0]
-            self._compare_without_name(answer, address)
-            return None
+            found = self._of_a_proxy(answer)
+            if found is None:
+                self._compare_without_name(answer, address)
+            return found
         if answer.end == "no tls":
             if answer.first[:2] in (b"\x20\x02", b"\x20\x03"):
                 return problem(3, f"{where} answers with MQTT")
@@ -136,6 +140,19 @@ class Look:
                 "broker fails",
             )
         return self._judge_alert(answer, address, where)
+
+    def _of_a_proxy(self, answer):
+        """Return the Finding about a certificate that a proxy shows in the broker's place."""
+        try:
+            name = reading.name_of(reading.parse(answer.chain[0]))
+        except (ValueError, IndexError):
+            return None
+        if name not in _OF_PROXIES:
+            return None
+        dialled = self.target.name
+        fact = f"a proxy shows {name}, as it does for a name that it does not know: {dialled}"
+        cure = f"{ROWS[42][2]} (--name); or have the proxy pass {dialled} on to the broker"
+        return problem(42, fact, cure=cure)
 
     def _judge_nothing(self, answer, address, where):
         """Return the Finding about a port that does not answer the ClientHello at all."""
@@ -165,8 +182,13 @@ class Look:
             cause = "a proxy goes by server names, of which an address is none; or it is no TLS "
             cure = f"dial the broker by its name, or give that: --name NAME; {ROWS[6][2]}"
             return problem(6, shown, cause=f"{cause}port", cure=cure)
-        cause = f"this is no TLS port; or a proxy goes by server names, and has none for {name}"
-        return problem(6, shown, cause=cause)
+        cause = f"a proxy goes by server names, and has none for {name}"
+        if peek.reads_hello(address, port, name, _ALONE_S):
+            shown += ", once it has read it to its end"
+            cause += ", or nothing runs where it passes that on"
+            cure = "give the name that the proxy has for the broker: --name NAME, server_hostname="
+            return problem(6, shown, cause=cause, cure=f"{cure}; {ROWS[6][2]}")
+        return problem(6, shown, cause=f"this is no TLS port; or {cause}")
 
     def _closes_alone(self, shown, tls=False):
         """

@@ -533,6 +533,29 @@ def peek(address, port, name=None, *, offer="board", timeout_s=10, before=b""):
     return answer
 
 
+def reads_hello(address, port, name, wait_s):
+    """
+    Tell whether the server waits for the second half of a ClientHello, and hangs up when it has
+    the whole, all within `wait_s` seconds each: it knows TLS. Never raises OSError.
+    """
+    hello = client_hello(name)
+    half = len(hello) // 2
+    try:
+        with connect(address, port, wait_s) as sock:
+            sock.settimeout(wait_s)
+            sock.sendall(hello[:half])
+            with contextlib.suppress(TimeoutError):
+                sock.recv(1)
+                return False
+            sock.sendall(hello[half:])
+            try:
+                return sock.recv(1) == b""
+            except ConnectionError:
+                return True
+    except OSError:
+        return False
+
+
 # CONNECT of MQTT 3.1.1, clean session, without user; the client id is of the doctor.
 _CONNECT = b"\x10\x18\0\x04MQTT\x04\x02\0\x0a\0\x0cmqttls-doctr"
 

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from .. import ber, certificates, der_form, given
 from ..messages import Failure, shell
 from . import file_kinds
-from .causes import problem
+from .causes import ROWS, problem
 
 # mbedTLS takes any serial number; `cryptography` speaks of each at every look
 warnings.filterwarnings("ignore", "Parsed a .*serial number")
@@ -184,8 +184,11 @@ def load_all(path, stage="files"):
             not_der, mended = ber.certificate(der)
             if not_der:
                 fact = f"{number} is BER, not DER: it has {not_der}"
-                cure = _written_anew(path, is_pem(data)) if mended else None
-                raise Unreadable(problem(71, fact, stage=stage, cure=cure)) from None
+                cause, cure = None, None
+                if mended:
+                    cause = f"{ROWS[71][1]}; mqttls use makes DER of it"
+                    cure = _written_anew(path, is_pem(data), not_der)
+                raise Unreadable(problem(71, fact, stage=stage, cause=cause, cure=cure)) from None
             raise wrong(
                 stage,
                 f"{number} is damaged or no certificate ({error})",
@@ -207,11 +210,13 @@ def _behind(path, rest, stage):
     return wrong(stage, fact, cure, cause="a board takes them for another one, a damaged one")
 
 
-def _written_anew(path, pem):
+def _written_anew(path, pem, not_der):
+    if not_der == ber.PIECES:  # which OpenSSL puts together wrongly
+        return "have it issued anew, or give it to mqttls use (--ca), which writes it as DER"
     inform = () if pem else ("-inform", "DER")
     out = Path(path).with_suffix(".clean.der")
     take = shell("openssl", "x509", *inform, "-in", path, "-outform", "DER", "-out", out)
-    return f"write it as DER: {take}; mqttls use does it by itself"
+    return f"write it as DER: {take}"
 
 
 def _first(der):
