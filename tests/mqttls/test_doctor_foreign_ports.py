@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support import patience
+from tests.support import pki as made
 from tests.support.broker import Broker, is_listening
 from tests.support.doctoring import (
+    bare,
     cured,
     doctor,
     explained,
@@ -187,6 +190,8 @@ def inside(identity, how):
         fields[1] = packed(2, b"\0\0" + element(fields[1])[1])
     elif how == "time":
         fields[4] = packed(0x30, packed(0x17, element(start)[1][:10] + b"Z") + end)
+    elif how == "turned":
+        fields[4] = packed(0x30, end + start)
     body = packed(0x30, b"".join(fields))
     body = indefinite(body) if how == "whole" else body
     signer = (identity.issuer or identity).key
@@ -251,3 +256,26 @@ def test_what_is_der_or_nothing_is_no_ber(pki):
         b"\xff" * 9,
     ):
         assert ber.certificate(data) == ("", b"")
+
+
+def test_row_10_a_listener_of_pre_shared_keys(tmp_path, pki):
+    """mosquitto's psk_hint: there is no certificate that could be checked."""
+    keys, port = tmp_path / "psk", free_port()
+    keys.write_text("kitchen:aabbccddeeff\n")
+    lines = [f"listener {port} 127.0.0.1", "psk_hint hint", f"psk_file {keys}"]
+    with Broker(tmp_path / "b", "tcp", pki=pki, lines=lines):
+        wait_for(port)
+        word = doctor(port, ca=pki.ca).names(10, "TLS", "PSK", "pre-shared", "certfile")
+        assert word.rows == [10]
+
+
+def test_row_14_a_certificate_that_ends_before_it_begins(tmp_path, pki):
+    """As `openssl x509 -days -1` makes it."""
+    dates = {"valid_from": made.days(-9), "valid_to": made.days(-1)}
+    right = forge(pki, "turned", issuer=pki.ca, **dates)
+    turned = x509.load_der_x509_certificate(inside(right, "turned"))
+    odd = made.Identity(pki.directory, "turned", turned, right.key, pki.ca)
+    with Broker(tmp_path / "b", "tls", pki=pki, identity=odd) as broker:
+        word = doctor(broker.port, ca=pki.ca).names(14, "dates", "expired", "renew")
+        assert word.rows == [14]
+        assert "expired" in bare(broker.port, pki.ca.cert_der)

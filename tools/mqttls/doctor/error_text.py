@@ -279,10 +279,27 @@ def look_up(error, year=None):
     for words, number in _SENTENCES:
         if words in error.lower():
             return _of_number(number, table, year)
-    for pattern, row in _CLIENTS:
+    for pattern, row in (*_CLIENTS, *_REFUSED):
         if re.search(pattern, error, re.IGNORECASE):
             return ROWS[row][1:]
+    code = _CODE.search(error)
+    if code:
+        said = f"RefusedError: the broker refused: code {int(code[1], 0)}"
+        return table.explain(said, year=year, rows=rows)
     return found
+
+
+# what other clients print of a CONNACK (MQTT 3.1.1 section 3.2.2.3, 5.0 section 3.2.2.2)
+_REFUSED = (
+    (r"not[_ ]authori[sz]ed", 35),
+    (r"bad[_ ]user|bad[_ ]password", 36),
+    (r"(id|identifier)[_ ](was )?rejected", 37),
+)
+_CODE = re.compile(
+    r"(?:\bconnack|\brc|(?<!exit )\bcode|\bresult)\b[ :=]{1,3}"
+    r"(0x0?[1-5]\b|0x[89][0-9a-f]\b|[1-5]\b|1[2-5]\d\b)",
+    re.IGNORECASE,
+)
 
 
 # numbers that count something else than errors: a line of a source, an exit status

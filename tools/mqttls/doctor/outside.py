@@ -14,6 +14,7 @@ from .causes import ROWS, problem, remark
 _ALONE_S = 1.5  # to wait for what a server does by itself
 _TLS_PORT = "this is a port with TLS, and it was tried without"
 _HTTP = "a web server, or MQTT over WebSocket, which boards do not know"
+_PSK = "it has TLS by pre-shared keys, and no certificate; MicroPython checks a broker by one"
 _OTHER_PORT = "use the broker's port, usually 1883 without TLS, 8883 with it"
 
 
@@ -238,6 +239,9 @@ class Look:
         other = self._other_name(answer, address)
         if other is not None:
             return self._wants_other(other, f"{fact} for the name {name}")
+        if self._try_peek(address, name, "psk").version:
+            cure = "a listener of its own for boards, with certfile and keyfile"
+            return problem(10, f"{fact}, without a pre-shared key (PSK)", cause=_PSK, cure=cure)
         # Not even a PC's long list of ciphers has one for it.
         return self._why_none(newer, f"{fact}, and all other ciphers and curves of TLS 1.2")
 

@@ -35,6 +35,11 @@ _MORE_SIGNATURES = (
     *(0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0809, 0x080A, 0x080B, 0x081A, 0x081B, 0x081C),
     *(0x0203, 0x0201),
 )
+# of keys that both sides have (RFC 4279, 5487, 5489, 7905), without certificates
+_PSK_CIPHERS = (
+    *(0xC035, 0xC036, 0xC037, 0xC038, 0xCCAC, 0xCCAB, 0x00A8, 0x00A9, 0x00AA, 0x00AB),
+    *(0x00AE, 0x00AF, 0x008C, 0x008D, 0x0090, 0x0091),
+)
 _CIPHERS_13 = (0x1302, 0x1303, 0x1301)
 
 VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2"}
@@ -248,6 +253,7 @@ def client_hello(name=None, offer="board"):
            None sends none
     offer  "board" exactly what MicroPython sends; "more" TLS 1.2 with all that a PC knows besides;
            "tls13" TLS 1.3 alone; "alpn" as a board, with the protocols of ALPN, which it lacks;
+           "psk" TLS 1.2 with keys that both sides have, and no certificates;
            "bound" as a board, with Extended Master Secret (RFC 7627) and Encrypt-then-MAC (RFC
            7366)
 
@@ -258,6 +264,8 @@ def client_hello(name=None, offer="board"):
         ciphers += _MORE_CIPHERS
         groups += _MORE_GROUPS
         signatures += _MORE_SIGNATURES
+    if offer == "psk":
+        ciphers = _PSK_CIPHERS
     extensions = b""
     if name is not None:
         host = name.encode()
