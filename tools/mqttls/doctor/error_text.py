@@ -258,7 +258,7 @@ def look_up(error, year=None):
         return found
     error = _PLACES.sub("", error)
     number = _number(error)
-    if number is not None:
+    if number is not None and not _CODE.search(error):
         return _of_number(number, table, year)
     decimal = re.search(r"-(\d{4,5})\b", error)
     if decimal and any(-int(decimal[1]) in row for row in _OTHERS):
