@@ -441,6 +441,15 @@ def test_a_client_that_stops_takes_up_what_it_kept_back_when_it_starts_again():
     assert [each[0] for each in picky.to("bad")] == [1, 2, 3, 5]
 
 
+def _resets(picky, store, program):
+    """Run it with RUN 1 until it prints "kept", cut its power, and run it with RUN 2."""
+    with FakeBroker(picky) as fake:
+        with Device(fake, program, names={"RUN": 1}, store=store) as device:
+            device.wait_for("^kept")
+            device.kill()
+        Device.check(fake, program, names={"RUN": 2}, store=store)
+
+
 def test_what_is_kept_back_is_in_the_store_after_a_reset(tmp_path):
     picky = Picky(bad=5)
     program = """
@@ -456,12 +465,7 @@ def test_what_is_kept_back_is_in_the_store_after_a_reset(tmp_path):
             else:
                 await until(lambda: not len(store))
     """
-    with FakeBroker(picky) as fake:
-        store = tmp_path / "store"
-        with Device(fake, program, names={"RUN": 1}, store=store) as device:
-            device.wait_for("^kept")
-            device.kill()
-        Device.check(fake, program, names={"RUN": 2}, store=store)
+    _resets(picky, tmp_path / "store", program)
     assert [each[-1] for each in picky.to("bad") if each[0] >= 5] == [b"0", b"1", b"2"]
     assert len(picky.to("t")) == 1
 
@@ -484,12 +488,7 @@ def test_what_has_to_wait_behind_it_is_in_the_store_too(tmp_path):
             else:
                 await until(lambda: not len(store))
     """
-    with FakeBroker(picky) as fake:
-        store = tmp_path / "store"
-        with Device(fake, program, names={"RUN": 1}, store=store) as device:
-            device.wait_for("^kept")
-            device.kill()
-        Device.check(fake, program, names={"RUN": 2}, store=store)
+    _resets(picky, tmp_path / "store", program)
     assert [each[-1] for each in picky.to("bad") if each[0] >= 5] == [b"0", b"1"]
     assert len(picky.to("t")) == 1
 
