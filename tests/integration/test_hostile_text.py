@@ -354,4 +354,4 @@ def test_nothing_prints_or_logs_but_what_makes_a_line_of_it():
         ("texts", "sys.print_exception", "error", "out"),
     ]
     logs = {(module, *args) for module, function, args in calls() if function == "store.open"}
-    assert logs == {("store_session", "5 if client.five else 4", "client.client_id", "self._say")}
+    assert logs == {("store_session", "5 if five else 4", "client.client_id", "self._say")}

@@ -243,7 +243,12 @@ def test_row_48_a_broker_s_key_of_an_odd_form(pki, odd, kind):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     with tls_server(context) as port:
-        word = doctor(port, ca=pki.ca, host="localhost").names(48, "TLS", kind, "prime256v1")
+        word = doctor(port, ca=pki.ca, host="localhost")
+        if word.attempt and word.attempt["ok"]:  # a newer OpenSSL sends it to whoever asks
+            assert kind == "compressed", word
+            assert "connected all the same" in word.remarks[48]["fact"]
+            return
+        word.names(48, "TLS", kind, "prime256v1")
         assert 11 not in word.rows
         assert explained(bare(port, pki.ca.cert_der))
 
