@@ -218,7 +218,10 @@ class World:
 
     def power_on(self, first_id=0):
         self.connected = self.taken_up = self.given_up = False
-        self.running = 0  # handlers that ran when the last connection began
+        self.news = False  # a message without DUP came on the last connection
+        # handlers that ran when a connection began, the first one after such a message: what they
+        # had stays until the next one
+        self.running = 0
         self.queue = []
         self.requests = set()
         if self.folder:
@@ -373,6 +376,7 @@ class World:
     def arrives(self, n, qos, dup, number):
         session = self.session
         held = [m for m in session.inbound if m.number == number]
+        self.news |= not dup
         message = Message(n, qos, b"%d" % number)
         message.number = number
         new = session.received(message, dup)
@@ -478,7 +482,9 @@ class World:
         session.resume(present, self.now)
         self.unreleasable |= session.releasing < 0
         unknown = session.unknown
-        self.running = len([m for m in session.inbound if not m.done])
+        if self.news or not present:
+            self.running = len([m for m in session.inbound if not m.done])
+        self.news = False
         while unknown:
             out = unknown.pop(0)
             if out in self.queue:  # kept back, and to be sent next
