@@ -410,7 +410,7 @@ def test_message_expiry_counts_on_until_the_broker_has_the_message(proxy, broker
         """,
         protocol=5,
     ) as device:
-        proxy.wait_for("PUBLISH", "up", 2)
+        proxy.wait_for("PUBACK", "down", 2)
         device.wait_for("now")
         proxy.heal()
         proxy.rst()
