@@ -39,7 +39,7 @@ virtual_pico/test_whole_job integration/test_client_tls mqttls/test_board_to_bro
 mqttls/test_doctor_topics packaging/test_freeze integration/test_demo mqttls/test_bad_input
 integration/test_client_receive virtual_pico/test_mqttls faults/test_reserve fuzz/test_fuzz
 integration/test_docs mqttls/test_board_doctor faults/test_matrix integration/test_client_link
-faults/test_half_open integration/test_wifi virtual_pico/test_install mqttls/test_provision
+faults/test_half_open virtual_pico/test_install mqttls/test_provision
 mqttls/test_what_is_printed_arrives mqttls/test_device_list integration/test_failover
 mqttls/test_pages site/test_site integration/test_queue integration/test_soak
 mqttls/test_board integration/test_bench conformance/test_mosquitto mqttls/test_doctor_files

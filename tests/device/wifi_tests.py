@@ -13,6 +13,34 @@ from mqtt_as_tls.wifi import WiFi
 from tests.fakes import network
 from tests.unit.checks import raises, run_tests
 
+
+class Clock:
+    """
+    The time of these tests, which goes on only while tasks sleep: it does not count for how long
+    this computer is busy with others. As fast as they can, but not faster than ours while one
+    waits for a datagram.
+    """
+
+    _sleep_ms = asyncio.sleep_ms
+
+    def __init__(self):
+        self.now_ms = 0
+
+    def ticks_ms(self):
+        return self.now_ms
+
+    async def sleep_ms(self, ms):
+        end_ms = self.now_ms + ms
+        await Clock._sleep_ms(0)
+        while self.now_ms < end_ms:
+            seen_ms = self.now_ms
+            await Clock._sleep_ms(1 if asyncio.core._io_queue.map else 0)
+            if self.now_ms == seen_ms:  # all others that can had their turn
+                self.now_ms += 1
+
+
+network.time = clock = Clock()
+asyncio.sleep_ms = clock.sleep_ms
 wifi_module.ticks_ms = wifi_faults.ticks_ms = network.ticks_ms
 wifi_module.unload = wifi_faults.unload = lambda *names: None  # or that would be forgotten
 POLL_MS = WiFi._poll_ms
