@@ -486,22 +486,26 @@ class Filters:
 
 
 class _Later:
-    seconds = 0
+    def __init__(self):
+        self.ms = time.ticks_ms()
 
     def ticks_ms(self):
-        return time.ticks_ms() + self.seconds * 1000
+        return self.ms
 
     def __getattr__(self, name):
         return getattr(time, name)
 
 
 def later(seconds):
-    """For messages with a message expiry it is so many seconds later from now on (MQTT 5)."""
+    """
+    For messages with a message expiry it is so many seconds later from now on (MQTT 5), and stays
+    that until the next call: first call it with 0, before there are such messages.
+    """
     from mqtt_as_tls import mqtt5
 
     if mqtt5.time is time:
         mqtt5.time = _Later()
-    mqtt5.time.seconds += seconds
+    mqtt5.time.ms = time.ticks_add(mqtt5.time.ms, seconds * 1000)
 
 
 def no_reserve():
