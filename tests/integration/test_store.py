@@ -157,7 +157,8 @@ def test_what_was_enqueued_without_a_broker_arrives_in_order(broker, tmp_path):
 
 def test_inbound_qos_2_is_handled_once_although_the_device_is_killed(broker, tmp_path):
     device = Mortal(tmp_path / "store", broker.port)
-    device.killed("receive", 0.5)  # subscribes
+    with device.start("receive"):
+        broker.wait_for_log("Sending SUBACK to kept")
     sender = broker.peer()
     wanted = []
     kills = 0
