@@ -79,7 +79,7 @@ def test_a_store_lets_the_next_program_resume_unless_clean_start_is_wanted(
     assert clean_starts(proxy) == starts
 
 
-def test_a_session_ends_when_it_expires(proxy):
+def test_a_session_ends_when_it_expires(proxy, broker):
     """
     At the end of the connection with 0, after a second with 1; the client subscribes anew, and
     publishes again with QoS 1 what had no answer.
@@ -117,7 +117,7 @@ def test_a_session_ends_when_it_expires(proxy):
         proxy.wait_for("PUBACK", "down", count=2)
         proxy.refuse()
         proxy.rst()
-        time.sleep(2.5)
+        broker.wait_for_log("Expiring client c1")
         proxy.heal()
         device.send("on")
         assert device.wait_for(r"\[") == "[0, 0]"
