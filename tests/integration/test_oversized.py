@@ -445,9 +445,9 @@ def test_a_publish_whose_answer_comes_behind_it_is_not_overdue():
         connection.packet()
         connection.send(b"\x30" + five.varint(2 + 4 + 3000) + b"\0\4home")
         _, body = connection.packet()
-        for _ in range(30):  # three times ack_timeout_s
-            connection.send(bytes(100))
-            time.sleep(0.1)
+        for _ in range(10):  # longer than ack_timeout_s
+            connection.send(bytes(300))
+            time.sleep(0.3)
         connection.send(b"\x40\2" + body[5:7])
         connection.until_closed()
 
@@ -462,7 +462,7 @@ def test_a_publish_whose_answer_comes_behind_it_is_not_overdue():
 
             asyncio.create_task(publish())
             """,
-            ack_timeout_s=1,
+            ack_timeout_s=2,
         ) as device:
             device.wait_for("published")
             device.leave()
