@@ -3,11 +3,14 @@
 import os
 import re
 import subprocess
+import threading
 import time
 
 import pytest
 
+from tests.support import patience
 from tests.support.pki import PKI
+from tests.support.server import server
 from tests.virtual_pico.desk import Desk
 from tests.virtual_pico.pico import PicoError
 from tools import firmware as builder
@@ -116,6 +119,7 @@ def test_a_connection_that_is_reset_after_some_steps_says_so_and_leaves_nothing(
     pico.start(_RUN.format(f"dies({after})"))
     pico.wait_for("^there")
     pico.reset_connections()
+    assert pico.wait_for("^ended") == "ended 1"
     assert re.search(r"OSError\(.*(104|-9)", pico.wait_for("^died"))
     assert pico.wait_for("^left") == "left 0"
 
@@ -177,12 +181,18 @@ def test_after_ctrl_c_in_a_handshake_all_of_it_is_given_back(pico):
         assert many.startswith("1 left ") and int(many[7:]) <= 0  # what an earlier one left may go
         # what lies on the stack from before may look like one of the contexts, of 1.7 KB
         assert left() < 4000
-    pico.start(_RUN.format("silent()"))
-    pico.wait_for("^there")
-    pico.fault(link="silent")
-    time.sleep(1)
-    interrupt(pico)
-    pico.heal()
+    begun = threading.Event()
+
+    def silent(sock):
+        sock.recv(1)
+        begun.set()
+        while sock.recv(1000):
+            pass
+
+    with server(silent) as port:
+        pico.start(_RUN.format(f"silent({port})"))
+        assert begun.wait(patience.stretched(60))
+        interrupt(pico)
     assert left() < 4000
 
 
