@@ -187,6 +187,7 @@ def test_after_a_loss_it_is_the_firsts_turn_again_with_a_session_of_its_own(tmp_
             first.rst()
             device.wait_for("connected 0")
             first.wait_for("PUBREL", "up", count=2)
+            first.wait_for("PUBLISH", "up", count=3)
             # the third to the second broker
             first.refuse()
             first.rst()
