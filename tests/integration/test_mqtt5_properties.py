@@ -322,6 +322,9 @@ def test_aliases_of_the_broker_are_resolved_on_their_own_connection():
         assert connection.packet()[0] == 0x40
         if connection.number == 1:
             return
+        if connection.number > 3:  # it may be back before the test ends it
+            connection.until_closed()
+            return
         unknown = 2 if connection.number == 2 else 4
         connection.send(five.publish("", b"7", b"\x23\0" + bytes([unknown])))
         ends.append((connection.number, connection.until_closed()))
