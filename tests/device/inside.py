@@ -158,6 +158,11 @@ def held(client):
     return client.dispatcher.held, client.dispatcher.size
 
 
+def is_behind(client):
+    """Tell whether the broker has to send again, as its handlers are behind."""
+    return client.connection.behind
+
+
 def granted(client, topic_filter=None):
     """Return the QoS granted for a filter (None: not yet), or the list of those of all."""
     if topic_filter is None:

@@ -717,6 +717,7 @@ def test_a_lost_connection_is_made_anew_at_once_though_handlers_are_behind(proxy
 
         async with client:
             await told("release")
+            await until(lambda: is_behind(client))  # on this connection, too
             barrier.open()
             await until(lambda: len(set(barrier.passed)) == 20)
             await told("leave")
