@@ -625,7 +625,7 @@ got = set()
 @client.on("t", qos=1)
 async def handler(message):
     asyncio.create_task(client.publish("own", "y", qos=1))  # reading does not wait for it now
-    await asyncio.sleep_ms(10)
+    await asyncio.sleep_ms(20)  # slower than they come
     got.add(int(message.payload))
 
 async with client:
@@ -721,7 +721,10 @@ def test_a_lost_connection_is_made_anew_at_once_though_handlers_are_behind(proxy
             barrier.open()
             await until(lambda: len(set(barrier.passed)) == 20)
             await told("leave")
-            print("passed", barrier.passed)
+            passed = barrier.passed
+            if QOS == 1:  # acknowledged right before the end of a connection: it may come again
+                passed = [n for i, n in enumerate(passed) if n not in passed[:i]]
+            print("passed", passed)
         """,
         names={"QOS": qos},
         keepalive_s=4,
