@@ -347,6 +347,21 @@ def explain_nothing():
     retry._explained = lambda error, state: ""
 
 
+class _Steady:
+    ms = 0
+
+    def ticks_ms(self):
+        return self.ms
+
+    async def run(self):
+        last = time.ticks_ms()
+        while True:
+            await asyncio.sleep_ms(1)
+            now = time.ticks_ms()
+            self.ms += min(time.ticks_diff(now, last), 5)
+            last = now
+
+
 def set_wifi(poll_ms, timeout_ms=None):
     """Have every WiFi look at its interface so often, and give up joining so soon."""
     from mqtt_as_tls import WiFi  # when the fake of a radio is there
@@ -354,6 +369,20 @@ def set_wifi(poll_ms, timeout_ms=None):
     WiFi._poll_ms = poll_ms
     if timeout_ms:
         WiFi._timeout_ms = timeout_ms
+
+
+def steady_wifi():
+    """
+    Let every WiFi and the fake of its radio have a clock in which the driver's calls block, and
+    which stands still while this computer is busy with others. In the event loop.
+    """
+    from mqtt_as_tls import wifi, wifi_faults
+    from tests.fakes import network
+
+    network.time = clock = _Steady()
+    wifi.ticks_ms = wifi_faults.ticks_ms = network.ticks_ms
+    wifi.unload = wifi_faults.unload = lambda *names: None  # it would be as before then
+    asyncio.create_task(clock.run())
 
 
 def failures(client):

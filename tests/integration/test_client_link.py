@@ -15,7 +15,7 @@ from tests.support.secure import files
 APP = """
     from tests.fakes import network
     from mqtt_as_tls import WiFi
-    from tests.device.inside import forget_said, set_router, set_wifi, unanswered
+    from tests.device.inside import set_router, set_wifi, steady_wifi, unanswered
 
     ended = False
     set_wifi(10, 150)
@@ -25,6 +25,7 @@ APP = """
     async def main():
         global client
         soonest()
+        steady_wifi()
         asyncio.create_task(obey(globals()))
         wifi = eval(os.getenv("WIFI"))
         if os.getenv("ROUTER"):
@@ -151,8 +152,8 @@ def test_an_association_lost_unnoticed_is_found_by_a_router_that_does_not_answer
     with start(mtls_proxy.port, arguments) as app:
         app.wait_for("connected in")
         peer.wait_for(3, "up")
-        falls_silent(mtls_proxy)
         do(app, "network.lose_association()")
+        falls_silent(mtls_proxy)
         app.wait_for("connection lost: no PUBACK")
         app.wait_for("the link looks up but the router does not answer: resetting it")
         assert "not connected" not in app.report()
@@ -164,21 +165,13 @@ def test_an_association_lost_unnoticed_is_found_by_a_router_that_does_not_answer
     assert calls.count("connect") == 2, calls
 
 
-# the clock of the library in which the driver's calls block
-BLOCKS = """
-from mqtt_as_tls import wifi, wifi_faults
-wifi.unload = wifi_faults.unload = lambda *names: None
-wifi.ticks_ms = wifi_faults.ticks_ms = network.ticks_ms
-"""
-
-
 @pytest.mark.parametrize("while_it_joins", [False, True])
 @pytest.mark.parametrize("micropython", [28, 25])
 def test_a_chip_that_hangs_is_switched_off_and_on_and_nothing_is_lost(
     mtls_proxy, mtls_broker, arguments, micropython, while_it_joins
 ):
     peer = mtls_broker.peer("up")
-    prepare = f'network.board("cyw43", {micropython}){BLOCKS}'
+    prepare = f'network.board("cyw43", {micropython})'
     with start(mtls_proxy.port, arguments, prepare=prepare) as app:
         app.wait_for("connected in")
         peer.wait_for(3, "up")
@@ -313,8 +306,8 @@ def test_a_long_way_to_another_access_point_of_that_name_ends_with_a_join(
     with start(mtls_proxy.port, arguments) as app:
         app.wait_for("connected in")
         peer.wait_for(3, "up")
-        mtls_proxy.stall()
         do(app, "network.roam(600_000)")
+        mtls_proxy.stall()
         app.wait_for("connection lost: no PUBACK")
         app.wait_for("the router does not answer: resetting it")
         app.wait_for("frames pass")
