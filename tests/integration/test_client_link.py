@@ -156,7 +156,7 @@ def test_an_association_lost_unnoticed_is_found_by_a_router_that_does_not_answer
         falls_silent(mtls_proxy)
         app.wait_for("connection lost: no PUBACK")
         app.wait_for("the link looks up but the router does not answer: resetting it")
-        assert "not connected" not in app.report()
+        assert "not connected: Wi-Fi" not in app.report()
         app.wait_for("frames pass")
         mtls_proxy.rst()
         mtls_proxy.heal()
@@ -259,7 +259,7 @@ def test_another_address_costs_one_connection_and_no_message(
         app.wait_for("connected in")
         do(app, 'print("address", network.WLAN().ifconfig()[0])')
         assert "address 10.0.0.9" in app.lines
-        assert "not connected" not in app.report()
+        assert "not connected: Wi-Fi" not in app.report()
         finish(app, peer=peer)
 
 
