@@ -187,7 +187,7 @@ def test_after_a_loss_it_is_the_firsts_turn_again_with_a_session_of_its_own(tmp_
             first.rst()
             device.wait_for("connected 0")
             first.wait_for("PUBREL", "up", count=2)
-            first.wait_for("PUBLISH", "up", count=3)
+            at_a.wait_for(2, "t/1")
             # the third to the second broker
             first.refuse()
             first.rst()
@@ -207,6 +207,8 @@ def test_after_a_loss_it_is_the_firsts_turn_again_with_a_session_of_its_own(tmp_
             at_a.publish("d/a", "x")
             device.wait_for("got d/a")
             device.kill()
+        at_a.wait_for(4)
+        at_b.wait_for(1)
     flags = [each.body[7] >> 1 & 1 for each in first.seen("CONNECT")]
     # with 3.1.1 a session that begins clean ends with its connection: another one follows at once
     lasting = [0] * (protocol == 4)
