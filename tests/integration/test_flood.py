@@ -218,13 +218,13 @@ def test_where_there_is_no_memory_for_it_qos_0_gives_way(proxy, broker):
 @pytest.mark.parametrize("qos", [1, 2])
 def test_where_there_is_no_memory_for_it_the_broker_sends_again(proxy, broker, qos):
     retained(broker, 60)
-    # what is acknowledged right before the end of a connection may come again
+    # what is acknowledged right before the end of a connection may come again, with QoS 1
     program = f"set_surplus(3000)\n{ANSWERS}".replace("len(got)", "len(set(got))")
     with answers(proxy, 60, qos=qos, program=program) as device:
         device.wait_for("handlers are behind: .*: the broker will send again")
         got = eval(device.wait_for("^got")[4:])
         device.leave()
-    assert set(got) == set(range(60))
+    assert sorted(set(got) if qos == 1 else got) == list(range(60))
     assert int(device.said("stats")[0].split()[3]) > 1
 
 
