@@ -4,8 +4,8 @@ What an error means and what to do about it, in plain words. Imported only when 
 The table serves the device and the PC. It knows numbers and key words, not sentences and no
 classes: texts differ between releases, and this module imports nothing of the package.
 
-Error numbers are those of Linux, which rp2 and most ports have, of lwIP on the esp32 and esp8266
-(newlib's), and of macOS. 113 to 115 mean one thing on Linux and another on an esp32.
+Error numbers are those of Linux, which rp2 and most ports have, of newlib on the esp32 and mimxrt,
+and of macOS. 113 to 115 mean one thing on Linux and another on an esp32.
 """
 
 import sys
@@ -177,7 +177,7 @@ ROWS = (
     (
         113,
         "no way to that address; on an esp32: no answer from it, or the Wi-Fi was lost|"
-        "is the Wi-Fi up? check the address, the network and the firewall",
+        "is the Wi-Fi up? check address, network and firewall",
     ),
     (
         107,
@@ -214,7 +214,7 @@ ROWS = (
         "the other side hung up|"
         "see the broker's log: a TLS port without tls=, its ACL, a client id used twice",
     ),
-    (1001, "it is no MQTT 3.1.1 broker|update it"),
+    (1001, "it takes no MQTT 3.1.1|update it, or protocol=5"),
     (1002, 1133, "the client id is refused|pass another client_id="),
     (1003, 1136, "the broker is not ready|see its log"),
     (
@@ -286,7 +286,7 @@ def explain(error, *, year=None, rows=ROWS, platform=None, state=None):
     if isinstance(code, int):
         if -200 < code < -31:  # an errno that TLS passed on
             code = -code
-        if str(platform)[:3] == "esp" and 111 < code < 116:
+        if platform in ("esp32", "mimxrt") and 111 < code < 116:
             code = (98, 103, 101, 101)[code - 112]
         elif platform and code == 113:
             code = 101

@@ -791,8 +791,31 @@ def test_row_64_a_broker_that_takes_the_user_name_as_client_id(tmp_path, pki):
         ("OpenSSL Error[0]: error:80000002:system library::No such file or directory", 58),
         ("OpenSSL Error[0]: error:8000000D:system library::Permission denied", 45),
         ("The 'port' option is now deprecated and will be removed in version 3.0.", 62),
+        ("Warning: dhparamfile is no longer required.", 62),
+        ("Warning: The 'retry_interval' option is no longer available.", 62),
+        ("Warning: File acl has world readable permissions. Future versions will refuse to load "
+         "this file.", 62),
+        ("Warning: File acl group is not mosquitto. Future versions will refuse to load this "
+         "file.", 62),
+        ("Error: 'max_connections' value not a number.", 57),
+        ("Error: Invalid topic access type \"foo\" in acl_file \"acl\".", 57),
+        ("Error: Invalid bridge configuration: no topics defined.", 57),
+        ("Error: The 'plugin_opt_' option requires plugin/global_plugin/plugin_load to be defined "
+         "first.", 57),
+        ("password-file: Error: Unable to decode line in password file 'pw'.", 57),
+        ("password-file: Error: Invalid line in password file 'pw': :x", 57),
+        ('password-file: Error: Unable to open pwfile "link".', 45),
+        ("Error: Unable to open log file /nix/x for writing.", 45),
+        ("Error: Unable to write pid file.", 45),
+        ('Error: Unable to load plugin "/nix.so".', 58),
+        ("Error: Interface foo0 does not exist.", 2),
+        ("Client from 10.0.0.7:1 appears to be using TLS to connect to a non-TLS listener.", 3),
+        ("Client x [10.0.0.7:1] disconnected: used disallowed feature (QoS too high, retain "
+         "not supported, or bad AUTH method).", 0),
+        ("OpenSSL Error while trying to get the error[0]: error:0A000126:SSL routines::unexpected "
+         "eof while reading", 6),
     ],
-)
+)  # fmt: skip
 def test_lines_of_mosquitto_2_1(tmp_path, line, row):
     log = tmp_path / "log"
     for stamp in ("", "1795991842: ", "2026-11-30T10:00:00: ", "1795: "):
@@ -801,6 +824,32 @@ def test_lines_of_mosquitto_2_1(tmp_path, line, row):
         found = [each for each in word.json["findings"] if each["row"] == row]
         assert found, (stamp, word)
         assert explained(stamp + line) == f"{found[0]['cause']} | {found[0]['cure']}"
+
+
+def test_row_62_is_a_remark_in_a_log_as_in_a_configuration(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("Warning: dhparamfile is no longer required.\n")
+    word = doctor(None, "--log", log)
+    assert word.problems == [] and word.remarks[62]["cure"] and word.json["exit"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "level"), [("5", "remark"), ("3", "problem"), ("3, 5", "remark"), ("4, 5", None)]
+)
+def test_a_listener_of_2_1_that_takes_no_mqtt_3_1_1(conf, pki, given, level):
+    good = f"certfile {pki.broker.cert_pem}", f"keyfile {pki.broker.key_pem}"
+    word = files("--conf", conf(*good, f"accept_protocol_versions {given}"))
+    found = [each for each in word.json["findings"] if "accept_protocol" in each["fact"]]
+    assert [each["level"] for each in found] == ([level] if level else [])
+
+
+def test_row_58_files_behind_links_that_mosquitto_2_1_does_not_open(conf, tmp_path, pki):
+    (tmp_path / "acl").write_text("topic readwrite #\n")
+    (tmp_path / "link").symlink_to("acl")
+    good = f"certfile {pki.broker.cert_pem}", f"keyfile {pki.broker.key_pem}"
+    word = files("--conf", conf(*good, f"acl_file {tmp_path}/link"))
+    assert f"acl_file {tmp_path}/acl" in word.remarks[58]["cure"]
+    assert 58 not in files("--conf", conf(*good, f"acl_file {tmp_path}/acl")).remarks
 
 
 def test_the_line_of_openssl_says_why_a_file_was_not_loaded(tmp_path):

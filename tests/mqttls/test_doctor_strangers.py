@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import os
 import shlex
 import shutil
@@ -548,11 +549,18 @@ def starts(path):
     ) as child:
         try:
             for line in child.stdout:
-                if b" running" in line:
+                if line.rstrip().endswith(b" running"):
                     return True
         finally:
             child.terminate()
     return False
+
+
+@functools.cache
+def is_2_0():
+    """Tell whether mosquitto is one of before 2.1."""
+    said = subprocess.run([mosquitto(), "-h"], capture_output=True, text=True, timeout=60).stdout
+    return said.startswith("mosquitto version 2.0")
 
 
 @pytest.mark.parametrize(
@@ -569,7 +577,8 @@ def test_what_mosquitto_cannot_listen_with(conf, pki, make, row, words):
     found = [each for each in word.problems if each["row"] == row]
     assert found and words in found[0]["fact"], word
     assert found[0]["cause"] and found[0]["cure"]
-    assert not starts(path)
+    if "mosquitto 2.0" not in found[0]["cause"] or is_2_0():
+        assert not starts(path)
 
 
 def test_two_listeners_on_one_port(conf):
@@ -613,6 +622,11 @@ def test_a_password_file_without_users(conf, tmp_path):
         assert found and found[0]["cure"], word
 
 
+def starts_not_with(words):
+    """Tell whether mosquitto does not even start with such a password file, as 2.1 has it."""
+    return words in ("does not know", "not hashed") and not is_2_0()
+
+
 @pytest.mark.parametrize(
     ("change", "words", "lets_in"),
     [
@@ -632,12 +646,19 @@ def test_what_mosquitto_does_with_a_password_file(tmp_path, pki, change, words, 
         broker.stop()
         path.write_bytes(change(path.read_text()).encode())
         broker.configuration = lambda: text
-        broker.start()
-        secret = tmp_path / "secret"
-        write_secret(secret, "right\n")
-        login = ("--user", "u", "--password-file", secret, "--conf", conf_of(broker))
-        word = plain(broker.port, *login)
-    assert word.attempt["ok"] == lets_in, word
+        login = ()
+        if not starts_not_with(words):
+            broker.start()
+            secret = tmp_path / "secret"
+            write_secret(secret, "right\n")
+            login = ("--user", "u", "--password-file", secret)
+            word = plain(broker.port, *login, "--conf", conf_of(broker))
+            assert word.attempt["ok"] == lets_in, word
+        else:
+            with pytest.raises(RuntimeError, match="decode line in password file"):
+                broker.start()
+            word = plain(broker.port, "--conf", conf_of(broker))
+            assert "2.1" in [each for each in word.problems if each["row"] == 36][0]["cause"]
     found = [each for each in word.problems if each["row"] == 36]
     assert bool(found) != lets_in, word
     assert all(words in each["fact"] and "mosquitto_passwd" in each["cure"] for each in found)

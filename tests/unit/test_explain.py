@@ -325,7 +325,8 @@ PORTS = {
     "rp2": (113, 103, 104, 107, 5, 12),
     "pyboard": (113, 103, 104, 107, 5, 12),
     "esp32": (118, 113, 104, 128, 5, 12),
-    "esp8266": (118, 113, 104, 128, 5, 12),
+    "esp8266": (113, 103, 104, 107, 5, 12),  # MICROPY_USE_INTERNAL_ERRNO, as all but two
+    "mimxrt": (118, 113, 104, -128, 5, 12),  # newlib's in a table of int8_t
 }
 # connect(), send() and recv() of the others, as their manuals list them
 SYSTEMS = {

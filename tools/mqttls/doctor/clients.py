@@ -93,6 +93,26 @@ def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(),
     return out
 
 
+def unlisted(certificate, chain, listed):
+    """
+    Return the Finding about a client whose CAs are not in the list that the broker sends, or None.
+
+    chain   as in judge()
+    listed  names in DER (list of bytes)
+    """
+    shown = path(certificate, chain)
+    if any(reading.is_listed(each.issuer, listed) for each in shown):
+        return None
+    names = ", ".join(map(reading.name_in, listed[:4])) + (", …" if len(listed) > 4 else "")
+    issuer = reading.issuer_of(shown[-1])
+    cause = f"the broker takes clients of {names}"
+    cure = (
+        f"issue it from one of those, or add {issuer} to the broker's cafile; --log and --conf, "
+    )
+    cure += "on the broker's machine, tell more"
+    return problem(25, f"the broker does not list {issuer} among its CAs", cause=cause, cure=cure)
+
+
 def path(certificate, chain, authorities=()):
     """
     Return the certificates (list) from a device's own upwards, as far as `chain` has them and

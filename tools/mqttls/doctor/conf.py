@@ -26,7 +26,9 @@ _OF_LISTENER = set(
 # Of them, those for which mosquitto 2.1 wants a line `listener` first
 _AFTER_LISTENER = set(
     "cafile tls_version mount_point http_dir max_topic_alias disable_client_cert_date_checks "
-    "listener_allow_anonymous listener_auto_id_prefix accept_protocol_versions".split()
+    "listener_allow_anonymous listener_auto_id_prefix accept_protocol_versions plugin_use "
+    "max_topic_alias_broker enable_proxy_protocol proxy_protocol_v2_require_tls "
+    "websockets_origin".split()
 )
 # Options that belong to it only with per_listener_settings true.
 _SECURITY = set("acl_file password_file allow_anonymous psk_file plugin auth_plugin".split())

@@ -71,6 +71,7 @@ def judge(configuration, port=None, name=None, when=None, tls=True):
             )
         )
     out += _sockets(configuration)
+    out += _versions(listener)
     out += _access(configuration, listener)
     if listener.options.get("protocol", "mqtt") == "websockets":
         fact = f"the listener on port {listener.port} is one for websockets"
@@ -268,6 +269,18 @@ def _ciphers(asked, chain):
     return [problem(49, fact, stage=_HERE, cure=f"remove `ciphers`, or add {more} to it")]
 
 
+def _versions(listener):
+    """Return the finding about a listener of 2.1 that takes no MQTT 3.1.1, which it calls 4."""
+    given = listener.options.get("accept_protocol_versions", "4")
+    if "4" in re.split(r"[\s,]+", given):
+        return []
+    fact = f"port {listener.port} has accept_protocol_versions {given}, without 4 (MQTT 3.1.1)"
+    cause = "boards come with MQTT 3.1.1 unless they say protocol=5; the broker answers code 1"
+    cure = "accept_protocol_versions 4, 5 (3.1.1 is written 4)"
+    level = "remark" if "5" in re.split(r"[\s,]+", given) else "problem"
+    return [problem(0, fact, stage=_HERE, cause=cause, cure=cure, level=level)]
+
+
 _PLUGINS = ("plugin", "auth_plugin", "global_plugin", "plugin_load", "plugin_use")
 
 
@@ -311,10 +324,21 @@ def _access(configuration, listener):
     for option in ("acl_file", "password_file"):
         path = configuration.file(configuration.of(listener, option))
         if path and os.path.isfile(path):
-            out += _permission(configuration, path, 45)
+            out += _permission(configuration, path, 45) + _link(path, option)
             if option == "password_file":
                 out += _passwords(path)
     return out
+
+
+def _link(path, option):
+    """Return the finding about a file behind a symbolic link, as in a volume of Kubernetes."""
+    if not os.path.islink(path):
+        return []
+    fact = f"{option} {path} is a symbolic link"
+    cause = "mosquitto 2.1 does not start with that, 2.0 does"
+    cure = f"{option} {os.path.realpath(path)}; or start it with "
+    cure += "MOSQUITTO_UNSAFE_ALLOW_SYMLINKS=1 in its environment"
+    return [remark(58, fact, cause=cause, cure=cure)]
 
 
 _HASHES = ("$6$", "$7$", "$argon2id$")  # the last is of 2.1
@@ -336,12 +360,12 @@ def _passwords(path):
     lines = [each.partition(":") for each in text.splitlines() if not each.startswith("#")]
     words = [word for _, colon, word in lines if colon]
     if any(not each.startswith("$") for each in words):
-        cause = "mosquitto takes no such line: that user's password is always wrong"
+        cause = "that user's password is always wrong, and mosquitto 2.1 does not start"
         cure = shell("mosquitto_passwd", "-U", path)
         return wrong(f"{path} has a password that is not hashed", cause, cure)
     if any(not each.startswith(_HASHES) for each in words):
         fact = f"{path} has a password hashed in a way that mosquitto does not know"
-        cause = "it leaves that user out; htpasswd and mkpasswd write such ones"
+        cause = "2.0 leaves that user out, 2.1 does not start; htpasswd and mkpasswd write such"
         return wrong(fact, cause, anew)
     if not words:
         return wrong(f"{path} has no user in it", "whoever gives a user name is refused", anew)

@@ -10,8 +10,6 @@ import contextlib
 import dataclasses
 import time
 
-from cryptography import x509
-
 from .. import acl, system
 from . import (
     chain,
@@ -120,6 +118,7 @@ class _Diagnosis:
         self.authorities, self.crls, self.known = [], [], []
         self.on_disk = []  # the certificate in the broker's certfile
         self.looked = None
+        self.unlisted = None  # Finding: the broker's list of CAs has not that of the device
         self.named, self.bound, self.acl = case.named, case.bound, case.acl
         self.watch = log.Watch(case.log) if case.log else None
 
@@ -367,11 +366,9 @@ class _Diagnosis:
                 for each in findings
             ]
         if answer is not None and answer.authorities and not authorities:
-            shown = clients.path(self.certificate, self.chain)
-            names = [x509.Name.public_bytes(each.issuer) for each in shown]
-            if not set(names) & set(answer.authorities):
-                fact = f"the broker does not list {reading.issuer_of(shown[-1])} among its CAs"
-                findings.append(problem(25, fact))
+            self.unlisted = clients.unlisted(self.certificate, self.chain, answer.authorities)
+            if self.unlisted:
+                findings.append(self.unlisted)
         if any(each.row == 47 for each in self.has_problem()):  # that of its key
             findings = [each for each in findings if each.row != 47]
         self.add(*findings)
@@ -570,6 +567,12 @@ class _Diagnosis:
         )
         finding = refusals.why(attempt, answer, evidence, known, self.behind)
         of_clients = ("client certificate", "files", "configuration")
+        if self.unlisted in expected:  # a hint, of which more may be known now
+            others = [each for each in expected if each != self.unlisted]
+            if any(each.stage in of_clients for each in others) or evidence:
+                self.verdict.findings.remove(self.unlisted)
+                self.add(dataclasses.replace(self.unlisted, level="remark"))
+                expected = others
         foretold = any(each.stage in of_clients for each in expected)
         no_name = any(each.row == 52 for each in expected) and finding.stage == "CONNACK"
         if no_name or foretold and finding.stage in ("client certificate", "files"):

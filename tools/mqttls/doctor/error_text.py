@@ -22,7 +22,14 @@ _OTHERS = (
     ),
     (10051, 10060, 10065, "no answer from that address|check the address, port and firewall"),
     (10053, 10054, "the other side hung up|see the broker's log"),
-    (97, 47, "an IPv6 address, which is not supported|use the broker's IPv4 address"),
+    (
+        114,
+        115,
+        "a socket that does not wait is not connected yet; on an esp32: no way to that address, "
+        "or no network|no fault: wait for it; on an esp32: is the Wi-Fi up?",
+    ),
+    (-203, "memory ran out in the search for a name (esp32)|hold less at a time, close sockets"),
+    (-204, 97, 47, "an IPv6 address, which is not supported|use the broker's IPv4 address"),
     (
         *("eagain", "einprogress", "ealready", 11, 119, 120, 35, 36, 37),
         "a socket that does not wait has nothing yet|no fault: try again later, or let it wait",

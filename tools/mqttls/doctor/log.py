@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import acl, given, system
 from ..names import is_device_name
 from . import other_logs
-from .causes import ROWS, problem, remark
+from .causes import ROWS, problem
 
 _MOST_BYTES = 1024 * 1024
 _MOST_LINES = 20_000
@@ -25,6 +25,9 @@ _LINES = tuple(
     for pattern, row, cause in (
         *other_logs.LINES,
         (r"wrong version number|http request", 4, None),
+        (r"appears to be using TLS to connect to a non-TLS listener", 3,
+         "a client came with TLS to a port without it"),
+        (r"client did not connect using TLS", 4, None),
         (r"unsupported protocol|wrong ssl version|no protocols available", 7,
          "client and broker have no TLS version in common: the broker may want TLS 1.3, "
          "MicroPython has 1.2"),
@@ -33,7 +36,8 @@ _LINES = tuple(
          "(ECDSA for EC, RSA for RSA), or its certificate may not sign (keyUsage without "
          "digitalSignature), or has its key as a compressed point"),
         (r"no suitable signature algorithm|no shared signature algorithms", 9, None),
-        (r"peer did not return a certificate|certificate required", 24, None),
+        (r"peer did not return a certificate|certificate required|did not provide a certificate",
+         24, None),
         (r"crl (has )?expired", 26, None),
         (r"certificate verify failed", 25,
          "the client's certificate is expired, revoked, of another CA or not for clients, or the "
@@ -56,6 +60,8 @@ _LINES = tuple(
         (r"bad decrypt|problems getting password|bad password read|empty password", 39,
          "the broker's key has a passphrase"),
         (r"Permission denied", 45, "the broker may not read one of its files"),
+        (r"Unable to load plugin", 58,
+         "the broker does not start: a plugin is not there, or is one for another release"),
         (r"No such file or directory", 58, None),
         (r"Both certfile and keyfile must be provided|(cafile|capath) specified without", 59,
          "TLS wants certfile and keyfile, both: mosquitto does not start with one of them"),
@@ -74,12 +80,28 @@ _LINES = tuple(
          "the broker cannot load its cafile: missing, unreadable or not PEM"),
         (r"Unable to load certificate revocation file", 26,
          "the broker cannot load its crlfile: missing, unreadable or not PEM"),
-        (r"Unable to open (acl_file|pwfile|password_file)|opening (acl|password) file", 45, None),
+        (r"Unable to open (acl_file|pwfile|password_file)|opening (acl|password) file", 45,
+         f"{ROWS[45][1]}; mosquitto 2.1 opens no such file through a symbolic link, either"),
+        (r"Unable to open log file|Unable to write pid file", 45,
+         "the folder of the broker's log_dest or pid_file is not there, or the user that "
+         "mosquitto becomes may not write in it"),
+        (r"(decode|Invalid) line in password file|user \S* in password file|username in password "
+         r"file", 57,
+         "a line of the password file is none that mosquitto takes, as it is not hashed, or by "
+         "another program: 2.1 does not start with that, 2.0 leaves that user out"),
+        (r"File .* (has world readable permissions|(owner|group) is not )", 62,
+         "mosquitto 2.1 says that a later one will refuse this file, as others than its user may "
+         "read it"),
         (r"Unable to drop privileges", 45,
          "the user that mosquitto is to become when root starts it is not on this machine"),
+        (r"Interface \S+ does not exist|Interface address for", 2,
+         "bind_interface names a network that the broker's machine does not have"),
         (r"Unknown configuration variable|Error found at .*:\d|(Invalid|Empty|Duplicate) .* value|"
-         r"option requires a .* to be defined|must be set before any other security|"
-         r"Invalid line in|Unable to open (config file|include_dir)|Invalid ACL", 57,
+         r"option requires .* to be defined|must be set before any other security|value not a "
+         r"number|value out of range|Error: .* (must (not )?be |cannot be used with)|"
+         r"Cannot use both|"
+         r"Invalid (line in|bridge|port|ACL|topic access)|(Missing username|Empty topic) in acl|"
+         r"Unable to open (config file|include_dir)|Config file .* is a directory", 57,
          "the broker does not start: a line of its configuration is wrong, or stands in a wrong "
          "place"),
         (r"Starting in local only mode", 2,
@@ -96,7 +118,7 @@ _LINES = tuple(
         (r"already connected, closing old connection", 38,
          "two clients have the same client id and throw each other out"),
         (r"disconnected[,:] not authori[sz]ed|Connection Refused: not authori[sz]ed", 35, None),
-        (r"bad username or password|Bad user name", 36, None),
+        (r"bad username or password|Bad user name|password without username", 36, None),
         (r"(invalid|bad) client ?id|identifier (rejected|not valid)", 37, None),
         (r"session taken over", 38,
          "two clients have the same client id and throw each other out"),
@@ -108,7 +130,12 @@ _LINES = tuple(
         (r"disconnected[,:] (due to )?out of memory|disconnected[,:] quota exceeded", 0,
          "the broker has no memory or quota left for this client"),
         (r"disallowed feature|QoS too high or retain", 0,
-         "the client used a QoS, or retain, that the broker was told not to take"),
+         "the client used a QoS, retain, or a version of MQTT that the broker was told not to "
+         "take (max_qos, retain_available, accept_protocol_versions)"),
+        (r"receive.maximum", 0,
+         "the client sent more at once than the broker allows (max_inflight_messages)"),
+        (r"denied access by tcpd", 67,
+         "the lists of who may come (hosts.allow, hosts.deny) keep this client out"),
         (r"administrative action|client banned|connection rate exceeded|server (busy|unavail)", 0,
          "the broker was told to end this connection, or has too many of them"),
         (r"max_connections exceeded|Unable to accept new connection", 0,
@@ -136,6 +163,15 @@ _CURES = {
     pattern.pattern: cure
     for pattern, _, _ in _LINES
     for word, cure in (
+        (
+            "line in password",
+            "mosquitto_passwd -U FILE hashes what is plain text; else write that "
+            "user anew: mosquitto_passwd FILE NAME",
+        ),
+        ("world readable", "chown mosquitto FILE; chmod 0600 FILE"),
+        ("Unable to write", "make that folder, and give it to that user: chown mosquitto"),
+        ("Interface", "drop `bind_interface`, or name a network of that machine"),
+        ("tcpd", "let it in there: hosts.allow"),
         ("no cipher match", "remove `ciphers` and `ciphers_tls1.3` from mosquitto.conf"),
         ("exceeded timeout", "is its Wi-Fi good? does its program block longer than keepalive_s?"),
         ("oversize p", "raise max_packet_size and message_size_limit, or send less"),
@@ -153,6 +189,7 @@ _CURES = {
 
 _DENIED = re.compile(r"Denied PUBLISH from (.+?) \(d\d, q\d, r\d, m\d+, '(.*)', ")
 
+_REMARKS = (6, 62)
 # OpenSSL's own words after a line of mosquitto that names only the file: they say more.
 _END = re.compile("disconnected.*protocol error", re.IGNORECASE)
 _VAGUE = re.compile("Unable to load", re.IGNORECASE)
@@ -219,7 +256,7 @@ def judge(lines):
         kinds[(finding.row, finding.cause)] = finding
     out = list(kinds.values())[::-1]
     return [
-        remark(each.row, each.fact, cause=each.cause) if each.row == 6 else each for each in out
+        dataclasses.replace(each, level="remark") if each.row in _REMARKS else each for each in out
     ]
 
 

@@ -511,9 +511,30 @@ def same_name(one, other):
     Tell whether two x509.Name are the same to mbedTLS (x509_name_cmp): of UTF8String and
     PrintableString it ignores the difference, and capitals; of other types of string it does not.
     """
+    return _same_der_name(one.public_bytes(), other.public_bytes())
+
+
+def is_listed(name, ders):
+    """Tell whether an x509.Name is one of those in DER (list of bytes), as same_name has it."""
+    return any(_same_der_name(name.public_bytes(), each) for each in ders)
+
+
+def name_in(der):
+    """Return a name in DER for messages (str): its common name, or the last thing in it."""
+    with contextlib.suppress(ValueError, IndexError):
+        found = _attributes(der)
+        named = [value for oid, _, value in found if oid == _COMMON_NAME]
+        return (named or [found[-1][2]])[0].decode("utf-8", "replace")
+    return "(no name)"
+
+
+_COMMON_NAME = b"\x06\x03\x55\x04\x03"
+
+
+def _same_der_name(one, other):
     try:
         one, other = _attributes(one), _attributes(other)
-    except ValueError:
+    except (ValueError, IndexError):
         return one == other
     return len(one) == len(other) and all(map(_same_attribute, one, other))
 
@@ -527,9 +548,9 @@ _FREE_STRINGS = (0x0C, 0x13)  # UTF8String, PrintableString
 
 
 def _attributes(name):
-    """Return [(OID, type of string, content)] of an x509.Name, bytes and int."""
+    """Return [(OID, type of string, content)] of a name in DER, bytes and int."""
     out = []
-    for several in der_form.elements(der_form.element(name.public_bytes())[1]):
+    for several in der_form.elements(der_form.element(name)[1]):
         for each in der_form.elements(der_form.element(several)[1]):
             oid, value = der_form.elements(der_form.element(each)[1])
             out.append((oid, value[0], der_form.element(value)[1]))
