@@ -3,6 +3,7 @@
 import base64
 import shutil
 import socket
+import ssl
 import time
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from tests.support.doctoring import (
     mqttls,
     on_a_board,
     server_context,
+    tls_server,
 )
 from tests.support.server import server
-from tools.mqttls import ber, convert
+from tools.mqttls import ber, certificates, convert
 from tools.mqttls.der_form import element, elements, packed
 from tools.mqttls.messages import Failure
 from tools.ports import free_port
@@ -217,10 +219,16 @@ def test_row_71_ber_around_what_is_signed_and_the_command_that_mends_it(
     odd = outside(right, how)
     path = tmp_path / ("ca.pem" if pem else "ca.der")
     path.write_bytes(as_pem(odd) if pem else odd)
-    if not pem:  # mbedTLS takes lengths of any size, nothing else of BER
-        assert ("ValueError" in on_a_board(path)) is (how != "length")
-    word = doctor(None, "--ca", path).names(71, "files", "BER", words, "mqttls use")
-    assert word.rows == [71]
+    taken = how == "length"  # mbedTLS takes lengths of any size, nothing else of BER around
+    if not pem:
+        assert ("ValueError" in on_a_board(path)) is not taken
+    word = doctor(None, "--ca", path)
+    if taken:
+        word.first = word.remarks[71]
+        assert words in word.first["fact"] and "boards" in word.first["cause"]
+    else:
+        word.names(71, "files", "BER", words, "mqttls use")
+    assert word.rows == ([] if taken else [71])
     if how != "pieces":  # which OpenSSL puts together wrongly
         cured(word, tmp_path)
         assert doctor(None, "--ca", tmp_path / "ca.clean.der").problems == []
@@ -231,16 +239,61 @@ def test_row_71_ber_around_what_is_signed_and_the_command_that_mends_it(
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("whole", "indefinite"), ("serial", "an INTEGER with more"), ("time", "without seconds")],
+    [("whole", "indefinite"), ("time", "without seconds")],
 )
 def test_row_71_ber_in_what_is_signed(tmp_path, pki, how, words):
     path = tmp_path / "ca.der"
     path.write_bytes(inside(pki.ca, how))
-    assert ("ValueError" in on_a_board(path)) is (how != "serial")
+    assert "ValueError" in on_a_board(path)
     word = doctor(None, "--ca", path).names(71, "files", "BER", words, "reissue it")
     assert word.rows == [71]
     with pytest.raises(Failure, match="BER, not DER"):
         convert.load(path)
+
+
+TRUE, CONSTRAINTS = b"\x01\x01\xff", b"\x06\x03\x55\x1d\x13"
+
+
+def odd_true(identity, which):
+    """
+    The certificate with TRUE as 01, signed so: `which` is "critical" for that flag of
+    basicConstraints, "CA" for its value.
+    """
+    der = Path(identity.cert_der).read_bytes()
+    tbs, algorithm, _ = elements(element(der)[1])
+    at = tbs.index(CONSTRAINTS) + len(CONSTRAINTS)
+    at = tbs.index(TRUE, at + (len(TRUE) if which == "CA" else 0))
+    tbs = tbs[:at] + b"\x01\x01\x01" + tbs[at + len(TRUE) :]
+    signature = (identity.issuer or identity).key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return packed(0x30, tbs + algorithm + packed(3, b"\0" + signature))
+
+
+def test_row_71_ber_that_boards_take(tmp_path, pki):
+    """mbedTLS takes every BOOLEAN but 0 for TRUE, and integers and lengths with zeros before."""
+    with Broker(tmp_path / "b", "tls", pki=pki) as broker:
+        for at, odd in enumerate(
+            (inside(pki.ca, "serial"), odd_true(pki.ca, "critical"), odd_true(pki.ca, "CA"))
+        ):
+            path = tmp_path / f"{at}.der"
+            path.write_bytes(odd)
+            assert "CONNACK" in bare(broker.port, str(path))
+            word = doctor(broker.port, "--ca", path)
+            assert word.attempt["ok"] and word.problems == [], word
+            assert "boards" in word.remarks[71]["cause"] and 18 not in word.remarks, word
+            (found,) = convert.load(path).certificates
+            assert certificates.cert_der(found) == odd
+
+
+def test_row_71_a_broker_s_certificate_in_ber_that_boards_take(tmp_path, pki):
+    identity = pki.broker
+    path = tmp_path / "broker.pem"
+    path.write_bytes(as_pem(odd_true(identity, "critical")))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, identity.key_pem)
+    with tls_server(context) as port:
+        word = doctor(port, ca=pki.ca)
+        assert word.attempt["ok"] and word.problems == [], word
+        assert "a BOOLEAN" in word.remarks[71]["fact"] and 33 not in word.remarks, word
 
 
 def test_what_is_der_or_nothing_is_no_ber(pki):

@@ -6,6 +6,10 @@ them, mbedTLS and `cryptography` read some of that or nothing.
 from .der_form import elements, packed
 
 PIECES = "a string in pieces"
+_LENGTH = "a length with more bytes than it needs"
+_NOT_BOOLEAN = "a BOOLEAN that is neither 0 nor 255"
+_LONG_INTEGER = "an INTEGER with more bytes than it needs"
+_TAKEN = {_LENGTH, _NOT_BOOLEAN, _LONG_INTEGER}  # by mbedTLS, and by OpenSSL
 _DEEPEST = 30
 _MOST_BYTES = 1 << 20
 _STRINGS = {3, 4, 12, 18, 19, 20, 21, 22, 25, 26, 27, 28, 30}  # universal tags of strings
@@ -31,6 +35,50 @@ def certificate(der):
     if not faults or parts != 3 or der[0] != 0x30:
         return "", b""
     return (signed or faults)[0], b"" if signed else whole
+
+
+def read_by_boards(der):
+    """
+    Return (what, DER) of a certificate that is no DER in ways that mbedTLS does not mind: what
+    that is (str), and how it is written in DER, in which no signature counts any more; ("", b"")
+    for all others.
+    """
+    if len(der) > _MOST_BYTES:
+        return "", b""
+    faults = []
+    try:
+        whole, size = _element(der, 0, faults)
+        whole = _with_values(whole, faults)
+    except (ValueError, IndexError, RecursionError):
+        return "", b""
+    if not faults or size != len(der) or not set(faults) <= _TAKEN:
+        return "", b""
+    return faults[0], whole
+
+
+def _with_values(whole, faults):
+    # an extension is a SEQUENCE whose last element has its value, an element again
+    tbs, *others = elements(whole[_head(whole)[0] :])
+    fields = elements(tbs[_head(tbs)[0] :])
+    for at, field in enumerate(fields):
+        if field[:1] == b"\xa3":
+            listed = field[_head(field)[0] :]
+            values = [_value(each, faults) for each in elements(listed[_head(listed)[0] :])]
+            fields[at] = packed(0xA3, packed(0x30, b"".join(values)))
+    return packed(0x30, packed(0x30, b"".join(fields)) + b"".join(others))
+
+
+def _value(extension, faults):
+    *first, value = elements(extension[_head(extension)[0] :])
+    body, more = value[_head(value)[0] :], []
+    try:
+        inner, size = _element(body, 0, more)
+    except (ValueError, IndexError, RecursionError):
+        return extension
+    if size != len(body) or not more:
+        return extension
+    faults += more
+    return packed(0x30, b"".join(first) + packed(4, inner))
 
 
 def _head(data):
@@ -63,7 +111,7 @@ def _element(data, depth, faults):
         if used > len(data):
             raise ValueError("cut off")
         if head != len(packed(0, bytes(size))) - size:
-            faults.append("a length with more bytes than it needs")
+            faults.append(_LENGTH)
         if not tag & 32:
             return packed(tag, _plain(tag, data[head:used], faults)), used
         parts, at = [], head
@@ -95,10 +143,10 @@ def _joined(tag, parts):
 
 def _plain(tag, body, faults):
     if tag == _BOOLEAN and body not in (b"\0", b"\xff"):
-        faults.append("a BOOLEAN that is neither 0 nor 255")
+        faults.append(_NOT_BOOLEAN)
         return b"\xff"
     if tag == _INTEGER and len(body) > 1 and body[0] in (0, 255) and body[0] >> 7 == body[1] >> 7:
-        faults.append("an INTEGER with more bytes than it needs")
+        faults.append(_LONG_INTEGER)
         sign = body[0]
         while len(body) > 1 and body[0] == sign and body[1] >> 7 == sign >> 7:
             body = body[1:]

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from . import der_form, given, odd_names, pkcs8
+from . import ber, der_form, given, odd_names, pkcs8
 from .messages import Failure, command
 from .names import is_address
 
@@ -305,6 +305,8 @@ def cert_der(certificate):
 
 def from_der(data):
     """Return the certificate in `data` (bytes, DER); raise ValueError where there is none."""
+    if ber.read_by_boards(data)[0]:
+        return odd_names.load(data)
     try:
         return x509.load_der_x509_certificate(data)
     except ValueError as error:

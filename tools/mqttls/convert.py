@@ -366,6 +366,8 @@ def _add_certificate(der, name, out):
     try:
         try:
             found = reading.parse(der)
+            mended = reading.not_der(found) and ber.certificate(der)[1]
+            found = reading.parse(mended) if mended else found
         except ValueError:
             not_der, mended = ber.certificate(der)
             if not mended:

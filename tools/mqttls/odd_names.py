@@ -1,7 +1,8 @@
 """
 Certificates whose names have characters that their type of string does not allow, such as `_`, `@`
-or `*` in a PrintableString (X.680 section 41.4), as older authorities and devices make them.
-mbedTLS and OpenSSL do not look at that; `cryptography` reads nothing of such a certificate.
+or `*` in a PrintableString (X.680 section 41.4), as older authorities and devices make them, and
+those that are a little out of DER. mbedTLS and OpenSSL do not look at that; `cryptography` reads
+nothing of such a certificate.
 """
 
 import ssl
@@ -9,6 +10,7 @@ import ssl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from . import ber
 from .der_form import element, elements, packed
 
 _PRINTABLE, _UTF8, _TELETEX = 0x13, 0x0C, 0x14
@@ -17,12 +19,14 @@ _ALLOWED = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 
 
 class AsItWas:
     """
-    A certificate as `cryptography` reads it with its names respelled, and as it was in all that
-    signatures and files are made of: what an x509.Certificate has.
+    A certificate as `cryptography` reads it with its names respelled and in DER, and as it was in
+    all that signatures and files are made of: what an x509.Certificate has.
+
+    not_der  str, what in it is not DER, "" for nothing
     """
 
-    def __init__(self, der, respelled):
-        self._der, self._read = der, respelled
+    def __init__(self, der, respelled, not_der=""):
+        self._der, self._read, self.not_der = der, respelled, not_der
 
     def __getattr__(self, name):
         return getattr(self._read, name)
@@ -56,10 +60,11 @@ def load(der):
     """
     Return the certificate in `der` (bytes), which `cryptography` does not load.
 
-    Raises ValueError where that is not because of its names.
+    Raises ValueError where that is not because of its names, or of BER that mbedTLS takes.
     """
+    not_der, in_der = ber.read_by_boards(der)
     try:
-        parts = elements(element(der)[1])
+        parts = elements(element(in_der or der)[1])
         fields = elements(element(parts[0])[1])
         at = 1 if fields[0][:1] == b"\xa0" else 0  # the version may be left out
         for number in (at + 2, at + 4):  # issuer, subject
@@ -69,7 +74,7 @@ def load(der):
     changed = packed(0x30, packed(0x30, b"".join(fields)) + b"".join(parts[1:]))
     if changed == der:
         raise ValueError("it is not the DER of one")
-    return AsItWas(der, x509.load_der_x509_certificate(changed))
+    return AsItWas(der, x509.load_der_x509_certificate(changed), not_der)
 
 
 def _respelled(name):

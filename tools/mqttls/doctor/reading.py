@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from .. import ber, certificates, der_form, given
 from ..messages import Failure, shell
 from . import file_kinds
-from .causes import ROWS, problem
+from .causes import ROWS, problem, remark
 
 # mbedTLS takes any serial number; `cryptography` speaks of each at every look
 warnings.filterwarnings("ignore", "Parsed a .*serial number")
@@ -195,6 +195,22 @@ def load_all(path, stage="files"):
                 "make it again, or copy it again in binary mode",
             ) from None
     return out
+
+
+def not_der(certificate):
+    """Return what in a certificate is not DER (str), "" for nothing."""
+    return getattr(certificate, "not_der", "")
+
+
+def in_ber(path, certificate, pem):
+    """Return the Finding about a certificate of a file that boards take though it is not DER."""
+    fact = f"{path} is BER, not DER: it has {not_der(certificate)}"
+    mended = ber.certificate(certificates.cert_der(certificate))[1]
+    cure = _written_anew(path, pem, not_der(certificate)) if mended else ROWS[71][2]
+    return remark(71, fact, cause=BER_OF_BOARDS, cure=cure, stage="files")
+
+
+BER_OF_BOARDS = "boards and OpenSSL take that, stricter programs, such as those in Go, do not"
 
 
 def _bodies(data):
