@@ -336,6 +336,37 @@ def test_the_root_without_the_intermediate_names_both_ways(pki, tmp_path):
     assert said["exit"] == 0, "the other cure cures"
 
 
+def test_another_ca_of_the_same_name_is_told_by_its_signature(pki, tmp_path):
+    """As after a second run of the script that makes a CA; here even the key ids are the same."""
+    right = forge(pki, "twin ca", "", basic=(True, None), key_usage="key_cert_sign")
+    other = forge(
+        pki, "other twin ca", "", basic=(True, None), key_usage="key_cert_sign", subject="twin ca"
+    )
+    same_id = x509.SubjectKeyIdentifier.from_public_key(right.key.public_key())
+    name = other.certificate.subject
+    lying = (
+        x509.CertificateBuilder(name, name, other.key.public_key(), 7)
+        .not_valid_before(made.EPOCH)
+        .not_valid_after(made.days(99))
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .add_extension(same_id, False)
+        .sign(other.key, hashes.SHA256())
+    )
+    (tmp_path / "lying.crt").write_bytes(lying.public_bytes(serialization.Encoding.PEM))
+    leaf = forge(pki, "leaf of twin", issuer=right)
+    with tls_server(server_context(leaf)) as port:
+        for path in (other.cert_pem, tmp_path / "lying.crt"):
+            problem = used(port, tmp_path, "--ca", path)
+            assert "has its name, and another key" in problem["cure"], problem
+            word = doctor(port, "--ca", path)
+            word.names(17, "chain", "another CA named twin ca", "mqttls provision")
+        said = mqttls(
+            *("use", f"localhost:{port}", "--ca", other.cert_pem, "--ca", right.cert_pem),
+            *("--dir", tmp_path / "pki"),
+        )
+        assert said["exit"] == 0 and len(said["trusted"]) == 2, said
+
+
 def test_an_expired_certificate_of_others_is_not_renewed_with_our_command(pki, tmp_path):
     with tls_server(server_context(pki.broker_expired)) as port:
         problem = used(port, tmp_path, "--ca", pki.ca.cert_der)

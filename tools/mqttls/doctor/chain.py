@@ -78,6 +78,7 @@ def judge(sent, trusted, when=None, known=()):
     if not trusted:
         return [
             *lint.form(sent[0], leaf),
+            *lint.odd(sent[0], leaf),
             problem(21, "the board has no CA"),
             *lint.dates(sent[0], leaf, when),
         ]
@@ -91,6 +92,7 @@ def judge(sent, trusted, when=None, known=()):
         elif number > 1:
             whose = f"the certificate of the CA {reading.name_of(each)}"
         out += lint.form(each, whose, held, ca=number > 0)
+        out += lint.odd(each, whose) if not held else []  # of its file that was said
         out += _dates_in_chain(each, whose, when, held and number, number)
     for at, each in enumerate(out):
         if each.row == 54 and each.level == "problem" and len(taken) > 1:

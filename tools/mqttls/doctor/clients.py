@@ -34,7 +34,7 @@ def judge(certificate, private, authorities=(), crls=(), when=None, *, chain=(),
     out = [
         dataclasses.replace(each, stage="client certificate")
         for each in (*lint.form(certificate, whose), *lint.dates(certificate, whose, when))
-        if each.row not in (12, 71)
+        if each.row != 12
     ]
     for at, each in enumerate(out):
         if each.row == 13 and "this PC" in each.cure:

@@ -289,6 +289,7 @@ class _Diagnosis:
             findings = chain.judge(sent, self.trusted, known=self.known)
         else:
             findings = lint.form(leaf, "the broker's certificate")
+            findings += lint.odd(leaf, "the broker's certificate")
             findings += lint.dates(leaf, "the broker's certificate")
         findings += lint.named(leaf, target.name) + lint.server(leaf, answer.cipher)
         findings += self.not_reloaded(leaf, findings)

@@ -69,10 +69,15 @@ def form(certificate, whose, trusted=False, ca=False):
     if weak and not trusted and certificate.issuer != certificate.subject:
         how = _hash_of(certificate).name.upper()
         out.append(problem(33, f"{whose} is signed with {how}; mbedTLS wants SHA-256, 384 or 512"))
-    if reading.not_der(certificate) and not trusted:  # of its files that was said
-        fact = f"{whose} is BER, not DER: it has {reading.not_der(certificate)}"
-        out.append(remark(71, fact, cause=reading.BER_OF_BOARDS, stage="chain"))
     return out + extensions(certificate, whose)
+
+
+def odd(certificate, whose):
+    """Return the findings about what of a certificate that is sent only strict programs mind."""
+    if not reading.not_der(certificate):
+        return []
+    fact = f"{whose} is BER, not DER: it has {reading.not_der(certificate)}"
+    return [remark(71, fact, cause=reading.BER_OF_BOARDS, stage="chain")]
 
 
 def unreadable(certificate, whose, ca=False):
@@ -315,8 +320,8 @@ def device_certificates(path, what):
                 cure="one file for each, and all of them in ca=[...]",
             )
         )
-    odd = [each for each in loaded if reading.not_der(each)]
-    out += [reading.in_ber(path, each, reading.is_pem(data)) for each in odd]
+    not_der = [each for each in loaded if reading.not_der(each)]
+    out += [reading.in_ber(path, each, reading.is_pem(data)) for each in not_der]
     size = sum(map(reading.size, loaded))
     if what == "ca" and size > _MANY_BYTES:
         fact = (

@@ -139,7 +139,7 @@ def _above(child, candidates, held=False):
             continue
         if reading.signed_by(child, each) and each.not_valid_after_utc > certificates.now():
             found.append(each)
-    usable = [each for each in found if not lint.form(each, "")]
+    usable = [each for each in found if not lint.form(each, "", trusted=held)]
     # a root of its own before one that another one signed, too
     usable.sort(key=lambda each: (is_self_signed(each), each.not_valid_after_utc))
     return usable[-1] if usable else None
