@@ -105,6 +105,8 @@ def test_row_25_revoked(tmp_path, pki):
     with Broker(tmp_path / "b", "mtls", pki=pki, lines=[f"crlfile {lists}"]) as broker:
         word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=pki.device)
         word.names(25, "client certificate", "revoked")
+        word = doctor(broker.port, ca=pki.ca, device=pki.device)
+        word.names(25, "client certificate", "alert: certificate_revoked", "list of revoked")
         other = pki.issue("not revoked", "client", issuer=pki.ca)
         word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=other)
         assert word.problems == [], word
@@ -124,6 +126,8 @@ def test_row_26_an_expired_list_refuses_everybody(tmp_path, pki):
         assert word.first["stage"] == "client certificate", word
         assert "certificate verify failed" in broker.log()
         assert word.attempt["ok"] is False
+        word = doctor(broker.port, ca=pki.ca, device=pki.device)
+        word.names(26, "client certificate", "alert: certificate_expired", "(CRL) has expired")
 
 
 def test_row_26_a_list_of_an_older_ca(tmp_path, pki):
@@ -141,6 +145,8 @@ def test_row_26_no_list_of_the_ca_that_issued_the_client(tmp_path, pki):
         word = doctor(broker.port, "--conf", conf_of(broker), ca=pki.ca, device=pki.device)
         word.names(26, "client certificate", "no list of ca")
         assert word.attempt["ok"] is False
+        word = doctor(broker.port, ca=pki.ca, device=pki.device)
+        word.names(25, "client certificate", "alert: unknown_ca", "no list of ca", "--conf")
 
 
 def test_row_27_key_and_certificate_are_no_pair(mutual, pki):

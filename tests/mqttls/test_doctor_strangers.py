@@ -131,6 +131,50 @@ def test_row_67_a_broker_that_has_as_many_clients_as_it_takes(tmp_path, pki):
         else:
             raise AssertionError("it takes as many as come")
         doctor(broker.port, ca=pki.ca).names(67, "TLS", "as many clients", "max_connections")
+        word = doctor(broker.port, "--log", log_of(broker), ca=pki.ca)
+        word.names(67, "TLS", "max_connections exceeded", "raise max_connections")
+        assert "proxy" not in word.first["cause"], "the log knows that it is none"
+
+
+def test_row_2_a_broker_that_listens_on_ipv6_only(monkeypatch):
+    """As `socket_domain ipv6` and some systems' defaults make it; the name has both addresses."""
+    with socket.socket(socket.AF_INET6) as taken:
+        try:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        taken.listen()
+        port, find = taken.getsockname()[1], socket.getaddrinfo
+
+        def both(host, *more, **options):
+            six = socket.AF_INET6 in (*more, *options.values()) and host == "localhost"
+            return find("::1" if six else host, *more, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        word = doctor(port, host="localhost").names(2, "connect", "IPv6 only", "IPv4, too")
+        assert "on IPv6 it is open" in word.first["fact"]
+
+
+def test_row_72_a_keepalive_that_is_too_long(pki, conf):
+    """mosquitto 2.1 answers so where max_keepalive is below that of a client of MQTT 3.1.1."""
+
+    def handle(connection):
+        with contextlib.suppress(OSError), context.wrap_socket(connection, True) as sock:
+            keepalive_s = int.from_bytes(sock.recv(1000)[10:12], "big")
+            sock.sendall(b"\x20\x02\0" + (b"\2" if keepalive_s > 45 else b"\0"))
+            sock.recv(1000)
+
+    context = server_context(pki.broker)
+    with server(handle) as port:
+        doctor(port, ca=pki.ca).names(72, "CONNACK", "max_keepalive", "keepalive_s=")
+    word = files("--conf", conf("max_keepalive 45"))
+    assert word.problems == [] and "60 s" in word.remarks[72]["fact"]
+
+
+def test_client_ids_that_a_broker_takes_by_their_beginning(conf):
+    word = files("--conf", conf("clientid_prefixes garden-"))
+    assert "garden-" in word.remarks[37]["cure"] and "code 5" in word.remarks[37]["cause"]
 
 
 def test_row_68_a_broker_that_insists_on_extended_master_secret(pki):

@@ -322,6 +322,25 @@ def test_the_right_ca_that_boards_cannot_use_is_not_called_another(pki, tmp_path
         assert "mqttls init" not in problem["cure"], "it is somebody else's"
 
 
+def test_an_expired_intermediate_is_told_and_not_another_ca(pki, tmp_path):
+    between = pki.issue("old issuing ca", "ca", issuer=pki.ca, valid_to=made.days(-1))
+    leaf = pki.issue("leaf of the old one", issuer=between)
+    with tls_server(server_context(leaf)) as port:
+        problem = used(port, tmp_path, "--ca", pki.ca.cert_der)
+        assert "old issuing ca" in problem["fact"] and "expired" in problem["fact"], problem
+        assert problem["stage"] == "dates" and "certfile" in problem["cure"]
+        doctor(port, ca=pki.ca).names(14, "dates", "old issuing ca")
+
+
+def test_a_name_that_is_not_as_dns_has_it_is_told_by_doctor_and_use_alike(capsys):
+    for line in (
+        ["doctor", "localhost", "--name", "bücher.lan"],
+        ["use", "l", "--name", "a.lan."],
+    ):
+        said = mqttls(*line)
+        assert said["exit"] == 2 and ("xn--bcher-kva.lan" in str(said) or "dot" in str(said))
+
+
 def test_the_root_without_the_intermediate_names_both_ways(pki, tmp_path):
     leaf = pki.broker_by_intermediate
     context = server_context(leaf)

@@ -71,6 +71,14 @@ def host_port(text):
     return host, int(port)
 
 
+def server_name(text):
+    """Return the name in a certificate that --name gives (str); raise Usage where it is none."""
+    try:
+        return parse_host(text)
+    except Failure as failure:
+        raise Usage(f"--name {failure.fact}: {failure.cure}") from None
+
+
 def add_login(parser):
     """Add what a board shows to somebody else's broker; foreign.login reads it."""
     own = parser.add_argument_group("who a board is, for a broker that is somebody else's")

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from .. import certificates, passphrase, system
-from ..arguments import host_port
+from ..arguments import host_port, server_name
 from ..deployment import Deployment
 from ..doctor import on_board, reading, roots
 from ..doctor.attempt import Target
@@ -210,7 +210,7 @@ def _target(arguments, device):
     given = {
         "host": host,
         "port": port,
-        "server_hostname": arguments.name or None,
+        "server_hostname": server_name(arguments.name) if arguments.name else None,
         "client_id": arguments.client_id or None,
         "user": arguments.user,
     }

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from .. import certificates, convert, foreign
-from ..arguments import add_login, host_port
+from ..arguments import add_login, host_port, server_name
 from ..doctor import chain, lint, outside, peek, reading, roots
 from ..doctor.attempt import Target
 from ..files import SETTINGS, Directory
@@ -63,7 +63,7 @@ def run(arguments, report):
     target = Target(
         host,
         port or (_PLAIN_PORT if arguments.no_tls else _TLS_PORT),
-        arguments.name and _name(arguments.name),
+        arguments.name and server_name(arguments.name),
         tls=not arguments.no_tls,
     )
     fingerprint = arguments.pin and _fingerprint_in(arguments.pin)
@@ -86,13 +86,6 @@ def run(arguments, report):
         _write(directory, target, trust, who, report)
     report.next(command("device", "add", "NAME"), "for each board")
     return report.status
-
-
-def _name(text):
-    try:
-        return parse_host(text)
-    except Failure as failure:
-        raise Usage(f"--name {failure.fact}: {failure.cure}") from None
 
 
 def _fingerprint_in(text):
@@ -274,7 +267,7 @@ class _Trust:
             places = list(given)
             if not exclusive:
                 places += [("this folder already", before), *roots.stores()]
-            self._take(roots.find(sent, places), sent, given, exclusive)
+            self._take(roots.find(sent, places), sent, places, given, exclusive)
             if not exclusive and self.trusted[0] in before:
                 self.trusted = list(before)  # with the one that is to come
         self.pinned = sent[0] in self.trusted
@@ -284,7 +277,7 @@ class _Trust:
             if each.level == "problem":
                 raise Failure(each.fact, _of_others(each.cure), cause=each.cause, stage="chain")
 
-    def _take(self, found, sent, given, exclusive):
+    def _take(self, found, sent, places, given, exclusive):
         if found.root is not None:
             self.report.say(f"{roots.sentence(found)}: taken")
             self.trusted = [found.root]
@@ -292,7 +285,7 @@ class _Trust:
             self._ask(found.below)
             self.trusted = [found.below]
         else:
-            raise self._missing(found, sent, given, exclusive)
+            raise self._missing(found, sent, places, given, exclusive)
 
     def _add_next(self, given):
         """Have boards trust the CAs of further files, too: those that are to come."""
@@ -389,8 +382,23 @@ class _Trust:
                 "nothing was pinned", "compare the two, then run this again", stage="chain"
             )
 
-    def _missing(self, found, sent, given, exclusive):
+    def _on_the_way(self, sent, places):
+        """Return the Failure about what is wrong on the way to a CA of `places`, or None."""
+        known = [each for _, held in places for each in held]
+        taken = chain.path(sent, known)
+        if not taken[-1][1]:
+            return None
+        for each in chain.judge(sent, [taken[-1][0]]):
+            if each.level == "problem":
+                cure = _of_others(each.cure)
+                return Failure(each.fact, cure, cause=each.cause, stage=each.stage)
+        return None
+
+    def _missing(self, found, sent, places, given, exclusive):
         """Return the Failure about a CA that nobody here has."""
+        failure = self._on_the_way(sent, places)
+        if failure:
+            return failure
         below, issuer = reading.name_of(found.below), reading.issuer_of(found.below)
         if exclusive:
             where, held = given[0]

@@ -428,6 +428,12 @@ ROWS = {
         "OpenSSL takes it, MicroPython only some of that",
         "reissue it with another program: in what its signature covers nothing can be mended",
     ),
+    72: (
+        "CONNACK",
+        "the broker takes no keepalive as long as the device's (mosquitto 2.1: max_keepalive): "
+        "with MQTT 3.1.1 it answers as to a wrong client id",
+        "give the client that many seconds or fewer (keepalive_s=), or raise max_keepalive",
+    ),
 }
 
 

@@ -105,7 +105,7 @@ def unlisted(certificate, chain, listed):
         return None
     names = ", ".join(map(reading.name_in, listed[:4])) + (", …" if len(listed) > 4 else "")
     issuer = reading.issuer_of(shown[-1])
-    cause = f"the broker takes clients of {names}"
+    cause = f"the broker takes clients of {names}, and this one is of another CA"
     cure = (
         f"issue it from one of those, or add {issuer} to the broker's cafile; --log and --conf, "
     )

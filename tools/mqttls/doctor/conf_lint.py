@@ -18,6 +18,7 @@ from ..messages import shell
 from ..names import is_address
 from . import clients, conf, lint, reading
 from .causes import problem, remark
+from .mqtt import KEEPALIVE_S
 from .peek import BOARD_CIPHERS, CIPHERS
 
 _HERE = "configuration"
@@ -71,7 +72,7 @@ def judge(configuration, port=None, name=None, when=None, tls=True):
             )
         )
     out += _sockets(configuration)
-    out += _versions(listener)
+    out += _versions(listener) + _keepalive(configuration) + _prefixes(configuration)
     out += _access(configuration, listener)
     if listener.options.get("protocol", "mqtt") == "websockets":
         fact = f"the listener on port {listener.port} is one for websockets"
@@ -271,14 +272,38 @@ def _ciphers(asked, chain):
 
 def _versions(listener):
     """Return the finding about a listener of 2.1 that takes no MQTT 3.1.1, which it calls 4."""
-    given = listener.options.get("accept_protocol_versions", "4")
-    if "4" in re.split(r"[\s,]+", given):
-        return []
+    given = listener.options.get("accept_protocol_versions")
+    numbers = re.split(r"[\s,]+", given or "4")
+    if "4" in numbers:
+        if not given or "5" in numbers:
+            return []
+        fact = f"port {listener.port} has accept_protocol_versions {given}, without 5"
+        cause = "it refuses a board that says protocol=5, which the doctor does not try"
+        return [remark(0, fact, stage=_HERE, cause=cause, cure="protocol=4 on the boards")]
     fact = f"port {listener.port} has accept_protocol_versions {given}, without 4 (MQTT 3.1.1)"
     cause = "boards come with MQTT 3.1.1 unless they say protocol=5; the broker answers code 1"
     cure = "accept_protocol_versions 4, 5 (3.1.1 is written 4)"
-    level = "remark" if "5" in re.split(r"[\s,]+", given) else "problem"
+    level = "remark" if "5" in numbers else "problem"
     return [problem(0, fact, stage=_HERE, cause=cause, cure=cure, level=level)]
+
+
+def _prefixes(configuration):
+    given = configuration.options.get("clientid_prefixes")
+    if not given:
+        return []
+    fact = f"the broker takes client ids only that begin with {given}"
+    cause = "to others it says not authorised (code 5)"
+    return [remark(37, fact, stage=_HERE, cause=cause, cure=f"client_id={given}...")]
+
+
+def _keepalive(configuration):
+    """Return the finding about a max_keepalive below what boards have by themselves."""
+    given = configuration.options.get("max_keepalive", "")
+    if not given.isdigit() or not 0 < int(given) < KEEPALIVE_S:
+        return []
+    fact = f"max_keepalive is {given} s, and boards come with {KEEPALIVE_S} s of their own accord"
+    cure = f"keepalive_s={given} in the device's program, or drop that line"
+    return [remark(72, fact, stage=_HERE, cure=cure)]
 
 
 _PLUGINS = ("plugin", "auth_plugin", "global_plugin", "plugin_load", "plugin_use")

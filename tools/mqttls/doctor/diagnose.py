@@ -139,10 +139,24 @@ class _Diagnosis:
         if answer is not None:
             self.attempt(answer)
         elif self.watch:
+            self.hung_up_by_log()
             # A broker that runs was not kept from starting by what its log tells.
             runs = self.verdict.stages.get("connect", ("", ""))[0] == "ok"
             self.read_log(self.watch.before(), "remark" if runs else "problem")
         return self.finish()
+
+    def hung_up_by_log(self):
+        """Have what the log says of our look in the place of what hanging up alone tells."""
+        at = [n for n, each in enumerate(self.verdict.findings) if each.row in (6, 67)]
+        if not at:
+            return
+        time.sleep(_LOG_S)
+        for each in log.judge(self.watch.since()):
+            if each.level == "problem" and each.row in (0, 66, 67) and each.cause != log.WENT:
+                fact = f"{self.verdict.findings[at[0]].fact}; {each.fact}"
+                found = dataclasses.replace(each, row=each.row or 67, fact=fact, stage="TLS")
+                self.verdict.findings[at[0]] = found
+                return
 
     def look(self):
         """Look from outside; return the peek's Answer when it got as far as ServerHelloDone."""
@@ -555,7 +569,8 @@ class _Diagnosis:
                 each
                 for each in log.judge(self.watch.since())
                 if each.level == "problem" and each.row not in (14, 15, 17)
-            ]  # alerts of the device's own say no more than its error
+                if each.cause != log.WENT
+            ]  # alerts of the device's own say no more than its error, nor that it is gone
         foretelling = {"chain", "name", "dates", "TLS"} | ({"files"} & {attempt.stage})
         if any(each.stage in foretelling for each in expected):
             return
@@ -565,15 +580,19 @@ class _Diagnosis:
             named=self.named,
             authorities=self.authorities,
             others=[*self.chain, *self.trusted, *self.known],
+            alert=lambda: python_ssl.alert(self.case.target, self.case.timeout_s),
+            takes=lambda given_s: python_ssl.takes(self.case.target, self.case.timeout_s, given_s),
         )
         finding = refusals.why(attempt, answer, evidence, known, self.behind)
         of_clients = ("client certificate", "files", "configuration")
-        if self.unlisted in expected:  # a hint, of which more may be known now
-            others = [each for each in expected if each != self.unlisted]
-            if any(each.stage in of_clients for each in others) or evidence:
-                self.verdict.findings.remove(self.unlisted)
+        if self.unlisted in expected:  # a hint, of which more is known now
+            expected = [each for each in expected if each != self.unlisted]
+            self.verdict.findings.remove(self.unlisted)
+            if any(each.stage in of_clients for each in expected) or finding.row != 25:
                 self.add(dataclasses.replace(self.unlisted, level="remark"))
-                expected = others
+            else:
+                fact = f"{self.unlisted.fact}; {finding.fact}"
+                finding = dataclasses.replace(self.unlisted, fact=fact)
         foretold = any(each.stage in of_clients for each in expected)
         no_name = any(each.row == 52 for each in expected) and finding.stage == "CONNACK"
         if no_name or foretold and finding.stage in ("client certificate", "files"):

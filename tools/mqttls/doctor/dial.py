@@ -39,7 +39,7 @@ async def main(o):
         client = MQTTClient(o["host"], o["port"], link=link, tls=tls,
                             client_id=o["client_id"], user=o["user"],
                             password=o["password"], clean_start=not o["keep"],
-                            connect_timeout_s=o["timeout_s"], keepalive_s=30, log=said.append,
+                            connect_timeout_s=o["timeout_s"], log=said.append,
                             drain_s=0)
         if o["keep"]:
             held = client.messages()  # what waits comes here, and is not acknowledged: it stays

@@ -15,6 +15,8 @@ from ..names import is_device_name
 from . import other_logs
 from .causes import ROWS, problem
 
+WENT = "the client went without a DISCONNECT: it lost its network or its power, was reset, or "
+WENT += "did not trust the broker"
 _MOST_BYTES = 1024 * 1024
 _MOST_LINES = 20_000
 _MOST_LONG = 2000
@@ -149,8 +151,7 @@ _LINES = tuple(
          "what came was no MQTT: TLS on a plain port, or another program"),
         (r"connection closed by client|closed its connection|Socket error on client|"
          r"disconnected: (bad socket|connection (reset|timed out))", 0,
-         "the client went without a DISCONNECT: it lost its network or its power, was reset, or "
-         "did not trust the broker"),
+         WENT),
         (r"unexpected eof while reading|peer closed connection without|SSL_accept:error", 6,
          "a client hung up in the middle of the handshake: it did not trust the broker, ran out "
          "of memory, or only looked"),

@@ -2,6 +2,8 @@
 
 import struct
 
+KEEPALIVE_S = 60  # that of a board that says none
+
 
 def field(text):
     """Return `text` (str) as a field of MQTT: its length, then UTF-8 (3.1.1 section 1.5.3)."""
@@ -30,7 +32,7 @@ def read_varint(data, at):
     raise IndexError
 
 
-def connect_packet(target, keepalive_s=30, level=4, properties=b""):
+def connect_packet(target, keepalive_s=KEEPALIVE_S, level=4, properties=b""):
     """
     Return the CONNECT packet (bytes) of MQTT 3.1.1, section 3.1, for a clean session, unless the
     target keeps its own.

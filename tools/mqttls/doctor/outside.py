@@ -97,6 +97,12 @@ class Look:
         what = error.strerror or "no answer"
         if isinstance(error, TimeoutError):
             what = f"no answer within {self.timeout_s:g} s"
+        host, port = self.target.host, self.target.port
+        if not is_address(host) and peek.listens_on_ipv6(host, port):
+            cure = f"let it listen on IPv4, too (mosquitto: listener {port}, no socket_domain)"
+            cause = "the broker listens on IPv6 only, and boards come with IPv4"
+            fact = f"{address} port {port}: {what}; on IPv6 it is open"
+            return problem(2, fact, cause=cause, cure=cure)
         return problem(2, f"{address} port {self.target.port}: {what}")
 
     def _peek(self, address, name, offer="board", before=b""):

@@ -483,6 +483,15 @@ def resolve(host, timeout_s=10):
     return found[0][0][4][0]
 
 
+def listens_on_ipv6(host, port, timeout_s=3):
+    """Tell whether somebody takes connections on `port` of an IPv6 address of `host`."""
+    with contextlib.suppress(OSError, UnicodeError):
+        for *_, address in socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_STREAM)[:2]:
+            socket.create_connection(address[:2], timeout_s).close()
+            return True
+    return False
+
+
 def connect(address, port, timeout_s=10):
     """Return a connected socket; raises OSError (ConnectionRefusedError, TimeoutError, …)."""
     return socket.create_connection((address, port), timeout_s)

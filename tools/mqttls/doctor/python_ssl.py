@@ -79,6 +79,40 @@ def connack(target, alpn, timeout_s):
     return False
 
 
+def takes(target, timeout_s, keepalive_s):
+    """Tell whether the broker takes the client of a Target with `keepalive_s` (int)."""
+    problems = (OSError, ValueError, reading.Unreadable)
+    with contextlib.suppress(*problems), connect(target, timeout_s) as sock:
+        sock.sendall(connect_packet(target, keepalive_s))
+        answer = sock.recv(4)
+        sock.sendall(b"\xe0\0")
+        return answer[:1] == b"\x20" and answer[3:] == b"\0"
+    return False
+
+
+def alert(target, timeout_s):
+    """
+    Return the alert (str, as "unknown_ca") with which the broker refuses the certificate of a
+    Target, "" where none comes. A board is not told which it was; no CONNECT is sent.
+    """
+    for _ in range(_TRIES):  # who hangs up may take back what it has sent
+        try:
+            with connect(target, timeout_s) as sock:
+                sock.settimeout(AFTER_S)
+                sock.recv(1)
+            return ""
+        except ssl.SSLError as error:
+            _, found, name = (error.reason or "").partition("_ALERT_")
+            if found:
+                return name.lower()
+        except (OSError, ValueError, reading.Unreadable):
+            pass
+    return ""
+
+
+_TRIES = 3
+
+
 def dial(target, timeout_s, *, connect=True):
     """
     Return the Attempt to connect to `target`, an attempt.Target; without `connect` to shake hands

@@ -10,6 +10,7 @@ from . import reading
 from .attempt import PYTHON
 from .causes import ROWS, problem
 
+_SHORT_S = 10
 _CONNACK = {1: 0, 2: 37, 3: 0, 4: 36, 5: 35}
 _UNKNOWN = "not known: the peek, the chain and the device's files were looked at, and nothing is "
 _UNKNOWN += "wrong in them; what the broker does with its own files and rules cannot be seen"
@@ -25,6 +26,8 @@ class Known:
     named        whether the broker takes the user name from it; None: not known
     authorities  those of the broker's cafile, empty where it is not known
     others       more certificates of CAs
+    alert        function () -> str: the alert with which the broker refuses the certificate
+    takes        function (keepalive_s) -> bool: does it take the client with that keepalive?
     """
 
     target: object
@@ -32,6 +35,8 @@ class Known:
     named: bool = None
     authorities: list = dataclasses.field(default_factory=list)
     others: list = dataclasses.field(default_factory=list)
+    alert: object = str
+    takes: object = bool
 
 
 def why(attempt, answer, evidence, known, behind):
@@ -80,7 +85,8 @@ def why(attempt, answer, evidence, known, behind):
             return problem(first.row, shown)
         if first.row == 25:
             return _certificate(known, shown, first.cause)
-        return problem(first.row, shown, cause=first.cause, cure=first.cure)
+        stage = first.stage or None
+        return problem(first.row, shown, cause=first.cause, cure=first.cure, stage=stage)
     # A broker that checks the certificate last may seem to close after CONNECT.
     if answer.wants_certificate and (in_handshake or closed):
         if known.certificate is None:
@@ -109,6 +115,8 @@ def _connack(attempt, shown, known):
     if row in (35, 36) and nameless and known.named is not False:
         subject = reading.name_of(known.certificate)
         return problem(52, f"{shown}; the device's certificate has no CN, only {subject}")
+    if row == 37 and known.takes(_SHORT_S):
+        return problem(72, f"{shown}, but not with a keepalive of {_SHORT_S} s", stage="CONNACK")
     if row == 37:
         others["cure"] = _other_id(known.target, row)
     elif row == 35 and user is not None:
@@ -130,9 +138,46 @@ def _connack(attempt, shown, known):
     return problem(row, shown, stage="CONNACK", **others)
 
 
+# What OpenSSL has refused with which alert, where dates and purpose are right: a row, cause, cure
+_ALERTS = {
+    "certificate_revoked": (
+        25,
+        "it is in the broker's list of revoked certificates",
+        "issue a new one (mqttls device add)",
+    ),
+    "certificate_expired": (
+        26,
+        "the broker's list of revoked certificates (CRL) has expired, or the broker's clock is "
+        "ahead, as the client's certificate is valid today",
+        None,
+    ),
+    "bad_certificate": (
+        25,
+        "the broker's clock is behind, or its list of revoked certificates (CRL) is not valid "
+        "yet, or it finds a key or signature too weak (other brokers than OpenSSL's say this to "
+        "everything)",
+        "see the broker's clock and its log (--log)",
+    ),
+}
+_NOT_KNOWN = (
+    "the broker knows no way from it to a root in its cafile: it lacks {0}, or the root above "
+    "that, has another CA of that name, or, with a crlfile, no list of {0}"
+)
+
+
 def _certificate(known, shown, cause=None):
     """Return the Finding about a broker that refuses a certificate that looks right."""
     issuer = reading.issuer_of(known.certificate)
+    alert = known.alert()
+    said = f"{shown}; the broker's alert: {alert}"
+    if alert in _ALERTS:
+        row, cause, cure = _ALERTS[alert]
+        return problem(row, said, cause=cause, cure=cure)
+    shown = said if alert else shown
+    if alert == "unknown_ca" and not known.authorities:
+        cure = f"see that the broker's cafile has {issuer} and the root above it; --log and "
+        cure += "--conf, on the broker's machine, tell which it is"
+        return problem(25, shown, cause=_NOT_KNOWN.format(issuer), cure=cure)
     between = any(
         reading.same_name(each.subject, known.certificate.issuer) and each.issuer != each.subject
         for each in (*known.authorities, *known.others)
