@@ -155,7 +155,7 @@ ROWS = (
         51,
         64,
         65,
-        "no way to that address|is the Wi-Fi up? check the address and the network",
+        "no way to that address|is the Wi-Fi up? check address and network",
     ),
     (
         "econnaborted",
@@ -190,7 +190,7 @@ ROWS = (
     (
         5,
         "the network chip does not answer|"
-        "power-cycle the board, look at its supply; a sensor on I2C that is silent says the same",
+        "power-cycle the board, look at its supply; a silent I2C sensor says the same",
     ),
     (
         -1,
@@ -215,7 +215,11 @@ ROWS = (
         "see the broker's log: a TLS port without tls=, its ACL, a client id used twice",
     ),
     (1001, "it takes no MQTT 3.1.1|update it, or protocol=5"),
-    (1002, 1133, "the client id is refused|pass another client_id="),
+    (
+        1002,
+        1133,
+        "the client id is refused, or keepalive_s is too long|pass another client_id=, or a lower keepalive_s=",
+    ),
     (1003, 1136, "the broker is not ready|see its log"),
     (
         1004,
@@ -226,7 +230,7 @@ ROWS = (
     (
         1005,
         1135,
-        "not authorised, or a wrong password: many brokers say the same for it|"
+        "not authorised, or a wrong password|"
         "check user=, password=, the broker's ACL (certificates: use_identity_as_username)",
     ),
     (
