@@ -218,7 +218,8 @@ ROWS = (
     (
         1002,
         1133,
-        "the client id is refused, or keepalive_s is too long|pass another client_id=, or a lower keepalive_s=",
+        "the client id is refused, or keepalive_s is too long|"
+        "pass another client_id=, or a lower keepalive_s=",
     ),
     (1003, 1136, "the broker is not ready|see its log"),
     (

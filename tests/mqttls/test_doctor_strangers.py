@@ -136,6 +136,16 @@ def test_row_67_a_broker_that_has_as_many_clients_as_it_takes(tmp_path, pki):
         assert "proxy" not in word.first["cause"], "the log knows that it is none"
 
 
+def test_row_67_what_ends_connections_as_they_come(pki):
+    """As a proxy with a list of who may come: whether at connect() or later, it is a reset."""
+
+    def handle(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    with server(handle) as port:
+        doctor(port, ca=pki.ca).names(67, "TLS", "who may come")
+
+
 def test_row_2_a_broker_that_listens_on_ipv6_only(monkeypatch):
     """As `socket_domain ipv6` and some systems' defaults make it; the name has both addresses."""
     with socket.socket(socket.AF_INET6) as taken:
@@ -210,6 +220,18 @@ def test_row_69_a_proxy_passes_plain_text_on_to_the_tls_port(tmp_path, pki):
         with server(handle) as port:
             word = doctor(port, "--log", log_of(broker), ca=pki.ca)
             word.names(69, "CONNACK", "wrong version number", "plain port")
+
+        def through(sock):
+            with (
+                context.wrap_socket(sock, server_side=True) as wrapped,
+                socket.create_connection((HOST, broker.port)) as behind,
+            ):
+                behind.sendall(wrapped.recv(1000))
+                with contextlib.suppress(OSError):  # it ends what is no TLS
+                    wrapped.sendall(behind.recv(1000))
+
+        with server(through) as port:  # the same without a log
+            doctor(port, ca=pki.ca).names(69, "CONNACK", "with TLS again", "plain port")
 
 
 def test_row_42_a_proxy_that_goes_by_names(tmp_path, pki):

@@ -218,6 +218,8 @@ class _Trust:
             found = None if looked.answer.wants_certificate else looked.without_ca()
             if found and found.row in (50, 51):
                 raise Failure(found.fact, found.cure, cause=found.cause, stage=found.stage)
+            if found:
+                report.note(f"{found.fact}: {found.cause}")
             return
         finding = looked.findings[-1]
         if finding.stage in ("resolve", "connect"):

@@ -98,6 +98,8 @@ class Look:
         if isinstance(error, TimeoutError):
             what = f"no answer within {self.timeout_s:g} s"
         host, port = self.target.host, self.target.port
+        if isinstance(error, ConnectionResetError):
+            return problem(67, f"{address} port {port} takes connections and ends them at once")
         if not is_address(host) and peek.listens_on_ipv6(host, port):
             cure = f"let it listen on IPv4, too (mosquitto: listener {port}, no socket_domain)"
             cause = "the broker listens on IPv6 only, and boards come with IPv4"
@@ -204,7 +206,10 @@ class Look:
         """
         port, name = self.target.port, self.target.name
         start = time.monotonic()
-        self._try_peek(self.address, name)
+        if tls:
+            peek.speaks_mqtt(self.address, port, self.timeout_s, tls=True, name=name or None)
+        else:
+            self._try_peek(self.address, name)
         wait_s = min(self.timeout_s, _ALONE_S + 2 * (time.monotonic() - start))
         if peek.by_itself(self.address, port, wait_s, name, tls) == b"":
             return problem(67, f"{shown}, and without anything being sent, too")
@@ -321,6 +326,8 @@ class Look:
             return problem(50, f"{shown}; to HTTP it answers {http!r}")
         if chosen.startswith("h"):
             return problem(50, f"{shown}; offered ALPN, the server chooses {chosen!r}")
+        if peek.speaks_tls_within(self.address, port, name, self.timeout_s):
+            return problem(69, f"{shown}; within its TLS it answers a ClientHello with TLS again")
         return self._closes_alone(shown, tls=True)
 
     def _behind_plain(self, shown):

@@ -622,6 +622,18 @@ def speaks_http(address, port, name, timeout_s=5, tls=True):
     return answer.split(b"\r")[0][:60].decode("latin-1") if answer[:5] == b"HTTP/" else ""
 
 
+def speaks_tls_within(address, port, name, timeout_s=5):
+    """Tell whether a ClientHello within TLS is answered with TLS again. Never raises OSError."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        connect(address, port, timeout_s) as raw,
+        _unverified().wrap_socket(raw, server_hostname=name or None) as sock,
+    ):
+        sock.sendall(client_hello(name))
+        return sock.recv(5)[:2] in (b"\x16\x03", b"\x15\x03")
+    return False
+
+
 def by_itself(address, port, wait_s, name=None, tls=False):
     """
     Return what the server does within `wait_s` seconds while nothing is sent to it: the first
@@ -636,6 +648,8 @@ def by_itself(address, port, wait_s, name=None, tls=False):
             if tls:
                 sock = _unverified().wrap_socket(sock, server_hostname=name or None)
                 opened.enter_context(sock)
+        except ConnectionResetError:
+            return None if tls else b""
         except (OSError, ValueError):
             return None
         sock.settimeout(wait_s)
