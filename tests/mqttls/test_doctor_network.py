@@ -18,10 +18,13 @@ from tests.support.doctoring import (
     explained,
     forge,
     log_of,
+    mqttls,
     server_context,
     tls_server,
 )
 from tests.support.server import server
+from tools.mqttls.doctor import outside
+from tools.mqttls.doctor.attempt import Target
 from tools.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("micropython")
@@ -49,6 +52,25 @@ def test_row_1_a_name_without_an_address():
     console = mpy.run("import socket\nsocket.getaddrinfo('no-such-broker.invalid', 1)")
     assert "no address" in explained((console.out + console.err).strip().split("\n")[-1])
     assert "no address" in explained("OSError(-202)")
+
+
+def test_row_1_a_name_that_only_this_pc_knows(tmp_path, pki, monkeypatch):
+    """By its hosts file, or a search domain: a board asks DNS for just that name."""
+    find, known = socket.getaddrinfo, {"brokerpc": HOST, "broker": "192.0.2.1"}
+
+    def by_hosts(host, *more, **options):
+        return find(known.get(host, host), *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", by_hosts)
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        word = doctor(port, host="brokerpc", timeout_s=1)
+        assert "hosts file" in word.remarks[1]["cause"], word
+        said = mqttls("use", f"brokerpc:{port}", "--dir", tmp_path / "pki", "--no-tls")
+        assert "hosts file" in str(said["notes"]), said
+    looked = outside.Look(Target("broker", 8883, tls=False), 0.01)
+    assert "search domain" in looked.findings[0].cause and "broker.lan" in looked.findings[0].cure
+    assert 1 not in doctor(free_port(), ca=pki.ca, host="localhost").remarks
 
 
 def test_row_2_nothing_listens(pki):

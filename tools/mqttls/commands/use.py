@@ -210,6 +210,9 @@ class _Trust:
         target, report = self.target, self.report
         looked = outside.Look(target, _TIMEOUT_S)
         self.answer = looked.answer
+        for each in looked.findings:
+            if (each.row, each.level) == (1, "remark"):
+                report.note(f"{each.fact}: {each.cause}; {each.cure}")
         if not target.tls:
             self._look_without_tls(looked)
             return

@@ -23,6 +23,23 @@ _MOST_NAMES = 4  # to try
 _OF_PROXIES = ("TRAEFIK DEFAULT CERT", "Kubernetes Ingress Controller Fake Certificate")
 
 
+def _only_here(host, address):
+    """Return the findings about a name that this PC knows in ways that a board does not have."""
+    if is_address(host) or host == "localhost":
+        return []
+    if address.startswith("127."):
+        cause = (
+            "its hosts file says so; a board asks the DNS of its network, which may not know it"
+        )
+        return [remark(1, f"{host} is this PC itself here ({address})", cause=cause)]
+    if "." not in host:
+        cause = "this PC may know it by its search domain, its hosts file or Windows' own ways; a "
+        cause += "board asks DNS for just that name"
+        cure = f"give the whole name, such as {host}.lan or {host}.fritz.box, or the IP address"
+        return [remark(1, f"{host} is a name without a domain", cause=cause, cure=cure)]
+    return []
+
+
 class Look:
     """
     A look at the broker of `target` (attempt.Target) from outside: resolve, connect, peek.
@@ -60,6 +77,7 @@ class Look:
             self._fails(problem(1, str(error)))
             return None
         self._stage("resolve", "ok", address)
+        self.findings += _only_here(target.host, address)
         self.address = address
         try:
             answer = self._peek(address, target.name)  # raises only where it cannot connect
@@ -84,6 +102,7 @@ class Look:
             self._fails(problem(1, str(error)))
             return None
         self._stage("resolve", "ok", address)
+        self.findings += _only_here(target.host, address)
         try:
             peek.connect(address, target.port, self.timeout_s).close()
         except OSError as error:
