@@ -64,7 +64,8 @@ def websockets(tmp_path_factory, pki):
 def test_row_50_mosquitto_s_websockets(websockets, pki):
     tls, _, broker = websockets
     word = doctor(tls, ca=pki.ca).names(50, "TLS", "WebSocket", "8883")
-    assert word.rows == [50] and "0x48" in word.attempt["text"]
+    said = word.attempt["text"]  # 2.0 answers in HTTP, 2.1 hangs up
+    assert word.rows == [50] and ("0x48" in said or "closed the connection" in said)
     word = doctor(tls, "--log", log_of(broker), ca=pki.ca)
     assert word.names(50, "TLS", "WebSocket").rows == [50]
     word = doctor(tls)
