@@ -15,6 +15,7 @@ from benchmarks.contestants import BARE, OURS, PEERS
 from tests.support import mpy
 from tests.support.broker import Broker
 from tools import freeze
+from tools.micropython_source import Source
 
 APP = Path(__file__).parent / "app.py"
 KB = 1024
@@ -77,9 +78,9 @@ def measure(table, folder, pki, used, absent):
     used    {contestant: names of all modules that its program had imported}
     absent  {contestant: why there are none}
     """
-    stages = imported(folder, pki)
+    stages, built = imported(folder, pki), Source()
     try:
-        if not (freeze.OUT / "mpy-cross").exists():
+        if not built.mpy_cross_path.exists():
             raise freeze.Unavailable("mpy-cross is not built yet: run ./dev freeze first")
         compiled = folder / "mpy"
         sizes = freeze.compile_into(compiled / "mqtt_as_tls")
@@ -96,7 +97,7 @@ def measure(table, folder, pki, used, absent):
         table.add("`.mpy` that a working app imports", "B", flashed, 0, target, absent)
         everything = {OURS: [sum(sizes.values())]}
         table.add("`.mpy`, everything", "B", everything, 0, (OURS, "<=", 34 * KB))
-        if (freeze.OUT / "micropython-32").exists():
+        if built.mpy_cross_path.with_name("micropython-32").exists():
             ram(table, modules, compiled, absent)
     except freeze.Unavailable as reason:
         names = " ".join(name for name in stages if stages[name] == "working")
@@ -117,7 +118,7 @@ def compile_peer(module, folder):
     source = source_of(module)
     mpy_file = folder / source.relative_to(PEERS).with_suffix(".mpy")
     mpy_file.parent.mkdir(parents=True, exist_ok=True)
-    cross = freeze.mpy_cross()
+    cross = Source().mpy_cross()
     subprocess.check_call([cross, "-O3", "-march=armv6m", "-o", mpy_file, source])
     return mpy_file.stat().st_size
 

@@ -27,16 +27,18 @@ def fetch(suite, sources, folder, binaries=()):
     Have packages in `folder`, downloaded unless they lie there already.
 
     suite     str, Debian's: "trixie", "sid"
-    sources   iterable of str, of source packages
+    sources   iterable of str, of source packages: what their authors released, without Debian's
+              changes
     folder    Path, for these packages alone
     binaries  iterable of str, of binary packages (.deb)
 
     Return a text that names their files, with their versions. Raises Unavailable.
     """
-    wanted = [f"{name}_*.dsc" for name in sources] + [f"{name}_*.deb" for name in binaries]
+    wanted = [f"{name}_*.orig.tar.*" for name in sources]
+    wanted += [f"{name}_*.deb" for name in binaries]
     if not all(list(folder.glob(pattern)) for pattern in wanted):
         _download(suite, sources, binaries, folder)
-    return " ".join(sorted(file.name for file in folder.glob("*.d[se][cb]")))
+    return " ".join(sorted(file.name for kind in wanted for file in folder.glob(kind)))
 
 
 def unpack(archive, folder, only=""):
@@ -113,7 +115,7 @@ def _download(suite, sources, binaries, folder):
         command = _apt(apt, "".join(lines))
         try:
             run(*command, "--error-on=any", "update")
-            run(*command, "--download-only", "source", *sources, cwd=fresh)
+            run(*command, "--download-only", "--tar-only", "source", *sources, cwd=fresh)
             if binaries:
                 run(*command, "download", *binaries, cwd=fresh)
         except subprocess.CalledProcessError as error:

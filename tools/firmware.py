@@ -4,7 +4,10 @@ Build MicroPython for the RP2040 with mqtt_as_tls frozen in, as a user's firmwar
     .venv/bin/python -m tools.firmware           build, show what the package adds to the firmware
     .venv/bin/python -m tools.firmware --json    the same as one line of JSON
 
-What comes out, in .cache/firmware/out/:
+    .venv/bin/python -m tools.firmware --micropython sid|FOLDER
+                                                 the same from other sources
+
+What comes out, in .cache/firmware/out/ (of other sources in a folder of .cache of their own):
 
     frozen/firmware.bin, .elf    with the modules that a *user's* manifest names:
                                  tests/virtual_pico/manifest.py, which includes the one in the
@@ -28,12 +31,10 @@ import sys
 import time
 from pathlib import Path
 
-from tools import micropython_source as source
-from tools.debian import Unavailable, fetch, locked, run, unpack, unpack_binary
-from tools.micropython_source import ROOT, SUITE, TREE
+from tools import micropython_source as micropython
+from tools.debian import Unavailable, locked, run
+from tools.micropython_source import ROOT, Source
 
-CACHE = ROOT / ".cache" / "firmware"
-OUT = CACHE / "out"
 BOARD = ROOT / "tests" / "virtual_pico" / "board"
 STEPS = ROOT / "firmware"
 USER_MANIFEST_RP2 = BOARD.parent / "manifest.py"
@@ -42,12 +43,12 @@ PLAIN_MANIFEST_RP2 = BOARD.parent / "manifest_plain.py"
 COMPILERS = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "cmake", "ninja-build")
 PROGRAMS = ("cmake", "ninja", "dpkg-deb")
 
-# Debian's source package -> where it is unpacked
-SOURCES = {"lwip": TREE / "lib" / "lwip"}
-# its binary package -> where its source lies in it, where it is unpacked
+# Debian's source package -> where it goes in MicroPython's tree
+SOURCES = {"lwip": "lib/lwip"}
+# its binary package -> where its source lies in it, where that goes
 BINARIES = {
-    "pico-sdk-source": ("usr/src/pico-sdk", TREE / "lib" / "pico-sdk"),
-    "tinyusb-source": ("usr/src/tinyusb", TREE / "lib" / "tinyusb"),
+    "pico-sdk-source": ("usr/src/pico-sdk", "lib/pico-sdk"),
+    "tinyusb-source": ("usr/src/tinyusb", "lib/tinyusb"),
 }
 
 # file in MicroPython's tree -> pairs of what is there and what replaces it
@@ -76,9 +77,8 @@ CHANGES = {
         # a soft reset frees this object while PPP comes up or goes: lwIP ends at once only what
         # runs, and would go on in memory that is another's
         (
-            "            self->state = STATE_INACTIVE;\n            ppp_close(self->pcb, 1);\n",
-            "            self->state = STATE_INACTIVE;\n"
-            "            if (self->pcb->phase != PPP_PHASE_DEAD) {\n"
+            "ppp_close(self->pcb, 1);\n",
+            "if (self->pcb->phase != PPP_PHASE_DEAD) {\n"
             "                self->pcb->phase = PPP_PHASE_RUNNING;\n"
             "            }\n"
             "            ppp_close(self->pcb, 1);\n",
@@ -91,32 +91,35 @@ CHANGES = {
 }
 
 
-def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, **options):
+def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, of=None, **options):
     """
     Return the path of an RP2040's firmware.bin (its .elf lies beside it), built if need be.
 
     manifest  path of a manifest.py: what is frozen in
-    name      str, of the folder in OUT that it gets
+    name      str, of the folder that it gets
     module    Path of the folder of a user C module, or None
+    of        Source to build from; None: what MICROPYTHON_SOURCE says
     options   of CMake, for the module: {"MICROPY_C_HEAP_SIZE": 81920}, …
 
     Raises Unavailable.
     """
     manifest = Path(manifest).resolve()
-    source.need("compiler for the RP2040", COMPILERS, _can_build)
-    with locked(CACHE):
-        versions = _sources()
+    source = of or Source()
+    micropython.need("compiler for the RP2040", COMPILERS, _can_build)
+    cache = source.caches / "firmware"
+    with locked(cache):
+        versions = _sources(source)
         source.mpy_cross()
         files = [manifest, *sorted(BOARD.iterdir())]
         files += [path for _, path in source.files_of(manifest, "rp2")]
         files += sorted(module.iterdir()) if module else []
-        key = source.key(f"{versions} {options}", __file__, *files)
-        firmware = OUT / name / "firmware.bin"
-        if not source.is_fresh(firmware, key):
-            built = _build(manifest, versions, module, options)
+        key = micropython.key(f"{versions} {options}", __file__, *files)
+        firmware = cache / "out" / name / "firmware.bin"
+        if not micropython.is_fresh(firmware, key):
+            built = _build(source, cache, manifest, versions, module, options)
             firmware.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(built.with_suffix(".elf"), firmware.with_suffix(".elf"))
-            source.deliver(built, firmware, key)
+            micropython.deliver(built, firmware, key)
         return firmware
 
 
@@ -145,59 +148,53 @@ def sizes():
     """Build both firmwares; return what a tool wants to record of them (dict)."""
     frozen, without = flash_size(rp2040()), flash_size(plain())
     return {
-        "versions": source.upstream(_sources()),
+        "versions": micropython.upstream(_sources(Source())),
         "frozen_bytes": frozen,
         "plain_bytes": without,
         "added_bytes": frozen - without,
     }
 
 
-def _sources():
+def _sources(source):
     """Have all that the firmware takes in MicroPython's tree; return a text of the versions."""
-    versions = source.sources()
-    packages = CACHE / "packages"
-    with locked(source.CACHE):
-        more = fetch(SUITE, SOURCES, packages, BINARIES)
-        stamp = TREE / "unpacked-rp2.txt"
-        if not (stamp.is_file() and stamp.read_text() == more):
-            source.say("unpack", more)
-            source.warn_if_moved(more)
-            for name, folder in SOURCES.items():
-                unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
-            for name, (only, folder) in BINARIES.items():
-                unpack_binary(next(packages.glob(f"{name}_*.deb")), folder, only)
-            stamp.write_text(more)
-    return f"{versions} {more}"
+    versions = source.unpacked()
+    if source.suite is None:
+        return versions
+    with locked(source.cache):
+        packages = source.caches / "firmware" / "packages"
+        return f"{versions} {source.add('unpacked-rp2.txt', packages, SOURCES, BINARIES)}"
 
 
 def _can_build():
-    return source.has(*PROGRAMS) and source.compiles("arm-none-eabi-gcc", "--specs=nosys.specs")
+    compiler = ("arm-none-eabi-gcc", "--specs=nosys.specs")
+    return micropython.has(*PROGRAMS) and micropython.compiles(*compiler)
 
 
-def _change():
+def _change(tree):
     """Make the CHANGES, unless they are made."""
     for name, changes in CHANGES.items():
-        path = TREE / name
+        path = tree / name
         text = path.read_text()
         for old, new in changes:
             if new not in text:
                 if text.count(old) != 1:
                     raise RuntimeError(f"{name} has changed: see CHANGES in tools/firmware.py")
                 text = text.replace(old, new)
-        source.write_files(TREE, {name: text})
+        micropython.write_files(tree, {name: text})
 
 
-def _build(manifest, versions, module, options):
+def _build(source, cache, manifest, versions, module, options):
     """Return the path of firmware.bin in the folder in which it was built."""
-    _change()
-    folder = CACHE / (f"build-{module.name}" if module else "build")
-    of = f"{versions} {TREE}\n"  # CMake remembers where its sources were
+    _change(source.tree)
+    folder = cache / (f"build-{module.name}" if module else "build")
+    of = f"{versions} {source.tree}\n"  # CMake remembers where its sources were
     stamp = folder / "built-from.txt"
     if not (stamp.is_file() and stamp.read_text() == of):
         shutil.rmtree(folder, ignore_errors=True)
-        source.write_files(folder, {stamp.name: of})
-    source.say("build the firmware with", manifest.name, f"and {module.name}/" if module else "")
-    source.forget_frozen(folder)
+        micropython.write_files(folder, {stamp.name: of})
+    with_module = f"and {module.name}/" if module else ""
+    micropython.say("build the firmware with", manifest.name, with_module)
+    micropython.forget_frozen(folder)
     options = {
         "MICROPY_C_HEAP_SIZE": 0,
         "TLS_STEPS_P256": "ON",
@@ -205,12 +202,12 @@ def _build(manifest, versions, module, options):
         "MICROPY_BOARD": "VIRTUAL_PICO",
         "MICROPY_BOARD_DIR": BOARD,
         "MICROPY_FROZEN_MANIFEST": manifest,
-        "MICROPY_LIB_DIR": source.LIBRARY,
+        "MICROPY_LIB_DIR": source.library,
         "PICO_CLIB": "newlib",
         "PICO_NO_PICOTOOL": 1,  # it would be fetched and built, for a file that nothing here reads
         "USER_C_MODULES": module or "",
     }
-    port = TREE / "ports" / "rp2"
+    port = source.tree / "ports" / "rp2"
     configure = [f"-D{name}={value}" for name, value in options.items()]
     source.build(port, "cmake", "-G", "Ninja", "-S", port, "-B", folder, *configure)
     source.build(folder, "ninja", "-j", str(os.cpu_count()))
@@ -220,15 +217,22 @@ def _build(manifest, versions, module, options):
 def main():
     parser = argparse.ArgumentParser(prog="python -m tools.firmware")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
-    as_json = parser.parse_args().json
+    parser.add_argument(
+        "--micropython",
+        metavar="SUITE|PATH",
+        help="build from a suite of Debian (sid), or from a folder with MicroPython's release "
+        "sources and their submodules; default: MICROPYTHON_SOURCE, else trixie",
+    )
+    arguments = parser.parse_args()
+    if arguments.micropython:
+        os.environ["MICROPYTHON_SOURCE"] = arguments.micropython
     started = time.monotonic()
     result = sizes()
-    if as_json:
+    if arguments.json:
         print(json.dumps(result))
         return
-    for name in "frozen", "plain":
-        firmware = os.path.relpath(OUT / name / "firmware.bin")
-        print(f"{firmware}  {result[name + '_bytes']:,} B")
+    for firmware, name in (rp2040(), "frozen"), (plain(), "plain"):
+        print(f"{os.path.relpath(firmware)}  {result[name + '_bytes']:,} B")
     print(f"mqtt_as_tls adds {result['added_bytes']:,} B")
     print(f"{time.monotonic() - started:.1f} s")
 

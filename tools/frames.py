@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tools import freeze
+from tools.micropython_source import Source
 
 MOST = 11  # VM_MAX_STATE_ON_STACK of py/objfun.c
 _TRY = 3  # words of each `try` in another, of which `except ... as` has one more
@@ -101,7 +102,7 @@ def frames(path):
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.mpy")
-        subprocess.check_call([freeze.mpy_cross(), "-O3", "-march=armv6m", "-o", out, path])
+        subprocess.check_call([Source().mpy_cross(), "-O3", "-march=armv6m", "-o", out, path])
         reader = _Reader(out.read_bytes())
     reader.at = 4
     strings, objects = reader.number(), reader.number()

@@ -20,12 +20,11 @@ import sys
 import time
 from pathlib import Path
 
-from tools import micropython_source as source
+from tools import micropython_source as micropython
 from tools.debian import Unavailable, locked
-from tools.micropython_source import CACHE, OUT, ROOT, files_of, mpy_cross
+from tools.micropython_source import ROOT, Source
 from tools.mqttls.library import bytecode
 
-PORT = source.TREE / "ports" / "unix"
 USER_MANIFEST = ROOT / "tests" / "packaging" / "user_manifest.py"
 COMPILERS = ("gcc", "gcc-multilib", "libc6-dev", "make")
 
@@ -47,23 +46,25 @@ HEAP_TLS_FLAGS = (
 )
 
 
-def unix(bits, manifest=USER_MANIFEST):
+def unix(bits, manifest=USER_MANIFEST, of=None):
     """
     Return the path of the unix port's interpreter with `manifest` frozen in, built if need be.
 
     bits      64, or 32 for the one whose TLS memory comes from the heap
     manifest  path of a manifest.py
+    of        Source to build from; None: what MICROPYTHON_SOURCE says
 
     Raises Unavailable.
     """
     manifest = Path(manifest).resolve()
-    mpy_cross()
-    frozen = [path for _, path in files_of(manifest)]
-    key = source.key(source.sources(), __file__, manifest, *frozen)
-    program = OUT / f"micropython-{bits}"
-    with locked(CACHE):
-        if not source.is_fresh(program, key):
-            source.deliver(_build(bits, manifest), program, key)
+    source = of or Source()
+    source.mpy_cross()
+    frozen = [path for _, path in source.files_of(manifest)]
+    key = micropython.key(source.unpacked(), __file__, manifest, *frozen)
+    program = source.cache / "out" / f"micropython-{bits}"
+    with locked(source.cache):
+        if not micropython.is_fresh(program, key):
+            micropython.deliver(_build(source, bits, manifest), program, key)
     return program
 
 
@@ -83,27 +84,28 @@ def compile_into(folder):
     return {Path(name).stem: len(data) for name, data in files.items()}
 
 
-def _build(bits, manifest):
+def _build(source, bits, manifest):
     """Return the path of what make makes."""
-    source.need(
+    micropython.need(
         f"compiler for {bits} bits",
         COMPILERS,
-        lambda: source.has("make") and source.compiles("gcc", f"-m{bits}"),
+        lambda: micropython.has("make") and micropython.compiles("gcc", f"-m{bits}"),
     )
-    source.say(f"build the unix port for {bits} bits")
-    folder = CACHE / f"build-{bits}"
-    source.forget_frozen(folder)
+    micropython.say(f"build the unix port for {bits} bits")
+    folder = source.cache / f"build-{bits}"
+    micropython.forget_frozen(folder)
     options = [
         *OPTIONS,
         f"BUILD={folder}",
         f"FROZEN_MANIFEST={manifest}",
-        f"MPY_LIB_DIR={source.LIBRARY}",
+        f"MPY_LIB_DIR={source.library}",
     ]
     if bits == 32:
-        header = source.write_files(CACHE, {"heap_tls.h": HEAP_TLS_HEADER}) / "heap_tls.h"
+        header = {"heap_tls.h": HEAP_TLS_HEADER}
+        header = micropython.write_files(source.cache, header) / "heap_tls.h"
         flags = " ".join(("-m32", *HEAP_TLS_FLAGS, f"-include {header}"))
         options += ["CC=gcc -m32", "LDFLAGS_EXTRA=-m32 -no-pie", f"CFLAGS_EXTRA={flags}"]
-    source.build(PORT, *source.MAKE, *options)
+    source.build(source.tree / "ports" / "unix", *micropython.MAKE, *options)
     return folder / "micropython"
 
 

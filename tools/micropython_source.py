@@ -2,9 +2,13 @@
 MicroPython's source and its cross compiler, which tools.freeze and tools.firmware build from.
 
 The sources are those of Debian trixie, fetched by tools.debian and unpacked once, in
-.cache/freeze. Debian carries no micropython-lib: the build gets a folder in its place that holds
-one package, `ssl`, which only hands on the names of the C module `tls` (the real one wraps its
-class). asyncio is MicroPython's own.
+.cache/freeze. MICROPYTHON_SOURCE in the environment names others: another suite of Debian
+("sid"), or a folder with MicroPython's release sources and their submodules; what is built from
+these lies in a folder of .cache of their own.
+
+Debian carries no micropython-lib: the build gets a folder in its place that holds one package,
+`ssl`, which only hands on the names of the C module `tls` (the real one wraps its class). asyncio
+is MicroPython's own.
 
 What is built is built again only when a source, a manifest or a tool here has changed. What
 cannot be had raises `Unavailable`, which says what is missing, and the remedy.
@@ -23,18 +27,13 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.debian import Unavailable, fetch, locked, unpack
+from tools.debian import Unavailable, fetch, locked, unpack, unpack_binary
 
 ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".cache" / "freeze"
-OUT = CACHE / "out"
-TREE = CACHE / "micropython"
-LIBRARY = CACHE / "micropython-lib"
-MPY_CROSS = OUT / "mpy-cross"
 _LIFE_S = 10  # between signs of life of a build
 MAKE = ("make", "-s", f"-j{os.cpu_count()}")
 
-SUITE = "trixie"
+STABLE = "trixie"
 # Debian's packages in the versions that the figures in docs/ are of. A stable release moves for
 # security alone: then the build goes on, and says so.
 VERSIONS = {
@@ -48,7 +47,7 @@ VERSIONS = {
 UNUSED = ("tests", "docs", "logo", "lib/mbedtls/tests", "lib/mbedtls/programs")
 PORTS = ("unix", "rp2")
 # Debian's source package -> where it is unpacked
-SOURCES = {"micropython": TREE, "mbedtls": TREE / "lib" / "mbedtls"}
+SOURCES = {"micropython": "", "mbedtls": "lib/mbedtls"}
 
 SSL_STAND_IN = {
     "README.md": "Stands in for micropython-lib, which Debian does not carry.\n",
@@ -57,30 +56,178 @@ SSL_STAND_IN = {
 }
 
 
-def sources():
+class Source:
     """
-    Have MicroPython's tree in TREE; return a text that names its versions.
+    MicroPython's sources, and where what is built from them lies.
 
-    Raises Unavailable.
+    of  str, a suite of Debian, or the path of a folder with MicroPython's own sources; None: what
+        MICROPYTHON_SOURCE in the environment says, else STABLE
+
+    Attributes: `suite` (str, or None where the sources are of a folder), `caches` (Path, for all
+    that is built), `cache` (Path, for what is built here), `tree` (Path of MicroPython's sources),
+    `library` (Path of micropython-lib).
     """
-    with locked(CACHE):
-        packages = CACHE / "packages"
-        versions = fetch(SUITE, SOURCES, packages)
-        stamp = TREE / "unpacked.txt"
+
+    def __init__(self, of=None):
+        of = str(of or os.environ.get("MICROPYTHON_SOURCE") or STABLE)
+        self.caches = ROOT / ".cache"
+        if "/" in of:
+            self.suite = None
+            self._folder = Path(of).resolve()
+            place = hashlib.sha256(str(self._folder).encode()).hexdigest()[:8]
+            self.caches /= f"{self._folder.name}-{place}"
+        elif re.fullmatch("[a-z][a-z-]*", of):
+            self.suite = of
+            if of != STABLE:
+                self.caches /= of
+        else:
+            raise Unavailable(f"MICROPYTHON_SOURCE: {of!r} is no suite of Debian, and no path")
+        self.cache = self.caches / "freeze"
+        self.tree = self.cache / "micropython"
+        if self.suite:
+            self.library = self.cache / "micropython-lib"
+        else:
+            self.library = self.tree / "lib" / "micropython-lib"
+        self.mpy_cross_path = self.cache / "out" / "mpy-cross"
+
+    def unpacked(self):
+        """
+        Have MicroPython's tree in `tree`; return a text that names its versions.
+
+        Raises Unavailable.
+        """
+        with locked(self.cache):
+            if self.suite is None:
+                return self._copied()
+            versions = self.add("unpacked.txt", self.cache / "packages", SOURCES)
+            write_files(self.library, SSL_STAND_IN)
+            return versions
+
+    def add(self, stamp, packages, sources, binaries=None):
+        """
+        Have Debian's packages in the tree, while its cache is locked; return their versions (str).
+
+        stamp     str, name of the file that says what is there
+        packages  Path of a folder for what is downloaded
+        sources   {source package: where it goes in the tree; "" for the tree itself}
+        binaries  {binary package: (where its source lies in it, where that goes in the tree)}
+
+        Raises Unavailable.
+        """
+        binaries = binaries or {}
+        versions = fetch(self.suite, sources, packages, binaries)
+        stamp = self.tree / stamp
         if not (stamp.is_file() and stamp.read_text() == versions):
             say("unpack", versions)
-            warn_if_moved(versions)
-            # the dates in the archives say nothing to what was built from older ones
-            for old in (TREE, *CACHE.glob("build-*")):
-                shutil.rmtree(old, ignore_errors=True)
-            for name, folder in SOURCES.items():
-                unpack(next(packages.glob(f"{name}_*.orig.tar.*")), folder)
-            unused = {TREE / name for name in UNUSED} | set((TREE / "ports").iterdir())
-            for folder in unused - {TREE / "ports" / name for name in PORTS}:
-                shutil.rmtree(folder)
+            if self.suite == STABLE:
+                warn_if_moved(versions)
+            if "" in sources.values():
+                self._begin_anew()
+            for name, folder in sources.items():
+                unpack(next(packages.glob(f"{name}_*.orig.tar.*")), self.tree / folder)
+            for name, (only, folder) in binaries.items():
+                package = next(packages.glob(f"{name}_*.deb"))
+                unpack_binary(package, self.tree / folder, only)
+            if "" in sources.values():
+                unused = {self.tree / name for name in UNUSED}
+                unused |= set((self.tree / "ports").iterdir())
+                for folder in unused - {self.tree / "ports" / name for name in PORTS}:
+                    shutil.rmtree(folder)
             stamp.write_text(versions)
-        write_files(LIBRARY, SSL_STAND_IN)
         return versions
+
+    def _begin_anew(self):
+        # the dates in the archives say nothing to what was built from older ones
+        for old in (self.tree, *self.cache.glob("build-*")):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _copied(self):
+        """Have a copy of the folder, which stays as it is; return what `unpacked` does."""
+        try:
+            config = (self._folder / "py" / "mpconfig.h").read_text()
+        except OSError as error:
+            raise Unavailable(f"{self._folder}: no sources of MicroPython: {error}") from None
+        for library in ("mbedtls", "micropython-lib"):
+            if not any((self._folder / "lib" / library).glob("*")):
+                raise Unavailable(
+                    f"{self._folder}: lib/{library} is empty: make -C ports/rp2 submodules there"
+                )
+        numbers = re.findall(r"#define MICROPY_VERSION_(?:MAJOR|MINOR|MICRO) +(\d+)", config)
+        digest = hashlib.sha256()
+        for path in sorted(self._folder.rglob("*")):
+            if _is_wanted(path.relative_to(self._folder)) and path.is_file():
+                state = path.stat()
+                digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+        versions = f"micropython_{'.'.join(numbers)} {digest.hexdigest()}"
+        stamp = self.tree / "unpacked.txt"
+        if not (stamp.is_file() and stamp.read_text() == versions):
+            say("copy", self._folder)
+            self._begin_anew()
+
+            def unwanted(folder, names):
+                folder = Path(folder).relative_to(self._folder)
+                return [name for name in names if not _is_wanted(folder / name)]
+
+            shutil.copytree(self._folder, self.tree, symlinks=True, ignore=unwanted)
+            stamp.write_text(versions)
+        return versions
+
+    def mpy_cross(self):
+        """Return the path of mpy-cross, built if need be. Raises Unavailable."""
+        wanted = key(self.unpacked())
+        with locked(self.cache):
+            if not is_fresh(self.mpy_cross_path, wanted):
+                packages = ("gcc", "libc6-dev", "make")
+                need("compiler", packages, lambda: has("make") and compiles("gcc"))
+                say("build mpy-cross")
+                self.build(self.tree / "mpy-cross", *MAKE, "CWARN=-w")
+                built = self.tree / "mpy-cross" / "build" / "mpy-cross"
+                deliver(built, self.mpy_cross_path, wanted)
+        return self.mpy_cross_path
+
+    def files_of(self, manifest, port="unix"):
+        """
+        Return what `manifest` (path) has frozen, as a list of (path on the device, path here).
+
+        port    str, the port whose manifest it is: its folder in MicroPython's ports/
+
+        Raises Unavailable.
+        """
+        self.unpacked()
+        tool = self.tree / "tools" / "manifestfile.py"
+        spec = importlib.util.spec_from_file_location("manifestfile", tool)
+        manifestfile = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(manifestfile)
+        folders = {
+            "MPY_DIR": self.tree,
+            "PORT_DIR": self.tree / "ports" / port,
+            "MPY_LIB_DIR": self.library,
+        }
+        reader = manifestfile.ManifestFile(
+            manifestfile.MODE_FREEZE, {name: str(folder) for name, folder in folders.items()}
+        )
+        reader.execute(str(manifest))
+        return [(file.target_path, Path(file.full_path)) for file in reader.files()]
+
+    def build(self, folder, *command):
+        """Run a command that builds in `folder`; where it fails, its last words are shown."""
+        # the environment of a calling make, or the user's own flags, are not for this build
+        dropped = ("MAKEFLAGS", "MFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
+        env = {name: value for name, value in os.environ.items() if name not in dropped}
+        # or the version of the repository round the cache would become MicroPython's
+        env["GIT_CEILING_DIRECTORIES"] = str(ROOT / ".cache")
+        env["MICROPY_MPYCROSS"] = str(self.mpy_cross_path)
+        _run_shown(folder, command, env)
+
+
+def _is_wanted(path):
+    """Return whether a build here reads `path` (Path in a folder of MicroPython's sources)."""
+    parts = path.parts
+    if path.name.startswith(".git") or (parts[-1].startswith("build") and len(parts) <= 3):
+        return False
+    if parts[0] == "ports" and len(parts) > 1:
+        return parts[1] in PORTS
+    return not any(path.is_relative_to(name) for name in UNUSED)
 
 
 def upstream(versions):
@@ -97,40 +244,9 @@ def warn_if_moved(versions):
     """Say which of `versions` (text, names of Debian's files) are not those of VERSIONS."""
     for name, version in upstream(versions).items():
         if version != VERSIONS[name]:
-            say(f"{name} is {version} in Debian {SUITE}, the figures here are of {VERSIONS[name]}")
-
-
-def mpy_cross():
-    """Return the path of mpy-cross, built if need be. Raises Unavailable."""
-    wanted = key(sources())
-    with locked(CACHE):
-        if not is_fresh(MPY_CROSS, wanted):
-            packages = ("gcc", "libc6-dev", "make")
-            need("compiler", packages, lambda: has("make") and compiles("gcc"))
-            say("build mpy-cross")
-            build(TREE / "mpy-cross", *MAKE, "CWARN=-w")
-            deliver(TREE / "mpy-cross" / "build" / "mpy-cross", MPY_CROSS, wanted)
-    return MPY_CROSS
-
-
-def files_of(manifest, port="unix"):
-    """
-    Return what `manifest` (path) has frozen, as a list of (path on the device, path here).
-
-    port    str, the port whose manifest it is: its folder in MicroPython's ports/
-
-    Raises Unavailable.
-    """
-    sources()
-    spec = importlib.util.spec_from_file_location("manifestfile", TREE / "tools/manifestfile.py")
-    manifestfile = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(manifestfile)
-    folders = {"MPY_DIR": TREE, "PORT_DIR": TREE / "ports" / port, "MPY_LIB_DIR": LIBRARY}
-    reader = manifestfile.ManifestFile(
-        manifestfile.MODE_FREEZE, {name: str(folder) for name, folder in folders.items()}
-    )
-    reader.execute(str(manifest))
-    return [(file.target_path, Path(file.full_path)) for file in reader.files()]
+            say(
+                f"{name} is {version} in Debian {STABLE}, the figures here are of {VERSIONS[name]}"
+            )
 
 
 def forget_frozen(build):
@@ -177,14 +293,7 @@ def compiles(compiler, *flags):
     return probe.returncode == 0
 
 
-def build(folder, *command):
-    """Run a command that builds in `folder`; where it fails, its last words are shown."""
-    # the environment of a calling make, or the user's own flags, are not for this build
-    dropped = ("MAKEFLAGS", "MFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")
-    env = {name: value for name, value in os.environ.items() if name not in dropped}
-    # or the version of the repository round the cache would become MicroPython's
-    env["GIT_CEILING_DIRECTORIES"] = str(ROOT / ".cache")
-    env["MICROPY_MPYCROSS"] = str(MPY_CROSS)
+def _run_shown(folder, command, env):
     lines = collections.deque(maxlen=40)
     with (
         _life_shown(lines),

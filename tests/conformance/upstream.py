@@ -34,6 +34,7 @@ from cryptography import x509
 from tests.conformance import differences
 from tests.support import mpy, patience, process
 from tools import debian
+from tools.micropython_source import upstream
 
 HERE = Path(__file__).parent
 CACHE = debian.CACHE / "mosquitto"
@@ -107,14 +108,14 @@ class Upstream:
     def __init__(self, folder):
         with debian.locked(CACHE):
             packages = CACHE / "packages"
-            dsc = debian.fetch("sid", ["mosquitto"], packages)
+            name = debian.fetch("sid", ["mosquitto"], packages)
             tests = CACHE / "test"
             stamp = tests / "unpacked.txt"
-            if not (stamp.is_file() and stamp.read_text() == dsc):
+            if not (stamp.is_file() and stamp.read_text() == name):
                 archive = next(packages.glob("mosquitto_*.orig.tar.*"))
                 debian.unpack(archive, tests, only="test")
-                stamp.write_text(dsc)
-        self.version = tuple(map(int, re.findall(r"\d+", dsc.split("-")[0])))
+                stamp.write_text(name)
+        self.version = tuple(map(int, upstream(name)["mosquitto"].split(".")))
         self.lib = tests / "lib"
         self._folder = folder
         self._children = []

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import mpy
 from tools import debian, freeze, size
+from tools.micropython_source import Source
 from tools.mqttls import library
 from tools.mqttls.board import INFO
 
@@ -134,7 +135,7 @@ require("mqtt_as_tls")
     ):
         manifest = tmp_path / "manifest.py"
         manifest.write_text(text)
-        frozen = [name for name, _ in had(freeze.files_of, manifest)]
+        frozen = [name for name, _ in had(Source().files_of, manifest)]
         assert sorted(frozen) == sorted({"ssl.py", *modules}), text
 
 

@@ -33,7 +33,7 @@ def frozen_names(firmware):
 
 def bytecode(folder, optimisation):
     """Return the bytecode of each function in the package, compiled with -O`optimisation`."""
-    files = []
+    files, micropython = [], micropython_source.Source()
     for path in sorted((ROOT / "mqtt_as_tls").glob("*.py")):
         text = path.read_text()
         if "__version__ =" not in text:  # freezing adds it
@@ -43,8 +43,8 @@ def bytecode(folder, optimisation):
         name = path.relative_to(ROOT)
         files.append(source.with_suffix(".mpy"))
         options = (f"-O{optimisation}", "-march=armv6m", "-s", name, "-o", files[-1])
-        run(micropython_source.MPY_CROSS, *options, source)
-    tool = micropython_source.TREE / "tools" / "mpy-tool.py"
+        run(micropython.mpy_cross_path, *options, source)
+    tool = micropython.tree / "tools" / "mpy-tool.py"
     found = re.findall(r"raw bytecode: \d+ ([0-9a-f:]+)", run(sys.executable, tool, "-d", *files))
     return {bytes.fromhex(code.replace(":", "")) for code in found}
 

@@ -35,7 +35,7 @@ file(GLOB empty
     ${mbedtls}/chachapoly.c ${mbedtls}/cmac.c ${mbedtls}/des.c ${mbedtls}/dhm.c
     ${mbedtls}/ecjpake.c ${mbedtls}/hmac_drbg.c ${mbedtls}/mps_reader.c ${mbedtls}/mps_trace.c
     ${mbedtls}/nist_kw.c ${mbedtls}/pem.c ${mbedtls}/pkcs12.c ${mbedtls}/pkwrite.c
-    ${mbedtls}/poly1305.c ${mbedtls}/ripemd160.c ${mbedtls}/ssl_cache.c ${mbedtls}/ssl_cookie.c
+    ${mbedtls}/poly1305.c ${mbedtls}/ripemd160.c ${mbedtls}/ssl_cache.c
     ${mbedtls}/ssl_ticket.c ${mbedtls}/x509_create.c ${mbedtls}/x509_crl.c
     ${mbedtls}/x509_csr.c ${mbedtls}/x509write_crt.c ${mbedtls}/x509write_csr.c
     ${ppp}/ccp.c ${ppp}/chap_ms.c ${ppp}/demand.c ${ppp}/eap.c ${ppp}/ecp.c ${ppp}/mppe.c
