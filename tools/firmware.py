@@ -74,6 +74,20 @@ CHANGES = {
             "        ppp_close(self->pcb, 0);\n"
             "        MICROPY_PY_LWIP_EXIT\n",
         ),
+        # from 1.26 on a soft reset, which frees this object when no memory is to be had, would end
+        # here, before lwIP's part is given back: it has one, and the next "pppos_create failed"
+        (
+            "    mp_load_method(self->stream, MP_QSTR_irq, dest);\n"
+            "    dest[2] = mp_const_none;\n"
+            "    mp_call_method_n_kw(1, 0, dest);\n",
+            "    nlr_buf_t nlr;\n"
+            "    if (nlr_push(&nlr) == 0) {\n"
+            "        mp_load_method(self->stream, MP_QSTR_irq, dest);\n"
+            "        dest[2] = mp_const_none;\n"
+            "        mp_call_method_n_kw(1, 0, dest);\n"
+            "        nlr_pop();\n"
+            "    }\n",
+        ),
         # a soft reset frees this object while PPP comes up or goes: lwIP ends at once only what
         # runs, and would go on in memory that is another's
         (

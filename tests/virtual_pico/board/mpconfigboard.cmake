@@ -18,6 +18,10 @@ else()
     set(MICROPY_C_HEAP_SIZE "0x20040000-__bss_end__-190*1024")
 endif()
 
+# The SDK from 2.2.0 on has a folder of headers that MicroPython 1.26 does not know
+list(APPEND MICROPY_CPP_INC_EXTRA
+    ${MICROPY_DIR}/lib/pico-sdk/src/rp2_common/pico_platform_common/include)
+
 # One file in six has no code for this board, but each would cost a compiler's start. (Were
 # one of them wanted after all, the linker would say so.)
 set(lib ${MICROPY_DIR}/lib)
