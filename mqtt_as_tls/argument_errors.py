@@ -68,7 +68,7 @@ def properties(value):
 def property(name):
     """Return the ValueError for the name of a property that MQTT 5 does not have."""
     name = quoted(name) if isinstance(name, str) else shown(name)
-    return ValueError("no property of MQTT 5 is %s (5.0 section 2.2.2.2)" % name)
+    return ValueError("no property of MQTT 5 is %s" % name)
 
 
 def property_value(name, what, value):
@@ -123,9 +123,9 @@ def thread():
 def stream(source, length):
     """Return the error for publish(topic, source, length=length), which cannot be sent."""
     if not isinstance(length, int) or isinstance(length, bool):
-        return TypeError("length: bytes of the stream, an int, not %s" % shown(length))
+        return TypeError("length: an int, not %s" % shown(length))
     if not 0 <= length <= 268_435_455:
-        return ValueError("length %d: 0 to 268435455 bytes (section 2.2.3)" % length)
+        return ValueError("length %d: 0 to 268435455" % length)
     if not hasattr(source, "readinto"):
         return TypeError(
             "payload with length=: a stream with readinto(), as open(path, 'rb') is, not %s:"
@@ -149,8 +149,7 @@ def text(name, value):
     """Return the ValueError for a name that MQTT cannot carry."""
     hint = ": .decode() makes one" if isinstance(value, bytes) else ""
     return ValueError(
-        "%s: a str of 1 to 65535 bytes without NUL [MQTT-1.5.3], not %s%s"
-        % (name, shown(value), hint)
+        "%s: a str of 1 to 65535 bytes without NUL, not %s%s" % (name, shown(value), hint)
     )
 
 
@@ -180,7 +179,7 @@ def option(name, value):
     if name in ("shared_session", "balance", "prefer_first_s"):
         return ValueError("%s: for a list of hosts, not for one" % name)
     if name == "password":
-        return ValueError("password without user: give user= too [MQTT-3.1.2-22]")
+        return ValueError("password without user: give user= too")
     hints = {
         "tls": "TLS(ca=...) or None",
         "link": "WiFi(...), another link with up() is_up() reset() dns_servers(), or None",
@@ -320,6 +319,7 @@ def file(name, problem, detail):
         "encrypted": "encrypted: openssl pkey -in OLD -out NEW",
         "find": "no %s",
         "key": "not the key of %s: copy both again",
+        "old": "verifies too little: flash 1.25 or newer, micropython.org",
         "open": "cannot open (%s): copy it to the board",
         "read": "unreadable: use P-256 or RSA, SHA-256 (or low memory)",
     }[problem]

@@ -215,13 +215,14 @@ class Connection:
         connect = await five.connect_packet() if five else client.connect_packet
         packet.set_clean(connect, clean)
         await t.dial(self.address, client.port)
-        client.retry.unanswered = 0  # whatever comes now, the link works
         tls = client.tls
         self._enter(_TLS if tls else _CONNECT)
         await t.handshake(tls, client.host, connect, self.reserve)
-        if tls and tls.verified:  # what the clock says is confirmed
-            tls.proved_s = time.time()
-            self._asked_clock = None
+        if tls:
+            client.retry.unanswered = 0  # whatever comes now, the link works
+            if tls.verified:  # what the clock says is confirmed
+                tls.proved_s = time.time()
+                self._asked_clock = None
         self._enter(_CONNECT)
         if self.reserve and tls:
             gc.collect()  # what stays of a connection is to lie low
@@ -244,6 +245,7 @@ class Connection:
                 await five.challenged(t, decoder)
             else:
                 break
+        client.retry.unanswered = 0
         if first != _CONNACK:
             raise load("texts").out_of_place(first)
         present, code = decoder.connack()

@@ -167,8 +167,7 @@ async def resolve(host, servers=None, *, tries=3, timeout_ms=1000):
     host        str. An IPv4 address is returned as it is; a name in `.local` is asked for by
                 multicast; any other name is asked of `servers`.
     servers     sequence of "ip" or ("ip", port). None or empty: on a board what
-                network.ipconfig("dns") tells (MicroPython 1.23 and newer), on a PC its own
-                resolver, which blocks.
+                network.ipconfig("dns") tells, on a PC its own resolver, which blocks.
     tries       how often each server is asked, 1 and up
     timeout_ms  wait for an answer to each query, in milliseconds
 

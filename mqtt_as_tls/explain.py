@@ -316,7 +316,9 @@ def explain(error, *, year=None, rows=ROWS, platform=None, state=None):
         elif code in (32, 104) and "tls" in text:
             code = -29312
     if state == "CONNECT" and ("closed" in text or "broken off: " in text):
-        text, code = "no connack", None
+        # with TLS 1.3 a broker looks at our certificate after the handshake
+        text = "after the broker's" if code == -30592 else "no connack"
+        code = None
     for row in rows:
         for key in row[:-1]:
             if key == code or isinstance(key, str) and key in text:

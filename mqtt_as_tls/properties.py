@@ -299,7 +299,7 @@ def encode(properties, packet):
             places = "a will,CONNECT,,,PUBACK,PUBREC,PUBREL,PUBCOMP,SUBSCRIBE,,UNSUBSCRIBE,,"
             places = (places + "PUBLISH,DISCONNECT,,AUTH").split(",")
             raise ValueError(
-                "property %s: not in %s; only in %s (5.0 section 2.2.2.2)"
+                "property %s: not in %s; only in %s"
                 % (
                     name,
                     places[slot],

@@ -93,8 +93,10 @@ def failed(client, error, old):
                 known.doubts.broke(error)
             else:
                 _search(client, now, error)
-    stubborn = isinstance(error, errors.RefusedError) and error.code not in _PASSING
-    if isinstance(error, errors.CertificateError) or getattr(error, "code", None) == -30592:
+    code = getattr(error, "code", None) or 0
+    stubborn = isinstance(error, errors.RefusedError) and code not in _PASSING
+    certificate = isinstance(error, errors.CertificateError) or code == -30592
+    if certificate:
         stubborn = load("dns", "clock").plausible()
     failover = client.failover
     hosts = len(failover.hosts) if failover else 1
@@ -106,8 +108,9 @@ def failed(client, error, old):
     known.refusals = known.refusals + 1 if stubborn else 0
     # a broker that is just starting refuses
     known.slow = known.refusals > 2 * hosts
-    # a refused connection (104 on lwIP), an unknown name, an end are answers: the link works
-    answered = getattr(error, "code", 0) in (104, 111)
+    # what mbedTLS does not like, a refused connection (104 on lwIP), an unknown name, an end are
+    # answers: the link works
+    answered = certificate or code < -999 or code in (104, 111)
     answered = answered or "no such name" in str(error) or "closed" in str(error)
     if not (answered or own or isinstance(error, errors.LinkError)):
         known.unanswered += 1

@@ -1,11 +1,7 @@
 """A TLS context from PEM or DER that always verifies, and the errors of a handshake by name."""
 
+import tls  # the firmware's C module: the import is absolute, it never finds this file
 from micropython import const
-
-try:
-    import tls  # the firmware's C module: the import is absolute, it never finds this file
-except ImportError:
-    import ssl as tls  # MicroPython 1.22 has the C module under this name
 
 from . import load, unload
 from .errors import CertificateError, TLSError
@@ -48,8 +44,7 @@ class TLS:
         self.verified = ca is not TLS
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         context.verify_mode = tls.CERT_REQUIRED if self.verified else tls.CERT_NONE
-        if hasattr(context, "verify_callback"):
-            context.verify_callback = self._see
+        context.verify_callback = self._see
         self.rsa = load("tls_files").fill(context, ca, cert, key, server_hostname)
         unload("tls_files")
 

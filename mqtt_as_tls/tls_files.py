@@ -3,6 +3,7 @@ Certificates and keys for a TLS context, from PEM or DER. Loaded when a TLS is m
 then.
 """
 
+import sys
 from binascii import a2b_base64
 
 from micropython import const
@@ -110,6 +111,8 @@ def fill(context, ca, cert, key, server_hostname):
     """
     if server_hostname is not None and not isinstance(server_hostname, str):
         raise _wrong("server_hostname", "name", server_hostname)
+    if sys.implementation[1] < (1, 25):
+        raise _wrong("MicroPython", "old")
     verifies = context.verify_mode
     if verifies and not ca:
         raise _wrong("no ca", "ca")

@@ -16,9 +16,9 @@ def is_on(wlan):
     """
     Return whether the radio of `wlan` is on. active() tells what was asked for; any command to a
     cyw43 that is off would switch it on. Its interface is there if it is on, and then runs DHCP or
-    has an address. MicroPython 1.22 has no ipconfig() to ask.
+    has an address.
     """
-    if not hasattr(wlan, "deinit") or not hasattr(wlan, "ipconfig"):
+    if not hasattr(wlan, "deinit"):
         return wlan.active()
     return wlan.ipconfig("dhcp4") or wlan.ifconfig()[0] != "0.0.0.0"
 
@@ -143,7 +143,7 @@ class WiFi:
     async def _join(self, ssid, password):
         # Return None, or what stood in the way: the driver's status, or its exception.
         wlan = self._wlan
-        trusted = self._static or not hasattr(wlan, "deinit") or not hasattr(wlan, "ipconfig")
+        trusted = self._static or not hasattr(wlan, "deinit")
         for _ in range(2):
             try:
                 await self._leave(False)  # a chip that hangs is off after that

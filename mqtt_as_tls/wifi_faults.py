@@ -77,8 +77,7 @@ async def _switch_off(wlan):
     # A cyw43 that answers no command: for each that its interface sends in farewell the driver
     # waits a second, seven in all. What can be done apart from the others is.
     await asyncio.sleep_ms(_TURN_MS)
-    if hasattr(wlan, "ipconfig"):
-        wlan.ipconfig(dhcp4=False)
+    wlan.ipconfig(dhcp4=False)
     await asyncio.sleep_ms(_TURN_MS)
     wlan.deinit()
     await asyncio.sleep_ms(_TURN_MS)

@@ -6,6 +6,7 @@ What cannot be had (apt, the keys, a mirror, the network) raises `Unavailable`, 
 """
 
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,41 @@ def fetch(suite, sources, folder, binaries=()):
     wanted = [f"{name}_*.orig.tar.*" for name in sources]
     wanted += [f"{name}_*.deb" for name in binaries]
     if not all(list(folder.glob(pattern)) for pattern in wanted):
-        _download(suite, sources, binaries, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh = folder.with_name(folder.name + ".new")
+        _download(suite, sources, binaries, fresh)
+        fresh.rename(folder)
     return " ".join(sorted(file.name for kind in wanted for file in folder.glob(kind)))
+
+
+def program(suite, package, name, folder):
+    """
+    Have a program of a binary package in `folder`, with all that it depends on, down to the C
+    library, unless it lies there already.
+
+    suite    str, Debian's
+    package  str
+    name     str, path of the program in the package: "usr/bin/micropython"
+    folder   Path, for this program alone
+
+    Return the Path of a script that starts it. Raises Unavailable.
+    """
+    script = folder / Path(name).name
+    if not script.is_file():
+        fresh = folder.with_name(folder.name + ".new")
+        _download(suite, (), (), fresh, (package,))
+        for file in fresh.glob("*.deb"):
+            run("dpkg-deb", "-x", file, fresh)
+            file.unlink()
+        # an own C library has a loader of its own, which takes the paths of libraries
+        loader = next(fresh.rglob("ld-linux*.so.*")).relative_to(fresh)
+        libraries = {path.parent.relative_to(fresh) for path in fresh.rglob("lib*.so.*")}
+        path = ":".join(f"{folder}/{each}" for each in sorted(libraries))
+        words = (str(folder / loader), "--library-path", path, str(folder / name))
+        (fresh / script.name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (fresh / script.name).chmod(0o755)
+        fresh.rename(folder)
+    return script
 
 
 def unpack(archive, folder, only=""):
@@ -89,7 +123,8 @@ def run(*command, **options):
     ).stdout
 
 
-def _download(suite, sources, binaries, folder):
+def _download(suite, sources, binaries, folder, programs=()):
+    # `programs` are binary packages with all that they depend on
     if platform.system() != "Linux" or not shutil.which("apt-get"):
         raise Unavailable("the sources come through apt-get, which is not here: use Debian")
     # Debian 13 renamed the file and left this name as a link
@@ -102,26 +137,30 @@ def _download(suite, sources, binaries, folder):
     mirror = next((site for site in sites if site.rstrip("/").endswith("/debian")), None)
     if not mirror:
         raise Unavailable("this machine's apt knows no Debian mirror: use Debian")
-    print("fetch", *sources, *binaries, "from Debian", suite, file=sys.stderr, flush=True)
+    print(
+        "fetch", *sources, *binaries, *programs, "from Debian", suite, file=sys.stderr, flush=True
+    )
     shutil.rmtree(folder, ignore_errors=True)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    folder.mkdir(parents=True)
     apt = CACHE / "apt" / suite
     with locked(apt):
         # the list of binary packages is large: only where one is wanted
-        kinds = ("deb-src", "deb") if binaries else ("deb-src",)
+        kinds = [*(["deb-src"] if sources else []), *(["deb"] if binaries or programs else [])]
         lines = [f"{kind} [signed-by={KEYRING}] {mirror} {suite} main\n" for kind in kinds]
         command = _apt(apt, "".join(lines))
         try:
             run(*command, "--error-on=any", "update")
-            run(*command, "--download-only", "--tar-only", "source", *sources, cwd=fresh)
+            if sources:
+                run(*command, "--download-only", "--tar-only", "source", *sources, cwd=folder)
             if binaries:
-                run(*command, "download", *binaries, cwd=fresh)
+                run(*command, "download", *binaries, cwd=folder)
+            if programs:
+                (folder / "partial").mkdir()
+                command += ["-o", f"Dir::Cache::archives={folder}", "--no-install-recommends"]
+                run(*command, "--yes", "--download-only", "install", *programs)
         except subprocess.CalledProcessError as error:
             last = (error.stdout.strip().splitlines() or ["no output"])[-1]
             raise Unavailable(f"apt could not fetch from Debian {suite}: {last}") from error
-    fresh.rename(folder)
 
 
 def _apt(folder, sources):

@@ -446,6 +446,16 @@ def unanswered(client):
     return client.retry.unanswered
 
 
+def be_firmware(*version):
+    """Have TLS take this board's MicroPython for one of `version` (int, int, ...)."""
+    from mqtt_as_tls import tls_files
+
+    class Sys:
+        implementation = ("micropython", version)
+
+    tls_files.sys = Sys  # until it is unloaded
+
+
 def supervisor(client):
     """Return the task that keeps it connected."""
     return client._task

@@ -1201,8 +1201,6 @@ def on_a_new_board(test):
         on_a_board_with(25, test)
         if "down" in name or "reset" in name:
             on_a_board_with(27, test)
-        if "joins" in name or "lost" in name or "static_address_needs" in name or "stuck" in name:
-            on_a_board_with(22, test)
 
 
 def on_a_board_with(micropython, test):

@@ -35,7 +35,7 @@ on an emulated CYW43439. That includes the surprises:
 
 cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does not even leave the
         network. From 1.28 on it removes the interface: the address is gone, and connect() gives
-        EPERM until active(True). Before 1.23 there is no ipconfig().
+        EPERM until active(True).
         deinit() switches the chip off; active(), disconnect() and config() switch it on again,
         connect() does not. active() tells what was asked for, whatever came of it.
         Each start that fails takes a state machine and two DMA channels with it: after six of
@@ -602,7 +602,7 @@ class _WLAN:
         raise RuntimeError("scan() blocks for up to 10 s")
 
 
-class _WLAN_CYW43_22(_WLAN):
+class _WLAN_CYW43(_WLAN):
     PM_NONE = 0xA11140
     PM_PERFORMANCE = 0xA11142
     PM_POWERSAVE = 0xA11C82
@@ -611,8 +611,6 @@ class _WLAN_CYW43_22(_WLAN):
         calls.append(("deinit",))
         _timed("deinit", driver.deinit)
 
-
-class _WLAN_CYW43(_WLAN_CYW43_22):
     def ipconfig(self, what=None, **values):
         if values:
             return _timed("ipconfig", driver.set_ipconfig, values["dhcp4"])
@@ -695,8 +693,6 @@ def board(name, micropython=None):
     global air, blocked, calls, driver, firmware, on_abort, on_traffic, WLAN, _country, _hostname
     firmware = micropython or firmware
     make, WLAN, constants = _BOARDS[name]
-    if WLAN is _WLAN_CYW43 and firmware < 23:
-        WLAN = _WLAN_CYW43_22
     air = Air()
     blocked = []
     calls = []

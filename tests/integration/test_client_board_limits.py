@@ -138,11 +138,20 @@ OWN = (
 OTHERS = (
     *(f"OSError({code})" for code in (101, 110, 113)),
     'ConnectError("no answer within 30 s")',
-    'TLSError("TLS handshake broken off (-20864)", -20864)',
+    'TLSError("TLS handshake broken off (110)", 110)',
+)
+# no mbedTLS says so before it has received something
+ANSWERS = (
+    'ConnectError("cannot connect: OSError(104,)", 104)',
+    'TLSError("TLS handshake broken off (-28288)", -28288)',
 )
 
 
-@pytest.mark.parametrize("errors, counted", [(OWN, False), (OTHERS, True)], ids=["own", "others"])
+@pytest.mark.parametrize(
+    ("errors", "counted"),
+    [(OWN, False), (OTHERS, True), (ANSWERS, False)],
+    ids=["own", "others", "answers"],
+)
 def test_which_errors_count_as_a_broker_that_does_not_answer(broker, errors, counted):
     Device.check(
         broker,

@@ -396,6 +396,27 @@ def test_no_ca_is_refused(nothing):
     assert refusal(**nothing) == "ValueError: no ca: give the CA of the broker's certificate"
 
 
+def test_firmware_that_verifies_too_little_is_refused(pki):
+    out = mpy.check(
+        """
+        import sys
+        from mqtt_as_tls import TLS
+        from tests.device.inside import be_firmware
+        for version in (1, 22, 2), (1, 24, 1, ""), (1, 25, 0), (1, 26, 1, "preview"), (2, 0):
+            be_firmware(*version)
+            for make in TLS, TLS.unverified:
+                try:
+                    make(*sys.argv[1:] if make is TLS else [])
+                    print("made")
+                except ValueError as error:
+                    print(error)
+        """,
+        pki.ca.cert_der,
+    )
+    refused = "MicroPython: verifies too little: flash 1.25 or newer, micropython.org"
+    assert out.splitlines() == [refused] * 4 + ["made"] * 6
+
+
 def test_a_certificate_without_its_key_is_refused(pki):
     for what in ("cert", "key"):
         found = refusal(ca=pki.ca.cert_pem, **{what: getattr(pki.device, what + "_pem")})

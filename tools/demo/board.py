@@ -16,11 +16,7 @@ from .processes import HOST, Trouble
 ROOT = Path(__file__).resolve().parents[2]
 
 _QUESTION = """
-import sys, asyncio
-try:
-    import tls
-except ImportError:  # 1.22
-    import ssl
+import sys, asyncio, tls
 print("%d.%d.%d" % sys.implementation[1][:3], 64 if sys.maxsize >> 32 else 32)
 """
 
@@ -54,8 +50,8 @@ async def find_micropython(children):
         said = said.split("\n")[-1]
         raise Trouble(f"{path} is no MicroPython with asyncio and TLS ({said}): try another")
     version, major, minor, bits = found.groups()
-    if (int(major), int(minor)) < (1, 22):
-        raise Trouble(f"{path} is MicroPython {version}: 1.22 or newer is needed")
+    if (int(major), int(minor)) < (1, 25):
+        raise Trouble(f"{path} is MicroPython {version}: 1.25 or newer is needed")
     return Interpreter(path, version, int(bits))
 
 

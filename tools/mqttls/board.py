@@ -24,7 +24,7 @@ import time
 from .messages import Failure, shell
 
 PIN = "1.29.0"  # of mpremote, whose classes are no stable interface: as in pyproject.toml
-OLDEST = (1, 22)
+OLDEST = (1, 25)
 TEMPORARY = ".new"
 
 _CHUNK = 1024  # bytes of a file in one command
@@ -280,8 +280,8 @@ class Board:
         if tuple(found["version"][:2]) < OLDEST:
             raise BoardError(
                 f"the board has MicroPython {dotted(found['version'])}",
-                "flash 1.25 or newer: micropython.org/download",
-                cause="mqtt_as_tls needs {}.{}".format(*OLDEST),
+                "flash {}.{} or newer: micropython.org/download".format(*OLDEST),
+                cause="older firmware verifies too little of a broker, and is not tested",
             )
         return found
 

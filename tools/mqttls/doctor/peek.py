@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 
-# What MicroPython 1.22 to 1.29 offers on every port with the common mbedTLS configuration (rp2,
+# What MicroPython 1.25 to 1.29 offers on every port with the common mbedTLS configuration (rp2,
 # unix, stm32, mimxrt); taken from the wire, in its order.
 BOARD_CIPHERS = (
     *(0xC02C, 0xC030, 0xC024, 0xC028, 0xC00A, 0xC014, 0xC02B, 0xC02F, 0xC023, 0xC027),
