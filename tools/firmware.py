@@ -40,6 +40,8 @@ STEPS = ROOT / "firmware"
 USER_MANIFEST_RP2 = BOARD.parent / "manifest.py"
 PLAIN_MANIFEST_RP2 = BOARD.parent / "manifest_plain.py"
 
+NEWEST = "sid"
+
 COMPILERS = ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "cmake", "ninja-build")
 PROGRAMS = ("cmake", "ninja", "dpkg-deb")
 
@@ -142,9 +144,23 @@ def plain():
     return rp2040(PLAIN_MANIFEST_RP2, "plain")
 
 
-def steps():
-    """Return the path of firmware.bin with the C module too, built if need be."""
-    return rp2040(name="steps", module=STEPS)
+def steps(of=None):
+    """Return the path of firmware.bin with the C module too, built of a Source if need be."""
+    return rp2040(name="steps", module=STEPS, of=of)
+
+
+def newest():
+    """
+    Return the Source of the newest MicroPython that Debian has, unless MICROPYTHON_SOURCE names
+    one. Where that cannot be had it is the stable one.
+    """
+    source = Source(os.environ.get("MICROPYTHON_SOURCE") or NEWEST)
+    try:
+        _sources(source)
+    except Unavailable as reason:
+        micropython.say(f"{reason}: going on with {micropython.STABLE}")
+        return Source(micropython.STABLE)
+    return source
 
 
 def flash_size(firmware):
