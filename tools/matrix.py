@@ -98,7 +98,7 @@ def text(results, tests):
             for reason, names in sorted(why.items())
         )
         lines.append(f"| {version} | {ran} | {ran - len(failed)} | {told or 'all did'} |")
-    lines += ["", f"Run were {', '.join(f'`{name}`' for name in tests)}.", ""]
+    lines += ["", f"These were run: {', '.join(f'`{name}`' for name in tests)}.", ""]
     return "\n".join(lines) + "\n"
 
 
