@@ -13,11 +13,14 @@ The chip has a PPP line on UART 1 (GP4, GP5; any baud rate) to a network of one 
 which is this computer: its port P is 127.0.0.1:P, or what `ports` says. It is the DNS server, too.
 The addresses up to 10.77.0.9 are this computer as well, all others are silent.
 
+With `networks` it is a Pico W instead: any firmware for it finds its Wi-Fi chip, these networks,
+and behind them the same host. `pico.wifi` changes what is on the air (wifi.py).
+
 Time: while the chip is busy, emulated time goes as fast as this computer can make it, slower than
 ours; while it waits, with ours, times `speed` unless an answer from the network may be on its way.
 Each `timeout_s` is our time, and generous: it is there against hangs.
 
-What is not there: the radio, the second core, the misses of the flash's cache, the depth of sleep
+What is not there: Bluetooth, the second core, the misses of the flash's cache, the depth of sleep
 (lightsleep and deepsleep return early), anything on the pins.
 """
 
@@ -36,6 +39,8 @@ import mpremote.transport
 import mpremote.transport_serial
 
 from tests.support import node, patience, process
+from tests.virtual_pico import image
+from tests.virtual_pico.wifi import Wifi
 from tools.debian import CACHE, run
 
 EMULATOR = Path(__file__).parent / "emulator"
@@ -55,6 +60,7 @@ _START_S = 60
 _COMMAND_S = 60
 _ENTER_S = 120  # until the prompt is there
 _READ_S = 60  # for the next byte of an answer that has begun
+_FAILED = "the emulator failed"
 _END = b"\x04"  # of the output, and of the traceback
 
 
@@ -79,7 +85,7 @@ class Pico:
     """
     A board that has power from `open`, or the begin of a `with`, on.
 
-    firmware  path of the firmware's .bin
+    firmware  path of the firmware's .bin, .uf2 or .elf
     folder    Path of a folder for its flash (flash.bin) and its log (emulator.log). With the same
               folder it is the same board: the files on it and its unique id are the same
     ports     {port that the device uses: port of this computer}, for TCP and UDP; other ports are
@@ -87,17 +93,22 @@ class Pico:
     names     {name: address} that the DNS server knows; default: broker.test is this computer
     speed     how many times faster than ours its time goes while it waits
     seed      of what is left to chance: which packets are lost, what a power cut leaves
+    networks  None: PPP. Else those that a Pico W can hear at first, a list of
+              {"ssid": str, "password": str or None}
 
-    Raises Unavailable when there is no emulator, PicoError when it does not start.
+    Raises Unavailable when there is no emulator, PicoError when it does not start, NoImage when
+    that is no firmware for it.
     """
 
-    def __init__(self, firmware, folder, *, ports=None, names=None, speed=1, seed=1):
+    def __init__(
+        self, firmware, folder, *, ports=None, names=None, speed=1, seed=1, networks=None
+    ):
         install()
         self.folder = Path(folder).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._settings = {
-            "firmware": str(Path(firmware).resolve()),
-            "flash": str(self.folder / "flash.bin"),
+            **self._flash(Path(firmware).resolve()),
+            "networks": networks,
             "ports": ports or {},
             "names": {"broker.test": ADDRESS} if names is None else names,
             "speed": speed,
@@ -105,6 +116,27 @@ class Pico:
             "seed": seed,
         }
         self._child = None
+        self.wifi = None if networks is None else Wifi(self._command)
+
+    def _flash(self, firmware):
+        """Return the settings of the emulator for the Path of a firmware."""
+        found = image.read(firmware)
+        if firmware.suffix != ".bin":
+            firmware = self.folder / "firmware.bin"
+            firmware.write_bytes(found.data)
+        files = self.folder / "flash.bin"
+        kept = found.flash_bytes - found.kept_from
+        if files.exists() and files.stat().st_size != kept:
+            raise image.NoImage(
+                f"{files} is of a board whose files take {files.stat().st_size} bytes, this one's "
+                f"take {kept}: take another folder"
+            )
+        return {
+            "firmware": str(firmware),
+            "flash": str(files),
+            "flash_bytes": found.flash_bytes,
+            "kept_from": found.kept_from,
+        }
 
     def __enter__(self):
         self.open()
@@ -178,7 +210,7 @@ class Pico:
                 elif event == "power_off":
                     self._gone = "power off"
                 elif event == "crashed":
-                    self._gone = f"the emulator failed: {message['error']}"
+                    self._gone = f"{_FAILED}: {message['error']}"
                 else:
                     self._answers[message["id"]] = message
                 self._news.notify_all()
@@ -332,6 +364,11 @@ class Pico:
             self._raw = True
         return self._transport
 
+    @property
+    def failure(self):
+        """Why the emulator cannot go on with the chip, a str; "" while it can."""
+        return self._gone if (self._gone or "").startswith(_FAILED) else ""
+
     def _unexpected(self):
         """Return why it does not run, or started again, or "" when neither is so."""
         if self._gone or len(self._boots) > self._known_boots:
@@ -455,7 +492,7 @@ class Pico:
         Change what is wrong with the network from now on; what is not named stays as it is.
 
         link              "up"; "silent": nothing passes either way and nobody is told;
-                          "down": PPP is terminated first, then silent
+                          "down": PPP is terminated first, then silent (a Pico W: just silent)
         lose_to_device, lose_from_device  probability that an IP packet is lost, 0.0 to 1.0
         drop_to_device, drop_from_device  how many of the next IP packets are lost
         delay_ms          of each packet each way, in emulated time
@@ -490,7 +527,7 @@ class Pico:
         """
         Return a dict: packets_to_device, packets_from_device, bytes_to_device, bytes_from_device,
         lost_to_device, lost_from_device, retransmitted (towards the device), malformed,
-        bad_frames, connections (open), flash_writes, emulated_s, powered.
+        bad_frames (PPP), connections (open), flash_writes, emulated_s, powered.
         """
         return self._command("stats")
 

@@ -40,7 +40,8 @@ def _runs_again(desk):
 def test_dev_pico_gives_a_prompt_to_mpremote_until_ctrl_c(firmware, tmp_path):
     install()  # or it is skipped
     command = [sys.executable, "-m", "tests.virtual_pico", "--folder", str(tmp_path)]
-    running = process.spawn(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = process.spawn(command, cwd=ROOT, text=True, **pipes)
     try:
         url = next(filter(None, (re.search(r"connect (\S+)", line) for line in running.stdout)))[1]
         ask = "import mqtt_as_tls; print(mqtt_as_tls.__path__, ppp.isconnected())"
@@ -49,6 +50,17 @@ def test_dev_pico_gives_a_prompt_to_mpremote_until_ctrl_c(firmware, tmp_path):
             mpremote, capture_output=True, text=True, timeout=patience.stretched(60), check=True
         )
         assert said.stdout.split() == [".frozen/mqtt_as_tls", "True"]
+        lines = filter(None, (line.strip() for line in running.stdout))
+        for typed, answer in (
+            ("fault link=silent", "done"),
+            ("fault frog=1", "no: no fault frog: link"),
+            ("jump", "no: there is no jump: try help"),
+            ("help power_cut", "power_cut(after_ops=None, part=0.0)"),
+        ):
+            running.stdin.write(typed + "\n")
+            running.stdin.flush()
+            assert next(line for line in lines if line.startswith(answer))
+        running.stdin.close()
         process.signal_group(running, signal.SIGINT)
         assert running.wait(patience.stretched(20)) == 0
     finally:

@@ -1,6 +1,8 @@
-// The board: a chip with its flash, its USB port and its serial line to the network.
+// The board: a chip with its flash, its USB port, and its way to the network: a serial line (PPP), or
+// the Wi-Fi chip of a Pico W.
 
 import { Core } from './core.mjs';
+import { Gspi } from './gspi.mjs';
 import { installRom } from './rom.mjs';
 import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
 import { installFlashBus } from './ssi.mjs';
@@ -13,10 +15,11 @@ export class Board {
   // flash     Flash
   // repl      ReplServer
   // uniqueId  8 bytes
-  // line      {receive(byte), restart()}: what is at the other end of UART 1
+  // line      {receive(byte), restart()}: what is at the other end of UART 1; null: nothing
+  // radio     Chip, the one for Wi-Fi; null: there is none
   // reset     (watchdog) called from within an instruction when the watchdog resets the chip
-  constructor({ flash, repl, uniqueId, line, reset }) {
-    Object.assign(this, { flash, repl, uniqueId, line, reset });
+  constructor({ flash, repl, uniqueId, line = null, radio = null, reset }) {
+    Object.assign(this, { flash, repl, uniqueId, line, radio, reset });
     this.powered = false;
     this.before = 0; // emulated nanoseconds of the chips before this one
   }
@@ -63,8 +66,11 @@ export class Board {
     watchdog.onWatchdogTrigger = () => this.reset(watchdog);
 
     this.repl.attach(mcu);
-    this.line.restart();
-    this.serial = new SerialLine(mcu, (byte) => this.line.receive(byte));
+    if (this.line) {
+      this.line.restart();
+      this.serial = new SerialLine(mcu, (byte) => this.line.receive(byte));
+    }
+    if (this.radio) this.bus = new Gspi(mcu, this.radio); // which switches the chip off
     this.powered = true;
   }
 }

@@ -25,7 +25,8 @@ export class Firmware {
   constructor(firmware, symbols, until) {
     this.symbols = symbols;
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'calls-'));
-    const flash = new Flash(firmware, path.join(folder, 'flash'), Math.random);
+    const file = path.join(folder, 'flash');
+    const flash = new Flash({ image: firmware, file, random: Math.random });
     fs.rmSync(folder, { recursive: true });
     const board = new Board({
       flash,

@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import { PowerLost } from './power.mjs';
 
 const SIZE = 2 * 1024 * 1024; // a Pico's
-const FILESYSTEM = 1200 * 1024; // where MicroPython keeps its files, to the end
+const FILESYSTEM = 1200 * 1024; // where MicroPython keeps its files on a Pico W, to the end
 const SECTOR = 4096;
 const PAGE = 256;
 
@@ -14,14 +14,17 @@ const ERASE_NANOS = 45e6;
 const PROGRAM_NANOS = 0.4e6;
 
 export class Flash {
-  // firmware  path of the image that is at the start of flash
-  // file      path of the file that holds the filesystem's part; made where there is none
-  // random    () => number from 0 to 1, for what a power cut leaves
-  constructor(firmware, file, random) {
-    this.bytes = new Uint8Array(SIZE).fill(0xff);
-    this.bytes.set(fs.readFileSync(firmware));
-    if (!fs.existsSync(file)) fs.writeFileSync(file, this.bytes.subarray(FILESYSTEM));
-    this.bytes.set(fs.readFileSync(file), FILESYSTEM);
+  // image   path of the firmware, which is at the start of flash
+  // size    of the flash, in bytes
+  // kept    where begins what is kept, MicroPython's filesystem, to the end
+  // file    path of the file that holds that; made where there is none
+  // random  () => number from 0 to 1, for what a power cut leaves
+  constructor({ image, size = SIZE, kept = FILESYSTEM, file, random }) {
+    this.bytes = new Uint8Array(size).fill(0xff);
+    this.bytes.set(fs.readFileSync(image));
+    this.kept = kept;
+    if (!fs.existsSync(file)) fs.writeFileSync(file, this.bytes.subarray(kept));
+    this.bytes.set(fs.readFileSync(file), kept);
     this.file = fs.openSync(file, 'r+');
     this.random = random;
     this.operations = 0; // erases and programs so far
@@ -72,8 +75,8 @@ export class Flash {
 
   // Written at once: the emulator may be killed at any time.
   save(offset, count) {
-    const from = Math.max(offset, FILESYSTEM);
+    const from = Math.max(offset, this.kept);
     const length = offset + count - from;
-    if (length > 0) fs.writeSync(this.file, this.bytes, from, length, from - FILESYSTEM);
+    if (length > 0) fs.writeSync(this.file, this.bytes, from, length, from - this.kept);
   }
 }

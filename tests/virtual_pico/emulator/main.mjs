@@ -12,11 +12,15 @@ import { DEVICE, HOST, Network, NO_FAULTS } from './ip.mjs';
 import { Loop } from './loop.mjs';
 import { ChipReset } from './power.mjs';
 import { PPP } from './ppp.mjs';
+import { Radio } from './radio.mjs';
 import { ReplServer } from './usb.mjs';
 
 const settings = {
   firmware: null, // path of the image
   flash: null, // path of the file that keeps the filesystem
+  flash_bytes: undefined, // how large the flash is, where not as a Pico's;
+  kept_from: undefined, // where the filesystem begins in it, where not as a Pico W's
+  networks: null, // [{ssid, password, channel, rssi}]: a Pico W's Wi-Fi, with these; else PPP
   ports: {}, // {"port that the device uses": port of this computer}
   names: {}, // {name: address} for the built-in DNS server
   speed: 1, // of idle time
@@ -31,15 +35,30 @@ const digest = (text) => createHash('sha256').update(text).digest();
 let drawn = 0;
 const random = () => digest(`${settings.seed} ${drawn++}`).readUInt32BE() / 2 ** 32;
 
-const flash = new Flash(settings.firmware, settings.flash, random);
+const flash = new Flash({
+  image: settings.firmware,
+  size: settings.flash_bytes,
+  kept: settings.kept_from,
+  file: settings.flash,
+  random,
+});
 const repl = new ReplServer(() => loop.wake());
 const control = new Control();
+
+// The board's, which a restart of the chip changes.
+const clock = {
+  get nanos() {
+    return board.nanos;
+  },
+  after: (nanos, work) => board.after(nanos, work),
+};
+const link = settings.networks ? wifi() : ppp();
 
 const board = new Board({
   flash,
   repl,
   uniqueId: digest(settings.id).subarray(0, 8),
-  line: { receive: (byte) => ppp.input(byte), restart: () => ppp.restart() },
+  ...link.board,
   reset: (watchdog) => {
     throw new ChipReset(watchdog);
   },
@@ -50,19 +69,9 @@ const network = new Network({
   clock: board,
   send: (packet) => {
     loop.packet();
-    ppp.sendPacket(packet);
+    link.send(packet);
   },
   wake: () => loop.wake(),
-});
-const ppp = new PPP({
-  host: HOST,
-  device: DEVICE,
-  send: (bytes) => board.serial.send(bytes),
-  receive: (packet) => {
-    loop.packet();
-    board.after(board.serial.behind, () => network.fromDevice(packet));
-  },
-  isCut: () => network.faults.link !== 'up',
 });
 const loop = new Loop(board, settings.speed, {
   reset: (watchdog) => start('watchdog', watchdog),
@@ -76,6 +85,55 @@ const loop = new Loop(board, settings.speed, {
   },
 });
 
+// The way of packets between the board and the network:
+//
+//   board      what Board wants of it
+//   send       (packet) to the board
+//   commands   of the control channel
+//   terminate  () end it, as far as its protocol can
+//   stats      () => object
+function wifi() {
+  const radio = new Radio({
+    networks: settings.networks,
+    id: settings.id,
+    host: HOST,
+    device: DEVICE,
+    clock,
+    receive: (packet) => {
+      loop.packet();
+      network.fromDevice(packet);
+    },
+    log: (text) => console.error(`${(board.nanos / 1e9).toFixed(4)} ${text}`),
+  });
+  return {
+    board: { radio: radio.chip },
+    send: (packet) => radio.send(packet),
+    commands: radio.commands,
+    terminate: () => {},
+    stats: () => ({}),
+  };
+}
+
+function ppp() {
+  const line = new PPP({
+    host: HOST,
+    device: DEVICE,
+    send: (bytes) => board.serial.send(bytes),
+    receive: (packet) => {
+      loop.packet();
+      board.after(board.serial.behind, () => network.fromDevice(packet));
+    },
+    isCut: () => network.faults.link !== 'up',
+  });
+  return {
+    board: { line: { receive: (byte) => line.input(byte), restart: () => line.restart() } },
+    send: (packet) => line.sendPacket(packet),
+    commands: {},
+    terminate: () => line.terminate(),
+    stats: () => ({ bad_frames: line.badFrames }),
+  };
+}
+
 function start(cause, watchdog = null) {
   board.start(watchdog);
   network.tcp.startTimer();
@@ -84,6 +142,7 @@ function start(cause, watchdog = null) {
 }
 
 const commands = {
+  ...link.commands,
   power_on() {
     if (!board.powered) start('power');
   },
@@ -103,7 +162,7 @@ const commands = {
     for (const name of Object.keys(changes)) {
       if (!(name in NO_FAULTS)) throw new Error(`no fault ${name}: ${Object.keys(NO_FAULTS)}`);
     }
-    if (changes.link === 'down') ppp.terminate();
+    if (changes.link === 'down') link.terminate();
     Object.assign(network.faults, changes);
   },
   heal() {
@@ -124,7 +183,7 @@ const commands = {
   stats() {
     return {
       ...network.stats,
-      bad_frames: ppp.badFrames,
+      ...link.stats(),
       connections: network.tcp.connections.size,
       flash_writes: flash.operations,
       emulated_s: board.nanos / 1e9,
