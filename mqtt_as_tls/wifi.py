@@ -161,9 +161,9 @@ class WiFi:
                 except (ValueError, TypeError, OSError):
                     pass  # another chip
                 if ticks_diff(ticks_ms(), start) > 800:
-                    raise OSError(5)  # it hangs: connect() would take 12 s
+                    raise OSError(5)  # it hangs: connect() would take 11 s
+                start = ticks_ms()  # if it does now, connect() does so and says nothing
                 wlan.connect(ssid, password)
-                start = ticks_ms()
                 while True:
                     self._beat = ticks_ms()
                     await asyncio.sleep_ms(self._poll_ms)

@@ -50,6 +50,13 @@ virtual_pico/test_emulator virtual_pico/test_repl virtual_pico/test_firmware
 _MEMORY = Path("/dev/shm")  # Linux has a file system in memory there
 _ROOM = 1 << 30  # bytes, some times what the tests write
 
+# Tests of a Pico W's own driver run where there is such a firmware; it cannot be built here.
+_PICO_W = os.environ.get("PICO_W_FIRMWARE")
+_NO_PICO_W = (
+    "the driver of a Pico W was not tested: PICO_W_FIRMWARE=FILE ./dev test tests/wifi_contract "
+    "tests/virtual_pico, with the .uf2 of 1.28 from micropython.org/download/RPI_PICO_W"
+)
+
 _scratch = None  # the folder of all temporary files; None in workers, which go by TMPDIR
 
 
@@ -72,6 +79,7 @@ def _in_memory():
 
 def pytest_configure(config):
     global _scratch
+    config.addinivalue_line("markers", "pico_w: needs PICO_W_FIRMWARE")
     if hasattr(config, "workerinput"):
         return
     # what is started from here can be interrupted, though this may run behind a shell script's `&`
@@ -102,6 +110,9 @@ def pytest_collection_modifyitems(config, items):
         name = f"{item.path.parent.name}/{item.path.stem}"
         return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
 
+    left_out = [item for item in items if not _PICO_W and item.get_closest_marker("pico_w")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     items.sort(key=place)
     for item in items:
         marker = item.get_closest_marker("timeout")
@@ -146,6 +157,11 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if exitstatus == pytest.ExitCode.TESTS_FAILED:
         terminalreporter.line(f"what the failed tests wrote is kept in {tempfile.gettempdir()}")
         terminalreporter.line(f"{chance.told()} ./dev test repeats what was left to chance")
+    reports = [each for group in terminalreporter.stats.values() for each in group]
+    nodes = [getattr(each, "nodeid", "") for each in reports]
+    near = ("tests/virtual_pico/", "tests/wifi_contract/")
+    if not _PICO_W and any(node.startswith(near) for node in nodes):
+        terminalreporter.line(_NO_PICO_W)
     if _all_skipped(config):
         terminalreporter.line("nothing was tested: all was skipped", red=True)
 
@@ -154,6 +170,12 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
 def pki(tmp_path_factory):
     """Certificates, see tests/support/pki.py."""
     return PKI(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def pico_w_firmware():
+    """Path of a firmware for the Pico W; tests that want it are marked pico_w."""
+    return Path(_PICO_W).resolve()
 
 
 @pytest.fixture(scope="session")

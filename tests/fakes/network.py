@@ -29,9 +29,10 @@ other, not both.
 
 Begin and end of a join are noticed when somebody looks (status(), isconnected() and so on).
 
-What the drivers do was read from extmod/network_cyw43.c with the cyw43 driver, from
-ports/esp32/network_wlan.c and extmod/network_ninaw10.c; the lengths are those of MicroPython 1.28
-on an emulated CYW43439. That includes the surprises:
+What the cyw43 driver of MicroPython 1.28 does was seen on a virtual Pico W: tests/wifi_contract
+holds this module against it. What other versions and drivers do was read from their sources,
+extmod/network_cyw43.c, ports/esp32/network_wlan.c and extmod/network_ninaw10.c. That includes the
+surprises:
 
 cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does not even leave the
         network. From 1.28 on it removes the interface: the address is gone, and connect() gives
@@ -40,8 +41,10 @@ cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does n
         connect() does not. active() tells what was asked for, whatever came of it.
         Each start that fails takes a state machine and two DMA channels with it: after six of
         them nothing starts the chip but a reset of the board.
-        After a lost link the status is 1 for ever, and nobody joins again.
-        disconnect() takes effect later, and does not clear a negative status; connect() does.
+        After a lost link the status is 1, and the driver does not join again; the chip may.
+        disconnect() takes effect later, and does not clear a negative status; connect() does. The
+        status of a join that is given up stays 1, unless the access point was found already.
+        A chip that left by itself is 0, and what it joins after that by itself is not noticed.
         The link can be "up" although the access point forgot us, even after disconnect().
         The address outlives the link: after a rejoin there is the old one at once, and DHCP is
         asked for it only then.
@@ -50,8 +53,10 @@ cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does n
         Whether a chip joins again by itself that lost its access point is not known: air.rejoins.
         An access point with another security than asked for is as good as none (-2), or 1 for
         ever.
-        A wrong password is -3, or that for 20 ms (here for two looks), or 1 for ever.
-        With a chip that hangs each command takes a second.
+        A wrong password is -3, or that for 20 ms (here for some looks), or 1 for ever.
+        With a chip that hangs each command takes a second; connect() says nothing of that.
+        Without an interface ifconfig() has zeros, with one that has no address the mask, router
+        and DNS server that lwIP begins with; the DNS server stays when the interface goes.
 esp32   It joins again by itself, `reconnects` times.
         The last error stays the status until there is an address, also after connect().
         A wrong password is not always called so.
@@ -77,6 +82,8 @@ class Air:
         name, _, password = (os.getenv("FAKE_WIFI") or "home:correct horse").partition(":")
         self.networks = {name: password or None}  # None: an open network
         self.join_ms = 20  # from connect() to joined, or to the refusal
+        self.refusal_ms = {}  # cyw43: {status: from connect() to the refusal}, where it is later
+        self.look_ms = 20  # cyw43: between two looks of the chip for a network that it lost
         self.dhcp_ms = 10  # from joined to an address
         self.event_ms = 5  # cyw43: from disconnect() to its effect
         self.dhcp = True  # addresses are given
@@ -87,7 +94,8 @@ class Air:
         self.stuck = False  # the same, but the chip's fault: switching it off heals it
         self.flakes = []  # cyw43: with what status the next joins fail, though all is well
         self.auth_reason = 202  # esp32: what a wrong password is called, 15, 204 or 2 at times
-        self.wrong_key = "told"  # cyw43: or "briefly": -3 for two looks, again and again; "never"
+        self.wrong_key = "told"  # cyw43: or "briefly": -3 for some looks, again and again; "never"
+        self.brief_looks = 2
         self.security = None  # the status when the network wants another one: -2 or 1 on a
         # cyw43, 210 or 211 on an esp32
         self.sticky = False  # cyw43: the link stays "up" at disconnect(), until deinit()
@@ -193,6 +201,7 @@ class _CYW43(_Driver):
         super().__init__()
         self.starts = self.STARTS
         self.country = None  # in force
+        self.mask = self.gateway = self.name_server = "0.0.0.0"
         self.off()
 
     def off(self):
@@ -200,13 +209,23 @@ class _CYW43(_Driver):
         self.powered = False
         self.ssid = ""
         self.joining = 0  # the status while there is no link
+        self.associated = False  # with an access point, with keys or not yet
+        self.looks = -1  # more of them, and -3 becomes 1; negative: it stays
         self.no_interface()
         self.events = []
 
     def no_interface(self):
         self.station_up = self.dhcp = self.leased_by_dhcp = False
+        if not self.static:
+            self.mask = self.gateway = "0.0.0.0"
         self.ip = self.static = None
         self.link_down()
+
+    def has_interface(self):
+        self.station_up = self.dhcp = True
+        self.mask = "255.255.255.0"
+        self.gateway = "192.168.0.1"
+        self.name_server = "8.8.8.8"
 
     def wake(self):
         # Have the chip on; return whether it is. Each command to one that hangs takes 1 s.
@@ -219,7 +238,7 @@ class _CYW43(_Driver):
             air.hung = False
             self.config = {"pm": 0xA11142}
             return True
-        pass_ms(80 if self.starts else 70)
+        pass_ms(350 if self.starts else 70)
         self.starts = max(self.starts - 1, 0)
         return False
 
@@ -236,7 +255,7 @@ class _CYW43(_Driver):
             if not self.station_up and self.wake():
                 pass_ms(1000 * 20 if air.hung else 350)
                 self.country = _country
-                self.station_up = self.dhcp = True
+                self.has_interface()
         elif firmware >= 26:
             if self.command(1):
                 self.leave()
@@ -258,33 +277,48 @@ class _CYW43(_Driver):
     def connect(self, ssid, key):
         if not self.station_up:
             raise OSError(1)
-        if not self.command(11, 12):
-            raise OSError(110)
-        self.forget(self.joined, self.search)
+        self.command(11, 11)
+        self.forget(self.joined, self.refused, self.search)
         self.joining = 1
         self.looks = -1
+        self.associated = False
+        if air.hung:
+            return
         self.ssid = ssid
         self.key = key
         self.later(air.join_ms, self.joined, ssid, key)
 
     def joined(self, ssid, key):
         refusal = self.refusal(ssid, key)
-        if air.silent or air.stuck or refusal == "key" and air.wrong_key == "never":
+        if air.silent or air.stuck:
             return
+        status = None
         if air.flakes:
-            self.joining = air.flakes.pop(0)
+            status = air.flakes.pop(0)
         elif air.security:
-            self.joining = air.security
+            status = air.security
         elif refusal:
-            self.joining = {"name": -2, "key": -3}[refusal]
-            if self.joining == -3 and air.wrong_key == "briefly":
-                self.looks = 2
-                self.later(air.join_ms, self.joined, ssid, key)
-        else:
+            status = {"name": -2, "key": -3}[refusal]
+        if status is None:
             self.link_up()
+            return
+        self.associated = refusal == "key"
+        if not (refusal == "key" and air.wrong_key == "never"):
+            more_ms = air.refusal_ms.get(status, air.join_ms) - air.join_ms
+            if more_ms > 0:
+                self.later(more_ms, self.refused, status)
+            else:
+                self.refused(status)
+
+    def refused(self, status):
+        self.joining = status
+        self.associated = False
+        if status == -3 and air.wrong_key == "briefly":
+            self.looks = air.brief_looks
+            self.later(air.join_ms, self.joined, self.ssid, self.key)
 
     def link_up(self):
-        self.link = True
+        self.link = self.associated = True
         if self.static:
             self.carry(True)
             return
@@ -299,20 +333,23 @@ class _CYW43(_Driver):
         if not air.dhcp:
             self.later(air.again_ms, self.asked_again)
         elif self.ip == air.address:
-            self.leased_by_dhcp = True
-            self.router = air.dns
+            self.leased()
         else:
             self.lose_lease()
 
     def lose_lease(self):
         self.leased_by_dhcp = False
+        self.mask = self.gateway = "0.0.0.0"
         super().lose_lease()
 
     def leased(self):
         self.leased_by_dhcp = True
+        self.mask = "255.255.255.0"
+        self.gateway = self.name_server = air.dns
         super().leased()
 
     def link_down(self):
+        self.associated = False
         self.forget(self.asked_again)
         super().link_down()
 
@@ -322,11 +359,10 @@ class _CYW43(_Driver):
 
     def leave(self):
         self.ssid = ""
-        self.forget(self.joined, self.search)
-        if self.joining == 1:
-            self.carry(False)
-            if not air.sticky:
-                self.later(air.event_ms, self.left)
+        self.forget(self.joined, self.refused, self.search)
+        self.carry(False)
+        if self.associated and not air.sticky:
+            self.later(air.event_ms, self.left)
 
     def left(self):
         self.joining = 0
@@ -335,21 +371,21 @@ class _CYW43(_Driver):
     def lose_link(self):
         self.link_down()
         if air.rejoins and self.joining == 1:
-            self.later(air.join_ms, self.search)
+            self.search()
 
     def search(self):
         # the chip alone: it goes on until the network is there, and tells nobody that it is not
         if self.joining != 1 or self.link or not self.ssid:
             return
         if self.refusal(self.ssid, self.key) == "name" or air.silent or air.security:
-            self.later(air.join_ms, self.search)
+            self.later(air.look_ms, self.search)
         else:
-            self.joined(self.ssid, self.key)
+            self.later(air.join_ms, self.joined, self.ssid, self.key)
 
     def set_config(self, name, value):
         if name != "pm":
             raise ValueError("unknown config param")
-        if self.command(5, 7):
+        if self.command(5, 8):
             self.config[name] = value
 
     def get_config(self, name):
@@ -364,9 +400,12 @@ class _CYW43(_Driver):
         self.command(1)
         return -50 if self.traffic else 0
 
+    def ifconfig(self):
+        return (self.ip or "0.0.0.0", self.mask, self.gateway, self.name_server)
+
     def set_static(self, addresses):
         self.static = addresses
-        self.ip = addresses[0]
+        self.ip, self.mask, self.gateway, self.name_server = addresses
         self.dhcp = self.leased_by_dhcp = False
         self.forget(self.discover, self.leased)
 

@@ -461,6 +461,11 @@ class Pico:
         self.listen()
         self._transport.serial.write(b"\x03")
 
+    def type(self, text):
+        """Type `text` (str), for a program that reads it."""
+        self.listen()
+        self._transport.serial.write(text.encode())
+
     def put(self, path, data):
         """Write `data` (bytes or str) into the file `path` on the board; makes its folders."""
         data = data.encode() if isinstance(data, str) else data

@@ -27,13 +27,13 @@ from pathlib import Path
 
 from tests.support.mpy import ROOT
 from tests.support.udp import SNTP
+from tests.virtual_pico.desk import NETWORK
 from tests.virtual_pico.pico import ADDRESS, LINK_UP, Pico, PicoError
 from tools import firmware
 
 FOLDER = ROOT / ".cache/pico"
 FOLDER_W = ROOT / ".cache/pico-w"
 NAMES = ("broker.lan", "localhost", "pool.ntp.org")
-NETWORK = {"ssid": "my-ssid", "password": "my-password"}
 _HAS_BOOT = "import os; print('boot.py' in os.listdir())"
 _HELP = """\
 NAME [ARGUMENT] [WHAT=VALUE ...], for one:

@@ -1,0 +1,30 @@
+"""A network that goes, and comes again."""
+
+import network
+from observer import call, happens, watch
+
+wlan = network.WLAN(network.STA_IF)
+call("active", wlan.active, True)
+call("connect", wlan.connect, "my-ssid", "my-password")
+watch(wlan, 1500)
+happens("goodbye")
+watch(wlan, 2000)
+happens("access point off")
+watch(wlan, 10_000)
+happens("access point on")
+watch(wlan, 4000)
+happens("chip leaves")
+watch(wlan, 2000)
+call("disconnect", wlan.disconnect)
+watch(wlan, 500)
+call("connect", wlan.connect, "my-ssid", "my-password")
+watch(wlan, 2000)
+happens("stay away")
+happens("goodbye")
+watch(wlan, 3000)
+call("disconnect while joining", wlan.disconnect)
+watch(wlan, 3000)
+call("connect", wlan.connect, "my-ssid", "my-password")
+watch(wlan, 300)
+call("disconnect while joining", wlan.disconnect)
+watch(wlan, 3000)

@@ -1,0 +1,121 @@
+"""
+One contract, two sides: the fake `network` module of the tests says and does what the driver of a
+Pico W does.
+
+programs/   what is asked of a WLAN, unchanged for both
+said/       what the driver of MicroPython 1.28 answered, on a virtual Pico W. The fake is held
+            against that in every run, the driver where there is a firmware (PICO_W_FIRMWARE);
+            with WRITE_DOCS=1 in the environment it is written anew then
+"""
+
+import itertools
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support import mpy
+from tests.virtual_pico.pico import Pico
+from tests.wifi_contract import actions
+
+HERE = Path(__file__).parent
+PROGRAMS = sorted((HERE / "programs").glob("*.py"))
+_FACTOR = 1.5  # between the times of both,
+_CALL_MS = 15  # where a call blocks; and that much
+_CHANGE_MS = 300  # where something is noticed: lwIP's timers go in steps of 250 ms
+
+each = pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+
+
+def differences(said, expected):
+    """Return what differs (list of str) between two lists of lines of observer.py."""
+    found = []
+    for ours, theirs in itertools.zip_longest(said, expected, fillvalue="nothing"):
+        (what, ms), (other, other_ms) = _parts(ours), _parts(theirs)
+        slack = _CHANGE_MS if what.startswith("= is |") else _CALL_MS
+        low, high = sorted((ms, other_ms))
+        if what != other or high > _FACTOR * low + slack:
+            found.append(f"{ours}\n    instead of {theirs}")
+    return found
+
+
+def _parts(line):
+    """Return (what was said, its milliseconds)."""
+    what, _, ms = line.rpartition(" | ")
+    return (what, int(ms)) if what else (line, 0)
+
+
+def expected(program):
+    return (HERE / "said" / f"{program.stem}.txt").read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def fake():
+    """What the fake says, {name of the program: lines}."""
+    path = mpy.environment()["MICROPYPATH"] + f":{HERE}"
+    out = mpy.check(HERE / "run_fake.py", *PROGRAMS, env={"MICROPYPATH": path})
+    parts = re.split(r"^# .*/(\w+)\.py\n", out, flags=re.M)[1:]
+    return dict(zip(parts[::2], map(str.splitlines, parts[1::2]), strict=True))
+
+
+@each
+def test_the_fake_does_what_the_driver_does(fake, program):
+    assert not differences(fake[program.stem], expected(program))
+
+
+@pytest.fixture(scope="module")
+def board(pico_w_firmware, tmp_path_factory):
+    """A virtual Pico W that programs of the contract run on."""
+    folder = tmp_path_factory.mktemp("pico-w")
+    with Pico(pico_w_firmware, folder, networks=actions.NETWORKS) as pico:
+        pico.put("/scene.py", (HERE / "scene_board.py").read_text())
+        pico.put("/observer.py", (HERE / "observer.py").read_text())
+        yield pico
+
+
+def ask(pico, program):
+    """Return what the driver of `pico` says to a program, a list of lines."""
+    pico.set_speed(1)
+    pico.reset()  # what failed starts took from the driver is back
+    actions.restore(pico.wifi)
+    pico.start(program.read_text() + "\nprint('that is all')\n")
+    said = []
+    while (line := pico.wait_for("^[?=] |^that is all$")) != "that is all":
+        pico.set_speed(1)
+        if line.startswith("? "):
+            actions.ACTIONS[line[2:]](pico.wifi)
+            pico.type("\n")
+        else:
+            said.append(line)
+            pico.set_speed(20)
+    pico.finish()
+    return said
+
+
+@pytest.mark.pico_w
+@pytest.mark.timeout(300)
+@each
+def test_the_driver_does_what_was_recorded(board, program):
+    said = ask(board, program)
+    path = HERE / "said" / f"{program.stem}.txt"
+    if os.environ.get("WRITE_DOCS") and (
+        not path.exists() or differences(said, expected(program))
+    ):
+        path.write_text("\n".join(said) + "\n")
+    assert not differences(said, expected(program))
+
+
+def test_both_sides_know_the_same_actions():
+    fake = re.findall(r'action == "([^"]+)"', (HERE / "scene_fake.py").read_text())
+    used = set(re.findall(r'happens\("([^"]+)"\)', "".join(map(Path.read_text, PROGRAMS))))
+    assert sorted(fake) == sorted(actions.ACTIONS)
+    assert used == set(fake)
+
+
+def test_what_differs_is_seen():
+    assert not differences(["= a | 1 | 100"], ["= a | 1 | 120"])
+    assert differences(["= a | 2 | 100"], ["= a | 1 | 100"])
+    assert differences(["= a | 1 | 0"], ["= a | 1 | 16"])
+    assert differences([], ["= a | 1 | 0"])
+    assert differences(["Traceback"], ["= a | 1 | 0"])
