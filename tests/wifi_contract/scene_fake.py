@@ -9,9 +9,13 @@ from tests.fakes.network import ticks_ms  # noqa: F401
 _BEACONS_LOST_MS = 8000
 
 
-def begin():
-    """Be a Pico W after power-on, with the times of an emulated one."""
-    network.board("cyw43", 28)
+def begin(micropython):
+    """
+    Be a Pico W after power-on, with the times of an emulated one.
+
+    micropython  str, "1.28": the version whose driver it has
+    """
+    network.board("cyw43", int(micropython.split(".")[1]))
     air = network.air
     air.networks = {"my-ssid": "my-password", "open": None}
     air.join_ms = 660

@@ -3,11 +3,12 @@ One contract, two sides: the fake `network` module of the tests says and does wh
 Pico W does.
 
 programs/   what is asked of a WLAN, unchanged for both
-said/       what the driver of MicroPython 1.28 answered, on a virtual Pico W. The fake is held
-            against that in every run, the driver where there is a firmware (PICO_W_FIRMWARE);
-            with WRITE_DOCS=1 in the environment it is written anew then
+said/       what the drivers of versions of MicroPython answered, on a virtual Pico W. The fake is
+            held against that in every run, the driver where there is a firmware (PICO_W_FIRMWARE)
+            of such a version; with WRITE_DOCS=1 in the environment it is written anew then
 """
 
+import functools
 import itertools
 import os
 import re
@@ -21,6 +22,7 @@ from tests.wifi_contract import actions
 
 HERE = Path(__file__).parent
 PROGRAMS = sorted((HERE / "programs").glob("*.py"))
+VERSIONS = sorted(folder.name for folder in (HERE / "said").iterdir())
 _FACTOR = 1.5  # between the times of both,
 _CALL_MS = 15  # where a call blocks; and that much
 _CHANGE_MS = 300  # where something is noticed: lwIP's timers go in steps of 250 ms
@@ -46,32 +48,36 @@ def _parts(line):
     return (what, int(ms)) if what else (line, 0)
 
 
-def expected(program):
-    return (HERE / "said" / f"{program.stem}.txt").read_text().splitlines()
+def recorded(version, program):
+    """Return the Path of what the driver of a version said."""
+    return HERE / "said" / version / f"{program.stem}.txt"
 
 
-@pytest.fixture(scope="module")
-def fake():
-    """What the fake says, {name of the program: lines}."""
+@functools.cache
+def fake(version):
+    """Return what the fake says, {name of the program: lines}."""
     path = mpy.environment()["MICROPYPATH"] + f":{HERE}"
-    out = mpy.check(HERE / "run_fake.py", *PROGRAMS, env={"MICROPYPATH": path})
+    out = mpy.check(HERE / "run_fake.py", version, *PROGRAMS, env={"MICROPYPATH": path})
     parts = re.split(r"^# .*/(\w+)\.py\n", out, flags=re.M)[1:]
     return dict(zip(parts[::2], map(str.splitlines, parts[1::2]), strict=True))
 
 
 @each
-def test_the_fake_does_what_the_driver_does(fake, program):
-    assert not differences(fake[program.stem], expected(program))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_fake_does_what_the_driver_does(version, program):
+    expected = recorded(version, program).read_text().splitlines()
+    assert not differences(fake(version)[program.stem], expected)
 
 
 @pytest.fixture(scope="module")
 def board(pico_w_firmware, tmp_path_factory):
-    """A virtual Pico W that programs of the contract run on."""
+    """(A virtual Pico W that programs of the contract run on, its version of MicroPython)."""
     folder = tmp_path_factory.mktemp("pico-w")
     with Pico(pico_w_firmware, folder, networks=actions.NETWORKS) as pico:
         pico.put("/scene.py", (HERE / "scene_board.py").read_text())
         pico.put("/observer.py", (HERE / "observer.py").read_text())
-        yield pico
+        release = pico.run("import os; print(os.uname().release)")
+        yield pico, ".".join(release.split(".")[:2])
 
 
 def ask(pico, program):
@@ -97,13 +103,15 @@ def ask(pico, program):
 @pytest.mark.timeout(300)
 @each
 def test_the_driver_does_what_was_recorded(board, program):
-    said = ask(board, program)
-    path = HERE / "said" / f"{program.stem}.txt"
-    if os.environ.get("WRITE_DOCS") and (
-        not path.exists() or differences(said, expected(program))
-    ):
+    pico, version = board
+    said = ask(pico, program)
+    path = recorded(version, program)
+    expected = path.read_text().splitlines() if path.exists() else []
+    if differences(said, expected) and os.environ.get("WRITE_DOCS"):
+        path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(said) + "\n")
-    assert not differences(said, expected(program))
+    else:
+        assert not differences(said, expected)
 
 
 def test_both_sides_know_the_same_actions():
