@@ -54,7 +54,7 @@ _ROOM = 1 << 30  # bytes, some times what the tests write
 _PICO_W = os.environ.get("PICO_W_FIRMWARE")
 _NO_PICO_W = (
     "the driver of a Pico W was not tested: PICO_W_FIRMWARE=FILE ./dev test tests/wifi_contract "
-    "tests/virtual_pico, with the .uf2 of 1.28 from micropython.org/download/RPI_PICO_W"
+    "tests/virtual_pico, with a .uf2 from micropython.org/download/RPI_PICO_W"
 )
 
 _scratch = None  # the folder of all temporary files; None in workers, which go by TMPDIR

@@ -29,10 +29,10 @@ other, not both.
 
 Begin and end of a join are noticed when somebody looks (status(), isconnected() and so on).
 
-What the cyw43 driver of MicroPython 1.28 does was seen on a virtual Pico W: tests/wifi_contract
-holds this module against it. What other versions and drivers do was read from their sources,
-extmod/network_cyw43.c, ports/esp32/network_wlan.c and extmod/network_ninaw10.c. That includes the
-surprises:
+What the cyw43 drivers of MicroPython 1.27 and 1.28 do was seen on a virtual Pico W:
+tests/wifi_contract holds this module against them. What other versions and drivers do was read
+from extmod/network_cyw43.c, ports/esp32/network_wlan.c and extmod/network_ninaw10.c. That includes
+the surprises:
 
 cyw43   Until 1.27 active(False) does nothing to the chip, before 1.26 it does not even leave the
         network. From 1.28 on it removes the interface: the address is gone, and connect() gives

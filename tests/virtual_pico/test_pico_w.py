@@ -1,6 +1,6 @@
 """
 A Pico W with its own driver: the README's app over Wi-Fi and TLS, and all that can go wrong with
-Wi-Fi. Needs a firmware of MicroPython 1.28 for it: PICO_W_FIRMWARE.
+Wi-Fi. Needs a firmware of MicroPython for it: PICO_W_FIRMWARE.
 """
 
 import re
