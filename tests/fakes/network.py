@@ -29,7 +29,7 @@ other, not both.
 
 Begin and end of a join are noticed when somebody looks (status(), isconnected() and so on).
 
-What the cyw43 drivers of MicroPython 1.27 and 1.28 do was seen on a virtual Pico W:
+What the cyw43 drivers of MicroPython 1.25, 1.27 and 1.28 do was seen on a virtual Pico W:
 tests/wifi_contract holds this module against them. What other versions and drivers do was read
 from extmod/network_cyw43.c, ports/esp32/network_wlan.c and extmod/network_ninaw10.c. That includes
 the surprises:
