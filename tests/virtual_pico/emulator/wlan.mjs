@@ -134,10 +134,10 @@ export class Wlan {
 
   set(command, name, value) {
     if (command === SET_VARIABLE) {
-      if (name === 'escan') this.scan(textIn(value.subarray(8)));
-      else if (name === 'join') this.join(textIn(value));
+      if (name === 'escan') this.scan(textAt(value.subarray(8)));
+      else if (name === 'join') this.join(textAt(value));
       else if (name !== 'clmload') this.variables.set(name, Buffer.from(value));
-    } else if (command === SET_SSID) this.join(textIn(value));
+    } else if (command === SET_SSID) this.join(textAt(value));
     else if (command === DISASSOCIATE) this.leave();
     else if (command === SET_KEY) this.key = value.toString('latin1', 4, 4 + value.readUInt16LE(0));
     else if (command !== UP && value.length >= 4) this.numbers.set(command, value.readUInt32LE(0));
@@ -355,7 +355,7 @@ function number(value) {
 }
 
 // The name in {length (4 bytes), name (32)}.
-function textIn(bytes) {
+function textAt(bytes) {
   return bytes.toString('utf8', 4, 4 + Math.min(bytes.readUInt32LE(0), 32));
 }
 
