@@ -377,7 +377,7 @@ class MQTTClient:
             from mqtt_as_tls.lifecycle import stop
 
             stop(self._client)
-        wlan = getattr(self._client.link, "_wlan", None)  # of WiFi
+        wlan = getattr(self._client.link, "wlan", None)  # of WiFi
         try:
             if wlan:
                 wlan.disconnect()

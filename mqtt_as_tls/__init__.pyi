@@ -357,6 +357,8 @@ class TLS:
     """False of `TLS.unverified()`."""
     rsa: bool
     """The device's key is of RSA."""
+    ends: str | None
+    """When the device's certificate ends (UTC), YYYYMMDDHHMMSSZ; None without one."""
     server_hostname: str | None
     """The name that the certificate must have, where that is not the host that is dialled."""
     ntp: _Server | None
@@ -765,6 +767,23 @@ class MQTTClient:
 
         Raises:
             TypeError: It is no function.
+        """
+
+    def report(self, topic: str | None = None, every_s: float = 900) -> None:
+        """
+        Tell how the board is, after every connect and then every `every_s` seconds: a retained
+        message, JSON, with QoS 1; docs/fleet.md says what is in it. Call it before the client is
+        started. A client without a will gets one, retained, which says "online" or "offline".
+
+        Args:
+            topic: Where; None: devices/ID/report with the client id, or beside the topic of the
+                will, if that ends with /status. The will that is made is on status beside it.
+            every_s: Seconds, 10 to 86400.
+
+        Raises:
+            ValueError: Another number of seconds, no topic, a `max_packet` too small for it.
+            TypeError: Another type of topic.
+            RuntimeError: The client runs.
         """
 
     async def __aenter__(self) -> MQTTClient:

@@ -243,6 +243,11 @@ def running():
     return RuntimeError("the client is running" + _ANEW)
 
 
+def started():
+    """Return the RuntimeError for report() of a client that runs."""
+    return RuntimeError("report(): call it before the client is started")
+
+
 def same_id(client):
     """Return the ValueError for two clients with one id."""
     return ValueError(

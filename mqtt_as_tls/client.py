@@ -22,6 +22,7 @@ from .session import Session
 _LATER = const(
     (
         ("on_connect", "on_connect"),
+        ("report", "report"),
         ("lifecycle", "connect disconnect wait_connected"),
         ("properties packet5 reasons mqtt5", "reauthenticate"),
         ("queueing", "enqueue"),
@@ -349,10 +350,10 @@ class MQTTClient:
         ):
             wrong("option", "timeout_s", timeout_s)
 
-    def report(self, what, name, error):
+    def failed(self, what, name, error):
         """A function of the app raised `error`."""
         try:
-            load("texts").report(self, what % name, error)
+            load("texts").failed(self, what % name, error)
         except MemoryError:
             pass
 

@@ -430,7 +430,7 @@ class Dispatcher:
                     raise
                 if not lane.task and not lane.current:  # stopped
                     raise
-                self._client.report("handler of %r", lane.filter, e)
+                self._client.failed("handler of %r", lane.filter, e)
             message = None
             self.finish(lane)
             if lane.task is None:  # taken back

@@ -90,6 +90,7 @@ class Wire:
         self.lasts = bool(said.get("session_expiry_interval"))
         self._limits({})
         self._will = b""
+        self.goodbye_properties = None
         will = client.will
         if will:
             own = pairs(will.properties)
@@ -117,7 +118,7 @@ class Wire:
 
     def connect(self, *fields):
         """Check and keep the fields of CONNECT, as in packet5.connect, for `connect_packet`."""
-        self._fields = fields
+        self.fields = fields
         return packet5.connect(*fields, encode(self._pairs, _CONNECT), self._will)
 
     def publish(self, topic, payload, qos, retain, properties=None, more=0):
@@ -151,7 +152,7 @@ class Wire:
             what = "ack_properties"
             data = encode(properties, first)
         except (TypeError, ValueError) as e:
-            self._client.report("%s", what, e)
+            self._client.failed("%s", what, e)
         return self._short(packet5.ack, (first, packet_id, code), data)
 
     def _short(self, encoder, fields, data):
@@ -184,7 +185,7 @@ class Wire:
             own = [pair for pair in own if pair[0] != "maximum_packet_size"]
         if self._auth:
             own = own + [("authentication_data", await self._step(None))]
-        fields = (client.client_id.encode(),) + self._fields[1:]
+        fields = (client.client_id.encode(),) + self.fields[1:]
         return packet5.connect(*fields, encode(own, _CONNECT), self._will)
 
     async def accepted(self, decoder):

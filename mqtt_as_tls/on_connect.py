@@ -41,7 +41,7 @@ class Callbacks:
         try:
             await handler()
         except Exception as e:
-            self._client.report("%s", "on_connect", e)
+            self._client.failed("%s", "on_connect", e)
 
 
 def on_connect(client, handler):

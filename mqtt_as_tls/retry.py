@@ -49,12 +49,13 @@ class Retry:
                 "size" and "packet_id"; on how many connections that was so for this id ("tries"),
                 and for messages of this size ("in_all"). Empty: there was for the last one
     why         str, what was said last
+    lost_ms     ticks when the last connection was lost, or None
     """
 
     slow = False
     unanswered = connects = failures = own = refusals = strikes = 0
     reset_at = _LINK_RESET_AFTER
-    suspect = doubts = aside = why = around = None
+    suspect = doubts = aside = why = around = lost_ms = None
 
     def __init__(self):
         self.no_memory = {}
@@ -77,6 +78,7 @@ def failed(client, error, old):
     lasted = lost and not 0 <= time.ticks_diff(now, connection.up_ms) <= _LASTING_MS
     if lost:
         known.connects = client.stats.connects
+        known.lost_ms = now
         known.refusals = 0
         known.reset_at = _LINK_RESET_AFTER
         if known.aside and known.aside.is_idle():

@@ -309,7 +309,7 @@ async def _run(client, lane, handler, message, caught=(Exception, asyncio.Cancel
             message.ack_code = own.ack_code
             message.ack_properties = own.ack_properties
         if error:
-            client.report("handler of %r", lane.filter, error)
+            client.failed("handler of %r", lane.filter, error)
     finally:
         d = client.dispatcher
         if lane in d.others:

@@ -225,7 +225,7 @@ def overdue(client, lane):
         load("iterators").leave(client)
 
 
-def report(client, what, error, say=None):
+def failed(client, what, error, say=None):
     """
     Tell that a function of the app raised `error`; with log=print where, too. Nothing of its text
     is printed but as a line of the log: it may be from the network.

@@ -29,7 +29,8 @@ class TLS:
           ("address", port) tuple, or None for never
 
     Attributes: `context` (a tls.SSLContext, which umqtt.simple takes too), `verified` (bool),
-    `server_hostname`, `ntp`, `rsa` (bool, the key is of RSA); `seen`, the bytes of the broker's
+    `server_hostname`, `ntp`, `rsa` (bool, the key is of RSA), `ends` (str, when
+    the device's certificate ends, as YYYYMMDDHHMMSSZ, or None); `seen`, the bytes of the broker's
     largest certificate in the last handshake, 0: it has shown none; after a handshake with a
     verified broker `proved_s`, the clock at the last one (s).
 
@@ -45,7 +46,7 @@ class TLS:
         self.context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
         context.verify_mode = tls.CERT_REQUIRED if self.verified else tls.CERT_NONE
         context.verify_callback = self._see
-        self.rsa = load("tls_files").fill(context, ca, cert, key, server_hostname)
+        self.rsa, self.ends = load("tls_files").fill(context, ca, cert, key, server_hostname)
         unload("tls_files")
 
     @classmethod

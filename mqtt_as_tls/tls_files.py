@@ -27,6 +27,10 @@ _PUBLIC = const(
     )
 )
 
+# How the validity of a certificate begins: a SEQUENCE of two times, each UTCTime (23) or
+# GeneralizedTime (24)
+_VALIDITY = const((b"0\x1e\x17\r", b"0 \x17\r", b'0"\x18\x0f'))
+
 
 def _wrong(name, problem, detail=None):
     return load("argument_errors").file(name, problem, detail)
@@ -95,6 +99,17 @@ def _load(what, source, label, use=None):
     return name
 
 
+def _end(der):
+    # of a certificate: notAfter, with its century (RFC 5280 section 4.1.2.5)
+    for head in _VALIDITY:
+        at = der.find(head) + 4
+        if at > 3:
+            at += der[at - 1]
+            text = der[at + 2 : at + 2 + der[at + 1]].decode()
+            return text if len(text) > 13 else "20" + text
+    return None
+
+
 def _listed(source):
     return source if isinstance(source, (list, tuple)) else (source,)
 
@@ -105,7 +120,7 @@ def fill(context, ca, cert, key, server_hostname):
 
     ca  of no meaning where the context verifies nothing
 
-    Returns whether the key is of RSA (bool).
+    Returns whether the key is of RSA (bool), and when our certificate ends (str, see TLS; None).
 
     Raises ValueError and TypeError: see TLS.
     """
@@ -121,7 +136,7 @@ def fill(context, ca, cert, key, server_hostname):
     for source in _listed(ca) if verifies else ():
         _load("ca", source, _CERTIFICATE, context.load_verify_locations)
     if cert is None:
-        return False
+        return False, None
     chain = []
     for source in _listed(cert):
         name = _load("cert", source, _CERTIFICATE, chain.append)
@@ -141,4 +156,4 @@ def fill(context, ca, cert, key, server_hostname):
             context.load_cert_chain(each, key)
     except ValueError:
         raise _wrong(name + ", " + key_name, "read")
-    return len(key) > 500
+    return len(key) > 500, _end(chain[0])

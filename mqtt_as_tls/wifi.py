@@ -63,7 +63,7 @@ class WiFi:
         static=None,
         power_save=False,
     ):
-        self._pairs, self._config, new_country, self._wlan = load("wifi_options").taken(
+        self._pairs, self._config, new_country, self.wlan = load("wifi_options").taken(
             ssid, password, networks, country, hostname, static, power_save
         )
         self._static = static
@@ -75,12 +75,12 @@ class WiFi:
         Return whether the board is in a network and has an address. Cheap, does not block. False
         before the first up().
         """
-        wlan = self._wlan
+        wlan = self.wlan
         return not self._fresh and wlan.isconnected() and wlan.ifconfig()[0] != "0.0.0.0"
 
     def dns_servers(self):
         """Return the DNS servers, a list of dotted IPv4 str; empty where none is known."""
-        server = self._wlan.ifconfig()[3]
+        server = self.wlan.ifconfig()[3]
         return [] if server == "0.0.0.0" else [server]
 
     async def up(self):
@@ -129,7 +129,7 @@ class WiFi:
                     pairs.remove(pair)
                     pairs.insert(0, pair)
                     return status
-                error = load("wifi_faults").not_joined(error, *pair, status, self._wlan)
+                error = load("wifi_faults").not_joined(error, *pair, status, self.wlan)
                 if status != -3 and status != -2:
                     n = self._faults = self._faults + 1
                     # At 4, 8, 16, ...: more rarely each time, it blocks and ends Bluetooth.
@@ -142,7 +142,7 @@ class WiFi:
 
     async def _join(self, ssid, password):
         # Return None, or what stood in the way: the driver's status, or its exception.
-        wlan = self._wlan
+        wlan = self.wlan
         trusted = self._static or not hasattr(wlan, "deinit")
         for _ in range(2):
             try:
@@ -204,8 +204,8 @@ class WiFi:
         await self._leave(True)
 
     async def _leave(self, *how):
-        if is_on(self._wlan):
-            await load("wifi_faults").leave(self._wlan, self._poll_ms, *how)
+        if is_on(self.wlan):
+            await load("wifi_faults").leave(self.wlan, self._poll_ms, *how)
 
     async def alive(self):
         """
@@ -213,4 +213,4 @@ class WiFi:
 
         Returns whether there was one. A chip that hangs is switched off.
         """
-        return await load("wifi_faults").alive(self._wlan)
+        return await load("wifi_faults").alive(self.wlan)

@@ -1,6 +1,11 @@
 """The will: what the broker publishes for a client that is gone."""
 
+from micropython import const
+
 from . import router
+from .packet import field, framed
+
+_FLAGS = const(0x2C)  # of CONNECT: a will, QoS 1, retained (3.1.1 section 3.1.2.3)
 
 
 class Will:
@@ -60,3 +65,22 @@ class Will:
             out = outbox.encode(self.topic, self.birth, self.qos, self.retain, None)
             outbox.add(out, True)
         return out
+
+
+def give(client, topic):
+    """
+    Give an MQTTClient that has none, and is not started, the will that says on `topic` (str)
+    whether it is online.
+    """
+    will = Will(topic, "offline", 1, True, "online")
+    client.lazily("will", lambda client: will)
+    topic = topic.encode()
+    five = client.five
+    if five:
+        five.connect(*(five.fields[:5] + ((topic, will.payload, 1, True),)))
+        return
+    buf = client.connect_packet
+    at = 2 + (buf[1] > 127)  # its length takes two bytes at most
+    buf[at + 7] |= _FLAGS
+    end = at + 12 + (buf[at + 10] << 8 | buf[at + 11])  # of the client id (3.1.1 section 3.1.3)
+    buf[:] = framed(0x10, buf[at:end] + field(topic) + field(will.payload) + buf[end:])

@@ -30,7 +30,7 @@ PACKAGE = freeze.ROOT / "mqtt_as_tls"
 # docs/design.md, "Where building changed the plan". Smaller is welcome: lower the budget then.
 BUDGETS = {
     "mpy": 29_950,  # of what a working app imports and keeps: options, clock, dns are unloaded
-    "mpy of all": 127_500,
+    "mpy of all": 129_850,
     "mpy of home_assistant": 2_560,
     "frozen": 9_400,  # heap to import what a working app imports
     "imported": 33_500,  # the same from .mpy files

@@ -27,7 +27,7 @@ _PLACES = {
     "for an index": "mqtt_as_tls.topic_index index",
     "for a topic alias": "mqtt_as_tls.packet5 aliased",
     "for a record": "mqtt_as_tls.store FileStore _write",
-    "for words about a handler that raised": "mqtt_as_tls.texts report",
+    "for words about a handler that raised": "mqtt_as_tls.texts failed",
     "for words about an undelivered message": "mqtt_as_tls.texts undelivered",
 }
 
@@ -557,3 +557,15 @@ def no_reserve():
     from mqtt_as_tls import reserve
 
     reserve.Reserve = lambda tls: None
+
+
+def hurry_reports(ms):
+    """Have clients report every so many ms, whatever they were told."""
+    from mqtt_as_tls import report
+
+    class Asyncio:
+        @staticmethod
+        def sleep(seconds):
+            return asyncio.sleep_ms(ms)
+
+    report.asyncio = Asyncio
