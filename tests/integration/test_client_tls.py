@@ -945,7 +945,7 @@ FRAGMENTED = """
     [
         ("broker", 0),
         ("broker", 48),
-        ("broker", 112),
+        ("broker", 128),
         ("broker_rsa", 320),
         ("broker_by_intermediate", 0),
         ("below_rsa_4096", 0),

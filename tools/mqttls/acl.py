@@ -27,6 +27,14 @@ topic readwrite #
 topic read $SYS/#
 """
 
+# It subscribes and no more: what every device may do with topics of its own is taken away
+_MONITOR = """
+# mqttls device add {name} --monitor
+user {name}
+topic deny devices/{name}/#
+topic read devices/#
+"""
+
 _MORE = """
 # mqttls device add {name} --topics …
 user {name}
@@ -77,6 +85,11 @@ def given(settings):
             stage="files",
         )
     return dict(found)
+
+
+def monitors(settings):
+    """Return the names (list) of those that see how all boards are, and may publish nothing."""
+    return settings.get("monitors", [])
 
 
 def _asked(rule):
@@ -175,7 +188,7 @@ def text(settings, own=""):
     """
     Return the text of the broker's ACL.
 
-    settings  dict of settings.json: `admins`, `topics`
+    settings  dict of settings.json: `admins`, `monitors`, `topics`
     own       lines of one's own, as own_lines returns them; they come last, so that a `user` of
               theirs takes no rule that is not theirs
     """
@@ -184,6 +197,7 @@ def text(settings, own=""):
         lines = "".join(f"topic {each}\n" for each in topics)
         out += _MORE.format(name=name, topics=lines)
     out += "".join(_ADMIN.format(name=each) for each in sorted(settings["admins"]))
+    out += "".join(_MONITOR.format(name=each) for each in sorted(monitors(settings)))
     return out + (_OF_ONES_OWN + own if own else "")
 
 

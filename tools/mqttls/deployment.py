@@ -23,8 +23,8 @@ class Deployment:
     """
     The broker and the devices of a files.Directory.
 
-    settings   dict: names, port, bind, key, server_only, docker, admins, days, and topics,
-               {name: what acl.rules returned}
+    settings   dict: names, port, bind, key, server_only, docker, admins, days, monitors, and
+               topics, {name: what acl.rules returned}
     authority  Authority that signs for them
     own_acl    lines of the user's own for the broker's ACL (str)
     """
@@ -46,6 +46,16 @@ class Deployment:
     def topics(self):
         """{name: rules} of devices that were given topics."""
         return acl.given(self.settings)
+
+    @property
+    def monitors(self):
+        """The names (list) of those that see how all boards are."""
+        return acl.monitors(self.settings)
+
+    @property
+    def on_pcs(self):
+        """The names (list) of devices that are programs on PCs."""
+        return [*self.settings["admins"], *self.monitors]
 
     @functools.cached_property
     def own_acl(self):
@@ -311,6 +321,7 @@ class Deployment:
             change.remove(f"devices/{name}")
         self.set(
             admins=[each for each in self.settings["admins"] if each not in names],
+            monitors=[each for each in self.monitors if each not in names],
             topics={each: rules for each, rules in self.topics.items() if each not in names},
         )
         self.put_settings(change)
@@ -363,7 +374,7 @@ class Deployment:
 
     def boards(self):
         """Return the names of the devices that are boards, not programs on PCs (list of str)."""
-        return [each for each in self.directory.devices() if each not in self.settings["admins"]]
+        return [each for each in self.directory.devices() if each not in self.on_pcs]
 
     def board(self, name):
         """

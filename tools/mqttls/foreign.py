@@ -461,7 +461,7 @@ class Foreign(Deployment):
 
 def add_devices(deployment, arguments, report):
     """`mqttls device add` for somebody else's broker: its devices, with a login of their own."""
-    for option in ("topics", "admin", "days"):
+    for option in ("topics", "admin", "monitor", "days"):
         if getattr(arguments, option):
             raise Usage(
                 f"--{option}: at somebody else's broker that is for its owner to say; "

@@ -12,9 +12,10 @@ from . import system
 from .screen import printable
 
 # In the order in which a user meets them
-VERBS = (
-    "init use device broker-conf provision status renew revoke update doctor explain keys".split()
-)
+VERBS = [
+    *("init", "use", "device", "broker-conf", "provision", "status", "fleet", "renew", "revoke"),
+    *("update", "doctor", "explain", "keys"),
+]
 
 _WITHOUT_FOLDER = ("explain", "keys")
 # Round a command in a text, and in the place of its spaces: no line breaks there. They differ from

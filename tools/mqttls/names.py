@@ -111,6 +111,11 @@ def settings_problem(settings):
         return "`names` is not a list of names and addresses"
     if not all(map(is_device_name, settings["admins"])):
         return "`admins` is not a list of devices"
+    monitors = settings.get("monitors", [])
+    if not isinstance(monitors, list) or not all(
+        isinstance(each, str) and is_device_name(each) for each in monitors
+    ):
+        return "`monitors` is not a list of devices"
     return ""
 
 

@@ -76,6 +76,20 @@ class Report:
             self._clear_bar()
             self._out.write("".join(f"{printable(line)}\n" for line in text.splitlines()))
 
+    @property
+    def live(self):
+        """Whether people look at a terminal that can be drawn on."""
+        return self._out.live and not self.as_json
+
+    @property
+    def rows(self):
+        """How many lines that terminal has (int)."""
+        return self._out.rows
+
+    def draw(self, lines):
+        """Have `lines` (list of str) be all that the terminal shows."""
+        self._out.draw(lines)
+
     def note(self, text):
         """Say something that the user should know though nothing is wrong."""
         self.notes.append(text)

@@ -15,7 +15,8 @@ def facts(deployment, name):
 
     `name`; `problem` why it must be made anew, or ""; `kind` "certificate" or "password"; of its
     certificate, where that can be read, `serial`, `key`, `until` (ISO 8601) and `due`, whether it
-    ends soon; `admin` whether it may use every topic; `topics` what else it may use (list of str);
+    ends soon; `admin` whether it may use every topic; `monitor` whether it sees how boards are
+    and publishes nothing; `topics` what else it may use (list of str);
     `board` what `provision` noted (dict, {} when it never ran); `lacks` what a board has not got
     yet, or ""
     """
@@ -24,13 +25,14 @@ def facts(deployment, name):
         "problem": deployment.device_problem(name),
         "kind": deployment.proof(name),
         "admin": name in deployment.settings["admins"],
+        "monitor": name in deployment.monitors,
         "topics": deployment.topics.get(name, []),
         "board": deployment.board(name),
         "lacks": "",
     }
     try:
         certificate = deployment.device_certificate(name)
-        if found["board"] or not found["admin"]:  # a program on a PC, which nobody provisions
+        if found["board"] or name not in deployment.on_pcs:  # nobody provisions those
             found["lacks"] = deployment.board_lacks(name)
     except (Failure, FileNotFoundError):
         return found
@@ -89,6 +91,8 @@ def rights(one):
     """Return what a device of facts() may use besides its own topics, for people (list of str)."""
     if one["admin"]:
         return ["every topic"]
+    if one["monitor"]:
+        return ["sees all boards, publishes nothing"]
     topics = one["topics"]
     more = f", … ({len(topics)} in all)" if len(topics) > 3 else ""
     return [f"too: {', '.join(topics[:3])}{more}"] if topics else []

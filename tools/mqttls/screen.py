@@ -59,6 +59,17 @@ class Screen:
         """How many characters a line of the terminal has (int)."""
         return shutil.get_terminal_size().columns
 
+    @property
+    def rows(self):
+        """How many lines the terminal has (int)."""
+        return shutil.get_terminal_size().lines
+
+    def draw(self, lines):
+        """Have `lines` (list of str) be all that the terminal shows, cut at its edges."""
+        width, most = self.columns - 1, self.rows - 1
+        shown = "".join(f"{printable(each)[:width]}\x1b[K\n" for each in lines[:most])
+        self.write(f"\x1b[H{shown}\x1b[J")
+
     def paint(self, text, tone):
         """Return `text` in the colour of `tone` ("good", "bad", …), where there are colours."""
         code = _TONES.get(tone)

@@ -37,6 +37,11 @@ def add(parser):
     one.add_argument(
         "--admin", action="store_true", help="it may use every topic: for a PC, Home Assistant, …"
     )
+    one.add_argument(
+        "--monitor",
+        action="store_true",
+        help="it sees how all boards are, and may publish nothing: for a PC with mqttls fleet",
+    )
     one.add_argument("--days", type=days, help="how long the certificate is valid (365)")
     add_login(one)
     one = below.add_parser(
@@ -69,6 +74,8 @@ def _run_add(arguments, report):
         topics = acl.rules(arguments.topics) if arguments.topics else None
     except ValueError as error:
         raise Usage(f"--topics: {error}") from None
+    if arguments.monitor and (arguments.admin or arguments.topics or arguments.csv):
+        raise Usage("--monitor says all that it may do: without --admin, --topics and --csv")
     with Directory.opened(arguments.dir) as directory:
         deployment = foreign.opened(directory)
         if foreign.is_foreign(directory):
@@ -124,10 +131,17 @@ def _refuse_twins(directory, wanted):
 
 def _add(deployment, wanted, arguments, report):
     admins = set(deployment.settings["admins"])
-    if arguments.admin:
-        admins |= {each["name"] for each in wanted}
+    monitors, names = set(deployment.monitors), {each["name"] for each in wanted}
     topics = dict(deployment.topics)
+    if arguments.admin:
+        admins |= names
+        monitors -= names
+    elif arguments.monitor:
+        monitors |= names
+        admins -= names
+        topics = {name: rules for name, rules in topics.items() if name not in names}
     topics.update({each["name"]: each["topics"] for each in wanted if "topics" in each})
+    monitors -= {each["name"] for each in wanted if each.get("topics")}
     topics = {name: rules for name, rules in topics.items() if rules}
     todo, kept = [], []
     for done, one in enumerate(wanted):
@@ -136,8 +150,10 @@ def _add(deployment, wanted, arguments, report):
         why = deployment.device_problem(one["name"]) if there else "new"
         (todo if why else kept).append({**one, "why": why})
     report.progress(len(wanted), len(wanted))
-    if sorted(admins) != deployment.settings["admins"] or topics != deployment.topics:
-        deployment.set(admins=sorted(admins), topics=topics)
+    rights = {"admins": sorted(admins), "monitors": sorted(monitors), "topics": topics}
+    before = deployment.settings["admins"], deployment.monitors, deployment.topics
+    if tuple(rights.values()) != before:
+        deployment.set(**rights)
         with deployment.directory.change() as change:
             deployment.put_settings(change)
             deployment.put_broker_files(change)
@@ -215,6 +231,8 @@ def _tell(deployment, todo, kept, moved, report):
     first = (names + moved + [each["name"] for each in kept])[0]
     if first in deployment.settings["admins"]:
         _tell_admin(folder / first, deployment, report)
+    elif first in deployment.monitors:
+        report.next(command("fleet", "--as", first), "how all boards are")
     else:
         report.next(command("provision", first), "puts it on the board")
 

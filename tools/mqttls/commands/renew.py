@@ -179,7 +179,7 @@ def _begin(deployment, arguments, report):
 
 
 def _tell_admins(deployment, report):
-    for name in deployment.settings["admins"]:
+    for name in deployment.on_pcs:
         report.note(f"{name} is a program on a PC: give it the files in devices/{name}/, too")
 
 

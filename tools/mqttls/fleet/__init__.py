@@ -1,0 +1,1 @@
+"""How boards are, as they tell it themselves, and where to see it."""
