@@ -1,9 +1,15 @@
 """`mqttls fleet`: boards that tell how they are, and who may see it."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
 import threading
 import time
 import urllib.error
@@ -12,8 +18,8 @@ import urllib.request
 import pytest
 
 from tests.support import browser, docs, mpy, patience
-from tests.support.broker import Peer
-from tests.support.tool import Mosquitto, init, mqttls, open_folder
+from tests.support.broker import Peer, is_listening
+from tests.support.tool import MQTTLS, Mosquitto, init, mqttls, open_folder
 from tools.mqttls import acl, certificates
 from tools.mqttls.fleet import boards, metrics, table
 from tools.mqttls.fleet import web as fleet_web
@@ -169,6 +175,17 @@ def test_csv_is_read_by_spreadsheets_and_runs_nothing_there():
     assert first["since"] == "2027-01-15T07:49:00Z"
 
 
+def test_the_page_of_the_docs_has_every_field_of_a_report():
+    schema = json.loads((mpy.ROOT / "tests/support/report.schema.json").read_text())
+    tables = docs.tables(mpy.ROOT / "docs/fleet.md")
+    (rows,) = [each for each in tables if each[0][0] == "field"]
+    told = [name.strip("` ") for row in rows[1:] for name in row[0].split(",")]
+    assert sorted(told) == sorted(schema["required"]) == sorted(schema["properties"])
+    assert set(boards.COLUMNS) - set(told) == {
+        *("name", "online", "since", "needs", "means", "days", "heard")
+    }
+
+
 # For Prometheus
 
 
@@ -271,6 +288,74 @@ def test_a_monitor_reads_below_devices_and_writes_nothing(deployment):
         desk.wait_for(topic="devices/cellar/y")
         assert [each for each in desk.received if each[1] == b"from wall"] == []
         assert not [each for each in wall.received if not each[0].startswith("devices/")]
+
+
+def test_the_table_is_drawn_anew_until_it_is_interrupted(deployment):
+    pki, broker = deployment
+    terminal, stdout = pty.openpty()
+    child = subprocess.Popen(
+        [*MQTTLS, "fleet", "--dir", str(pki)],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stdout,
+        env={**os.environ, "PYTHONPATH": str(mpy.ROOT), "LINES": "8", "COLUMNS": "60"},
+        start_new_session=True,
+    )
+    os.close(stdout)
+    screen = b""
+
+    def read_until(text):
+        nonlocal screen
+        while not re.search(text, screen):
+            screen += os.read(terminal, 4096)  # the test's own deadline ends it
+
+    with peer(pki, broker, "desk") as desk:
+        read_until(b"NAME")
+        desk.publish("devices/roof/status", b"online", retain=True)
+        read_until(rb"roof +online")
+        desk.publish("devices/roof/status", b"offline", retain=True)
+        screen = b""
+        read_until(rb"roof +offline")
+        desk.publish("devices/roof/status", b"", retain=True)
+    child.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):
+        while data := os.read(terminal, 4096):
+            screen += data
+    os.close(terminal)
+    assert child.wait(patience.stretched(10)) == 0
+    assert b"Traceback" not in screen
+
+
+def test_page_and_metrics_are_served_until_it_is_interrupted(deployment):
+    pki, broker = deployment
+    pytest.importorskip("aiohttp")
+    web, prometheus = free_port(), free_port()
+    child = subprocess.Popen(
+        [*MQTTLS, "fleet", "--web", str(web), "--prometheus", str(prometheus), "--dir", str(pki)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(mpy.ROOT)},
+        start_new_session=True,
+    )
+    with peer(pki, broker, "desk") as desk, child:
+        desk.publish("devices/cellar/status", b"online", retain=True)
+        deadline = time.monotonic() + patience.stretched(20)
+        while not (is_listening(web) and is_listening(prometheus)):
+            assert time.monotonic() < deadline and child.poll() is None
+            time.sleep(0.05)
+        names = ()
+        while "cellar" not in names:
+            assert time.monotonic() < deadline
+            said = json.loads(get(web, "/boards.json"))
+            names = [each["name"] for each in said["boards"]]
+        assert said["connected"] is True
+        assert 'mqttls_board_online{name="cellar"} 1.0' in get(prometheus, "/metrics")
+        taken = mqttls(pki, "fleet", "--prometheus", prometheus, code=1)
+        assert f"port {prometheus}" in taken.err
+        child.send_signal(signal.SIGINT)
+        out, _ = child.communicate(timeout=patience.stretched(10))
+    assert child.returncode == 0
+    assert out.startswith(f"metrics: http://127.0.0.1:{prometheus}/metrics\npage: http://127")
 
 
 def test_the_table_of_hostile_devices_is_whole(deployment):
