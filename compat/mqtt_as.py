@@ -361,9 +361,9 @@ class MQTTClient:
             try:
                 self._callback(*message)
             except Exception as e:
-                from mqtt_as_tls.texts import report
+                from mqtt_as_tls.texts import failed
 
-                report(self._client, "subs_cb", e, _print)
+                failed(self._client, "subs_cb", e, _print)
 
     async def disconnect(self):
         """Say goodbye and stop; connect() starts again. The will is not published."""
