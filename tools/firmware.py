@@ -126,7 +126,7 @@ def rp2040(manifest=USER_MANIFEST_RP2, name="frozen", *, module=None, of=None, *
     with locked(cache):
         versions = _sources(source)
         source.mpy_cross()
-        files = [manifest, *sorted(BOARD.iterdir())]
+        files = [manifest, *sorted(path for path in BOARD.rglob("*") if path.is_file())]
         files += [path for _, path in source.files_of(manifest, "rp2")]
         files += sorted(module.iterdir()) if module else []
         key = micropython.key(f"{versions} {options}", __file__, *files)

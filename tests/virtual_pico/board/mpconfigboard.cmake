@@ -1,4 +1,4 @@
-# An RP2040 with 2 MB of flash, as on the Pico W, whose network is PPP over a UART.
+# An RP2040 with 2 MB of flash, as on the Pico W, whose network is Wi-Fi, or PPP over a UART.
 
 set(PICO_BOARD "pico")
 set(PICO_PLATFORM "rp2040")
@@ -6,6 +6,12 @@ set(MICROPY_PY_LWIP ON)
 
 # What the Wi-Fi boards set
 list(APPEND MICROPY_DEF_BOARD MICROPY_PY_SOCKET_DEFAULT_TIMEOUT_MS=30000)
+list(APPEND MICROPY_DEF_BOARD MICROPY_PY_NETWORK_CYW43=1)
+
+# The Wi-Fi driver's stand-in. Its headers come before those of a driver that MicroPython's tree
+# may have; MICROPY_PY_NETWORK_CYW43 for CMake would want that one.
+include_directories(${MICROPY_BOARD_DIR})
+list(APPEND MICROPY_SOURCE_BOARD ${MICROPY_BOARD_DIR}/lib/cyw43-driver/src/cyw43.c)
 
 # No Wi-Fi driver and no Bluetooth take their share of the memory here: leave MicroPython the
 # 190 KB of heap that it has on a Pico W. (The linker evaluates this: what the C heap gets is kept

@@ -7,6 +7,7 @@ import { installRom } from './rom.mjs';
 import { ConsoleLogger, LogLevel, RP2040 } from './rp2040js.mjs';
 import { installFlashBus } from './ssi.mjs';
 import { SerialLine } from './uart.mjs';
+import { installWindow } from './window.mjs';
 
 const FLASH_START = 0x10000000;
 const WATCHDOG = 0x40058; // key of rp2040js' table of peripherals
@@ -70,6 +71,7 @@ export class Board {
       this.line.restart();
       this.serial = new SerialLine(mcu, (byte) => this.line.receive(byte));
     }
+    installWindow(mcu, this.radio);
     if (this.radio) this.bus = new Gspi(mcu, this.radio); // which switches the chip off
     this.powered = true;
   }

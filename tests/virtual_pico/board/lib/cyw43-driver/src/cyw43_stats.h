@@ -1,0 +1,2 @@
+// MicroPython counts nothing here.
+#define CYW43_STAT_INC(name)
