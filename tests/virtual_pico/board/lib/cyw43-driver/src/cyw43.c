@@ -602,7 +602,7 @@ int cyw43_tcpip_link_status(cyw43_t *self, int itf) {
 // The chip's power
 
 #define PIN_POWER 23
-#define DOWNLOAD_US 105000 // of the chip's firmware, which this one has no need of
+#define DOWNLOAD_US 165000 // of the chip's firmware, which this one has no need of
 #define PM_PERFORMANCE 0xa11142
 
 void cyw43_init(cyw43_t *self) {
