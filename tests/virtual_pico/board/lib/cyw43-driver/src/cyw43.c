@@ -184,7 +184,7 @@ static void send(cyw43_t *self, int channel, size_t head, size_t bytes) {
 
 // Ask `command` (CYW43_IOCTL_…, or as those) of the chip; the answer goes to `data`.
 static int ask(cyw43_t *self, uint32_t command, void *data, size_t bytes) {
-    if (self->reply || bytes > LONGEST - HEAD - CONTROL_HEAD) {
+    if (self->waits || bytes > LONGEST - HEAD - CONTROL_HEAD) {
         return -CYW43_EINVAL; // one at a time: an event in the meantime may have led here
     }
     int error = wait_for_credit(self);
@@ -198,13 +198,14 @@ static int ask(cyw43_t *self, uint32_t command, void *data, size_t bytes) {
     put32(head + 8, self->request << 16 | (command & 1) << 1);
     put32(head + 12, 0);
     memcpy(head + CONTROL_HEAD, data, bytes);
+    self->waits = true;
     self->reply = data;
     self->reply_bytes = bytes;
     send(self, OF_CONTROL, HEAD, HEAD + CONTROL_HEAD + bytes);
     uint32_t begin = mp_hal_ticks_us();
-    while (self->reply) {
+    while (self->waits) {
         if (mp_hal_ticks_us() - begin >= TIMEOUT_US) {
-            self->reply = NULL;
+            self->waits = false;
             COMPLAIN("do_ioctl(%u, %u, %u): timeout\n", (unsigned)(command & 1),
                 (unsigned)command >> 1, (unsigned)bytes);
             return -CYW43_ETIMEDOUT;
@@ -433,9 +434,9 @@ static bool receive(cyw43_t *self) {
     size_t bytes = size - head;
     int channel = IN[5] & 15;
     if (channel == OF_CONTROL) {
-        if (bytes >= CONTROL_HEAD && self->reply && get16(body + 10) == self->request) {
+        if (bytes >= CONTROL_HEAD && self->waits && get16(body + 10) == self->request) {
             memcpy(self->reply, body + CONTROL_HEAD, MIN(self->reply_bytes, bytes - CONTROL_HEAD));
-            self->reply = NULL;
+            self->waits = false;
         }
     } else if (bytes >= 4u + 4 * body[3]) {
         size_t gap = 4 + 4 * body[3];
@@ -647,7 +648,7 @@ static int start(cyw43_t *self) {
     }
     self->sequence = 0;
     self->credit = 1;
-    self->reply = NULL;
+    self->waits = false;
     self->todo = self->told = 0;
     self->kind = NO_KIND;
     self->powered = true;

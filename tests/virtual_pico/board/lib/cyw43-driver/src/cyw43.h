@@ -76,8 +76,9 @@ typedef struct {
     int dma[2]; // channels, taken as the driver's bus takes them
     uint8_t sequence; // of the next packet,
     uint8_t credit; // which must not be this one
-    uint16_t request; // id of the command that is waited for
-    uint8_t *reply; // where its answer goes; NULL: none is waited for
+    bool waits; // for the answer to a command,
+    uint16_t request; // which has this id;
+    uint8_t *reply; // where it goes
     size_t reply_bytes;
 
     // The station
