@@ -183,12 +183,24 @@ def job(desk):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_board_comes_back_after(job, name):
+    come_back(job, name)
+
+
+def come_back(job, name, *, most_s=BACK_S, speed=FAST):
+    """
+    Have a fault of `job`, and wait until its board is back.
+
+    name    str, of FAULTS
+    most_s  how long it lasts at most
+    speed   how many times faster than ours time goes afterwards
+    """
     desk, peer = job
     pico = desk.pico
     begin, seconds, mend = FAULTS[name]
     begin(pico)
     pico.set_speed(FAST)
-    _pass(pico, seconds)
+    _pass(pico, min(seconds, most_s))
+    pico.set_speed(speed)
     if mend:
         mend(pico)
     count, mended = len(peer.messages), pico.emulated_s()

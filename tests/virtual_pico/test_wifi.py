@@ -5,9 +5,9 @@ The README's app over Wi-Fi and TLS, and what goes wrong with Wi-Fi most, on Mic
 
 import pytest
 
-from tests.virtual_pico import test_pico_w
 from tests.virtual_pico.desk import Desk
 from tests.virtual_pico.test_pico_w import (  # noqa: F401
+    come_back,
     job,
     test_the_readmes_app_runs_over_wifi_and_tls,
 )
@@ -30,4 +30,4 @@ def desk(firmware, pki, tmp_path_factory):
 
 @pytest.mark.parametrize("name", MOST)
 def test_the_board_comes_back_after(job, name):  # noqa: F811
-    test_pico_w.test_the_board_comes_back_after(job, name)
+    come_back(job, name, most_s=20, speed=4)

@@ -13,7 +13,7 @@ list(APPEND MICROPY_DEF_BOARD MICROPY_PY_NETWORK_CYW43=1)
 include_directories(${MICROPY_BOARD_DIR})
 list(APPEND MICROPY_SOURCE_BOARD ${MICROPY_BOARD_DIR}/lib/cyw43-driver/src/cyw43.c)
 
-# No Wi-Fi driver and no Bluetooth take their share of the memory here: leave MicroPython the
+# No real Wi-Fi driver and no Bluetooth take their share of the memory here: leave MicroPython the
 # 190 KB of heap that it has on a Pico W. (The linker evaluates this: what the C heap gets is kept
 # from MicroPython's, and nothing uses it.) With a C heap that is used, a block of about that size
 # is kept from both.
