@@ -6,7 +6,7 @@ from observer import call, happens, watch
 wlan = network.WLAN(network.STA_IF)
 call("active", wlan.active, True)
 call("connect", wlan.connect, "my-ssid", "my-password")
-watch(wlan, 6000)
+watch(wlan, 1500)
 happens("hang")
 watch(wlan, 1000)
 call("rssi", lambda: type(wlan.status("rssi")))
