@@ -582,7 +582,9 @@ static void remove_interface(cyw43_t *self) {
     #endif
     dhcp_stop(netif);
     netif_remove(netif);
-    memset(netif, 0, sizeof(*netif));
+    netif->flags = 0;
+    ip4_addr_set_zero(ip_2_ip4(&netif->ip_addr)); // a static one; its mask and router stay
+    netif_set_client_data(netif, LWIP_NETIF_CLIENT_DATA_INDEX_DHCP, NULL);
     self->station = false;
 }
 
@@ -771,6 +773,11 @@ void cyw43_wifi_set_up(cyw43_t *self, int itf, bool up, uint32_t country) {
         save_power(self, PM_PERFORMANCE);
         add_interface(self);
     }
+    #if MICROPY_VERSION >= MICROPY_MAKE_VERSION(1, 28, 0)
+    if (itf == CYW43_ITF_STA && !up && self->station) {
+        remove_interface(self);
+    }
+    #endif
     CYW43_THREAD_EXIT
 }
 
