@@ -15,10 +15,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from tests.support import patience, process
-from tools.debian import Unavailable
-from tools.mqttls.broker import password_line
-from tools.ports import free_port, give_back
+from . import patience, process
+from .elsewhere import Unavailable, free_port, give_back, password_line
 
 HOST = "127.0.0.1"
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin")
@@ -134,7 +132,7 @@ class Broker:
         self._identity_as_user = identity_as_user
         self._persistence = persistence
         self._users = users
-        self._acl = acl
+        self.acl = acl
         self._max_packet = max_packet
         self._child = None
         self._log = self.directory / "broker.log"
@@ -178,9 +176,9 @@ class Broker:
             path.write_text("".join(password_line(*each) for each in self._users.items()))
             path.chmod(0o600)
             lines += ["allow_anonymous false", f"password_file {path}"]
-        if self._acl is not None:
+        if self.acl is not None:
             path = self.directory / "acl"
-            path.write_text(self._acl)
+            path.write_text(self.acl)
             path.chmod(0o600)
             lines.append(f"acl_file {path}")
         for kind in self.listeners:
@@ -201,8 +199,8 @@ class Broker:
     def start(self):
         """
         Start it, and return when every listener accepts connections. The configuration is
-        written anew, so `lines`, `identity` and `host` (an address of loopback) may have been
-        changed while it was down.
+        written anew, so `lines`, `acl`, `identity` and `host` (an address of loopback) may have
+        been changed while it was down.
 
         Raises RuntimeError with its log when it does not come up.
         """
@@ -247,7 +245,11 @@ class Broker:
         process.signal_group(self._child, process.SIGCONT)
 
     def reload(self):
-        """Have it read its certificates and passwords anew (SIGHUP), and return when it has."""
+        """
+        Have it read its certificates, passwords and `acl`, which may have been changed, anew
+        (SIGHUP), and return when it has.
+        """
+        self.configuration()
         before = self.log().count("Reloading config")
         process.signal_group(self._child, process.SIGHUP)
         self.wait_for_log("Reloading config", count=before + 1)

@@ -13,7 +13,7 @@ import glob
 import math
 import time
 
-from tests.support import mpy
+from . import mpy
 
 _LIBRARY = "libfaketime.so.1"
 _PLACES = (

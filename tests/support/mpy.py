@@ -10,6 +10,7 @@ Environment
 import ast
 import atexit
 import collections
+import contextlib
 import functools
 import os
 import queue
@@ -24,7 +25,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.support import patience, process
+from . import patience, process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +76,7 @@ def command(program, *args, heap=None, by=None):
     Return the command line (list of str) that runs `program` with `args`.
 
     program  source text, or the path of a file: a Path, or a str that ends in .py
-    heap     bytes (int), or a str like "190K" or "48Kw"; None is the interpreter's default
+    heap     bytes (int), or a str like "190K" or "48wK"; None is the interpreter's default
     by       path of an interpreter, None for interpreter()
     """
     heap = heap or os.environ.get("MICROPYTHON_HEAP")
@@ -180,6 +181,18 @@ class Program:
                 )
             if re.search(pattern, line):
                 return line
+
+    def followed(self):
+        """Yield each line of its stdout, as it comes, until that is closed."""
+        while (line := self._news.get()) is not None:
+            yield line
+        self._news.put(None)
+
+    def ended(self):
+        """Return its Result; it has closed its stdout, and is about to end by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(patience.stretched(5))
+        return self.kill()
 
     def send(self, line):
         """Write `line` and a line end to its stdin."""

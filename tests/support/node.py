@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.support import patience
-from tools.debian import Unavailable, locked, run
+from . import patience
+from .elsewhere import Unavailable, locked, run
 
 _OLDEST = 20
 _INSTALL_S = 300

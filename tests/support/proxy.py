@@ -14,8 +14,8 @@ import struct
 import threading
 import time
 
-from tests.support import patience
-from tools.ports import free_port, give_back
+from . import patience
+from .elsewhere import free_port, give_back
 
 HOST = "127.0.0.1"
 _NAMES = """
@@ -204,7 +204,8 @@ class _Connection:
             self.writers["down"].write(instead)
         host, port = self.proxy.target
         try:
-            reader, writer = await asyncio.open_connection(host, port)
+            to_broker = self.proxy.tls and {"ssl": self.proxy.tls[1], "server_hostname": HOST}
+            reader, writer = await asyncio.open_connection(host, port, **(to_broker or {}))
             self.readers["down"], self.writers["up"] = reader, writer
             for each in self.writers.values():  # the client's may have been reset meanwhile
                 each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -247,7 +248,10 @@ class _Connection:
         await self.proxy.gate(way)
         if not self.lost:
             with contextlib.suppress(OSError):
-                self.writers[way].write_eof()
+                if self.writers[way].can_write_eof():
+                    self.writers[way].write_eof()
+                else:  # TLS ends both ways
+                    self.writers[way].close()
 
     async def meet(self, unit, after=False):
         """Stay here while the proxy holds `unit`; return what to pass in its place, or None."""
@@ -317,10 +321,11 @@ class _Connection:
         self.frozen = True
         for writer in self.writers.values():
             if how == "rst":
+                sock = writer.get_extra_info("socket")
                 with contextlib.suppress(OSError):
-                    writer.get_extra_info("socket").setsockopt(
-                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                    )
+                    if sock:  # TLS has none any more once it has ended
+                        linger = struct.pack("ii", 1, 0)
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.transport.abort()
             else:
                 writer.close()
@@ -335,6 +340,8 @@ class Proxy:
     takes_apart  False: pass bytes as they come and record no packets, so that a stall leaves a
                  packet half sent (else a packet is taken in whole first)
     holds_records  True: take TLS apart into records, for `hold`
+    tls          (ssl.SSLContext of a server, of a client): it speaks TLS both ways, each on its
+                 own, so that packets in TLS are taken apart, too
 
     Every method may be called at any time from the test's thread, and works at once on the
     connections that there are and on those to come. `heal()` takes all faults back.
@@ -346,8 +353,9 @@ class Proxy:
     bytes        {"up": int, "down": int}, forwarded so far
     """
 
-    def __init__(self, port, takes_apart=True, holds_records=False):
+    def __init__(self, port, takes_apart=True, holds_records=False, tls=None):
         self.host = HOST
+        self.tls = tls
         self.takes_apart = takes_apart
         self.holds_records = holds_records
         self.target = (HOST, port)
@@ -429,7 +437,9 @@ class Proxy:
 
     async def _listen(self):
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, sock=await self._bound())
+            self._server = await asyncio.start_server(
+                self._accept, sock=await self._bound(), ssl=self.tls and self.tls[0]
+            )
 
     async def _bound(self):
         """
@@ -558,6 +568,15 @@ class Proxy:
         async def work():
             for each in self._live:
                 each.lost = True
+
+        self._call(work)
+
+    def inject(self, way, data):
+        """Send `data` (bytes) on the connections that are open now, between two packets."""
+
+        async def work():
+            for each in self._live:
+                each.writers[way].write(data)
 
         self._call(work)
 

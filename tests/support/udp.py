@@ -25,7 +25,7 @@ import struct
 import threading
 import time
 
-from tests.support import patience
+from . import patience
 
 HOST = "127.0.0.1"
 _A = 1

@@ -38,10 +38,10 @@ from pathlib import Path
 import mpremote.transport
 import mpremote.transport_serial
 
-from tests.support import node, patience, process
-from tests.virtual_pico import image
-from tests.virtual_pico.wifi import Wifi
-from tools.debian import CACHE, run
+from ..support import node, patience, process
+from ..support.elsewhere import CACHE, run
+from . import image
+from .wifi import Wifi
 
 EMULATOR = Path(__file__).parent / "emulator"
 INSTALLED = CACHE / "emulator"
