@@ -6,6 +6,8 @@ Make what is given to others, in dist/:
     mip/package.json, mip/mqtt_as_tls/*.mpy   for mip and mpremote: bytecode for every board
     mqtt_as_tls-VERSION-py3-none-any.whl      the device package for editors, type checkers, pipkin
     mqttls-VERSION-py3-none-any.whl           the PC's tool, with the device package in both forms
+    mqtt_as_tls_testkit-VERSION-py3-none-any.whl
+                                              the test kit for users' apps, a part of tests/
     SHA256SUMS                                of all these
 
 The same sources make the same bytes, whenever and wherever they are built: no date but the one in
@@ -33,7 +35,15 @@ PACKAGE = ROOT / library.NAME
 SUMS = "SHA256SUMS"
 MIP = "mip"
 MADE = (f"{MIP}/package.json", f"{MIP}/{library.NAME}/*.mpy")
-MADE += (SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl")
+MADE += (SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl", "mqtt_as_tls_testkit-*.whl")
+
+# What the test kit is made of: modules of tests/ import each other by relative names
+TESTKIT = "mqtt_as_tls_testkit"
+_SUPPORT = "broker elsewhere faketime mpy node patience pki process proxy udp".split()
+_KIT = ("kit/*.py", "fakes/*.py", "fakes/umqtt/*.py", "faults/matrix.py")
+_KIT += tuple(f"support/{name}.py" for name in _SUPPORT)
+_KIT += ("virtual_pico/pico.py", "virtual_pico/emulator/*.*")
+_KIT_TOOLS = ("debian.py", "ports.py")
 
 _EPOCH = "315532800"
 # modes of files are in a wheel
@@ -57,14 +67,14 @@ def build(out=DIST):
     with tempfile.TemporaryDirectory(prefix="mqtt-build-") as folder:
         new = Path(folder, "dist")
         _mip(new / MIP, compiled)
-        _wheel(Path(folder, "device"), new, {"pyproject.toml": _device_project()}, {})
-        _wheel(
-            Path(folder, "tool"),
-            new,
-            {"pyproject.toml": _published((ROOT / "pyproject.toml").read_text("utf-8"))},
-            compiled,
-            tool=True,
-        )
+        device = {"pyproject.toml": _project("device_wheel.toml"), **_package()}
+        tool = {"pyproject.toml": _published((ROOT / "pyproject.toml").read_text("utf-8"))}
+        tool |= {"README.md": (ROOT / "README.md").read_bytes(), **_package()}
+        tool |= {name: (ROOT / name).read_bytes() for name in _files(ROOT / "tools/mqttls")}
+        tool |= {f"{library.NAME}/{name}": data for name, data in compiled.items()}
+        kit = {"pyproject.toml": _project("testkit_wheel.toml"), **_package(), **_testkit()}
+        for name, files in (("device", device), ("tool", tool), ("testkit", kit)):
+            _wheel(Path(folder, name), new, files)
         sums = {
             path.relative_to(new).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in new.rglob("*")
@@ -90,24 +100,29 @@ def _mip(folder, compiled):
         _write(folder / library.NAME / name, data)
 
 
-def _wheel(folder, out, texts, compiled, tool=False):
-    """
-    Build a wheel into `out` from a copy of its sources.
+def _package():
+    """Return {name: bytes} of what every wheel is built with: its version is the package's."""
+    return {name: (ROOT / name).read_bytes() for name in ("LICENSE", *_files(PACKAGE))}
 
-    folder    Path, for the copy
-    texts     {name: text} of files that are not as in the repository
-    compiled  {file name: bytes} that go into the device package
-    tool      bool: the tool goes along
+
+def _testkit():
+    """Return {name: bytes} of the test kit's modules: of tests/, and of tools/ what they need."""
+    tests, tools = ROOT / "tests", ROOT / "tools"
+    files = [(path, path.relative_to(tests)) for each in _KIT for path in tests.glob(each)]
+    files += [(tools / name, Path("tools", name)) for name in _KIT_TOOLS]
+    found = {f"{TESTKIT}/{name.as_posix()}": path.read_bytes() for path, name in sorted(files)}
+    return {f"{TESTKIT}/__init__.py": b"", **found}
+
+
+def _wheel(folder, out, files):
     """
-    sources = ["LICENSE", *_files(PACKAGE)]
-    if tool:
-        sources += ["README.md", *_files(ROOT / "tools/mqttls")]
-    for name in sources:
-        _write(folder / name, (ROOT / name).read_bytes())
-    for name, data in texts.items():
+    Build a wheel into `out` from its sources.
+
+    folder  Path, for a copy of them
+    files   {name: bytes or text}
+    """
+    for name, data in files.items():
         _write(folder / name, data)
-    for name, data in compiled.items():
-        _write(folder / library.NAME / name, data)
     out.mkdir(parents=True, exist_ok=True)
     env = {"SOURCE_DATE_EPOCH": _EPOCH, **os.environ}
     command = [sys.executable, "-c", _WHEEL, str(out.resolve())]
@@ -125,8 +140,9 @@ def _files(folder):
             yield path.relative_to(ROOT).as_posix()
 
 
-def _device_project():
-    text = (ROOT / "tools/device_wheel.toml").read_text("utf-8")
+def _project(name):
+    """Return the pyproject.toml (text) of a wheel, from the file of that name in tools/."""
+    text = (ROOT / "tools" / name).read_text("utf-8").replace("VERSION", library.version())
     urls = _URLS.search((ROOT / "pyproject.toml").read_text("utf-8"))
     return _published(text + "\n" + (urls[0] if urls else ""))
 

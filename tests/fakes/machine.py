@@ -46,10 +46,8 @@ def _given(name, otherwise):
 def _shown(name, value):
     """Have the test see `value`."""
     if _there():
-        # a test that reads meanwhile has the old one or the new one
-        with open(_DESK + name + ".new", "w") as file:
-            file.write(str(value))
-        os.rename(_DESK + name + ".new", _DESK + name)
+        with open(_DESK + name, "w") as file:
+            file.write("%s\n" % value)  # without a line end it is not complete
 
 
 def unique_id():

@@ -289,6 +289,7 @@ class App:
 
         Raises AssertionError, with its last lines, when there is none in time, or it has ended.
         """
+        __tracebackhide__ = True
 
         def found():
             with self._changed:
@@ -303,6 +304,7 @@ class App:
 
     def wait_for_end(self, within_s=30):
         """Return its exit status when the app has ended by itself (deepsleep ends it, too)."""
+        __tracebackhide__ = True
         failing.wait(self.ended, within_s, "the app did not end", self.tail)
         return self._exit
 
@@ -320,6 +322,7 @@ class App:
         self.stall_ms = 0
 
     def _order(self, order):
+        __tracebackhide__ = True
         count = len(self._did)
         self.desk.write("order", order)
         failing.wait(

@@ -55,6 +55,7 @@ class Broker:
     client_id  str, of the app
     identity   its certificate and key
     proxy      support.proxy.Proxy between it and the broker
+    ended      int, how many connections there were when it last ended them
     """
 
     def __init__(self, folder, pki, acl=None):
@@ -71,6 +72,7 @@ class Broker:
             identity_as_user=True,
             lines=["set_tcp_nodelay true"],
         )
+        self.ended = 0
         self._seen = []  # of observers that are gone
         self._asserted = collections.Counter()
         self._observe()
@@ -98,9 +100,13 @@ class Broker:
         self._seen += self._observed()
         self._observer.close()
 
+    def _end(self):
+        self.proxy.refuse()
+        self.ended = self.proxy.connections
+
     def stop(self):
         """Stop it: its state is kept, and connections are refused."""
-        self.proxy.refuse()
+        self._end()
         if self._broker.running:
             self._leave()
             self._broker.stop()
@@ -108,7 +114,7 @@ class Broker:
 
     def kill(self, wipe=False):
         """Kill it, as a power cut does; `wipe`: sessions and retained messages are gone, too."""
-        self.proxy.refuse()
+        self._end()
         if self._broker.running:
             self._leave()
             self._broker.kill()
@@ -129,7 +135,7 @@ class Broker:
 
     def refuse(self):
         """End the connections, and refuse new ones until `accept`; it goes on."""
-        self.proxy.refuse()
+        self._end()
         self.proxy.rst()
 
     def accept(self):
@@ -182,6 +188,7 @@ class Broker:
 
         Raises AssertionError when there is none in time.
         """
+        __tracebackhide__ = True
         wanted = payload.encode() if isinstance(payload, str) else payload
         if not isinstance(wanted, (bytes, bytearray, type(None))):
             wanted = str(wanted).encode()
@@ -219,6 +226,7 @@ class Broker:
         Return when the app is connected: its CONNECT was accepted, on a connection whose number is
         beyond `after`.
         """
+        __tracebackhide__ = True
 
         def connected():
             packets = self.proxy.seen("CONNACK", "down")

@@ -26,14 +26,12 @@ class Pin:
 
     @property
     def value(self):
-        text = self._desk.read(f"pin-{self._number}.out")
-        return None if text is None else int(text)
+        return self._desk.shown(f"pin-{self._number}.out")
 
     @property
     def duty_u16(self):
         """What the app has given its PWM, 0 to 65535, or None."""
-        text = self._desk.read(f"pwm-{self._number}.out")
-        return None if text is None else int(text)
+        return self._desk.shown(f"pwm-{self._number}.out")
 
     def set(self, value):
         """Put 0 or 1 onto an input of the app; an interrupt that waits for it comes."""
@@ -41,6 +39,7 @@ class Pin:
 
     def wait_for(self, value, within_s=10):
         """Return when the app has put out `value`; AssertionError with its last lines if not."""
+        __tracebackhide__ = True
         wait(
             lambda: self.value == value,
             within_s,
@@ -106,12 +105,18 @@ class Desk:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tail, self.ended = tail, ended
 
-    def read(self, name):
-        """Return the text of a file, or None."""
-        try:
-            return (self.folder / name).read_text()
-        except FileNotFoundError:
+    def shown(self, name):
+        """Return the number that the app has written for `name`, or None where there is none."""
+        path = self.folder / name
+        if not path.exists():
             return None
+        text = wait(
+            lambda: (text := path.read_text()).endswith("\n") and text,
+            1,
+            f"{name} is only half written",
+            self.tail,
+        )
+        return int(text)
 
     def write(self, name, value):
         """Write a file in one piece: the app may be reading it."""

@@ -30,6 +30,7 @@ def wait(found, within_s, what, *more, ended=lambda: ""):
 
     Raises AssertionError when it is not so in time.
     """
+    __tracebackhide__ = True  # pytest shows the line of the user's test
     limit_s = patience.stretched(within_s)
     deadline = time.monotonic() + limit_s
     while True:

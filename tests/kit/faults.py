@@ -4,6 +4,7 @@ matrix that the library itself is tried with (tests/faults/matrix.py), as far as
 about an app; what they leave out is in NOT_HERE, with the reason.
 """
 
+import contextlib
 import threading
 
 from ..faults import matrix
@@ -81,6 +82,7 @@ class Faults:
         self._broker, self._device, self._clock = broker, device, clock
         self._proxy = broker.proxy
         self._last = None
+        self._before = 0  # how many connections there were when the fault struck
 
     def __call__(self, name):
         self._strike(known(name), None)
@@ -92,9 +94,14 @@ class Faults:
     def __exit__(self, *_):
         self.heal()
 
+    @contextlib.contextmanager
     def at(self, moment, name, side="before"):
         """
-        Have a fault strike at the next packet of its kind, and return then.
+        Have a fault strike at the next packet of its kind; the end of the `with` waits for it.
+
+            with faults.at("puback-in", "rst"):
+                device.desk.pin(14).set(0)
+            faults.recovered()
 
         moment  str, which packet: of `faults.moments`
         name    str, of `faults.names`
@@ -102,6 +109,7 @@ class Faults:
 
         Raises AssertionError when no such packet comes in time.
         """
+        __tracebackhide__ = True
         name = known(name)
         if moment not in MOMENTS:
             raise ValueError(f"there is no moment {moment!r}: {', '.join(MOMENTS)}")
@@ -121,13 +129,13 @@ class Faults:
             came.set()
 
         self._proxy.hold(match, reached, after=side == "after")
+        yield self
         if not came.wait(patience.stretched(_MOMENT_S)):
             self._proxy.heal()
             raise AssertionError(
                 told(f"the moment {moment} did not come in {_MOMENT_S} s", self._device.tail())
             )
         self._strike(name, held[0])
-        return self
 
     def heal(self):
         """End what lasts."""
@@ -140,8 +148,14 @@ class Faults:
             self._device.radio("up")
 
     def recovered(self, within_s=60):
-        """Return when the app is connected again, on a connection that came after the fault."""
-        self._broker.wait_for_connection(within_s, self._device, after=self._before)
+        """
+        Return when the app is connected again, on a connection that came after the last fault, or
+        after the broker was last stopped, killed or refused.
+        """
+        __tracebackhide__ = True
+        self._broker.wait_for_connection(
+            within_s, self._device, after=max(self._before, self._broker.ended)
+        )
 
     def _strike(self, name, unit):
         """

@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 
 from ..support import faketime, patience, udp
+from ..support.elsewhere import Unavailable
 from ..support.pki import PKI
 from . import app as boards
 from .broker import Broker
 from .failing import LAST, wait
-from .faults import CLOCKS, FAULTS, LASTING, Faults, known, level, without_properties
+from .faults import CLOCKS, FAULTS, LASTING, MOMENTS, Faults, known, level, without_properties
+
+__all__ = ["FAULTS", "MOMENTS", "Outcome", "Unavailable", "outcomes", "parse"]
 
 AFTER_S = 5  # that it goes on for when it is back
 _START_S = 60
@@ -115,8 +118,8 @@ def parse(text):
     Return (fault, moment or None) of "rst" or "rst@puback-in"; raise ValueError for what is none.
     """
     name, _, moment = text.partition("@")
-    if moment and moment not in Faults.moments:
-        raise ValueError(f"there is no moment {moment!r}: {', '.join(Faults.moments)}")
+    if moment and moment not in MOMENTS:
+        raise ValueError(f"there is no moment {moment!r}: {', '.join(MOMENTS)}")
     return known(name), moment or None
 
 
@@ -212,7 +215,8 @@ def _strike(broker, device, faults, found, moment, send):
     before, lines = broker.proxy.connections, len(device.lines)
     struck = time.monotonic()
     if moment:
-        faults.at(moment, name)
+        with faults.at(moment, name):
+            pass
         struck = time.monotonic()
     else:
         faults(name)

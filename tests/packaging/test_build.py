@@ -32,7 +32,7 @@ def names():
 def clone(target):
     """Copy what `./dev build` reads; other dates, other modes, another order."""
     ignore = shutil.ignore_patterns("__pycache__", "*.mpy")
-    for name in ("tools", "mqtt_as_tls"):
+    for name in ("tools", "mqtt_as_tls", "tests"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore, copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, target / name)
@@ -68,7 +68,7 @@ def test_the_sums_are_those_of_every_file(dist):
         path.relative_to(dist).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-    assert len(files) == len(names()) + 3
+    assert len(files) == len(names()) + 4
 
 
 def test_a_second_build_leaves_nothing_of_the_first_and_nothing_else_of_ours(dist, tmp_path):

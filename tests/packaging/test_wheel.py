@@ -1,17 +1,14 @@
 """The wheels, as `./dev build` makes them, installed where nothing else is."""
 
-import importlib.metadata
 import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
-from tests.support import docs, node, patience
+from tests.support import docs, node, patience, venv
 from tests.support.pty_board import PtyBoard
 from tools.debian import CACHE, Unavailable
 
@@ -21,58 +18,17 @@ PYRIGHT = ROOT / "tests/packaging/pyright"
 pytestmark = pytest.mark.timeout(120)
 
 
-def run(*command, cwd=None):
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=patience.stretched(200),
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def wheel(dist):
     """The Path of the wheel."""
     return next(dist.glob("mqttls-*.whl"))
 
 
-def requirements(name, extras=()):
-    """Yield the names of the distributions that `name` needs, and what those need."""
-    for line in importlib.metadata.requires(name) or ():
-        yield from following(Requirement(line), extras)
-
-
-def following(requirement, extras):
-    marker = requirement.marker
-    if marker is None or any(marker.evaluate({"extra": each}) for each in ("", *extras)):
-        version = importlib.metadata.version(requirement.name)
-        assert requirement.specifier.contains(version), f"{requirement} and {version}"
-        yield requirement.name
-        yield from requirements(requirement.name, requirement.extras)
-
-
 @pytest.fixture(scope="module")
 def installed(dist, tmp_path_factory):
     """The folder bin/ of a fresh venv that has both wheels and what they ask for, no more."""
-    venv = tmp_path_factory.mktemp("venv")
-    run(sys.executable, "-m", "venv", "--without-pip", venv)
-    python = venv / "bin/python"
-    options = ("--quiet", "--no-deps", "--no-index", "--no-compile")
-    wheels = sorted(dist.glob("*.whl"))
-    assert len(wheels) == 2
-    run(sys.executable, "-m", "pip", "--python", python, "install", *options, *wheels)
-    site = next(venv.glob("lib/python3*/site-packages"))
-    meta = importlib.metadata.PathDistribution(next(site.glob("mqttls-*.dist-info")))
-    needed = {name for line in meta.requires for name in following(Requirement(line), ("board",))}
-    for name in needed:  # from where the tests have them: no network
-        for file in importlib.metadata.files(name):
-            top = file.parts[0]
-            if top != ".." and not (site / top).exists():
-                (site / top).symlink_to(Path(file.locate()).parents[len(file.parts) - 1] / top)
-    return venv / "bin"
+    wheels = [next(dist.glob(f"{name}-*.whl")) for name in ("mqtt_as_tls", "mqttls")]
+    return venv.make(tmp_path_factory.mktemp("venv"), wheels, extras=("board",))
 
 
 def mqttls(installed, *arguments, cwd):
@@ -112,6 +68,13 @@ def test_explain_is_the_devices_own_table(installed, tmp_path):
     done = mqttls(installed, "explain", "OSError(-30592, 'x')", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "refused the TLS handshake" in done.stdout
+
+
+def test_try_says_how_to_get_the_test_kit(installed, tmp_path):
+    done = mqttls(installed, "try", "main.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the test kit is not installed" in done.stderr
+    assert "pip install mqtt-as-tls-testkit" in done.stderr
 
 
 def test_an_unknown_command_is_a_usage_error(installed, tmp_path):

@@ -33,7 +33,7 @@ EXAMPLES = (
 
 
 # of the folder, or has nothing to do with it
-_SAYS_IT_ALL = ("status", "explain", "keys")
+_SAYS_IT_ALL = ("status", "explain", "keys", "try")
 
 
 class _Parser(argparse.ArgumentParser):

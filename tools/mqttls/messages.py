@@ -14,10 +14,10 @@ from .screen import printable
 # In the order in which a user meets them
 VERBS = [
     *("init", "use", "device", "broker-conf", "provision", "status", "fleet", "renew", "revoke"),
-    *("update", "doctor", "explain", "keys"),
+    *("update", "doctor", "explain", "keys", "try"),
 ]
 
-_WITHOUT_FOLDER = ("explain", "keys")
+_WITHOUT_FOLDER = ("explain", "keys", "try")
 # Round a command in a text, and in the place of its spaces: no line breaks there. They differ from
 # run to run, as what comes from outside (a certificate, a log) might hold them; none is printed.
 _BEGIN, _END, SPACE, LINE = map(chr, random.SystemRandom().sample(range(0xF0000, 0xFFFFE), 4))

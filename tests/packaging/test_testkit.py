@@ -1,0 +1,161 @@
+"""The test kit as a user has it: three wheels in a fresh venv, an app of one's own elsewhere."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from tests.support import patience, venv
+from tests.support.broker import mosquitto
+
+pytestmark = pytest.mark.timeout(120)
+
+APP = """\
+import asyncio
+
+import config
+from machine import ADC, Pin
+
+from mqtt_as_tls import MQTTClient
+
+led = Pin("LED", Pin.OUT)
+button = Pin(14, Pin.IN, Pin.PULL_UP)
+pressed = asyncio.ThreadSafeFlag()
+client = MQTTClient(**config.mqtt)
+
+
+@client.on(config.home + "led", qos=1)
+async def switch(message):
+    led.value(message.payload == b"on")
+
+
+async def main():
+    button.irq(lambda _: pressed.set(), Pin.IRQ_FALLING)
+    async with client:
+        await client.publish(config.home + "level", str(ADC(26).read_u16()), qos=1)
+        await pressed.wait()
+        await client.publish(config.home + "pressed", "1", qos=2)
+        await asyncio.sleep(config.stays_s)
+
+
+asyncio.run(main())
+"""
+
+CARELESS = """\
+import asyncio
+
+import config
+
+from mqtt_as_tls import MQTTClient
+
+client = MQTTClient(**config.mqtt, clean_start=True)
+
+
+async def main():
+    async with client:
+        while client.stats.connects < 2:
+            await client.publish(config.home + "n", "1", qos=1)
+            await asyncio.sleep_ms(20)
+        raise ValueError("somebody has pulled the plug")
+
+
+asyncio.run(main())
+"""
+
+TESTS = """\
+import pytest
+from tests.helper import HOME
+
+pytestmark = pytest.mark.mqtt_app(config={"stays_s": 60})
+
+
+def test_everything(broker, device, faults, published):
+    device.desk.adc(26).set(1234)
+    device.start()
+    assert published(HOME + "level", 1234, within_s=10).qos == 1
+    broker.publish(HOME + "led", "on")
+    device.desk.led.wait_for(1)
+    broker.restart()
+    faults.recovered()
+    faults("rst")
+    faults.recovered()
+    with faults.at("publish-out-qos2", "fin"):
+        device.desk.pin(14).set(0)
+    published(HOME + "pressed", "1", within_s=20)
+    faults.recovered()
+    assert [each.text for each in broker.messages(HOME + "#")] == ["1234", "on", "1"]
+    assert device.heap_free > 0 and device.starts == 1
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(dist, tmp_path_factory):
+    """The folder bin/ of a fresh venv with all three wheels."""
+    mosquitto()
+    return venv.make(tmp_path_factory.mktemp("venv"), sorted(dist.glob("*.whl")))
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The folder of somebody's app, with `tests` and `tools` of his own."""
+    folder = tmp_path / "project"
+    for name in ("tests", "tools"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").touch()
+    (folder / "main.py").write_text(APP)
+    (folder / "config.py").write_text("raise SystemExit('this is for the real board')\n")
+    (folder / "tests/helper.py").write_text('HOME = "devices/test-device/"\n')
+    (folder / "tests/test_app.py").write_text(TESTS)
+    return folder
+
+
+def tried(installed, folder, *command):
+    """Run a command of the venv in `folder`; return (exit status, what it wrote)."""
+    kept = ("HOME", "PATH", "TMPDIR", "TEST_PATIENCE")
+    done = subprocess.run(
+        [installed / command[0], *command[1:]],
+        cwd=folder,
+        env={name: os.environ[name] for name in kept if name in os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=patience.stretched(100),
+    )
+    return done.returncode, done.stdout
+
+
+def test_an_app_of_ones_own_is_green_and_with_a_bug_red_in_words(installed, project):
+    pytest_ = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    status, said = tried(installed, project, *pytest_)
+    assert status == 0, said
+
+    app = APP.replace("led.value(message.payload == ", "led.value(message.payload is ")
+    (project / "main.py").write_text(app.replace("print(led)", ""))
+    test = TESTS.replace("led.wait_for(1)", "led.wait_for(1, within_s=0.2)")
+    (project / "tests/test_app.py").write_text(test)
+    status, said = tried(installed, project, *pytest_)
+    assert status == 1, said
+    assert "pin LED did not become 1 within" in said
+    assert "the app's last lines:" in said and ": connected in" in said
+    assert "tests/test_app.py" in said and "kit/failing.py" not in said, "it shows ours"
+
+
+def test_mqttls_try_says_what_became_of_an_app(installed, project):
+    line = ("mqttls", "try", "main.py", "--seconds", "0.5", "--fault")
+    (project / "main.py").write_text(APP.replace("config.stays_s", "60"))
+    status, said = tried(installed, project, *line, "broker-restart", "rst@puback-in")
+    assert status == 0, said
+    for fault, many in (("broker-restart", "none of 1"), ("rst@puback-in", "none of 1")):
+        assert re.search(
+            rf"^{fault}  back after .*, {many} lost, .* of the heap left$", said, re.M
+        )
+
+    (project / "main.py").write_text(CARELESS)
+    status, said = tried(installed, project, *line, "fin")
+    assert status == 1, said
+    assert "PROBLEM (fin): " in said and "the app has ended, exit status 1" in said
+    assert "ValueError: somebody has pulled the plug" in said
+
+    status, said = tried(installed, project, *line, "sockets-full")
+    assert status == 2 and "'sockets-full' is not for apps" in said
