@@ -277,6 +277,10 @@ class App:
             else f"the app has ended, exit status {self._exit}"
         )
 
+    def failed(self):
+        """Return that it has ended with an error (str), or "" while it runs, or ended well."""
+        return self.ended() if self._exit else ""
+
     def tail(self):
         """Return its last lines, for messages."""
         lines = self.lines[-failing.LAST :]

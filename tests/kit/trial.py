@@ -260,6 +260,7 @@ def _look(broker, device, found, send, after_s):
             if each.passed
         }
 
+    assert not device.failed(), device.failed()
     wait(
         lambda: not _open(proxy, answered()),
         _TOLD_S,
