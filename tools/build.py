@@ -42,7 +42,9 @@ TESTKIT = "mqtt_as_tls_testkit"
 _SUPPORT = "broker elsewhere faketime mpy node patience pki process proxy udp".split()
 _KIT = ("kit/*.py", "fakes/*.py", "fakes/umqtt/*.py", "faults/matrix.py")
 _KIT += tuple(f"support/{name}.py" for name in _SUPPORT)
-_KIT += ("virtual_pico/pico.py", "virtual_pico/emulator/*.*")
+_KIT += tuple(
+    f"virtual_pico/{name}" for name in ("pico.py", "image.py", "wifi.py", "emulator/*.*")
+)
 _KIT_TOOLS = ("debian.py", "ports.py")
 
 _EPOCH = "315532800"
@@ -110,6 +112,7 @@ def _testkit():
     tests, tools = ROOT / "tests", ROOT / "tools"
     files = [(path, path.relative_to(tests)) for each in _KIT for path in tests.glob(each)]
     files += [(tools / name, Path("tools", name)) for name in _KIT_TOOLS]
+    files.append((ROOT / "examples/ppp_link.py", Path("virtual_pico/ppp_link.py")))
     found = {f"{TESTKIT}/{name.as_posix()}": path.read_bytes() for path, name in sorted(files)}
     return {f"{TESTKIT}/__init__.py": b"", **found}
 

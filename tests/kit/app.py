@@ -27,7 +27,7 @@ _SLEEP = r"^machine: deepsleep (\d+)"
 _CONFIG = """\
 # Written by the test kit in the place of yours.
 from mqtt_as_tls import TLS, WiFi
-
+{imports}
 host = {host!r}
 port = {port}
 client_id = {client_id!r}
@@ -80,12 +80,15 @@ def files_of(main):
     return found
 
 
-def config(broker, *, host="127.0.0.1", wifi=True, ntp=None, mqtt=None, more=None):
+def config(
+    broker, *, host="127.0.0.1", wifi=True, link=None, imports="", ntp=None, mqtt=None, more=None
+):
     """
     Return the text of the config.py of an app for `broker` (kit.broker.Broker).
 
     host  str, of the broker as the board sees it
     wifi  the board joins a network; False: it is in one
+    link, imports  source text of another link, and of what it imports
     ntp   (address, port) of a time server, or None
     mqtt  {name: value} of more arguments of MQTTClient, for config.mqtt
     more  {name: value} for it besides, of types that repr() can write
@@ -94,7 +97,8 @@ def config(broker, *, host="127.0.0.1", wifi=True, ntp=None, mqtt=None, more=Non
         host=host,
         port=broker.port,
         client_id=broker.client_id,
-        link="WiFi({!r}, {!r})".format(*WIFI) if wifi else None,
+        link=link or ("WiFi({!r}, {!r})".format(*WIFI) if wifi else None),
+        imports=imports,
         ntp=ntp,
     )
     text += f"mqtt.update({mqtt!r})\n" if mqtt else ""

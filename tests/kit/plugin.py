@@ -142,6 +142,25 @@ def faults(request, broker, device):
 
 
 @pytest.fixture
+def virtual_pico(request, broker, _mqtt_wish, tmp_path):
+    """The app on an emulated chip, not started until start_app(), see kit.chip.Chip."""
+    try:
+        from .chip import Chip, firmware
+    except ImportError:
+        raise Unavailable(
+            "the virtual Pico takes mpremote: pip install mqtt-as-tls-testkit[pico]"
+        ) from None
+    image = firmware(request.config.getini("mqtt_pico_firmware"), request.config.rootpath)
+    more = {name: _mqtt_wish.options.get(name) for name in ("mqtt", "config")}
+    folder = tmp_path / "mqtt-pico"
+    with (
+        udp.SNTP() as sntp,
+        Chip(image, folder, _mqtt_wish.main, broker, sntp.port, **more) as chip,
+    ):
+        yield chip
+
+
+@pytest.fixture
 def published(request, broker):
     """
     published("topic", "payload", within_s=10) returns the next message on it, see

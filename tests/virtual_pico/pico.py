@@ -344,6 +344,13 @@ class Pico:
         """What the program that was started last has printed so far, as far as it was read."""
         return self._parts[0].replace("\r\n", "\n")
 
+    def read(self):
+        """Read what it has printed by now, without waiting for more; return `output`."""
+        self.listen()
+        while self._transport.serial.in_waiting and self._ends < 2:
+            self._take(time.monotonic())
+        return self.output
+
     def _enter(self, soft_reset=False):
         """Return the transport, at the raw prompt."""
         self.listen()
