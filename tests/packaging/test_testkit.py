@@ -1,14 +1,17 @@
 """The test kit as a user has it: three wheels in a fresh venv, an app of one's own elsewhere."""
 
+import ast
 import os
 import re
 import subprocess
+import zipfile
 
 import pytest
 
 from tests.kit.faults import FAULTS, MOMENTS
 from tests.support import docs, mpy, patience, venv
 from tests.support.broker import mosquitto
+from tools import build
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -109,6 +112,30 @@ def project(tmp_path):
     (folder / "tests/helper.py").write_text('HOME = "devices/test-device/"\n')
     (folder / "tests/test_app.py").write_text(TESTS)
     return folder
+
+
+def test_what_its_modules_import_of_ours_is_in_the_wheel(dist):
+    """No module of a user's `tests` or `tools` is ever meant."""
+    (wheel,) = dist.glob(f"{build.TESTKIT}-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".py")]
+        sources = {
+            name.removesuffix(".py").replace("/", "."): archive.read(name) for name in names
+        }
+    missing = set()
+    for name, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.ImportFrom) or name.endswith(".elsewhere"):
+                continue
+            if not node.level:
+                missing |= {node.module} & {"tests", "tools"}
+                missing |= {node.module} if node.module.startswith(("tests.", "tools.")) else set()
+                continue
+            above = ".".join([*name.split(".")[: -node.level], *filter(None, [node.module])])
+            within = {f"{above}.{each.name}" for each in node.names}
+            if above not in sources:
+                missing |= within - set(sources)
+    assert len(sources) > 25 and missing == set()
 
 
 def test_what_the_page_shows_works(installed, project):

@@ -192,6 +192,8 @@ class _Connection:
         self.proxy = proxy
         self.number = number
         self.writers = {"down": client[1]}
+        # asked for now: TLS that has ended has none any more
+        self.sockets = {"down": client[1].get_extra_info("socket")}
         self.readers = {"up": client[0]}
         self.sent = {"up": 0, "down": 0}
         self.counts = {}
@@ -207,8 +209,9 @@ class _Connection:
             to_broker = self.proxy.tls and {"ssl": self.proxy.tls[1], "server_hostname": HOST}
             reader, writer = await asyncio.open_connection(host, port, **(to_broker or {}))
             self.readers["down"], self.writers["up"] = reader, writer
-            for each in self.writers.values():  # the client's may have been reset meanwhile
-                each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sockets["up"] = writer.get_extra_info("socket")
+            for each in self.sockets.values():  # the client's may have been reset meanwhile
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             self.end("rst")
             return
@@ -319,13 +322,12 @@ class _Connection:
     def end(self, how):
         """Close both sides: "rst" resets them, "fin" ends them in an orderly way."""
         self.frozen = True
-        for writer in self.writers.values():
+        for way, writer in self.writers.items():
             if how == "rst":
-                sock = writer.get_extra_info("socket")
                 with contextlib.suppress(OSError):
-                    if sock:  # TLS has none any more once it has ended
-                        linger = struct.pack("ii", 1, 0)
-                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    self.sockets[way].setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
                 writer.transport.abort()
             else:
                 writer.close()
@@ -505,9 +507,8 @@ class Proxy:
             for way in ways or _WAYS:
                 self._gates[way].clear()
             for each in self._live:  # else they would grow up to 40 MB
-                client = each.writers["down"].get_extra_info("socket")
                 with contextlib.suppress(OSError):
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                    each.sockets["down"].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
 
         self._call(work)
 
