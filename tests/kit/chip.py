@@ -1,9 +1,13 @@
-"""A user's app on the emulated chip, with MicroPython's own firmware, and PPP for a network."""
+"""
+A user's app on the emulated chip, with MicroPython's own firmware: that of a Pico W, with its
+Wi-Fi, or one with PPP.
+"""
 
 import os
 from pathlib import Path
 
 from ..support.elsewhere import PPP_LINK, Unavailable
+from ..virtual_pico.image import read
 from ..virtual_pico.pico import ADDRESS, Pico
 from . import app as boards
 from . import failing
@@ -11,6 +15,7 @@ from . import failing
 ENVIRONMENT = "MQTT_PICO_FIRMWARE"
 HOST = "broker.lan"  # a name of the broker's certificate
 TIME = "time.lan"
+_OF_W = b"Raspberry Pi Pico W"  # in a firmware for it
 LINK = "PPP(UART(1, 2_000_000, tx=Pin(4), rx=Pin(5), rxbuf=8192, txbuf=2048, timeout=0))"
 IMPORTS = """\
 from machine import UART, Pin
@@ -40,7 +45,7 @@ def firmware(configured, folder):
         what = f"there is no firmware {path}" if name else "no firmware for the virtual Pico"
         raise Unavailable(
             f"{what}: name one with mqtt_pico_firmware in pytest's configuration, or with "
-            f"{ENVIRONMENT}; python -m tools.firmware in a clone of mqtt_as_tls makes it"
+            f"{ENVIRONMENT}: https://micropython.org/download/RPI_PICO_W/ has them"
         )
     return path
 
@@ -62,12 +67,17 @@ class Chip(Pico):
 
     def __init__(self, image, folder, main, broker, sntp_port, *, mqtt=None, config=None):
         names = {HOST: ADDRESS, TIME: ADDRESS}
-        super().__init__(image, folder, names=names, ports={123: sntp_port})
+        self._is_w = _OF_W in read(image).data
+        network = dict(zip(("ssid", "password"), boards.WIFI, strict=True))
+        networks = [network] if self._is_w else None
+        ports = {123: sntp_port}
+        super().__init__(image, folder, names=names, ports=ports, networks=networks)
         self._main, self._broker, self._more = main, broker, {"mqtt": mqtt, "more": config}
 
     def _furnish(self):
         own, broker = boards.files_of(self._main), self._broker
-        text = boards.config(broker, host=HOST, ntp=TIME, link=LINK, imports=IMPORTS, **self._more)
+        link = {} if self._is_w else {"link": LINK, "imports": IMPORTS}
+        text = boards.config(broker, host=HOST, ntp=TIME, **link, **self._more)
         files = {name: path.read_bytes() for name, path in own.items()}
         files |= {"main.py": self._main.read_bytes(), "config.py": text.encode()}
         files |= {"ppp_link.py": PPP_LINK.read_bytes(), **boards.certificates(broker)}
