@@ -185,7 +185,7 @@ def test_an_app_of_ones_own_is_green_and_with_a_bug_red_in_words(installed, proj
     assert status == 0, said
 
     app = APP.replace("led.value(message.payload == ", "led.value(message.payload is ")
-    (project / "main.py").write_text(app.replace("print(led)", ""))
+    (project / "main.py").write_text(app)
     test = TESTS.replace("led.wait_for(1)", "led.wait_for(1, within_s=0.2)")
     (project / "tests/test_app.py").write_text(test)
     status, said = tried(installed, project, *pytest_)
