@@ -172,8 +172,8 @@ def rows(results):
 _WHERE = f"""\
 MicroPython {VERSIONS["micropython"]} on an emulated RP2040 at 125 MHz with 190 KB of heap, mutual
 TLS with P-256. The heap when connected is that of the README's app, times are medians of {ROUNDS}
-connections. The emulator has no Wi-Fi chip (the link is PPP), no misses of the flash's cache and
-no second core: a board is slower by what these cost.
+connections. The link is PPP; the emulator has no misses of the flash's cache and no second core: a
+board is slower by what these cost.
 """
 
 

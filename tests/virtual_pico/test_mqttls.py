@@ -3,20 +3,26 @@
 import pytest
 
 from tests.support import docs
-from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder
+from tests.support.tool import Mosquitto, Watcher, init, mqttls, open_folder, write_secret
 from tests.support.udp import DNS, SNTP
+from tests.virtual_pico.desk import NETWORK
 from tests.virtual_pico.pico import ADDRESS, LINK_UP, Pico
 
 
-@pytest.fixture(params=["firmware", "plain_firmware"], ids=["frozen", "from /lib"])
+@pytest.fixture(params=["firmware", "plain_firmware"], ids=["frozen, Wi-Fi", "from /lib, PPP"])
 def board(request, tmp_path):
-    """A Pico whose boot.py brings its network up. `localhost` is this computer for it, too."""
+    """
+    A Pico that hears a Wi-Fi network, or whose boot.py brings PPP up. `localhost` is this computer
+    for it, too.
+    """
     firmware = request.getfixturevalue(request.param)
+    networks = [NETWORK] if request.param == "firmware" else None
     names = {"localhost": ADDRESS, "pool.ntp.org": ADDRESS}
     with DNS(names) as dns, SNTP() as sntp:
         ports = {53: dns.port, 123: sntp.port}
-        with Pico(firmware, tmp_path, ports=ports) as pico:
-            pico.put("/boot.py", LINK_UP)
+        with Pico(firmware, tmp_path, ports=ports, networks=networks) as pico:
+            if not networks:
+                pico.put("/boot.py", LINK_UP)
             yield pico
 
 
@@ -31,7 +37,11 @@ def provision(board, pki, *options):
     port = init(pki, "--broker", "localhost", "--broker", "127.0.0.1", *options)
     mqttls(pki, "device", "add", "kitchen")
     mqttls(pki, "device", "add", "desk", "--admin")
-    said = mqttls(pki, "provision", "kitchen", "--port", board.repl_url).out
+    wifi = ()
+    if board.wifi:
+        write_secret(pki / "wifi-password", NETWORK["password"])
+        wifi = ("--wifi-ssid", NETWORK["ssid"], "--wifi-password-file", pki / "wifi-password")
+    said = mqttls(pki, "provision", "kitchen", "--port", board.repl_url, *wifi).out
     assert ("certificate and key belong together" in said) == (not options)
     assert "library is in its firmware" in said or " .mpy files, " in said or options
     assert "clock set" in said

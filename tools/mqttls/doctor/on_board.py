@@ -27,6 +27,10 @@ try:
     _r = network.WLAN(network.STA_IF).isconnected()
 except (ImportError, AttributeError):
     _r = None
+if _r is False:  # boot.py may have brought up something else, Ethernet or PPP
+    for _o in list(globals().values()):
+        if hasattr(_o, "isconnected") and not isinstance(_o, type):
+            _r = _r or bool(_o.isconnected())
 print()
 print(json.dumps(_r))
 """

@@ -399,15 +399,19 @@ static void happened(cyw43_t *self, const uint8_t *frame, size_t bytes) {
 
 static void arrived(cyw43_t *self, const uint8_t *frame, size_t bytes) {
     struct netif *netif = &self->netif[CYW43_ITF_STA];
-    if (!self->station || !netif_is_link_up(netif)) {
+    // While lwIP deals with a frame, and waits for a credit to answer it, another one is lost: one
+    // within the other would take the whole stack.
+    if (!self->station || !netif_is_link_up(netif) || self->passing) {
         return;
     }
     struct pbuf *copy = pbuf_alloc(PBUF_RAW, bytes, PBUF_POOL);
     if (copy) {
         pbuf_take(copy, frame, bytes);
+        self->passing = true;
         if (netif->input(copy, netif) != ERR_OK) {
             pbuf_free(copy);
         }
+        self->passing = false;
     }
 }
 
@@ -524,14 +528,16 @@ static void change_groups(cyw43_t *self, const uint8_t address[6], bool listen) 
     pass_us(50000);
 }
 
-static err_t of_ip4(struct netif *netif, const ip4_addr_t *group, enum netif_mac_filter_action what) {
+static err_t of_ip4(struct netif *netif, const ip4_addr_t *group,
+    enum netif_mac_filter_action what) {
     uint32_t ip = lwip_ntohl(ip4_addr_get_u32(group));
     uint8_t address[6] = {0x01, 0x00, 0x5e, ip >> 16 & 0x7f, ip >> 8, ip};
     change_groups(netif->state, address, what == NETIF_ADD_MAC_FILTER);
     return ERR_OK;
 }
 
-static err_t of_ip6(struct netif *netif, const ip6_addr_t *group, enum netif_mac_filter_action what) {
+static err_t of_ip6(struct netif *netif, const ip6_addr_t *group,
+    enum netif_mac_filter_action what) {
     uint32_t ip = lwip_ntohl(group->addr[3]);
     uint8_t address[6] = {0x33, 0x33, ip >> 24, ip >> 16, ip >> 8, ip};
     change_groups(netif->state, address, what == NETIF_ADD_MAC_FILTER);

@@ -82,7 +82,8 @@ typedef struct {
     size_t reply_bytes;
 
     // The station
-    bool station; // it has an interface
+    bool station; // it has an interface,
+    bool passing; // to which a frame is given
     uint8_t kind; // of the join, and what of it was told
     uint8_t told;
     uint8_t todo; // what events ask for, which needs a command
