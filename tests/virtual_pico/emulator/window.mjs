@@ -1,5 +1,5 @@
-// The way to the Wi-Fi chip of a firmware that has the driver's stand-in (board/lib/cyw43-driver): a
-// window of registers where an RP2040 has nothing. A transfer is one write, and costs no more of
+// The way to the Wi-Fi chip of a firmware that has the driver's stand-in (board/lib/cyw43-driver):
+// a window of registers where an RP2040 has nothing. A transfer is one write, and costs no more of
 // this computer's time than that. It takes as much emulated time as over the bus of a Pico W.
 
 import { BasePeripheral } from './rp2040js.mjs';
@@ -35,7 +35,8 @@ class Window extends BasePeripheral {
 
   transfer() {
     const { sram } = this.mcu;
-    const [from, count, to, wanted] = [OUT, OUT_BYTES, IN, IN_BYTES].map((at) => this.readUint32(at));
+    const order = [OUT, OUT_BYTES, IN, IN_BYTES];
+    const [from, count, to, wanted] = order.map((at) => this.readUint32(at));
     const sent = Buffer.from(sram.subarray(from - RAM, from - RAM + count));
     this.mcu.clock.tick((count + wanted) * NANOS_A_BYTE);
     const back = this.chip?.transfer(sent, wanted) ?? new Uint8Array(wanted);
