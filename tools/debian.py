@@ -58,20 +58,21 @@ def program(suite, package, name, folder):
     Return the Path of a script that starts it. Raises Unavailable.
     """
     script = folder / Path(name).name
-    if not script.is_file():
-        fresh = folder.with_name(folder.name + ".new")
-        _download(suite, (), (), fresh, (package,))
-        for file in fresh.glob("*.deb"):
-            run("dpkg-deb", "-x", file, fresh)
-            file.unlink()
-        # an own C library has a loader of its own, which takes the paths of libraries
-        loader = next(fresh.rglob("ld-linux*.so.*")).relative_to(fresh)
-        libraries = {path.parent.relative_to(fresh) for path in fresh.rglob("lib*.so.*")}
-        path = ":".join(f"{folder}/{each}" for each in sorted(libraries))
-        words = (str(folder / loader), "--library-path", path, str(folder / name))
-        (fresh / script.name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (fresh / script.name).chmod(0o755)
-        fresh.rename(folder)
+    with locked(folder.parent):
+        if not script.is_file():
+            fresh = folder.with_name(folder.name + ".new")
+            _download(suite, (), (), fresh, (package,))
+            for file in fresh.glob("*.deb"):
+                run("dpkg-deb", "-x", file, fresh)
+                file.unlink()
+            # an own C library has a loader of its own, which takes the paths of libraries
+            loader = next(fresh.rglob("ld-linux*.so.*")).relative_to(fresh)
+            libraries = {path.parent.relative_to(fresh) for path in fresh.rglob("lib*.so.*")}
+            path = ":".join(f"{folder}/{each}" for each in sorted(libraries))
+            words = (str(folder / loader), "--library-path", path, str(folder / name))
+            (fresh / script.name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            (fresh / script.name).chmod(0o755)
+            fresh.rename(folder)
     return script
 
 

@@ -292,10 +292,10 @@ def test_handlers_that_are_behind_write_no_more_either(proxy, broker, protocol, 
         device.wait_for("^behind")
         proxy.stall()
         device.send("go")
-        assert int(device.wait_for("^held").split()[1]) <= MOST
+        # what came before and was not read yet, 1 KB in two pieces, passes for a sign of life
+        assert int(device.wait_for("^held").split()[1]) <= 3 * MOST
         device.wait_for("connection lost: no progress in sending for 10 s")
-        # what came before and was not read yet passes for a sign of life
-        assert int(device.wait_for("^lost").split()[1]) <= 2 * MOST
+        assert int(device.wait_for("^lost").split()[1]) <= 3 * MOST
         proxy.heal()
         device.leave()
 

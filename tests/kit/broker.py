@@ -95,7 +95,8 @@ class Broker:
         self._observer = self._broker.peer("#", qos=2, client_id=_OBSERVER)
 
     def _leave(self):
-        """Have the observer go, with all that it has seen."""
+        """Have the observer go, with all that it has seen: it misses nothing that is answered."""
+        self.proxy.stall_up()
         self.settle()
         self._seen += self._observed()
         self._observer.close()

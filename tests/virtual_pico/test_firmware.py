@@ -88,11 +88,11 @@ def test_the_heap_is_as_large_as_a_pico_ws(firmware):
     assert places["__GcHeapEnd"] - places["__GcHeapStart"] == 190 * 1024
 
 
-def test_the_package_takes_at_most_134_kb_of_flash(firmware, plain_firmware):
+def test_the_package_takes_at_most_136_kb_of_flash(firmware, plain_firmware):
     added = builder.flash_size(firmware) - builder.flash_size(plain_firmware)
     print(f"the package takes {added:,} B of flash")
     # a limit is what was reached, with 1 % to spare: smaller is welcome, lower it then
-    assert added <= 134_000
+    assert added <= 136_000
     said = re.search(r"flash, everything frozen \| (\d+) KB", PAGE.read_text())
     assert abs(int(said[1]) * 1000 - added) <= 1000, PAGE
 
