@@ -2,11 +2,12 @@
 
 import json
 import re
+import time
 
 import fastjsonschema
 import pytest
 
-from tests.support import mpy, secure
+from tests.support import mpy, patience, secure
 from tests.support.device import Device
 
 SCHEMA = json.loads((mpy.ROOT / "tests/support/report.schema.json").read_text())
@@ -25,6 +26,16 @@ def reports(peer, count, topic=REPORT):
     for each in found:
         check(each)
     return found
+
+
+def reported_on(proxy, connection):
+    """Return when a report has passed on that connection."""
+    deadline = time.monotonic() + patience.stretched(20)
+    while not any(
+        each.topic == REPORT and each.passed for each in proxy.seen("PUBLISH", "up", connection)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def statuses(peer, count):
@@ -83,7 +94,7 @@ def test_it_goes_on_now_and_then_and_no_more_than_one_waits(proxy, broker):
         for count in (2, 3, 4):
             proxy.rst()
             proxy.wait_for_connections(count)
-            peer.wait_for(len(peer.received) + 1)
+            reported_on(proxy, count)
         again = [payload for _, payload in peer.received[-2:]]
         assert again[0] == again[1]  # what is not acknowledged goes again, and no other
         device.send("look")

@@ -233,6 +233,10 @@ class Broker:
             packets = self.proxy.seen("CONNACK", "down")
             return any(each.connection > after and each.raw[3] == 0 for each in packets)
 
+        def before():
+            lives = after and self.proxy.open and self.proxy.connections == after
+            return "its connection from before the fault is still there" if lives else ""
+
         more = device.tail if device else str
         ended = device.ended if device else str
-        wait(connected, within_s, "the app did not connect", more, ended=ended)
+        wait(connected, within_s, "the app did not connect", before, more, ended=ended)

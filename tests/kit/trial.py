@@ -104,13 +104,15 @@ class Outcome:
         if self.heap_free is not None:
             parts.append(f"{self.heap_free * 100 // self.heap_bytes}% of the heap left")
         if self.starts:
-            parts.append(f"it reset itself {self.starts} times")
+            parts.append(f"it reset itself {self.starts} time{'s' * (self.starts > 1)}")
         return ", ".join(parts)
 
 
 def _messages(messages):
     topic, payload, qos = messages[0]
-    return f"{len(messages)} messages ({topic} {payload[:40]!r} at QoS {qos} is the first)"
+    what = f"{topic} {payload[:40]!r} at QoS {qos}"
+    many = len(messages)
+    return f"{many} messages ({what} is the first)" if many > 1 else f"1 message ({what})"
 
 
 def parse(text):

@@ -116,6 +116,7 @@ def test_those_that_need_somebody_come_first():
         found.take(f"devices/{name}/report", json.dumps({**REPORT, **more}).encode(), True)
     assert [each["name"] for each in found.rows()] == ["gone", "ending", "weak", "kitchen"]
     assert table.summary(found.rows()) == "4 boards, 3 online, 1 offline, 3 to look at"
+    assert table.summary(found.rows()[:1]) == "1 board, 0 online, 1 offline, 1 to look at"
 
 
 HOSTILE = [

@@ -93,6 +93,17 @@ def test_everything(broker, device, faults, published):
 """
 
 
+UNNOTICED = """
+
+def test_a_stall_that_ends_at_once(device, faults):
+    device.start()
+    device.wait_for("connected")
+    with faults("stall-down"):
+        pass
+    faults.recovered(within_s=0.2)
+"""
+
+
 @pytest.fixture(scope="module")
 def installed(dist, tmp_path_factory):
     """The folder bin/ of a fresh venv with all three wheels."""
@@ -187,11 +198,13 @@ def test_an_app_of_ones_own_is_green_and_with_a_bug_red_in_words(installed, proj
     app = APP.replace("led.value(message.payload == ", "led.value(message.payload is ")
     (project / "main.py").write_text(app)
     test = TESTS.replace("led.wait_for(1)", "led.wait_for(1, within_s=0.2)")
+    test += UNNOTICED
     (project / "tests/test_app.py").write_text(test)
     status, said = tried(installed, project, *pytest_)
     assert status == 1, said
     assert "pin LED did not become 1 within" in said
     assert "the app's last lines:" in said and ": connected in" in said
+    assert "its connection from before the fault is still there" in said
     assert "tests/test_app.py" in said and "kit/failing.py" not in said, "it shows ours"
 
 

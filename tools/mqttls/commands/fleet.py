@@ -138,14 +138,18 @@ def _watch(boards, listener, report):
 
 
 def _serve(boards, listener, arguments, report):
-    if arguments.prometheus:
-        report.say(f"metrics: http://127.0.0.1:{arguments.prometheus}/metrics")
-    if arguments.web:
-        report.say(f"page: http://127.0.0.1:{arguments.web}/")
-    report.say("Ctrl-C ends it")
+    def ready():
+        if arguments.prometheus:
+            report.say(f"metrics: http://127.0.0.1:{arguments.prometheus}/metrics")
+        if arguments.web:
+            report.say(f"page: http://127.0.0.1:{arguments.web}/")
+        report.say("Ctrl-C ends it")
+
     with contextlib.suppress(KeyboardInterrupt):
         if arguments.web:
-            web.serve(boards, listener, arguments.web)
-        while not arguments.web:
+            web.serve(boards, listener, arguments.web, ready)
+            return 0
+        ready()
+        while True:
             time.sleep(_TURN_S)
     return 0

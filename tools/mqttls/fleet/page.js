@@ -128,7 +128,7 @@ function tell(said) {
   }
   const summary = byId("summary");
   summary.textContent =
-    `${boards.size} boards, ${online} online, ${offline} offline, ${look} to look at` +
+    `${boards.size} ${boards.size === 1 ? "board" : "boards"}, ${online} online, ${offline} offline, ${look} to look at` +
     (shown.length < boards.size ? `; ${shown.length} found` : "") +
     (said.ignored ? `; ${said.ignored} messages ignored` : "") +
     (said.connected ? "" : "; NOT CONNECTED TO THE BROKER");

@@ -68,7 +68,8 @@ def summary(rows):
     online = sum(1 for each in rows if each["online"])
     gone = sum(1 for each in rows if each["online"] is False)
     look = sum(1 for each in rows if each["needs"])
-    return f"{len(rows):,} boards, {online:,} online, {gone:,} offline, {look:,} to look at"
+    boards = "board" if len(rows) == 1 else "boards"
+    return f"{len(rows):,} {boards}, {online:,} online, {gone:,} offline, {look:,} to look at"
 
 
 def as_csv(rows):

@@ -88,10 +88,13 @@ def application(boards, listener, port):
     return made
 
 
-def serve(boards, listener, port):
-    """Serve the page until Ctrl-C. Raises Failure, also where the port is taken."""
+def serve(boards, listener, port, ready):
+    """
+    Serve the page until Ctrl-C; `ready()` is called when it is there. Raises Failure, also where
+    the port is taken.
+    """
     made = application(boards, listener, port)
     try:
-        web.run_app(made, host=hosts.ADDRESS, port=port, print=None, access_log=None)
+        web.run_app(made, host=hosts.ADDRESS, port=port, print=lambda _: ready(), access_log=None)
     except OSError as error:
         raise hosts.taken(port, error) from None
