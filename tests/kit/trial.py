@@ -196,7 +196,7 @@ def _try(folder, pki, main, fault, send, after_s):
             except (AssertionError, ValueError) as error:
                 text = str(error).splitlines()[0]
                 if isinstance(error, ValueError):
-                    found.unable = text
+                    found.unable = text.removeprefix(f"{name}: ")
                 else:
                     found.error = text
             found.lines = device.lines[-LAST:]

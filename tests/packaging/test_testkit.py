@@ -1,6 +1,7 @@
 """The test kit as a user has it: three wheels in a fresh venv, an app of one's own elsewhere."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -9,8 +10,9 @@ import zipfile
 import pytest
 
 from tests.kit.faults import FAULTS, MOMENTS
-from tests.support import docs, mpy, patience, venv
+from tests.support import docs, mpy, node, patience, venv
 from tests.support.broker import mosquitto
+from tests.virtual_pico import pico
 from tools import build
 
 pytestmark = pytest.mark.timeout(120)
@@ -135,18 +137,29 @@ def test_what_its_modules_import_of_ours_is_in_the_wheel(dist):
         }
     missing = set()
     for name, source in sources.items():
-        for node in ast.walk(ast.parse(source)):
-            if not isinstance(node, ast.ImportFrom) or name.endswith(".elsewhere"):
+        for each in ast.walk(ast.parse(source)):
+            if not isinstance(each, ast.ImportFrom) or name.endswith(".elsewhere"):
                 continue
-            if not node.level:
-                missing |= {node.module} & {"tests", "tools"}
-                missing |= {node.module} if node.module.startswith(("tests.", "tools.")) else set()
+            if not each.level:
+                missing |= {each.module} & {"tests", "tools"}
+                missing |= {each.module} if each.module.startswith(("tests.", "tools.")) else set()
                 continue
-            above = ".".join([*name.split(".")[: -node.level], *filter(None, [node.module])])
-            within = {f"{above}.{each.name}" for each in node.names}
+            above = ".".join([*name.split(".")[: -each.level], *filter(None, [each.module])])
+            within = {f"{above}.{part.name}" for part in each.names}
             if above not in sources:
                 missing |= within - set(sources)
     assert len(sources) > 25 and missing == set()
+
+
+def test_its_emulator_finds_the_package_of_npm_that_the_kit_installs(dist, tmp_path):
+    pico.install()
+    (wheel,) = dist.glob(f"{build.TESTKIT}-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    (module,) = tmp_path.rglob("emulator/rp2040js.mjs")
+    program = f"const {{ RP2040 }} = await import({json.dumps(module.as_uri())}); new RP2040();"
+    line = (node.node(), "--input-type=module", "-e", program)
+    subprocess.run(line, env=pico.environment(), check=True)
 
 
 def test_what_the_page_shows_works(installed, project):

@@ -81,6 +81,11 @@ def install():
     node.install(EMULATOR, INSTALLED)
 
 
+def environment():
+    """Return the environment (dict) of the emulator, which says where its packages are."""
+    return {**node.environment(), "EMULATOR_PACKAGES": str(INSTALLED.resolve())}
+
+
 class Pico:
     """
     A board that has power from `open`, or the begin of a `with`, on.
@@ -166,6 +171,7 @@ class Pico:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                env=environment(),
             )
         ready = queue.Queue()
         self._listener = threading.Thread(target=self._listen, args=(ready,), daemon=True)
