@@ -34,14 +34,19 @@ settings.load_profile("patient")
 _LONGEST = """
 virtual_pico/test_link integration/test_streams integration/test_qos2
 mqttls/test_what_init_writes_runs integration/test_client_outages mqttls/test_killed
-virtual_pico/test_tls_steps faults/test_starvation virtual_pico/test_queue
+mqttls/test_foreign_strangers mqttls/test_foreign_convert virtual_pico/test_tls_steps
+faults/test_starvation virtual_pico/test_queue virtual_pico/test_updates_on_flash
 virtual_pico/test_whole_job virtual_pico/test_wifi integration/test_client_tls
-mqttls/test_board_to_broker mqttls/test_doctor_topics packaging/test_freeze integration/test_demo
-mqttls/test_bad_input integration/test_client_receive virtual_pico/test_mqttls faults/test_reserve
-fuzz/test_fuzz integration/test_docs mqttls/test_board_doctor faults/test_matrix
-integration/test_client_link faults/test_half_open virtual_pico/test_install mqttls/test_provision
-mqttls/test_what_is_printed_arrives mqttls/test_device_list integration/test_failover
-mqttls/test_pages site/test_site integration/test_queue integration/test_soak mqttls/test_board
+packaging/test_testkit mqttls/test_board_to_broker mqttls/test_doctor_topics
+packaging/test_freeze versions/test_versions versions/test_versions_tls integration/test_demo
+mqttls/test_bad_input mqttls/test_windows packaging/test_wheel unit/test_packet5_properties
+integration/test_client_receive virtual_pico/test_mqttls virtual_pico/test_tls_sessions
+faults/test_reserve mqttls/test_foreign integration/test_aside integration/test_dead_path
+fuzz/test_fuzz integration/test_docs mqttls/test_fleet mqttls/test_board_doctor
+faults/test_matrix integration/test_client_link faults/test_half_open virtual_pico/test_install
+virtual_pico/test_testkit mqttls/test_provision mqttls/test_what_is_printed_arrives
+mqttls/test_device_list integration/test_failover wifi_contract/test_contract mqttls/test_pages
+site/test_site integration/test_queue integration/test_soak mqttls/test_board
 integration/test_bench conformance/test_mosquitto mqttls/test_doctor_files integration/test_store
 virtual_pico/test_large_payloads virtual_pico/test_store_on_flash virtual_pico/test_emulator
 virtual_pico/test_repl virtual_pico/test_firmware
