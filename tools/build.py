@@ -39,7 +39,7 @@ MADE += (SUMS, "mqtt_as_tls-*.whl", "mqttls-*.whl", "mqtt_as_tls_testkit-*.whl")
 
 # What the test kit is made of: modules of tests/ import each other by relative names
 TESTKIT = "mqtt_as_tls_testkit"
-_SUPPORT = "broker elsewhere faketime mpy node patience pki process proxy udp".split()
+_SUPPORT = "app_config broker elsewhere faketime mpy node patience pki process proxy udp".split()
 _KIT = ("kit/*.py", "fakes/*.py", "fakes/umqtt/*.py", "faults/matrix.py")
 _KIT += tuple(f"support/{name}.py" for name in _SUPPORT)
 _KIT += tuple(

@@ -9,14 +9,14 @@ import re
 import threading
 from pathlib import Path
 
-from ..support import mpy, patience
+from ..support import app_config, mpy, patience
+from ..support.app_config import WIFI
 from ..support.elsewhere import Unavailable, library
 from . import failing
 from .desk import Desk
 
 HERE = Path(__file__).parent
 FAKES = HERE.parent / "fakes"
-WIFI = ("my-ssid", "my-password")
 HEAP = "190wK"  # words, twice as many bytes where they have 64 bits: what a Pico W has
 
 _MARK = "testkit: "
@@ -24,28 +24,6 @@ _LARGEST = 1 << 20  # bytes of a file that goes along
 _LEFT_OUT = ("tests", "test", "node_modules", "mqtt-pki", "build", "dist", "config.py")
 _RESET = r"^machine: reset"  # a board starts again, at once
 _SLEEP = r"^machine: deepsleep (\d+)"
-_CONFIG = """\
-# Written by the test kit in the place of yours.
-from mqtt_as_tls import TLS, WiFi
-{imports}
-host = {host!r}
-port = {port}
-client_id = {client_id!r}
-user = None
-password = None
-link = {link}
-tls = TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der", ntp={ntp!r})
-mqtt = {{
-    "host": host,
-    "port": port,
-    "client_id": client_id,
-    "user": user,
-    "password": password,
-    "link": link,
-    "tls": tls,
-}}
-home = "devices/" + client_id + "/"
-"""
 
 
 def interpreter():
@@ -93,13 +71,14 @@ def config(
     mqtt  {name: value} of more arguments of MQTTClient, for config.mqtt
     more  {name: value} for it besides, of types that repr() can write
     """
-    text = _CONFIG.format(
-        host=host,
-        port=broker.port,
-        client_id=broker.client_id,
-        link=link or ("WiFi({!r}, {!r})".format(*WIFI) if wifi else None),
+    text = "# Written by the test kit in the place of yours.\n" + app_config.text(
+        host,
+        broker.port,
+        broker.client_id,
+        wifi=wifi,
+        link=link,
         imports=imports,
-        ntp=ntp,
+        tls=f'TLS(ca="/certs/ca.der", cert="/certs/cert.der", key="/certs/key.der", ntp={ntp!r})',
     )
     text += f"mqtt.update({mqtt!r})\n" if mqtt else ""
     return text + "".join(f"{name} = {value!r}\n" for name, value in (more or {}).items())

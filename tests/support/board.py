@@ -5,33 +5,12 @@ programs get tests/fakes as `network`, `machine` and `umqtt`; the package is the
 
 import shutil
 
-from tests.support import mpy
+from tests.support import app_config, mpy
+from tests.support.app_config import WIFI
 
 FAKES = mpy.ROOT / "tests/fakes"
-WIFI = ("my-ssid", "my-password")  # what the examples and the docs say
-HOME = "devices/garden-1/"
-
-_CONFIG = """\
-from mqtt_as_tls import TLS, WiFi
-
-host = {host!r}
-port = {port}
-client_id = "garden-1"
-user = {user!r}
-password = {password!r}
-link = {link}
-tls = {tls}
-mqtt = {{
-    "host": host,
-    "port": port,
-    "client_id": client_id,
-    "user": user,
-    "password": password,
-    "link": link,
-    "tls": tls,
-}}
-home = {home!r}
-"""
+CLIENT_ID = "garden-1"
+HOME = f"devices/{CLIENT_ID}/"
 
 
 class Board:
@@ -60,13 +39,13 @@ class Board:
         own  of it: `user`, `password`, and more arguments of TLS (str) as `tls`
         """
         more = ', cert="certs/cert.der", key="certs/key.der"' if mutual else ""
-        text = _CONFIG.format(
-            host="127.0.0.1",
-            home=HOME,
-            port=port,
+        text = app_config.text(
+            "127.0.0.1",
+            port,
+            CLIENT_ID,
             user=own.get("user"),
             password=own.get("password"),
-            link="WiFi({!r}, {!r})".format(*WIFI) if wifi else None,
+            wifi=wifi,
             tls=f'TLS(ca="certs/ca.der"{more}, {own.get("tls", "ntp=None")})',
         )
         (self.directory / "config.py").write_text(text)
