@@ -41,39 +41,51 @@ def sleep_ms(ms):
     network.pass_ms(ms)
 
 
+def _access_point_off():
+    del network.air.networks["my-ssid"]
+    network.driver.later(_BEACONS_LOST_MS, network.lose_link)
+
+
+def _access_point_on():
+    network.air.networks["my-ssid"] = "my-password"
+
+
+def _chip_leaves():
+    network.lose_association()
+    network.driver.left()
+
+
+def _no_answer():
+    network.air.flakes = [-1]  # it is taken from there
+
+
+def _air(**changes):
+    def change():
+        for name in changes:
+            setattr(network.air, name, changes[name])
+
+    return change
+
+
+# {action: what it does}; actions.py has the same
+ACTIONS = {
+    "access point off": _access_point_off,
+    "access point on": _access_point_on,
+    "goodbye": network.lose_link,
+    "chip leaves": _chip_leaves,
+    "stay away": _air(rejoins=False),
+    "no answer": _no_answer,
+    "keys are never told": _air(wrong_key="never"),
+    "keys are told briefly": _air(wrong_key="briefly"),
+    "dhcp silent": _air(dhcp=False),
+    "dhcp up": _air(dhcp=True),
+    "other address": _air(address="10.77.0.42"),
+    "hang": _air(hung=True),
+    "die": _air(broken=True),
+    "well": _air(hung=False, broken=False, dhcp=True),
+}
+
+
 def do(action):
     """As that of scene_board."""
-    air = network.air
-    if action == "access point off":
-        del air.networks["my-ssid"]
-        network.driver.later(_BEACONS_LOST_MS, network.lose_link)
-    elif action == "access point on":
-        air.networks["my-ssid"] = "my-password"
-    elif action == "goodbye":
-        network.lose_link()
-    elif action == "chip leaves":
-        network.lose_association()
-        network.driver.left()
-    elif action == "stay away":
-        air.rejoins = False
-    elif action == "no answer":
-        air.flakes = [-1]
-    elif action == "keys are never told":
-        air.wrong_key = "never"
-    elif action == "keys are told briefly":
-        air.wrong_key = "briefly"
-    elif action == "dhcp silent":
-        air.dhcp = False
-    elif action == "dhcp up":
-        air.dhcp = True
-    elif action == "other address":
-        air.address = "10.77.0.42"
-    elif action == "hang":
-        air.hung = True
-    elif action == "die":
-        air.broken = True
-    elif action == "well":
-        air.hung = air.broken = False
-        air.dhcp = True
-    else:
-        raise ValueError(action)
+    ACTIONS[action]()
